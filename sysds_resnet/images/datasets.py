@@ -1,0 +1,117 @@
+"""What every data set offers, and the data set that lies in memory."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from sysds_resnet.errors import UserError
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Labelled images of one size. Reading is thread-safe and has no state.
+
+    Attributes:
+        classes: names of the classes; the label of a class is its position here. Empty when unlabelled.
+        num_classes: number of classes.
+        channels: C, 3 for every data set that `open_dataset` opens.
+        image_size: (H, W) in pixels.
+        mean: per-channel mean for normalisation, float64 of shape (C,), in units of 0..255.
+        std: per-channel standard deviation for normalisation, float64 of shape (C,), in units of 0..255.
+        labels: 0-based labels, int64 of shape (n,); -1 where there is none.
+        paths: the n files in the order of the labels, or None when the images come from no files.
+    """
+
+    classes: list[str]
+    num_classes: int
+    channels: int
+    image_size: tuple[int, int]
+    mean: np.ndarray
+    std: np.ndarray
+    labels: np.ndarray
+    paths: list[str] | None
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> int:
+        """Give the 0-based label of sample `index`."""
+        ...
+
+    def image(self, index: int, epoch: int) -> np.ndarray:
+        """Give sample `index` as it is seen in `epoch`: uint8 of shape (H, W, C).
+
+        Augmentation depends only on the data set's seed, `epoch` and `index`.
+        """
+        ...
+
+
+class ArrayDataset:
+    """A data set of images that lie in memory, without augmentation."""
+
+    paths: list[str] | None = None
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        *,
+        mean: np.ndarray,
+        std: np.ndarray,
+    ) -> None:
+        """Wrap arrays; nothing is copied.
+
+        Args:
+            images: uint8 of shape (n, H, W, C).
+            labels: integers of shape (n,) in 0..len(classes)-1.
+            classes: names of the classes.
+            mean: per-channel mean in units of 0..255, shape (C,).
+            std: per-channel standard deviation in units of 0..255, shape (C,), above 0.
+
+        Raises:
+            UserError: a shape or type is wrong, there are no images, or a label is out of range.
+        """
+        if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+            raise UserError(
+                f"images: found {images.dtype} of shape {images.shape}, expected uint8 of shape (n, H, W, C) "
+                "with n at least 1: convert the array"
+            )
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            raise UserError(
+                f"labels: found {labels.dtype} of shape {labels.shape}, expected integers of shape "
+                f"({len(images)},): give one label per image"
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+        if wrong.size:
+            raise UserError(
+                f"labels: found {labels[wrong[0]]} at position {wrong[0]}, expected 0 to {len(classes) - 1} "
+                f"for {len(classes)} classes: correct the labels or the number of classes"
+            )
+        self._images = images
+        self.labels = labels.astype(np.int64)
+        self.classes = list(classes)
+        self.num_classes = len(self.classes)
+        self.image_size = (images.shape[1], images.shape[2])
+        self.channels = images.shape[3]
+        self.mean = per_channel("mean", mean, self.channels)
+        self.std = per_channel("std", std, self.channels)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def label(self, index: int) -> int:
+        """Give the 0-based label of sample `index`."""
+        return int(self.labels[index])
+
+    def image(self, index: int, epoch: int) -> np.ndarray:
+        """Give sample `index`, uint8 of shape (H, W, C); the same in every epoch."""
+        return self._images[index]
+
+
+def per_channel(name: str, values: np.ndarray, channels: int) -> np.ndarray:
+    """Give `values` as float64 of shape (channels,), or a UserError that calls them `name`."""
+    result = np.asarray(values, dtype=np.float64)
+    if result.shape != (channels,):
+        raise UserError(f"{name}: found shape {result.shape}, expected ({channels},): give one per channel")
+    return result

@@ -1,0 +1,272 @@
+"""Order, resuming, threads and errors of the stream of batches."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sysds_resnet.batches import THREAD_NAME, BatchStream, sequential_order
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import ArrayDataset, open_dataset, open_images
+
+
+def shuffled(n, seed=0):
+    return lambda epoch: np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def numbered(n):
+    """A data set whose image i is filled with i and has label i modulo 3."""
+    images = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 4, 5, 3)).copy()
+    return ArrayDataset(images, np.arange(n) % 3, ["a", "b", "c"], mean=np.zeros(3), std=np.ones(3))
+
+
+def our_threads():
+    return [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+
+
+@pytest.fixture(autouse=True)
+def no_threads_are_left():
+    yield
+    assert our_threads() == []
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with 11 training images, of sizes that take unequal time, and as many for validation."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for k in range(11):
+            path = tmp_path / split / f"class{k % 2}" / f"{k}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            side = 300 if k % 3 == 0 else 20
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return tmp_path
+
+
+def collect(stream):
+    with stream:
+        return [(b.epoch, b.step, b.indices.tolist(), b.labels.tolist(), b.images.tobytes()) for b in stream]
+
+
+def test_images_and_labels_stand_in_the_order_given():
+    data = numbered(10)
+    order = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    with BatchStream(data, lambda epoch: order, 4, drop_last=True, epochs=1) as stream:
+        batches = list(stream)
+    assert [b.indices.tolist() for b in batches] == [[3, 1, 4, 0], [5, 9, 2, 6]]
+    for b in batches:
+        assert b.images.dtype == np.uint8 and b.images.shape == (4, 4, 5, 3)
+        assert b.labels.dtype == np.int64 and b.labels.tolist() == (b.indices % 3).tolist()
+        assert np.all(b.images == b.indices[:, None, None, None])
+
+
+def test_evaluation_keeps_the_last_partial_batch():
+    with BatchStream(numbered(10), sequential_order(10), 4, drop_last=False, epochs=1) as stream:
+        assert stream.steps_per_epoch == 3
+        assert [b.indices.tolist() for b in stream] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_each_sample_comes_once_in_an_epoch():
+    with BatchStream(numbered(50), shuffled(50), 5, drop_last=True, epochs=3) as stream:
+        batches = list(stream)
+    orders = []
+    for epoch in range(3):
+        orders.append(np.concatenate([b.indices for b in batches if b.epoch == epoch]))
+        assert sorted(orders[-1]) == list(range(50))
+        assert [b.step for b in batches if b.epoch == epoch] == list(range(10))
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_any_prefetch(photos):
+    data = open_dataset(photos, "train", image_size=32, seed=5)
+    runs = [
+        collect(
+            BatchStream(data, shuffled(11), 4, drop_last=True, epochs=2, workers=workers, prefetch=prefetch)
+        )
+        for workers, prefetch in ((1, 0), (1, 2), (4, 2), (4, 7))
+    ]
+    assert len(runs[0]) == 4
+    assert all(run == runs[0] for run in runs)
+
+
+def test_resuming_at_any_place_gives_the_same_following_batches(photos):
+    data = open_dataset(photos, "train", image_size=16, seed=5)
+    whole = collect(BatchStream(data, shuffled(11), 3, drop_last=True, epochs=2))
+    with BatchStream(data, shuffled(11), 3, drop_last=True, epochs=2) as stream:
+        for done in range(len(whole) + 1):
+            epoch, step = stream.position
+            rest = collect(
+                BatchStream(
+                    data,
+                    shuffled(11),
+                    3,
+                    drop_last=True,
+                    epochs=2,
+                    start_epoch=epoch,
+                    start_step=step,
+                )
+            )
+            assert rest == whole[done:]
+            if done < len(whole):
+                next(stream)
+
+
+def test_position_counts_batches_handed_out_not_batches_read_ahead():
+    with BatchStream(numbered(8), sequential_order(8), 4, drop_last=True, prefetch=5) as stream:
+        assert stream.position == (0, 0)
+        next(stream)
+        assert stream.position == (0, 1)
+        next(stream)
+        assert stream.position == (1, 0)
+
+
+def test_end_of_an_epoch_resumes_as_the_start_of_the_next():
+    with BatchStream(numbered(8), shuffled(8), 4, drop_last=True, start_epoch=1, start_step=2) as stream:
+        first = next(stream)
+    assert (first.epoch, first.step) == (2, 0)
+
+
+def test_stream_without_end_goes_on_over_epochs():
+    with BatchStream(numbered(4), sequential_order(4), 4, drop_last=True) as stream:
+        assert [next(stream).epoch for _ in range(20)] == list(range(20))
+
+
+def test_order_is_asked_once_an_epoch_by_the_consuming_thread():
+    calls = []
+
+    def order(epoch):
+        calls.append((epoch, threading.get_ident()))
+        return np.arange(12)
+
+    with BatchStream(numbered(12), order, 4, drop_last=True, epochs=3, workers=2) as stream:
+        list(stream)
+    assert calls == [(epoch, threading.get_ident()) for epoch in range(3)]
+
+
+def test_batches_are_read_ahead_but_not_without_bound():
+    seen = set()
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(numbered(100), name)
+
+        def __len__(self):
+            return 100
+
+        def image(self, index, epoch):
+            seen.add(index)
+            return np.zeros((4, 5, 3), np.uint8)
+
+    with BatchStream(Counting(), sequential_order(100), 10, drop_last=True, prefetch=2) as stream:
+        next(stream)
+        deadline = time.monotonic() + 10
+        while len(seen) < 30 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert seen == set(range(30))
+
+
+def test_broken_image_reaches_the_consumer_as_its_own_error(photos):
+    broken = photos / "val" / "class1" / "7.jpg"
+    broken.write_bytes(broken.read_bytes()[:60])
+    data = open_images(photos / "val", image_size=16)
+    stream = BatchStream(data, sequential_order(11), 3, drop_last=False, epochs=1, workers=3)
+    with pytest.raises(UserError, match=r"7\.jpg") as error:
+        list(stream)
+    assert "\n" not in str(error.value)
+    assert our_threads() == []
+    assert list(stream) == []
+
+
+def test_closing_early_leaves_no_threads_and_does_not_wait_for_what_is_queued():
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(numbered(64), name)
+
+        def __len__(self):
+            return 64
+
+        def image(self, index, epoch):
+            time.sleep(0.0 if index < 4 else 0.2)
+            return np.zeros((4, 5, 3), np.uint8)
+
+    with BatchStream(Slow(), sequential_order(64), 4, drop_last=True, workers=2, prefetch=10) as stream:
+        next(stream)
+        assert our_threads()
+        begin = time.monotonic()
+    assert our_threads() == []
+    assert time.monotonic() - begin < 1.5
+    stream.close()
+    assert list(stream) == []
+
+
+def test_finished_stream_leaves_no_threads_without_close():
+    stream = BatchStream(numbered(8), sequential_order(8), 4, drop_last=True, epochs=1)
+    assert len(list(stream)) == 2
+    assert our_threads() == []
+
+
+def test_ctrl_c_while_waiting_ends_the_process_at_once():
+    program = """
+import time, numpy as np
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.images import open_dataset
+data = open_dataset("synthetic", "train")
+def slow(index, epoch):
+    print("reading", flush=True)
+    time.sleep(0.5)
+    return np.zeros((32, 32, 3), np.uint8)
+data.image = slow
+for batch in BatchStream(data, sequential_order(256), 64, drop_last=True, workers=2):
+    pass
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline().startswith("reading")  # two threads may share a line
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert time.monotonic() - begin < 5
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 9},
+        {"batch_size": 0},
+        {"workers": 0},
+        {"prefetch": -1},
+        {"start_epoch": -1},
+        {"start_step": 3},
+        {"start_step": -1},
+    ],
+)
+def test_wrong_sizes_and_positions_are_one_line_errors(options):
+    with pytest.raises(UserError) as error:
+        BatchStream(numbered(8), sequential_order(8), **{"batch_size": 4, "drop_last": True, **options})
+    text = str(error.value)
+    assert "\n" not in text and "found" in text and "expected" in text
+
+
+def test_evaluation_may_have_fewer_images_than_a_batch():
+    with BatchStream(numbered(3), sequential_order(3), 8, drop_last=False, epochs=1) as stream:
+        assert [b.indices.tolist() for b in stream] == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    "order", [np.arange(7), np.arange(1, 9), np.zeros(8, int), np.arange(8.0), np.arange(8) - 1]
+)
+def test_order_that_is_no_permutation_is_refused(order):
+    stream = BatchStream(numbered(8), lambda epoch: order, 4, drop_last=True)
+    with pytest.raises(ValueError, match="order"):
+        next(stream)
