@@ -3,8 +3,7 @@
 That is the exchange format of this project: state-dict names such as ``layer1.0.bn1.running_var``, filters of
 shape (F, C, K, K), ``fc.weight`` of shape (classes, features). Nothing here knows the engine.
 
-Sources: https://github.com/huggingface/safetensors; the names of torchvision's ``models/resnet.py`` and of
-transformers' ``models/resnet/modeling_resnet.py``, which microsoft/resnet-18 ... resnet-152 use.
+Source: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -15,58 +14,28 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.weight_names import (
+    STAGES,
+    Weights,
+    fail,
+    from_huggingface,
+    infer_architecture,
+    to_huggingface,
+)
 
-# Kind of block and blocks per stage: He et al. 2015, https://arxiv.org/abs/1512.03385, table 1.
-STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
-    18: ("basic", (2, 2, 2, 2)),
-    34: ("basic", (3, 4, 6, 3)),
-    50: ("bottleneck", (3, 4, 6, 3)),
-    101: ("bottleneck", (3, 4, 23, 3)),
-    152: ("bottleneck", (3, 8, 36, 3)),
-}
+METADATA_KEY = "sysds_resnet"
 # A crafted file makes older versions run code in spite of weights_only=True: CVE-2025-32434, CVE-2026-24747.
 TORCH_MINIMUM = (2, 10)
 # What every ResNet v1.5 has in Hugging Face's config.json, and the names do not show.
 _HF_PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
-
-_HF_BLOCK = {
-    **{f"conv{i + 1}": f"layer.{i}.convolution" for i in range(3)},
-    **{f"bn{i + 1}": f"layer.{i}.normalization" for i in range(3)},
-    "downsample.0": "shortcut.convolution",
-    "downsample.1": "shortcut.normalization",
-}
-_TO_HF = {
-    "conv1": "resnet.embedder.embedder.convolution",
-    "bn1": "resnet.embedder.embedder.normalization",
-    "fc": "classifier.1",
-    **{
-        f"layer{stage + 1}.{block}.{ours}": f"resnet.encoder.stages.{stage}.layers.{block}.{theirs}"
-        for stage in range(4)
-        for block in range(max(counts[stage] for _, counts in STAGES.values()))
-        for ours, theirs in _HF_BLOCK.items()
-    },
-}
-_FROM_HF = {theirs: ours for ours, theirs in _TO_HF.items()}
-
-Weights = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network: depth 18, 34, 50, 101 or 152, channels of its input, classes of its output."""
-
-    depth: int
-    channels: int
-    num_classes: int
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
@@ -85,16 +54,30 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
-            _fail(path, "is missing; expected a file of weights or a Hugging Face folder with this file")
+            fail(path, "is missing; expected a file of weights or a Hugging Face folder with this file")
     weights = _read_torch(path) if _container(path) == "torch" else _read_safetensors(path)
     if not weights:
-        _fail(path, "holds no tensors, expected the weights of a ResNet; give another file")
+        fail(path, "holds no tensors, expected the weights of a ResNet; give another file")
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): array for name, array in weights.items()}
     if any(name.startswith(("resnet.", "classifier.")) for name in weights):
         _check_hf_config(path.with_name("config.json"))
         weights = from_huggingface(weights, str(path))
     return weights
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `ResNet.save` wrote beside the weights (mean, std, classes, ...); nothing for other files."""
+    path = Path(path)
+    if not path.is_file() or _container(path) != "safetensors":
+        return {}
+    with safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+
+
+def describe(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """A header for `write_weights` that `read_metadata` reads; empty for no metadata."""
+    return {METADATA_KEY: json.dumps(metadata)} if metadata else {}
 
 
 def write_weights(
@@ -127,108 +110,14 @@ def write_weights(
     elif layout != "torchvision":
         raise UserError(f"layout {layout!r} is unknown; give 'torchvision' or 'huggingface'")
     if path.suffix.lower() != ".safetensors":
-        _fail(path, f"has extension {path.suffix!r}; weights are written as .safetensors; rename it")
+        fail(path, f"has extension {path.suffix!r}; weights are written as .safetensors; rename it")
     # C order because safetensors writes the memory of an array as it lies.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-            _fail(path, f"{name!r} has dtype {array.dtype}, expected float16, float32 or float64; convert it")
+            fail(path, f"{name!r} has dtype {array.dtype}, expected float16, float32 or float64; convert it")
     writers[path] = lambda temp: save_file(arrays, temp, header)
     _write_atomically(writers)
-
-
-def to_huggingface(weights: Mapping[str, np.ndarray], source: str = "weights") -> Weights:
-    """Rename torchvision's names to those of transformers' ``ResNetForImageClassification``.
-
-    Same arrays, same order; `from_huggingface` is the exact inverse at every depth. ``source`` is what an
-    error calls the weights. Raises UserError at a name that is no ResNet's.
-    """
-    return _rename(weights, _TO_HF, source)
-
-
-def from_huggingface(weights: Mapping[str, np.ndarray], source: str = "weights") -> Weights:
-    """Rename Hugging Face's ResNet names to torchvision's: the inverse of `to_huggingface`."""
-    return _rename(weights, _FROM_HF, source)
-
-
-def infer_architecture(weights: Mapping[str, np.ndarray], source: str = "weights") -> Architecture:
-    """Tell the network from torchvision's names and a few shapes; `check_tensors` checks all of them.
-
-    ResNet v1 (stride on the first 1x1) has the names and shapes of v1.5 (stride on the 3x3) and is taken for
-    it. Raises UserError when stem, blocks, width or head are not those of depth 18, 34, 50, 101 or 152.
-    """
-    stages = [[name.split(".")[1] for name in weights if name.startswith(f"layer{i}.")] for i in (1, 2, 3, 4)]
-    counts = tuple(len(set(blocks)) for blocks in stages)
-    if not any(counts):
-        names = ", ".join(map(repr, list(weights)[:3])) or "no tensors"
-        _fail(source, f"holds {names}; expected a ResNet with torchvision's names (layer1.0.conv1.weight)")
-    kind = "bottleneck" if "layer1.0.conv3.weight" in weights else "basic"
-    depth = next((depth for depth, known in STAGES.items() if known == (kind, counts)), None)
-    if depth is None:
-        known = ", ".join(f"{depth}: {kind} {counts}" for depth, (kind, counts) in STAGES.items())
-        _fail(source, f"has {kind} blocks {counts} in its stages; expected a ResNet of depth {known}")
-    kernel, features = (1, 2048) if kind == "bottleneck" else (3, 512)
-    channels = _shape(weights, "conv1.weight", (64, None, 7, 7), source)[1]
-    _shape(weights, "layer1.0.conv1.weight", (64, 64, kernel, kernel), source)
-    return Architecture(depth, channels, _shape(weights, "fc.weight", (None, features), source)[0])
-
-
-def check_tensors(
-    weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], source: str
-) -> None:
-    """Raise UserError unless ``weights`` have exactly the ``expected`` shapes, and floating, finite values.
-
-    PyTorch's ``num_batches_tracked`` counters are ignored: nothing here reads them. The message names the
-    first tensor that does not fit, in the order of ``expected`` and then of ``weights``, and counts the rest.
-    """
-    faults = []
-    for name, shape in expected.items():
-        array = np.asarray(weights.get(name, np.nan))
-        if name not in weights:
-            faults.append(f"{name} is missing, expected shape {tuple(shape)}")
-        elif array.shape != tuple(shape):
-            faults.append(f"{name} has shape {array.shape}, expected {tuple(shape)}")
-        elif not np.issubdtype(array.dtype, np.floating):
-            faults.append(f"{name} has dtype {array.dtype}, expected a floating one")
-        elif wrong := array.size - np.count_nonzero(np.isfinite(array)):
-            faults.append(f"{name} has {wrong} NaN or infinite values of {array.size}, expected none")
-    for name in weights:
-        if name not in expected and not name.endswith("num_batches_tracked"):
-            faults.append(f"{name!r} is unexpected, the network has no such tensor")
-    if faults:
-        rest = f" (and {len(faults) - 1} more tensors do not fit)" if len(faults) > 1 else ""
-        _fail(source, f"{faults[0]}{rest}; give sound weights of the same depth, channels and classes")
-
-
-def _fail(source: object, text: str) -> NoReturn:
-    """Raise UserError on one line, whatever line breaks names and libraries' messages hold."""
-    raise UserError(re.sub(r"\s*[\r\n]+\s*", " ", f"{source}: {text}")) from None
-
-
-def _shape(
-    weights: Mapping[str, np.ndarray], name: str, expected: tuple[int | None, ...], source: str
-) -> tuple[int, ...]:
-    """Return the shape of a tensor, in which None stands for any size, or fail."""
-    found = np.shape(weights[name]) if name in weights else None
-    if (
-        found is None
-        or len(found) != len(expected)
-        or any(e not in (None, f) for e, f in zip(expected, found, strict=True))
-    ):
-        what = "is missing" if found is None else f"has shape {found}"
-        wanted = str(expected).replace("None", "any")
-        _fail(source, f"{name} {what}, expected {wanted}; give a plain ResNet (no ResNeXt, no wide one)")
-    return found
-
-
-def _rename(weights: Mapping[str, np.ndarray], modules: Mapping[str, str], source: str) -> Weights:
-    parts = {name: name.rpartition(".") for name in weights}
-    for name, (module, _, _) in parts.items():
-        if module not in modules:
-            _fail(
-                source, f"{name!r} is no tensor of a ResNet; expected {next(iter(modules))}.weight and so on"
-            )
-    return {f"{modules[parts[name][0]]}.{parts[name][2]}": array for name, array in weights.items()}
 
 
 def _container(path: Path) -> Literal["safetensors", "torch"]:
@@ -237,14 +126,14 @@ def _container(path: Path) -> Literal["safetensors", "torch"]:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        _fail(path, f"cannot be read ({error.strerror}); expected a file of weights; check the path")
+        fail(path, f"cannot be read ({error.strerror}); expected a file of weights; check the path")
     suffix = path.suffix.lower()
     if not head:
-        _fail(path, "is empty, expected weights; copy or download it again")
+        fail(path, "is empty, expected weights; copy or download it again")
     if suffix not in (".safetensors", ".pth", ".pt"):
-        _fail(path, f"has extension {suffix!r}; expected .safetensors, .pth, .pt or a Hugging Face folder")
+        fail(path, f"has extension {suffix!r}; expected .safetensors, .pth, .pt or a Hugging Face folder")
     if head.startswith(b"version https://git-lfs"):
-        _fail(path, "is a Git LFS pointer, expected the weights; fetch them with git lfs pull")
+        fail(path, "is a Git LFS pointer, expected the weights; fetch them with git lfs pull")
     if head[8:9] == b"{":  # the JSON header, after its length
         return "safetensors"
     zip_or_pickle = head.startswith((b"PK", b"\x80"))
@@ -255,12 +144,12 @@ def _read_safetensors(path: Path) -> Weights:
     try:
         tensors = deserialize(path.read_bytes())  # safetensors.numpy.load would fail at bfloat16
     except (SafetensorError, OSError) as error:
-        _fail(path, f"is damaged ({error}), expected safetensors; copy or download it again")
+        fail(path, f"is damaged ({error}), expected safetensors; copy or download it again")
     weights = {}
     for name, tensor in tensors:
         kind = re.fullmatch(r"(F|I|U|BF)(8|16|32|64)", tensor["dtype"])
         if not kind:
-            _fail(path, f"{name!r} has dtype {tensor['dtype']}, expected F16, BF16, F32 or F64; convert it")
+            fail(path, f"{name!r} has dtype {tensor['dtype']}, expected F16, BF16, F32 or F64; convert it")
         stored = np.dtype(f"<{kind[1].lower().replace('bf', 'u')}{int(kind[2]) // 8}")
         array = np.frombuffer(tensor["data"], stored).reshape(tensor["shape"])
         if kind[1] == "BF":  # the upper half of a float32
@@ -273,10 +162,10 @@ def _read_torch(path: Path) -> Weights:
     try:
         import torch
     except ImportError:
-        _fail(path, 'reading it needs PyTorch; run pip install "sysds-resnet[torch]"')
+        fail(path, 'reading it needs PyTorch; run pip install "sysds-resnet[torch]"')
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
         least = ".".join(map(str, TORCH_MINIMUM))
-        _fail(path, f'torch {torch.__version__} reads .pth unsafely; run pip install "torch>={least}"')
+        fail(path, f'torch {torch.__version__} reads .pth unsafely; run pip install "torch>={least}"')
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load skips the checksums
@@ -286,23 +175,23 @@ def _read_torch(path: Path) -> Weights:
     except Exception as error:  # damage shows as anything from EOFError to RuntimeError
         if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"holds the Python object {foreign[1]}, not loaded because it might run code"
-            _fail(path, f"{reason}; expected tensors only; if you trust it, save its state_dict() alone")
+            fail(path, f"{reason}; expected tensors only; if you trust it, save its state_dict() alone")
         reason = str(error).split(". ")[0] or type(error).__name__
-        _fail(path, f"is damaged or no PyTorch file ({reason}); copy or download it again")
+        fail(path, f"is damaged or no PyTorch file ({reason}); copy or download it again")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        _fail(path, f"holds a {type(content).__name__}, expected a dict of tensors; save model.state_dict()")
+        fail(path, f"holds a {type(content).__name__}, expected a dict of tensors; save model.state_dict()")
     weights = {}
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            _fail(path, f"{name!r} is a {type(tensor).__name__}, expected a tensor; save model.state_dict()")
+            fail(path, f"{name!r} is a {type(tensor).__name__}, expected a tensor; save model.state_dict()")
         try:
             tensor = tensor.detach().to(torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype)
             weights[name] = np.array(tensor.numpy(), order="C")
         except (TypeError, RuntimeError) as error:
-            _fail(path, f"{name!r} is no dense tensor that NumPy knows ({error}); save it as float32")
+            fail(path, f"{name!r} is no dense tensor that NumPy knows ({error}); save it as float32")
     return weights
 
 
@@ -329,10 +218,10 @@ def _check_hf_config(path: Path) -> None:
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
-        _fail(path, f"cannot be read ({error}), expected a JSON object; copy or download it again")
+        fail(path, f"cannot be read ({error}), expected a JSON object; copy or download it again")
     for key, expected in _HF_PLAIN.items():
         if (found := config.get(key, expected)) != expected:
-            _fail(path, f"{key} is {found!r}, expected {expected!r} as in ResNet v1.5; give another model")
+            fail(path, f"{key} is {found!r}, expected {expected!r} as in ResNet v1.5; give another model")
 
 
 def _write_atomically(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
@@ -350,7 +239,7 @@ def _write_atomically(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
         for path, temp in temps.items():
             os.replace(temp, path)
     except (OSError, SafetensorError) as error:
-        _fail(path, f"cannot be written ({error}); check the folder and the disk")
+        fail(path, f"cannot be written ({error}); check the folder and the disk")
     finally:
         for temp in temps.values():
             with contextlib.suppress(OSError):  # there is none when all went well

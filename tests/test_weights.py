@@ -14,16 +14,15 @@ from reference import ResNet, arrays, random_resnet
 
 from sysds_resnet import weights as module
 from sysds_resnet.errors import UserError
-from sysds_resnet.weights import (
+from sysds_resnet.weight_names import (
     STAGES,
     Architecture,
     check_tensors,
     from_huggingface,
     infer_architecture,
-    read_weights,
     to_huggingface,
-    write_weights,
 )
+from sysds_resnet.weights import read_weights, write_weights
 
 transformers = pytest.importorskip("transformers")
 

@@ -83,7 +83,8 @@ class Jvm:
             "py4j.GatewayServer",
             "--die-on-broken-pipe",
             "--enable-auth",
-            "0",
+            "0",  # any free port
+            "0",  # py4j 0.10.9 ignores its last argument, and all its gateways would want port 25333
         ]
         # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
         environment = {"OPENBLAS_THREAD_TIMEOUT": "4", **os.environ}

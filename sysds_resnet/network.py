@@ -1,0 +1,164 @@
+"""A network as the engine sees it: its registry, and weights on their way in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.weight_names import check_tensors
+
+MIN_SIZE = 32  # pixels; below it the last stage has nothing left
+
+_DESCRIBE = """
+source("dml/registry.dml") as reg
+registry = reg::describe(depth, channels, num_classes)
+units = as.matrix(registry["units"])
+tensors = as.matrix(registry["tensors"])
+names = ""
+for (t in 1:nrow(tensors)) {
+  name = reg::name(registry, t)
+  names = names + name + " "
+}
+"""
+_GEOMETRY = """
+source("dml/geometry.dml") as geo
+geometry = geo::build(N, H, W, backward)
+"""
+
+
+class Role(IntEnum):
+    """What a tensor is, numbered as in dml/registry.dml."""
+
+    CONV_WEIGHT = 1
+    NORM_SCALE = 2
+    NORM_SHIFT = 3
+    RUNNING_MEAN = 4
+    RUNNING_VAR = 5
+    FC_WEIGHT = 6
+    FC_BIAS = 7
+
+    @property
+    def trained(self) -> bool:
+        """Whether the optimizer changes it."""
+        return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the registry.
+
+    Attributes:
+        name: torchvision's name.
+        role: What it is.
+        shape: torchvision's shape.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+
+    def to_engine(self, array: np.ndarray) -> np.ndarray:
+        """From torchvision's shape to the engine's matrix: filters (F, C, K, K) become (K*K*C, F)."""
+        if self.role == Role.CONV_WEIGHT:
+            return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+        return array.T if self.role == Role.FC_WEIGHT else array.reshape(1, -1)
+
+    def from_engine(self, matrix: np.ndarray) -> np.ndarray:
+        """The inverse of `to_engine`."""
+        if self.role == Role.CONV_WEIGHT:
+            filters, channels, height, width = self.shape
+            array = matrix.reshape(height, width, channels, filters).transpose(3, 2, 0, 1)
+        else:
+            array = matrix.T if self.role == Role.FC_WEIGHT else matrix.reshape(-1)
+        return np.ascontiguousarray(array)
+
+
+class Network:
+    """A ResNet of some depth on an engine, without weights.
+
+    Args:
+        engine: Where it runs.
+        depth: 18, 34, 50, 101 or 152.
+        channels: Channels of the images.
+        num_classes: Number of classes.
+
+    Attributes:
+        engine, depth, channels, num_classes: As given.
+        registry: Handle of the registry (dml/registry.dml).
+        tensors: The registry's tensors in its order.
+
+    Raises:
+        UserError: If there is no network of this depth.
+    """
+
+    def __init__(self, engine: Engine, depth: int, channels: int, num_classes: int) -> None:
+        self.engine, self.depth, self.channels, self.num_classes = engine, depth, channels, num_classes
+        described = engine.run(
+            _DESCRIBE,
+            {"depth": depth, "channels": channels, "num_classes": num_classes},
+            {"registry": "list", "units": "matrix", "tensors": "matrix", "names": "string"},
+        )
+        self.registry = described["registry"]
+        units = engine.to_numpy(described["units"]).astype(int)
+        rows = engine.to_numpy(described["tensors"]).astype(int)
+        self.tensors = [
+            Tensor(name, Role(role), _shape(Role(role), unit, height, width, units))
+            for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
+        ]
+        self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
+
+    def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
+        """The gather matrices for n images of this size (dml/geometry.dml), built once.
+
+        Raises:
+            UserError: If the images are smaller than 32 pixels.
+        """
+        if min(height, width) < MIN_SIZE:
+            raise UserError(
+                f"image size: found {height} x {width} pixels, expected at least {MIN_SIZE} x {MIN_SIZE}; "
+                "enlarge the images"
+            )
+        for with_backward in (backward, True):
+            if (n, height, width, with_backward) in self._geometries:
+                return self._geometries[n, height, width, with_backward]
+        inputs = {"N": n, "H": height, "W": width, "backward": backward}
+        built = self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"]
+        self._geometries[n, height, width, backward] = built
+        return built
+
+    def to_engine(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> JavaObject:
+        """A model handle from a state dict.
+
+        Args:
+            weights: Arrays by torchvision's names; counters (num_batches_tracked) are left out.
+            source: Where they come from, for error messages.
+
+        Raises:
+            UserError: If a tensor is missing, superfluous, of another shape, or not finite.
+        """
+        check_tensors(weights, {tensor.name: tensor.shape for tensor in self.tensors}, source)
+        return self.engine.make_list(
+            [self.engine.from_numpy(tensor.to_engine(weights[tensor.name])) for tensor in self.tensors]
+        )
+
+    def from_engine(self, model: JavaObject, trained_only: bool = False) -> dict[str, np.ndarray]:
+        """A state dict from a model handle, in float64; `trained_only` leaves out running statistics."""
+        items = zip(self.tensors, self.engine.list_items(model), strict=True)
+        return {
+            tensor.name: tensor.from_engine(self.engine.to_numpy(item))
+            for tensor, item in items
+            if tensor.role.trained or not trained_only
+        }
+
+
+def _shape(role: Role, unit: int, height: int, width: int, units: np.ndarray) -> tuple[int, ...]:
+    if role == Role.CONV_WEIGHT:
+        _, kernel, _, channels, filters, *_ = units[unit - 1]
+        return (int(filters), int(channels), int(kernel), int(kernel))
+    return (int(width), int(height)) if role == Role.FC_WEIGHT else (int(width),)

@@ -1,0 +1,126 @@
+"""From the command line and YAML files to settings, and from errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sysds_resnet.errors import UserError
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseSettings):
+    """Base of the settings of a command: frozen, and unknown names are errors.
+
+    Values come from flags, then from the YAML file given with --config, then from the defaults. They do
+    not come from environment variables.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        protected_namespaces=(),
+    )
+
+    config: Path | None = Field(None, description="YAML file with these names; flags win over it.")
+    debug: bool = Field(False, description="Show tracebacks.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leaves only explicit values; pydantic puts the command line before them where there is one."""
+        return (init_settings,)
+
+
+def parse(settings: type[S], argv: Sequence[str], base: dict[str, Any] | None = None) -> S:
+    """Settings from a command line and the YAML file that it names.
+
+    Args:
+        settings: Their class.
+        argv: Arguments without the program's name.
+        base: Values for what neither flags nor the file name.
+
+    Raises:
+        UserError: If a name is unknown or a value does not fit.
+        SystemExit: For --help (code 0) and unknown flags (code 2).
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
+    path = early.parse_known_args(argv)[0].config
+    return build(settings, {**(base or {}), **(read_yaml(path) if path else {})}, argv)
+
+
+def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None = None) -> S:
+    """Settings from a mapping, and from flags that win over it.
+
+    Raises:
+        UserError: If a name is unknown or a value does not fit.
+    """
+    try:
+        return settings(**values, **({} if argv is None else {"_cli_parse_args": list(argv)}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(settings.model_fields)
+            raise UserError(f"{name}: no such setting; expected one of {known}") from error
+        if first["type"] == "missing":
+            raise UserError(f"{name}: found nothing, expected a value; add it") from error
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise UserError(f"{name}: found {first['input']}, expected {expected}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: If the file cannot be read or holds no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: found no readable file ({error.strerror}), expected YAML") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: found no valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: found {type(values).__name__}, expected a mapping of names to values")
+    return values
+
+
+def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | None = None) -> int:
+    """Runs a command and gives its exit code: 0, 2 for a UserError, 130 for an interrupt.
+
+    Args:
+        settings: The class of its settings.
+        command: What to run on them.
+        argv: Arguments; by default those of this process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        command(parse(settings, argv))
+    except UserError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,128 @@
+"""What training changes, and the step that changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.model import BN_EPS, ResNet, check_images
+
+_VELOCITIES = """
+source("dml/trainer.dml") as trainer
+velocities = trainer::init_velocities(model)
+"""
+_STEP = """
+source("dml/data.dml") as data
+source("dml/schedule.dml") as schedule
+source("dml/trainer.dml") as trainer
+data::check_labels(y, num_classes)
+pixels = data::normalize(X, mean, std)
+lr = schedule::polynomial(step, total_steps, warmup_steps, base_lr, end_lr, power)
+opt = trainer::optimizer(optimizer, momentum, weight_decay, trust_coeff, trust_eps, trust_clip, nesterov,
+                         lr_in_momentum)
+[model, velocities, metrics] = trainer::step(pixels, y, model, velocities, registry, geometry, opt,
+                                             micro_batch, lr, label_smoothing, eps)
+"""
+_ORDER = """
+source("dml/data.dml") as data
+samples = data::order(n, seed, epoch)
+"""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a step changes the weights: see dml/trainer.dml, dml/optim/ and dml/schedule.dml.
+
+    Attributes:
+        optimizer: Name.
+        total_steps, warmup_steps, base_lr, end_lr, power: Schedule of the learning rate.
+        momentum, weight_decay: Of every optimizer; norms and biases do not decay.
+        trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
+        label_smoothing: Of the loss.
+        micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.
+    """
+
+    optimizer: Literal["lars", "sgd", "nesterov"]
+    total_steps: int
+    warmup_steps: int
+    base_lr: float
+    end_lr: float
+    power: float
+    momentum: float
+    weight_decay: float
+    trust_coeff: float
+    trust_eps: float
+    trust_clip: bool
+    lr_in_momentum: bool
+    nesterov: bool
+    label_smoothing: float
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a step reports: mean loss and shares of hits before the update, and the learning rate."""
+
+    loss: float
+    top1: float
+    top5: float
+    lr: float
+
+
+@dataclass
+class State:
+    """The weights, the velocities and the number of steps done.
+
+    Attributes:
+        model: Its weights are this state's weights.
+        velocities: Handle of a list in registry order.
+        step: Steps done.
+    """
+
+    model: ResNet
+    velocities: JavaObject
+    step: int = 0
+
+    @classmethod
+    def fresh(cls, model: ResNet) -> State:
+        """The state at the start of training: zero velocities."""
+        inputs = {"model": model.weights}
+        return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])
+
+    def update(self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer) -> StepMetrics:
+        """Does one step on a batch of images (N, H, W, C) with labels from 0.
+
+        Raises:
+            UserError: If a label is out of range, the images hold NaN, or the loss is no number; the
+                state is as before.
+        """
+        network = self.model.network
+        to_pixels = check_images(images, network.channels)
+        inputs = {
+            "X": to_pixels(images),
+            "y": (np.asarray(labels, dtype=float) + 1).reshape(-1, 1),
+            "num_classes": network.num_classes,
+            "mean": self.model.mean,
+            "std": self.model.std,
+            "model": self.model.weights,
+            "velocities": self.velocities,
+            "registry": network.registry,
+            "geometry": network.geometry(optimizer.micro_batch, *images.shape[1:3], backward=True),
+            "step": self.step,
+            "eps": BN_EPS,
+            **vars(optimizer),
+        }
+        outputs = {"model": "list", "velocities": "list", "metrics": "matrix", "lr": "double"}
+        results = network.engine.run(_STEP, inputs, outputs)
+        self.model.weights, self.velocities = results["model"], results["velocities"]
+        self.step += 1
+        loss, top1, top5, n = network.engine.to_numpy(results["metrics"])[0]
+        return StepMetrics(loss / n, top1 / n, top5 / n, results["lr"])
+
+    def order(self, n: int, seed: int, epoch: int) -> np.ndarray:
+        """The order of n samples in an epoch, from 0 (dml/data.dml)."""
+        results = self.model.engine.run(_ORDER, {"n": n, "seed": seed, "epoch": epoch}, {"samples": "matrix"})
+        return self.model.engine.to_numpy(results["samples"])[:, 0].astype(np.int64) - 1

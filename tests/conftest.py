@@ -1,0 +1,64 @@
+"""Engines for the tests: each is a JVM, started when the first test asks for it."""
+
+import pytest
+import torch
+from dml_runner import Dml
+
+from sysds_resnet.engine import Engine
+
+torch.set_num_threads(1)  # leave a core to the JVM
+GIB = 2**30
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """Double precision, as many threads as the machine has, OpenBLAS if it is there."""
+    with Engine(precision="double", heap=3 * GIB) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def engine_single():
+    """Multiplies in single precision, if OpenBLAS is there."""
+    with Engine(precision="single", heap=2 * GIB) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def engine_java():
+    """The engine's own multiplies in Java, on as many threads as the machine has."""
+    with Engine(precision="double", heap=GIB, blas="none") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def engine_one_thread():
+    """A JVM that believes it has one processor; multiplies in Java."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:ActiveProcessorCount=1")
+        engine = Engine(precision="double", heap=GIB, blas="none")
+    with engine:
+        yield engine
+
+
+@pytest.fixture(
+    params=[
+        ("engine", False),
+        ("engine", True),
+        ("engine_java", False),
+        ("engine_java", True),
+        ("engine_one_thread", False),
+        ("engine_one_thread", True),
+    ],
+    ids=lambda mode: f"{mode[0]}-sizes_{'known' if mode[1] else 'unknown'}",
+)
+def dml(request):
+    """Run DML in each way that programs run."""
+    engine, sizes_known = request.param
+    return Dml(request.getfixturevalue(engine), sizes_known)
+
+
+@pytest.fixture
+def quick_dml(engine):
+    """Run DML in one way, for what does not depend on it."""
+    return Dml(engine)

@@ -1,0 +1,314 @@
+"""The layers in DML against PyTorch in FP64, in every way that they run."""
+
+import numpy as np
+import pytest
+import torch
+from dml_runner import assert_close, pixel_major, to_engine
+from torch.nn import functional
+
+GATHER = 'source("dml/layers/gather.dml") as gather\n'
+CONV = 'source("dml/layers/conv2d.dml") as conv2d\n'
+NORM = 'source("dml/layers/batch_norm2d.dml") as bn\n'
+POOL = 'source("dml/layers/max_pool2d.dml") as pool\n'
+RELU = 'source("dml/layers/relu.dml") as relu\n'
+LOSS = 'source("dml/layers/cross_entropy.dml") as loss\n'
+
+# (N, C, H, W), kernel, stride, padding
+WINDOWS = [
+    ((2, 3, 9, 7), 7, 2, 3),
+    ((1, 1, 2, 3), 7, 2, 3),  # smaller than the window
+    ((2, 4, 5, 8), 3, 1, 1),
+    ((3, 2, 7, 10), 3, 2, 1),
+    ((2, 3, 6, 5), 3, 2, 0),
+    ((2, 5, 4, 3), 1, 1, 0),
+    ((2, 5, 7, 4), 1, 2, 0),
+    ((4, 32, 28, 23), 3, 1, 1),  # large enough for several threads
+]
+
+
+def random(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def window_ids(case):
+    (n, c, h, w), kernel, stride, padding = case
+    return f"{n}x{c}x{h}x{w}-k{kernel}s{stride}p{padding}"
+
+
+@pytest.mark.parametrize("case", WINDOWS, ids=window_ids)
+def test_windows_gather_what_unfold_gathers(dml, case):
+    (n, c, h, w), kernel, stride, padding = case
+    x = random(n, c, h, w)
+    patches, size = dml(
+        GATHER
+        + CONV
+        + """S = gather::windows(N, H, W, K, stride, pad)
+        P = conv2d::patches(X, S, K)
+        size = matrix(gather::output_size(H, K, stride, pad), rows=1, cols=1)
+        size = cbind(size, matrix(gather::output_size(W, K, stride, pad), rows=1, cols=1))
+        """,
+        "P size",
+        X=pixel_major(x),
+        N=n,
+        H=h,
+        W=w,
+        K=kernel,
+        stride=stride,
+        pad=padding,
+    )
+    unfolded = functional.unfold(x, kernel, padding=padding, stride=stride)  # (N, C*K*K, pixels)
+    expected = unfolded.reshape(n, c, kernel * kernel, -1).permute(0, 3, 2, 1)
+    assert np.array_equal(patches, expected.reshape(-1, kernel * kernel * c))
+    output = functional.max_pool2d(torch.ones(1, 1, h + 2 * padding, w + 2 * padding), kernel, stride)
+    assert size.tolist() == [list(output.shape[2:])]
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (8, 64, 16, 20)])
+def test_image_mean_averages_each_image(dml, shape):
+    x = random(*shape)
+    pooled = dml(
+        GATHER + "A = gather::image_mean(N, HW)\nY = A %*% X\n",
+        "Y",
+        X=pixel_major(x),
+        N=shape[0],
+        HW=shape[2] * shape[3],
+    )
+    assert_close(pooled, x.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("case", WINDOWS, ids=window_ids)
+def test_convolution_and_its_gradients(dml, case):
+    (n, c, h, w), kernel, stride, padding = case
+    x, weight = random(n, c, h, w).requires_grad_(), random(6, c, kernel, kernel, seed=1).requires_grad_()
+    expected = functional.conv2d(x, weight, stride=stride, padding=padding)
+    dout = random(*expected.shape, seed=2)
+    expected.backward(dout)
+    out, d_weight, d_x = dml(
+        GATHER
+        + CONV
+        + """S = gather::windows(N, H, W, K, stride, pad)
+        P = conv2d::patches(X, S, K)
+        out = conv2d::forward(P, weight)
+        d_weight = conv2d::backward_filter(dout, P)
+        dP = conv2d::backward_patches(dout, weight)
+        d_x = conv2d::backward_gather(dP, t(S), K)
+        """,
+        "out d_weight d_x",
+        X=pixel_major(x.detach()),
+        weight=to_engine(weight.detach().numpy()),
+        dout=pixel_major(dout),
+        N=n,
+        H=h,
+        W=w,
+        K=kernel,
+        stride=stride,
+        pad=padding,
+    )
+    assert_close(out, pixel_major(expected.detach()))
+    assert_close(d_weight, to_engine(weight.grad.numpy()))
+    assert_close(d_x, pixel_major(x.grad))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 5, 7, 4), (8, 64, 45, 46)])
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_batch_norm_in_training(dml, shape, eps):
+    c = shape[1]
+    x = (random(*shape) * random(1, c, 1, 1, seed=5) + random(1, c, 1, 1, seed=6)).requires_grad_()
+    gamma, beta = random(c, seed=1).requires_grad_(), random(c, seed=2).requires_grad_()
+    expected = functional.batch_norm(x, None, None, gamma, beta, training=True, eps=eps)
+    dout = random(*shape, seed=3)
+    expected.backward(dout)
+    mean, var, out, rectified, d_gamma, d_beta, d_x = dml(
+        NORM
+        + """[mean, var] = bn::statistics(X)
+        [scale, shift] = bn::scale_shift(gamma, beta, mean, var, eps)
+        out = bn::forward(X, scale, shift)
+        rectified = bn::forward_relu(X, scale, shift)
+        [d_gamma, d_beta] = bn::backward_parameters(dout, X, mean, var, eps)
+        [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, eps, nrow(X))
+        d_x = bn::backward(dout, X, a, b, c)
+        """,
+        "mean var out rectified d_gamma d_beta d_x",
+        X=pixel_major(x.detach()),
+        gamma=to_engine(gamma.detach().numpy()),
+        beta=to_engine(beta.detach().numpy()),
+        dout=pixel_major(dout),
+        eps=eps,
+    )
+    assert_close(mean, x.detach().mean(dim=(0, 2, 3))[None])
+    assert_close(var, x.detach().var(dim=(0, 2, 3), correction=0)[None])
+    assert_close(out, pixel_major(expected.detach()), 1e-11)
+    assert_close(rectified, pixel_major(expected.detach().relu()), 1e-11)
+    assert_close(d_gamma, gamma.grad[None], 1e-11)
+    assert_close(d_beta, beta.grad[None], 1e-11)
+    assert_close(d_x, pixel_major(x.grad), 1e-10)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 7, 4), (8, 64, 45, 46)])
+def test_batch_norm_in_evaluation(dml, shape):
+    x, c = random(*shape), shape[1]
+    gamma, beta, mean, var = (random(c, seed=seed) for seed in (1, 2, 3, 4))
+    var = var**2
+    expected = functional.batch_norm(x, mean, var, gamma, beta, training=False, eps=1e-5)
+    out, rectified = dml(
+        NORM
+        + """[scale, shift] = bn::scale_shift(gamma, beta, mean, var, eps)
+        out = bn::forward(X, scale, shift)
+        rectified = bn::forward_relu(X, scale, shift)
+        """,
+        "out rectified",
+        X=pixel_major(x),
+        **{
+            name: to_engine(value.numpy())
+            for name, value in dict(gamma=gamma, beta=beta, mean=mean, var=var).items()
+        },
+        eps=1e-5,
+    )
+    assert_close(out, pixel_major(expected))
+    assert_close(rectified, pixel_major(expected.relu()))
+
+
+def test_variance_is_never_negative(dml):
+    """A constant channel has variance 0, up to the rounding of a difference of squares."""
+    x = np.full((1000, 3), [0.1, 1 / 3, -1e3])
+    mean, var = dml(NORM + "[mean, var] = bn::statistics(X)\n", "mean var", X=x)
+    assert_close(mean, x[:1])
+    assert (var >= 0).all() and (var <= 1e-14 * x[:1] ** 2).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (70_000, 16)])
+def test_relu_and_the_end_of_a_block(dml, shape):
+    x, y = random(*shape).requires_grad_(), random(*shape, seed=1)
+    y[0] = -x.detach()[0]  # a sum of exactly zero has gradient zero
+    expected = (x + y).relu()
+    dout = random(*shape, seed=2)
+    expected.backward(dout)
+    out, d_x = dml(
+        RELU + "out = relu::forward_add(X, Y)\nd_x = relu::backward(dout, out)\n",
+        "out d_x",
+        X=x.detach().numpy(),
+        Y=y.numpy(),
+        dout=dout.numpy(),
+    )
+    assert np.array_equal(out, expected.detach().numpy())
+    assert np.array_equal(d_x, x.grad.numpy())
+
+
+MAX_POOL = (
+    GATHER
+    + POOL
+    + """S = gather::windows(N, H, W, K, stride, pad)
+    [out, windows] = pool::forward(X, S, K)
+    d_x = pool::backward(dout, out, windows, t(S), K)
+    """
+)
+
+
+@pytest.mark.parametrize("kernel_stride_padding", [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 1, 1, 1), (3, 2, 5, 6), (2, 64, 41, 32)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_and_its_gradient(dml, shape, kernel_stride_padding, ties):
+    """With ties the first position of a window receives the gradient, as in PyTorch."""
+    kernel, stride, padding = kernel_stride_padding
+    if shape[2] < kernel - 2 * padding:
+        pytest.skip("no window fits")
+    x = random(*shape).abs() + 0.1
+    x = ((2 * x).ceil() if ties else x).requires_grad_()
+    expected = functional.max_pool2d(x, kernel, stride, padding)
+    dout = random(*expected.shape, seed=1)
+    expected.backward(dout)
+    out, d_x = dml(
+        MAX_POOL,
+        "out d_x",
+        X=pixel_major(x.detach()),
+        dout=pixel_major(dout),
+        N=shape[0],
+        H=shape[2],
+        W=shape[3],
+        K=kernel,
+        stride=stride,
+        pad=padding,
+    )
+    assert np.array_equal(out, pixel_major(expected.detach()))
+    assert_close(d_x, pixel_major(x.grad))
+
+
+@pytest.mark.parametrize("bias", [0.0, -1.5], ids=["half_zero", "mostly_zero"])
+def test_max_pool_after_relu(dml, bias):
+    """Windows of zeros alone do not matter: the ReLU before the pool lets no gradient through them."""
+    shape = (2, 8, 12, 13)
+    before = (random(*shape) + bias).requires_grad_()
+    expected = functional.max_pool2d(before.relu(), 3, 2, 1)
+    dout = random(*expected.shape, seed=1)
+    expected.backward(dout)
+    out, d_before = dml(
+        RELU + MAX_POOL + "d_before = relu::backward(d_x, X)\n",
+        "out d_before",
+        X=pixel_major(before.detach().relu()),
+        dout=pixel_major(dout),
+        N=shape[0],
+        H=shape[2],
+        W=shape[3],
+        K=3,
+        stride=2,
+        pad=1,
+    )
+    assert np.array_equal(out, pixel_major(expected.detach()))
+    assert_close(d_before, pixel_major(before.grad))
+
+
+def test_max_pool_of_nothing_but_zero_gradients(dml):
+    x = pixel_major(random(2, 3, 8, 8).abs())
+    d_x = dml(MAX_POOL, "d_x", X=x, dout=np.zeros((32, 3)), N=2, H=8, W=8, K=3, stride=2, pad=1)
+    assert np.array_equal(d_x, np.zeros_like(x))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("n", "classes", "scale"), [(1, 2, 1.0), (7, 10, 1.0), (64, 1000, 1.0), (5, 10, 1e3)]
+)
+def test_cross_entropy_and_its_gradient(dml, n, classes, scale, label_smoothing):
+    logits = (random(n, classes) * scale).requires_grad_()
+    y = torch.from_numpy(np.random.default_rng(1).integers(0, classes, n))
+    y[0], y[-1] = 0, classes - 1
+    expected = functional.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="sum")
+    expected.backward()
+    log_p, loss, d_logits = dml(
+        LOSS
+        + """Y = loss::targets(y, num_classes, label_smoothing)
+        log_p = loss::log_softmax(logits)
+        loss = loss::forward(log_p, Y)
+        d_logits = loss::backward(log_p, Y)
+        """,
+        "log_p loss:double d_logits",
+        logits=logits.detach().numpy(),
+        y=y.numpy()[:, None] + 1.0,
+        num_classes=classes,
+        label_smoothing=label_smoothing,
+    )
+    assert_close(log_p, logits.detach().log_softmax(dim=1))
+    assert_close(loss, expected.item())
+    assert_close(d_logits, logits.grad)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("n", "classes"), [(1, 2), (200, 10), (300, 1000)])
+def test_hits_are_those_of_a_stable_ranking(dml, n, classes, k, ties):
+    """Of equal scores the class with the lower number comes first, as with argmax."""
+    logits = random(n, classes).numpy()
+    if ties:
+        logits = np.round(2 * logits)
+    y = np.random.default_rng(1).integers(0, classes, n)
+    y[::2] = np.argsort(-logits, axis=1, kind="stable")[::2, min(k, classes) - 1]  # on the edge
+    first = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    hits = dml(
+        LOSS + "h = loss::hits(logits, y, k)\n",
+        "h:double",
+        logits=logits,
+        y=y[:, None] + 1.0,
+        k=k,
+    )
+    assert hits == (first == y[:, None]).any(axis=1).sum()
+    if k == 1:
+        assert hits == (logits.argmax(axis=1) == y).sum()

@@ -1,0 +1,157 @@
+"""Every backward function in DML against central differences of its forward function, all in DML."""
+
+import numpy as np
+import pytest
+from dml_runner import Dml, assert_close
+
+STEP = 1e-5  # truncation and rounding errors are both about 1e-10 then
+
+
+def differences(name, forward):
+    """DML that computes the gradient of sum(out*dout) wrt one variable."""
+    return f"""
+    numeric_{name} = matrix(0, rows=nrow({name}), cols=ncol({name}))
+    for (i in 1:nrow({name})) {{
+      for (j in 1:ncol({name})) {{
+        middle = as.scalar({name}[i,j])
+        {name}[i,j] = middle + {STEP}
+        {forward}
+        above = sum(out*dout)
+        {name}[i,j] = middle - {STEP}
+        {forward}
+        below = sum(out*dout)
+        {name}[i,j] = middle
+        numeric_{name}[i,j] = (above - below) / {2 * STEP}
+      }}
+    }}
+    """
+
+
+@pytest.fixture(params=[False, True], ids=["sizes_unknown", "sizes_known"])
+def check(request, engine):
+    """Compare `d_<name>`, as the backward DML sets it, with differences for each of the names."""
+
+    def run(sources, setup, forward, backward, names, **inputs):
+        imports = "".join(f'source("dml/layers/{s}.dml") as {alias}\n' for s, alias in sources.items())
+        program = f"{imports}{setup}\n{forward}\n{backward}\n"
+        program += "".join(differences(name, forward) for name in names)
+        outputs = " ".join(f"d_{name} numeric_{name}" for name in names)
+        results = Dml(engine, request.param)(program, outputs, **inputs)
+        for name, analytic, numeric in zip(names, results[::2], results[1::2], strict=True):
+            assert np.abs(numeric).max() > 0.01, f"d_{name} tells nothing"
+            assert_close(analytic, numeric, 1e-8)
+
+    return run
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (1, 2, 0)])
+def test_convolution(check, kernel, stride, padding):
+    n, c, f, h, w = 2, 2, 3, 4, 3
+    size = [(s + 2 * padding - kernel) // stride + 1 for s in (h, w)]
+    check(
+        {"gather": "gather", "conv2d": "conv2d"},
+        f"S = gather::windows({n}, {h}, {w}, {kernel}, {stride}, {padding})",
+        f"P = conv2d::patches(X, S, {kernel})\nout = conv2d::forward(P, weight)",
+        f"""d_weight = conv2d::backward_filter(dout, P)
+        dP = conv2d::backward_patches(dout, weight)
+        d_X = conv2d::backward_gather(dP, t(S), {kernel})""",
+        ["X", "weight"],
+        X=normal(n * h * w, c),
+        weight=normal(kernel * kernel * c, f, seed=1),
+        dout=normal(n * size[0] * size[1], f, seed=2),
+    )
+
+
+def test_batch_norm(check):
+    """The statistics depend on the input too."""
+    check(
+        {"batch_norm2d": "bn"},
+        "",
+        """[mean, var] = bn::statistics(X)
+        [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
+        out = bn::forward(X, scale, shift)""",
+        """[d_gamma, d_beta] = bn::backward_parameters(dout, X, mean, var, 0.001)
+        [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, 0.001, nrow(X))
+        d_X = bn::backward(dout, X, a, b, c)""",
+        ["X", "gamma", "beta"],
+        X=normal(12, 3),
+        gamma=normal(1, 3, seed=1),
+        beta=normal(1, 3, seed=2),
+        dout=normal(12, 3, seed=3),
+    )
+
+
+def test_batch_norm_with_relu(check):
+    x = normal(12, 3)
+    scale, shift = np.array([[1.0, 1.5, 0.5]]), np.array([[0.1, 0.2, -0.1]])
+    assert np.abs(x * scale + shift).min() > 10 * STEP, "too near the corner of the ReLU"
+    check(
+        {"batch_norm2d": "bn", "relu": "relu"},
+        "",
+        "out = bn::forward_relu(X, scale, shift)",
+        "d_X = relu::backward(dout, out)*scale",
+        ["X"],
+        X=x,
+        scale=scale,
+        shift=shift,
+        dout=normal(12, 3, seed=3),
+    )
+
+
+def test_end_of_a_block(check):
+    x, y = normal(8, 3), normal(8, 3, seed=1)
+    assert np.abs(x + y).min() > 10 * STEP, "too near the corner of the ReLU"
+    check(
+        {"relu": "relu"},
+        "",
+        "out = relu::forward_add(X, Y)",
+        "d_X = relu::backward(dout, out)\nd_Y = d_X",
+        ["X", "Y"],
+        X=x,
+        Y=y,
+        dout=normal(8, 3, seed=2),
+    )
+
+
+def test_max_pool(check):
+    n, c, h, w = 2, 2, 5, 4
+    x = np.random.default_rng(0).permutation(n * h * w * c) * 0.1 + 0.1  # no two are near each other
+    check(
+        {"gather": "gather", "max_pool2d": "pool"},
+        f"S = gather::windows({n}, {h}, {w}, 3, 2, 1)",
+        "[out, windows] = pool::forward(X, S, 3)",
+        "d_X = pool::backward(dout, out, windows, t(S), 3)",
+        ["X"],
+        X=x.reshape(n * h * w, c),
+        dout=normal(n * 3 * 2, c),
+    )
+
+
+def test_global_average_pool(check):
+    check(
+        {"gather": "gather"},
+        "A = gather::image_mean(2, 6)",
+        "out = A %*% X",
+        "d_X = t(A) %*% dout",
+        ["X"],
+        X=normal(12, 3),
+        dout=normal(2, 3, seed=1),
+    )
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy(check, label_smoothing):
+    check(
+        {"cross_entropy": "loss"},
+        f"Y = loss::targets(y, 5, {label_smoothing})",
+        "log_p = loss::log_softmax(logits)\nout = loss::forward(log_p, Y)",
+        "d_logits = loss::backward(log_p, Y)*as.scalar(dout)",
+        ["logits"],
+        logits=normal(4, 5),
+        y=np.array([[1.0], [5.0], [3.0], [3.0]]),
+        dout=np.array([[1.0]]),
+    )
