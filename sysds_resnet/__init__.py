@@ -1,3 +1,8 @@
 """ResNet-50 trained with LARS on Apache SystemDS."""
 
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.model import ResNet
+
+__all__ = ["Engine", "ResNet", "UserError"]
 __version__ = "0.1.0"

@@ -28,7 +28,7 @@ class EngineSettings(Settings):
     )
     precision: Literal["double", "single"] = Field("single", description="Of matrix multiplies.")
     blas: Literal["auto", "none"] = Field("auto", description="OpenBLAS if there is one, or plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 %% of the memory.")
+    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 % of the memory.")
     workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
 
     def open_engine(self) -> Engine:

@@ -26,7 +26,7 @@ model = resnet::init(registry, seed, zero_init_residual)
 _EVALUATE = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
-data::check_labels(y, num_classes)
+y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
 [metrics, logits] = trainer::evaluate(pixels, y, model, registry, geometry, eps)
 """
@@ -179,15 +179,16 @@ class ResNet:
         self, images: np.ndarray, labels: np.ndarray, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         pixels_of = check_images(images, self.network.channels)
+        classes = check_labels(labels, len(images), self.network.num_classes)
         size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
         geometry = self.network.geometry(size, *images.shape[1:3])
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size):
-            part, y = images[start : start + size], labels[start : start + size]
+            part = images[start : start + size]
             padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             inputs = {
                 "X": pixels_of(padded),
-                "y": (np.asarray(y, dtype=float) + 1).reshape(-1, 1),
+                "y": classes[start : start + size],
                 "num_classes": self.network.num_classes,
                 "mean": self.mean,
                 "std": self.std,
@@ -222,6 +223,27 @@ def check_images(images: np.ndarray, channels: int):  # noqa: ANN201
         first = int(np.argmax(~np.isfinite(images).all(axis=(1, 2, 3))))
         raise UserError(f"images: found NaN or infinity in image {first}, expected finite values; repair it")
     return lambda part: part.reshape(-1, channels)
+
+
+def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
+    """The engine's column of class numbers from 1, of shape (n, 1), for labels from 0.
+
+    Raises:
+        UserError: If they are not n whole numbers from 0 to num_classes - 1.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iuf":
+        raise UserError(
+            f"labels: found {labels.dtype} of shape {labels.shape}, expected integers of shape ({n},); "
+            "give one for each image"
+        )
+    wrong = np.flatnonzero(~((labels >= 0) & (labels < num_classes) & (labels % 1 == 0)))
+    if wrong.size:
+        raise UserError(
+            f"labels: found {labels[wrong[0]]} at position {wrong[0]}, expected whole numbers from 0 to "
+            f"{num_classes - 1}; correct the labels or the number of classes"
+        )
+    return labels.reshape(-1, 1) + 1.0
 
 
 def default_batch(engine: Engine, height: int, width: int) -> int:

@@ -128,7 +128,7 @@ class Network:
             if (n, height, width, with_backward) in self._geometries:
                 return self._geometries[n, height, width, with_backward]
         inputs = {"N": n, "H": height, "W": width, "backward": backward}
-        built = self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"]
+        built = self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
         self._geometries[n, height, width, backward] = built
         return built
 

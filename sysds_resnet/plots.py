@@ -12,6 +12,8 @@ from sysds_resnet.metrics import read_metrics
 def plot_curves(folder: Path, title: str) -> Path:
     """Draws loss, accuracy, learning rate and speed of a run into its curves.png."""
     steps, epochs = read_metrics(folder, "step"), read_metrics(folder, "epoch")
+    # there may be no line yet, and so no column, if few steps are logged
+    steps = steps.reindex(columns=["step", "loss", "lr", "images_per_s"])
     figure = Figure(figsize=(10, 7), layout="constrained")
     loss, accuracy, rate, speed = figure.subplots(2, 2, sharex=True).flat
     loss.plot(

@@ -74,7 +74,10 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
         UserError: If a name is unknown or a value does not fit.
     """
     try:
-        return settings(**values, **({} if argv is None else {"_cli_parse_args": list(argv)}))
+        if argv is None:
+            return settings(**values)
+        program = f"python -m sysds_resnet.{settings.__name__.removesuffix('Settings').lower()}"
+        return settings(**values, _cli_parse_args=list(argv), _cli_prog_name=program)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
@@ -101,6 +104,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: found no valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: found {type(values).__name__}, expected a mapping of names to values")
+    if foreign := [name for name in values if not isinstance(name, str)]:
+        raise UserError(f"{path}: found the name {foreign[0]}, expected names of settings; correct it")
     return values
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from py4j.java_gateway import JavaObject
 
-from sysds_resnet.model import BN_EPS, ResNet, check_images
+from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
 
 _VELOCITIES = """
 source("dml/trainer.dml") as trainer
@@ -18,7 +18,7 @@ _STEP = """
 source("dml/data.dml") as data
 source("dml/schedule.dml") as schedule
 source("dml/trainer.dml") as trainer
-data::check_labels(y, num_classes)
+y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
 lr = schedule::polynomial(step, total_steps, warmup_steps, base_lr, end_lr, power)
 opt = trainer::optimizer(optimizer, momentum, weight_decay, trust_coeff, trust_eps, trust_clip, nesterov,
@@ -103,7 +103,7 @@ class State:
         to_pixels = check_images(images, network.channels)
         inputs = {
             "X": to_pixels(images),
-            "y": (np.asarray(labels, dtype=float) + 1).reshape(-1, 1),
+            "y": check_labels(labels, len(images), network.num_classes),
             "num_classes": network.num_classes,
             "mean": self.model.mean,
             "std": self.model.std,

@@ -69,7 +69,7 @@ class TrainSettings(Settings):
         "single", description="Of matrix multiplies (single needs OpenBLAS); all else is double."
     )
     blas: Literal["auto", "none"] = Field("auto", description="OpenBLAS if there is one, or plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 %% of the memory.")
+    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 % of the memory.")
     workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
     num_images: int | None = Field(None, ge=1, description="Synthetic training images.")
@@ -188,7 +188,7 @@ def _run(
     optimizer = settings.make_optimizer(steps_per_epoch)
     record = MetricsFile(folder, state.step)
     title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
-    began, best = time.perf_counter(), 0.0
+    began, best, last = time.perf_counter(), 0.0, None
     with _signals() as stopped, _progress(optimizer.total_steps, state.step) as bar:
         for event in training_loop(
             state,
@@ -216,14 +216,17 @@ def _run(
                 record.write("epoch", **asdict(event))
                 checkpoint.save(folder / "checkpoints", state, (event.epoch, 0), settings.fixed())
                 plot_curves(folder, title)
-                best = max(best, event.val_top1)
+                best, last = max(best, event.val_top1), event
                 bar.write(_epoch_line(event, settings.epochs))
                 if stopped.is_set() and event.epoch < settings.epochs:
                     return False
     minutes = (time.perf_counter() - began) / 60
-    print(
-        f"validation top-1 {100 * event.val_top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes"
-    )
+    if last is None:  # resumed after its last epoch
+        print("no epoch left to train")
+    else:
+        print(
+            f"validation top-1 {100 * last.val_top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes"
+        )
     return True
 
 
@@ -315,6 +318,11 @@ def _new_folder(settings: TrainSettings) -> Path:
 
 def _resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
     """Puts what depends on the machine and the data in the place of defaults."""
+    if settings.batch_size > len(dataset):
+        raise UserError(
+            f"batch_size: found {settings.batch_size} for {len(dataset)} training images, expected at most "
+            "their number; choose a smaller one"
+        )
     micro_batch = choose_micro_batch(
         engine, depth, dataset.image_size, settings.batch_size, settings.micro_batch
     )

@@ -15,7 +15,7 @@ class Dml:
 
     def __call__(self, program, outputs, **inputs):
         """Return the outputs, named in one string ("out loss:double"), as arrays or numbers."""
-        kinds = dict((item.split(":") + ["matrix"])[:2] for item in outputs.split())
+        kinds = dict([*item.split(":"), "matrix"][:2] for item in outputs.split())
         if self.sizes_known:
             literals = ""
             for name, value in list(inputs.items()):
@@ -23,7 +23,7 @@ class Dml:
                     rows, cols = value.shape
                     inputs[f"{name}_in"] = inputs.pop(name)
                     literals += f"{name} = matrix({name}_in, rows={rows}, cols={cols})\n"
-                elif not isinstance(value, str):
+                elif isinstance(value, (bool, int, float)):
                     inputs.pop(name)
                     literals += f"{name} = {repr(value).upper()}\n"  # TRUE, 1E-05
             program = literals + program

@@ -59,12 +59,13 @@ def candidates() -> list[Path]:
 def probe(path: Path) -> Java:
     """Asks a Java executable for its version and modules."""
     try:
-        shown = _run(path, "-version")
-        modules = _run(path, "--list-modules")
+        match = re.search(r'version "(?:1\.)?(\d+)', _run(path, "-version"))
+        version = int(match.group(1)) if match else 0
+        # Java 8 has no modules, nor the option that lists them
+        modules = _run(path, "--list-modules") if version >= MIN_VERSION else ""
     except (OSError, subprocess.SubprocessError):
         return Java(path, 0, False)
-    match = re.search(r'version "(?:1\.)?(\d+)', shown)
-    return Java(path, int(match.group(1)) if match else 0, VECTOR_MODULE in modules)
+    return Java(path, version, VECTOR_MODULE in modules)
 
 
 def find_java() -> Java:

@@ -1,5 +1,6 @@
 """A JVM with SystemDS in it, as a child of this process."""
 
+import logging
 import os
 import select
 import shutil
@@ -71,6 +72,7 @@ class Jvm:
     """
 
     def __init__(self, heap: int) -> None:
+        _quiet_py4j()
         java = find_java()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=_shared_memory()))
         self._log_path = self.folder / "jvm.log"
@@ -78,6 +80,7 @@ class Jvm:
             str(java.path),
             *jvm_options(heap),
             f"-Djava.io.tmpdir={self.folder}",
+            f"-XX:ErrorFile={self.folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
             "-classpath",
             str(systemds_home() / "SystemDS.jar"),
             "py4j.GatewayServer",
@@ -145,6 +148,16 @@ class Jvm:
         if not ready:
             raise TimeoutError
         return self.process.stdout.readline().decode().strip()
+
+
+def _quiet_py4j() -> None:
+    """Keeps py4j from logging a traceback for each handle that outlives the JVM, and for Ctrl-C."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_not_from_py4j)  # some of them go to the root logger
+
+
+def _not_from_py4j(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent.name != "py4j"
 
 
 def _shared_memory() -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -106,51 +107,48 @@ class Engine:
             UserError: If the program stops with a message, or the JVM ends.
             RuntimeError: If the engine fails otherwise.
         """
-        # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
-        # and drops one of its own, and a step takes three times as long.
-        # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
-        self._jvm.Thread.currentThread().setName("main")
-        try:
-            script = self._prepare(program, inputs, outputs)
-            variables = self._variables(script)
-            for name, value in inputs.items():
-                if isinstance(value, np.ndarray):
-                    value = self.from_numpy(value)
-                if _is_list(value):
-                    variables.put(name, value)
-                elif isinstance(value, JavaObject):
-                    script.setMatrix(name, value, False)
-                else:
-                    script.setScalar(name, value)
-            results = script.executeScript()
-            script.clearParameters()
-            return {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
-        except Py4JError as error:
-            raise self._translate(error) from error
+        inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
+        with self._errors():
+            return self._run(program, inputs, outputs)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
-        return self._transfer.send(array.reshape(len(array), -1))
+        with self._errors():
+            return self._transfer.send(array if array.ndim == 2 else array.reshape(len(array), -1))
 
     def to_numpy(self, matrix: JavaObject) -> np.ndarray:
         """Copies a matrix handle into a 2-D float64 array."""
-        return self._transfer.fetch(matrix)
+        with self._errors():
+            return self._transfer.fetch(matrix)
 
     def list_items(self, handle: JavaObject) -> list[JavaObject]:
         """The matrix handles in a list handle."""
         blocks = []
-        for item in handle.getData():
-            blocks.append(item.acquireRead())
-            item.release()
+        with self._errors():
+            for item in handle.getData():
+                blocks.append(item.acquireRead())
+                item.release()
         return blocks
+
+    def compact(self, handle: JavaObject) -> JavaObject:
+        """The same list with its sparse matrices as arrays (CSR) in place of one object for each row.
+
+        The gather matrices of a batch have millions of rows; as objects they cost the garbage collector
+        seconds a step.
+        """
+        csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
+        block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
+        items = self.list_items(handle)
+        return self.make_list([block(m, csr, True) if m.isInSparseFormat() else m for m in items])
 
     def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
         """A list handle of matrix handles."""
-        convert = self._jvm.org.apache.sysds.runtime.controlprogram.paramserv.ParamservUtils.newMatrixObject
-        data = self._jvm.java.util.ArrayList()
-        for matrix in matrices:
-            data.add(convert(matrix, False))
-        return self._jvm.org.apache.sysds.runtime.instructions.cp.ListObject(data)
+        with self._errors():
+            java = self._jvm.org.apache.sysds.runtime
+            data = self._jvm.java.util.ArrayList()
+            for matrix in matrices:
+                data.add(java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False))
+            return java.instructions.cp.ListObject(data)
 
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext."""
@@ -164,6 +162,28 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(
+        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]
+    ) -> dict[str, JavaObject | float | int | str]:
+        # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
+        # and drops one of its own, and a step takes three times as long.
+        # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
+        self._jvm.Thread.currentThread().setName("main")
+        script = self._prepare(program, inputs, outputs)
+        variables = self._variables(script)
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                value = self.from_numpy(value)
+            if _is_list(value):
+                variables.put(name, value)
+            elif isinstance(value, JavaObject):
+                script.setMatrix(name, value, False)
+            else:
+                script.setScalar(name, value)
+        results = script.executeScript()
+        script.clearParameters()
+        return {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
 
     def _prepare(self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]) -> JavaObject:
         key = (program, tuple((n, _declared_type(v)) for n, v in inputs.items()), tuple(outputs.items()))
@@ -202,6 +222,13 @@ class Engine:
         os.symlink(library, folder / "libopenblas.so")
         helper.initialize(str(folder), "openblas")
         return library if helper.isNativeLibraryLoaded() else None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Py4JError as error:
+            raise self._translate(error) from error
 
     def _translate(self, error: Py4JError) -> Exception:
         if isinstance(error, Py4JJavaError):

@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from py4j.java_gateway import JavaGateway, JavaObject
+from py4j.java_collections import JavaArray
+from py4j.java_gateway import JavaClass, JavaGateway, JavaObject
 
 CHUNK = 2**21  # doubles at a time: 16 MiB, a quarter of the smallest usual /dev/shm
 
@@ -30,10 +32,16 @@ class Transfer:
             os.close(descriptor)
         self._python = np.memmap(path, dtype="<f8", mode="r+", shape=(CHUNK,))
         file = self._jvm.java.io.RandomAccessFile(path, "rw")
-        mode = self._jvm.java.nio.channels.FileChannel.MapMode.READ_WRITE
-        mapped = file.getChannel().map(mode, 0, CHUNK * 8)
+        integer, long = self._jvm.Integer.TYPE, self._jvm.Long.TYPE
+        doubles, mode = map(self._jvm.Class.forName, ("[D", "java.nio.channels.FileChannel$MapMode"))
+        map_file = self._method("java.nio.channels.FileChannel", "map", mode, long, long)
+        read_write = self._jvm.java.nio.channels.FileChannel.MapMode.READ_WRITE
+        mapped = map_file(file.getChannel(), read_write, 0, CHUNK * 8)
         file.close()
-        self._java = mapped.order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN).asDoubleBuffer()
+        ordered = mapped.order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN)
+        self._java = self._method("java.nio.ByteBuffer", "asDoubleBuffer")(ordered)
+        self._get = self._method("java.nio.DoubleBuffer", "get", doubles, integer, integer)
+        self._put = self._method("java.nio.DoubleBuffer", "put", doubles, integer, integer)
         os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
 
     def send(self, array: np.ndarray) -> JavaObject:
@@ -45,7 +53,7 @@ class Transfer:
             part = flat[start : start + CHUNK]
             self._python[: part.size] = part
             self._java.clear()
-            self._java.get(values, start, part.size)
+            self._get(self._java, values, start, part.size)
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock(rows, columns, values)
         block.recomputeNonZeros()
         return block
@@ -64,6 +72,21 @@ class Transfer:
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
             self._java.clear()
-            self._java.put(values, start, part.size)
+            self._put(self._java, values, start, part.size)
             part[:] = self._python[: part.size]
         return flat.reshape(shape)
+
+    def _method(self, owner: str, name: str, *types: JavaObject) -> Callable[..., JavaObject]:
+        """A method as a public class declares it.
+
+        py4j would take it from the object's own class, which for buffers and channels is hidden: that needs
+        java.nio to be opened, and the JVM of a SystemDSContext opens nothing.
+        """
+        method = self._jvm.Class.forName(owner).getMethod(name, self._array(self._jvm.Class, types))
+        return lambda target, *values: method.invoke(target, self._array(self._jvm.Object, values))
+
+    def _array(self, kind: JavaClass, values: Sequence[object]) -> JavaArray:
+        array = self._gateway.new_array(kind, len(values))
+        for i, value in enumerate(values):
+            array[i] = value
+        return array

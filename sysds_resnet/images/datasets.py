@@ -100,6 +100,10 @@ class ArrayDataset:
     def __len__(self) -> int:
         return len(self._images)
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give all images, uint8 of shape (n, H, W, C), and their labels, of shape (n,)."""
+        return self._images, self.labels
+
     def label(self, index: int) -> int:
         """Give the 0-based label of sample `index`."""
         return int(self.labels[index])

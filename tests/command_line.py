@@ -1,0 +1,63 @@
+"""Running the commands, in this process or in one of their own, and checking how they fail."""
+
+import importlib
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from sysds_resnet import convert, evaluate, train
+
+
+@dataclass
+class Outcome:
+    """What a command left behind: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_here(capfd, command, *arguments):
+    """Run a command in this process; what the JVM prints counts too."""
+    capfd.readouterr()
+    try:
+        code = importlib.import_module(f"sysds_resnet.{command}").main([str(a) for a in arguments])
+    except SystemExit as stop:  # argparse's way out
+        code = stop.code
+    printed = capfd.readouterr()
+    return Outcome(code, printed.out, printed.err)
+
+
+def start_process(command, *arguments, **environment):
+    """Start `python -m sysds_resnet.COMMAND`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"sysds_resnet.{command}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process, timeout=120):
+    """Wait for a process and give its outcome."""
+    out, err = process.communicate(timeout=timeout)
+    return Outcome(process.returncode, out, err)
+
+
+def share_engine(patch, engine):
+    """Have the commands of this process use a running engine instead of starting one each."""
+    for module in (train, evaluate, convert):
+        patch.setattr(module, "Engine", lambda *_args, **_kwargs: nullcontext(engine))
+
+
+def assert_one_line_error(outcome, *found):
+    """Check for exit code 2 and one line on standard error that holds all of `found`."""
+    assert outcome.code == 2, outcome
+    lines = outcome.err.splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: "), outcome.err
+    for text in found:
+        assert str(text) in lines[0], outcome.err

@@ -1,0 +1,126 @@
+"""A ResNet in DML that starts with the weights of a PyTorch model."""
+
+from dml_runner import pixel_major, to_engine
+from reference import arrays
+
+EPS = 1e-5
+DESCRIBE = """
+source("dml/registry.dml") as reg
+registry = reg::describe(depth, channels, num_classes)
+"""
+GEOMETRY = """
+source("dml/geometry.dml") as geo
+geometry = geo::build(N, H, W, TRUE)
+"""
+FORWARD = """
+source("dml/resnet.dml") as resnet
+logits = resnet::forward(X, model, registry, geometry, eps)
+"""
+GRADIENTS = """
+source("dml/trainer.dml") as trainer
+[grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
+                                            eps)
+"""
+INIT_VELOCITIES = """
+source("dml/trainer.dml") as trainer
+velocities = trainer::init_velocities(model)
+"""
+STEP = """
+source("dml/trainer.dml") as trainer
+opt = trainer::optimizer(optimizer, momentum, weight_decay, 0.001, 0.0, FALSE, FALSE, TRUE)
+[model, velocities, metrics] = trainer::step(X, y, model, velocities, registry, geometry, opt, micro_batch,
+                                             lr, label_smoothing, eps)
+"""
+
+
+def tensors(reference):
+    """The tensors of a PyTorch model in the engine's layout and order."""
+    state = arrays(reference)
+    return {name: to_engine(a) for name, a in state.items() if not name.endswith("num_batches_tracked")}
+
+
+class DmlResNet:
+    """A ResNet on an engine.
+
+    Attributes:
+        model: Handle of a list in registry order.
+        velocities: The same, from the first step on.
+    """
+
+    def __init__(self, engine, reference, depth):
+        self.engine = engine
+        weights = tensors(reference)
+        self.names = list(weights)
+        self.model = self.make_list(weights.values())
+        self.velocities = None
+        sizes = {
+            "depth": depth,
+            "channels": reference.conv1.in_channels,
+            "num_classes": reference.fc.out_features,
+        }
+        self.registry = engine.run(DESCRIBE, sizes, {"registry": "list"})["registry"]
+        self.geometries = {}
+
+    def make_list(self, matrices):
+        return self.engine.make_list([self.engine.from_numpy(matrix) for matrix in matrices])
+
+    def named_arrays(self, handle):
+        """A list in registry order as arrays by name."""
+        blocks = self.engine.list_items(handle)
+        return {n: self.engine.to_numpy(b) for n, b in zip(self.names, blocks, strict=True)}
+
+    def geometry(self, n, height, width):
+        key = n, height, width
+        if key not in self.geometries:
+            inputs = dict(zip("NHW", key, strict=True))
+            self.geometries[key] = self.engine.run(GEOMETRY, inputs, {"geometry": "list"})["geometry"]
+        return self.geometries[key]
+
+    def common(self, images, geometry_size=None):
+        n, _, height, width = images.shape
+        return {
+            "X": pixel_major(images),
+            "model": self.model,
+            "registry": self.registry,
+            "geometry": self.geometry(geometry_size or n, height, width),
+            "eps": EPS,
+        }
+
+    def logits(self, images):
+        return self.engine.to_numpy(
+            self.engine.run(FORWARD, self.common(images), {"logits": "matrix"})["logits"]
+        )
+
+    def gradients(self, images, labels, micro_batch=None, label_smoothing=0.0):
+        """Gradients and statistics by name, and [summed loss, top-1 hits, top-5 hits, images]."""
+        micro_batch = micro_batch or len(images)
+        inputs = {
+            "y": labels.numpy()[:, None] + 1.0,
+            "micro_batch": micro_batch,
+            "label_smoothing": label_smoothing,
+        }
+        outputs = self.engine.run(
+            GRADIENTS, self.common(images, micro_batch) | inputs, {"grads": "list", "metrics": "matrix"}
+        )
+        return self.named_arrays(outputs["grads"]), self.engine.to_numpy(outputs["metrics"])[0]
+
+    def step(self, images, labels, lr, optimizer, momentum=0.9, weight_decay=1e-4, micro_batch=None):
+        """Move one step and return the mean loss before it."""
+        if self.velocities is None:
+            inputs = {"model": self.model}
+            self.velocities = self.engine.run(INIT_VELOCITIES, inputs, {"velocities": "list"})["velocities"]
+        micro_batch = micro_batch or len(images)
+        inputs = {
+            "y": labels.numpy()[:, None] + 1.0,
+            "velocities": self.velocities,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "micro_batch": micro_batch,
+            "lr": lr,
+            "label_smoothing": 0.0,
+        }
+        kinds = {"model": "list", "velocities": "list", "metrics": "matrix"}
+        outputs = self.engine.run(STEP, self.common(images, micro_batch) | inputs, kinds)
+        self.model, self.velocities = outputs["model"], outputs["velocities"]
+        return self.engine.to_numpy(outputs["metrics"])[0, 0] / len(images)

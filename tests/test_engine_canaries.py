@@ -1,0 +1,197 @@
+"""Bugs of SystemDS 3.4.0 that this project works around.
+
+Each test asserts that its bug is still there. When one fails, the engine has been mended and the workaround
+that it names can go.
+"""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from sysds_resnet.engine.java import find_java
+from sysds_resnet.engine.jvm import jvm_options, systemds_home
+
+
+def mended(workaround):
+    return f"SystemDS has been mended: the workaround in {workaround} can go, and then this test"
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def relative_error(actual, expected):
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def test_column_sums_over_rows_are_divided_twice(quick_dml):
+    """With two consumers in a block, colSums(X)/nrow(X) becomes a mean that one of them divides again."""
+    x = normal(1000, 2) + 2
+    mean, var = quick_dml(
+        """f = function(matrix[double] X) return (matrix[double] mean, matrix[double] var) {
+          m = nrow(X)
+          mean = colSums(X)/m
+          var = colSums(X^2)/m - mean^2
+        }
+        [mean, var] = f(X)
+        """,
+        "mean var",
+        X=x,
+    )
+    wrong = relative_error(mean, x.mean(0)) > 0.1 or relative_error(var, x.var(0)) > 0.1
+    assert wrong, mended("statistics of dml/layers/batch_norm2d.dml (colMeans and a block of its own)")
+
+
+CODEGEN = """<root>
+<sysds.codegen.enabled>true</sysds.codegen.enabled>
+<sysds.codegen.api>java</sysds.codegen.api>
+<sysds.codegen.optimizer>fuse_all</sysds.codegen.optimizer>
+</root>
+"""
+
+
+def run_systemds(folder, program, config):
+    """Run a program as the systemds command line does and return what it prints."""
+    (folder / "program.dml").write_text(program)
+    (folder / "config.xml").write_text(config)
+    command = [str(find_java().path), *jvm_options(2**30), "-cp", str(systemds_home() / "SystemDS.jar")]
+    command += [
+        "org.apache.sysds.api.DMLScript",
+        "-exec",
+        "singlenode",
+        "-f",
+        "program.dml",
+        "-config",
+        "config.xml",
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_generated_code_loses_the_second_of_two_column_sums(tmp_path):
+    printed = run_systemds(
+        tmp_path,
+        """f = function(matrix[double] X, matrix[double] dY) return (matrix[double] s, matrix[double] q) {
+          s = colSums(dY)
+          q = colSums(dY*X)
+        }
+        X = rand(rows=2000, cols=64, min=1, max=2, seed=1)
+        dY = rand(rows=2000, cols=64, min=1, max=2, seed=2)
+        for (i in 1:2) {
+          [s, q] = f(X, dY)
+          while(FALSE){}
+          print("found " + min(s) + " " + min(q))
+        }
+        """,
+        CODEGEN,
+    )
+    found = [line.split()[1:] for line in printed.splitlines() if line.startswith("found")]
+    assert len(found) == 2 and all(float(s) > 2000 for s, _ in found), printed
+    lost = any(float(q) < 2000 for _, q in found)
+    assert lost, mended("dml/layers/batch_norm2d.dml (blocks for its reductions, for code generation)")
+
+
+def test_scalar_that_a_loop_updates_by_a_function_alone_is_taken_for_a_constant(quick_dml):
+    """If the function is small enough to be inlined and the first value is a literal."""
+    sizes = quick_dml(
+        """half = function(int s) return (int o) {
+          o = as.integer(floor((s - 1)/2)) + 1
+        }
+        f = function(int H) return (matrix[double] sizes) {
+          h = half(H)
+          sizes = matrix(0, rows=1, cols=3)
+          for (i in 1:3) {
+            h = half(h)
+            sizes[1,i] = h
+          }
+        }
+        sizes = f(64)
+        """,
+        "sizes",
+    )
+    assert sizes.tolist() != [[16, 8, 4]], mended("dml/geometry.dml (sizes without a function)")
+
+
+def test_batch_norm_on_the_cpu_forgets_the_variance(quick_dml):
+    """The builtin moves the running variance towards the batch's mean."""
+    x = normal(8, 3 * 4) * 2 + 1
+    ema_mean, ema_var = quick_dml(
+        """ones = matrix(1, rows=3, cols=1)
+        zeros = matrix(0, rows=3, cols=1)
+        [out, ema_mean, ema_var, m, v] = batch_norm2d(X, ones, zeros, zeros, ones, "train", 0.00001, 0.9)
+        out_sum = sum(out) + sum(m) + sum(v)
+        """,
+        "ema_mean ema_var",
+        X=x,
+    )
+    channels = x.reshape(8, 3, 4)
+    mean, var = channels.mean((0, 2)), channels.var((0, 2))
+    assert relative_error(ema_mean[:, 0], 0.1 * mean) < 1e-12
+    unbiased = var * 32 / 31
+    wrong = min(relative_error(ema_var[:, 0], 0.9 + 0.1 * v) for v in (var, unbiased)) > 0.01
+    assert wrong, mended("dml/layers/batch_norm2d.dml (in place of the builtin batch_norm2d)")
+    assert relative_error(ema_var[:, 0], 0.9 + 0.1 * mean) < 1e-12
+
+
+def test_expression_assigned_to_a_list_element_does_not_compile(quick_dml):
+    def add(assignment):
+        return quick_dml(f"L = list(A, B)\n{assignment}\nsum = as.matrix(L[1])\n", "sum", A=a, B=a)
+
+    a = normal(2, 2)
+    assert np.array_equal(add("S = A + B\nL[1] = S"), a + a)
+    try:
+        add("L[1] = A + B")
+    except RuntimeError:
+        return
+    pytest.fail(mended("add of dml/trainer.dml and backward of dml/resnet.dml (variables for expressions)"))
+
+
+def test_max_pool_backward_loses_gradients_where_windows_overlap(quick_dml):
+    """Of several windows with one maximum only the last one's gradient arrives."""
+    x = np.zeros((1, 25))
+    x[0, 12] = 1.0  # the centre of 5 x 5 pixels, in all four windows
+    d_x = quick_dml(
+        """d_x = max_pool_backward(X, dout, input_shape=[1,1,5,5], pool_size=[3,3], stride=[2,2],
+                                   padding=[0,0])
+        """,
+        "d_x",
+        X=x,
+        dout=np.array([[1.0, 2.0, 4.0, 8.0]]),
+    )
+    assert d_x[0, 12] != 15.0, mended("dml/layers/max_pool2d.dml (in place of the builtins)")
+
+
+def test_function_that_only_stops_is_dropped(quick_dml):
+    """Dead code elimination counts print and write as effects, but not stop."""
+    passed = quick_dml(
+        """check = function(matrix[double] y) {
+          if (max(y) > 3) {
+            stop("too large")
+          }
+        }
+        check(y)
+        passed = 1
+        """,
+        "passed:int",
+        y=np.array([[5.0]]),
+    )
+    assert passed == 1, mended("check_labels of dml/data.dml (gives its input back)")
+
+
+def test_threads_whose_name_lacks_main_share_no_pool(engine):
+    engine.run("x = 1\n", {}, {"x": "int"})  # names the thread that serves this one
+    jvm = engine._jvm
+    thread = jvm.Thread.currentThread()
+    get = jvm.org.apache.sysds.runtime.util.CommonThreadPool.get
+    name = thread.getName()
+    assert "main" in name
+    assert get(3).equals(get(3))
+    try:
+        thread.setName("worker")
+        pools = [get(3), get(3)]
+        shared = pools[0].equals(pools[1])
+        for pool in pools:
+            pool.shutdown()
+    finally:
+        thread.setName(name)
+    assert not shared, mended("run of sysds_resnet/engine/session.py (the thread's name)")

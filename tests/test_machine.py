@@ -1,0 +1,167 @@
+"""What is found on the machine: Java, memory, and the doctor's report of it."""
+
+import os
+import re
+import sys
+
+import psutil
+import pytest
+from command_line import assert_one_line_error, run_here
+
+from sysds_resnet.engine import java, memory
+from sysds_resnet.errors import UserError
+
+JAVA_8 = ('openjdk version "1.8.0_452"', None)
+JAVA_11 = ('openjdk version "11.0.27" 2025-04-15', "java.base@11.0.27\njdk.incubator.vector@11.0.27")
+JAVA_17 = ('openjdk version "17.0.15" 2025-04-15', "java.base@17.0.15\njdk.incubator.vector@17.0.15")
+JAVA_17_SMALL = ('openjdk version "17.0.15" 2025-04-15', "java.base@17.0.15\njava.logging@17.0.15")
+JAVA_25 = ('openjdk version "25" 2025-09-16', "java.base@25\njdk.incubator.vector@25")
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine without Java, on which a test can install some."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    elsewhere = java.candidates
+    monkeypatch.setattr(java, "candidates", lambda: [p for p in elsewhere() if p.is_relative_to(tmp_path)])
+
+    def install(says, folder="bin"):
+        """Put a script there that answers as a Java does."""
+        version, modules = says
+        path = tmp_path / folder / "java"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listing = f"echo '{modules}'" if modules else "echo 'Unrecognized option: --list-modules' >&2; exit 1"
+        path.write_text(
+            f"#!/bin/sh\nif [ \"$1\" = -version ]; then echo '{version}' >&2; else\n{listing}\nfi\n"
+        )
+        path.chmod(0o755)
+        return path
+
+    return install
+
+
+def message(call, *args):
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Java
+
+
+def test_without_java_the_error_says_how_to_get_it(machine):
+    text = message(java.find_java)
+    assert text.startswith("Java: found none; expected Java 17 to 23 with the module jdk.incubator.vector; ")
+    assert "openjdk-17-jre-headless" in text and "JAVA_HOME" in text
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        (JAVA_8, "it is Java 8"),
+        (JAVA_11, "it is Java 11"),
+        (JAVA_25, "it is Java 25"),
+        (JAVA_17_SMALL, "it lacks the module jdk.incubator.vector"),
+        (("Segmentation fault", None), "it does not run"),
+    ],
+)
+def test_a_java_that_does_not_do_is_named_with_the_reason(machine, says, problem):
+    path = machine(says)
+    assert f"found {path} ({problem}); expected Java 17 to 23" in message(java.find_java)
+
+
+def test_a_java_that_cannot_be_executed_is_named(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "gone"))
+    path = machine(JAVA_17)
+    path.write_bytes(b"\x7fELF")
+    text = message(java.find_java)
+    assert f"{tmp_path}/gone/bin/java (it does not run), {path} (it does not run)" in text
+
+
+def test_every_java_that_does_not_do_is_named(machine, monkeypatch, tmp_path):
+    old = machine(JAVA_11)
+    small = machine(JAVA_17_SMALL, "home/bin")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    text = message(java.find_java)
+    assert f"found {small} (it lacks the module jdk.incubator.vector), {old} (it is Java 11);" in text
+
+
+def test_java_home_is_taken_before_path(machine, monkeypatch, tmp_path):
+    on_path, at_home = machine(JAVA_17), machine(JAVA_17, "home/bin")
+    assert java.find_java() == java.Java(on_path, 17, True)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    assert java.find_java().path == at_home
+
+
+def test_a_java_home_that_does_not_do_is_passed_over(machine, monkeypatch, tmp_path):
+    good = machine(JAVA_17)
+    machine(JAVA_25, "home/bin")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    assert java.find_java().path == good
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1g", 2**30), ("600m", 600 * 2**20), (" 1G ", 2**30), ("700000k", 700000 * 2**10)]
+)
+def test_sizes_are_read_as_java_reads_them(text, size):
+    assert memory.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "1.5g", "-1g", "1gb", "12 g"])
+def test_what_is_no_size_is_named(text):
+    assert message(memory.parse_size, text).startswith(f'heap: found "{text}", expected a size such as 12g')
+
+
+def test_too_small_a_heap_is_refused():
+    assert message(memory.parse_size, "10m").startswith("heap: found 10m, expected at least 512m")
+
+
+def test_a_heap_larger_than_the_memory_is_refused():
+    text = message(memory.parse_size, "900t")
+    assert re.match(r"heap: found 900t, expected at most this machine's memory of \d+m; ask for less", text)
+
+
+def test_the_default_heap_fits_the_machine():
+    assert memory.machine_memory() <= psutil.virtual_memory().total
+    assert memory.default_heap() < memory.machine_memory() or memory.default_heap() == memory.MIN_HEAP
+
+
+# The doctor
+
+
+def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
+    outcome = run_here(capfd, "doctor", "--heap", "600m")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split(maxsplit=1) for line in outcome.out.splitlines()]
+    names = [name for name, _ in lines]
+    for name in ("Python", "SystemDS", "Java", "OpenBLAS", "memory", "heap", "cores", "GPU", "Spark", "engine"):
+        assert name in names
+    found = dict(lines)
+    assert found["Python"] == sys.version.split()[0]
+    assert found["cores"] == str(len(os.sched_getaffinity(0)))
+    assert found["heap"].startswith("0.6 GiB (asked for)")
+    assert found["engine"].startswith("started: SystemDS 3.4.0, ")
+    assert "not used" in found["GPU"] and "not used" in found["Spark"]
+
+
+def test_doctor_without_java_says_how_to_get_it_and_fails(machine, capfd):
+    path = machine(JAVA_25)
+    outcome = run_here(capfd, "doctor")
+    assert_one_line_error(outcome, f"Java: found {path} (it is Java 25)", "openjdk-17-jre-headless")
+    assert f"{path}: it is Java 25" in outcome.out
+    assert "OpenBLAS" in outcome.out, "what else was found is still said"
+
+
+def test_doctor_with_too_small_a_heap_fails(capfd):
+    assert_one_line_error(run_here(capfd, "doctor", "--heap", "10m"), "heap: found 10m")
+
+
+def test_training_without_java_leaves_nothing(machine, capfd, tmp_path):
+    outcome = run_here(capfd, "train", "--dataset", "synthetic", "--out", tmp_path / "run")
+    assert_one_line_error(outcome, "Java: found none")
+    assert not (tmp_path / "run").exists()

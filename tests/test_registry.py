@@ -1,0 +1,240 @@
+"""The registry, the geometry and the exchange of weights in DML, against PyTorch's networks."""
+
+import numpy as np
+import pytest
+import torch
+from dml_runner import assert_close, pixel_major, to_engine
+from reference import ResNet, arrays, random_resnet
+from torch.nn import functional
+
+from sysds_resnet.errors import UserError
+
+REGISTRY = 'source("dml/registry.dml") as reg\nregistry = reg::describe(depth, channels, num_classes)\n'
+DEPTHS = [18, 34, 50, 101, 152]
+ROLES = {
+    "conv weight": 1,
+    "norm weight": 2,
+    "norm bias": 3,
+    "running_mean": 4,
+    "running_var": 5,
+    "fc weight": 6,
+    "fc bias": 7,
+}
+
+
+def role(name, array):
+    *_, last = name.split(".")
+    if name.startswith("fc"):
+        return ROLES[f"fc {last}"]
+    if last.startswith("running"):
+        return ROLES[last]
+    return ROLES[f"{'conv' if array.ndim == 4 else 'norm'} {last}"]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(("channels", "num_classes"), [(3, 10), (1, 1000)])
+def test_tensors_are_those_of_a_state_dict(quick_dml, depth, channels, num_classes):
+    names, tensors = quick_dml(
+        REGISTRY
+        + """tensors = as.matrix(registry["tensors"])
+        names = ""
+        for (t in 1:nrow(tensors)) {
+          name = reg::name(registry, t)
+          names = names + name + " "
+        }
+        """,
+        "names:string tensors",
+        depth=depth,
+        channels=channels,
+        num_classes=num_classes,
+    )
+    with torch.device("meta"):
+        state = ResNet(depth, num_classes, channels).state_dict()
+    expected = {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
+    assert names.split() == list(expected)
+    shapes = [to_engine(np.empty(tensor.shape)).shape for tensor in expected.values()]
+    assert [tuple(row) for row in tensors[:, 2:4].astype(int)] == shapes
+    assert tensors[:, 0].astype(int).tolist() == [role(n, t) for n, t in expected.items()]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_units_are_the_convolutions_of_the_network(dml, depth):
+    blocks, units, tensors = dml(
+        REGISTRY
+        + """blocks = as.matrix(registry["blocks"])
+        units = as.matrix(registry["units"])
+        tensors = as.matrix(registry["tensors"])
+        """,
+        "blocks units tensors",
+        depth=depth,
+        channels=3,
+        num_classes=10,
+    )
+    with torch.device("meta"):
+        model = ResNet(depth, 10)
+    convolutions = [
+        (m.kernel_size[0], m.stride[0], m.in_channels, m.out_channels)
+        for m in model.modules()
+        if isinstance(m, torch.nn.Conv2d)
+    ]
+    assert [tuple(row) for row in units[:, 1:5].astype(int)] == convolutions
+    stages = [len(getattr(model, f"layer{stage}")) for stage in (1, 2, 3, 4)]
+    assert np.flatnonzero(blocks[:, 3]).tolist() == (np.cumsum(stages) - 1).tolist()
+    residual = [block for stage in (1, 2, 3, 4) for block in getattr(model, f"layer{stage}")]
+    first = 2  # the stem is unit 1
+    for row, block in zip(blocks.astype(int), residual, strict=True):
+        down = 0 if block.downsample is None else first + block.size
+        assert row[:3].tolist() == [first, block.size, down]
+        first += block.size + (down > 0)
+    for u, row in enumerate(units.astype(int), start=1):
+        assert tensors[row[6] - 1, :2].tolist() == [1, u]
+        inside = np.flatnonzero((blocks[:, 0] <= u) & (u > 1))
+        assert row[0] == (inside[-1] + 1 if u > 1 else 0)
+
+
+@pytest.mark.parametrize("depth", [0, 20, 51])
+def test_other_depths_are_refused(quick_dml, depth):
+    with pytest.raises(UserError, match=f"depth: found {depth}, expected 18, 34, 50, 101 or 152"):
+        quick_dml(REGISTRY + "n = length(registry)\n", "n:int", depth=depth, channels=3, num_classes=10)
+
+
+def gathered(size, kernel, stride, padding):
+    """For each row of a gather matrix the 1-based column of its 1, or 0 where the row is empty."""
+    numbers = torch.arange(1.0, np.prod(size) + 1, dtype=torch.float64).reshape(size[0], 1, *size[1:])
+    unfolded = functional.unfold(numbers, kernel, padding=padding, stride=stride)  # (N, K*K, pixels)
+    return unfolded.transpose(1, 2).reshape(-1, 1).numpy()
+
+
+def geometry_of(size):
+    """Slot by slot what PyTorch does in a ResNet on images of this (N, H, W)."""
+
+    def halve(size):
+        return (size[0], *((s - 1) // 2 + 1 for s in size[1:]))
+
+    slots = {1: gathered(size, 7, 2, 3)}
+    size = halve(size)
+    slots[2] = gathered(size, 3, 2, 1)
+    size = halve(size)
+    slots[5] = gathered(size, 3, 1, 1)
+    for slot in (7, 10, 13):
+        slots[slot] = gathered(size, 3, 2, 1)
+        slots[slot + 2] = gathered(size, 1, 2, 0)
+        size = halve(size)
+        slots[slot + 1] = gathered(size, 3, 1, 1)
+    return slots, size
+
+
+@pytest.mark.parametrize("size", [(2, 32, 32), (1, 37, 51), (1, 64, 33)])
+@pytest.mark.parametrize("backward", [False, True])
+def test_geometry_follows_the_network(dml, size, backward):
+    count = 30 if backward else 15
+    program = 'source("dml/geometry.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
+    for i in range(1, count + 1):
+        program += f"G = as.matrix(geometry[{i}])\n" + ("G = t(G)\n" if i > 15 else "")
+        # the matrices are large and sparse: a product tells the columns, the sum that there is but one a row
+        program += f"ones{i} = as.matrix(sum(G))\nlargest{i} = as.matrix(max(G))\n"
+        program += f"columns{i} = G %*% seq(1, ncol(G))\n"
+    program += "mean = as.matrix(geometry[3])\nlength = length(geometry)\n"
+    names = [f"ones{i} largest{i} columns{i}" for i in range(1, count + 1)]
+    outputs = " ".join(["length:int mean", *names])
+    length, mean, *found = dml(program, outputs, N=size[0], H=size[1], W=size[2], backward=backward)
+    slots, (n, *last) = geometry_of(size)
+    pixels = last[0] * last[1]
+    assert_close(mean, np.kron(np.eye(n), np.full((1, pixels), 1 / pixels)))
+    assert length == count
+    for i in range(count):
+        ones, largest, columns = found[3 * i : 3 * i + 3]
+        if i % 15 + 1 in slots:
+            expected = slots[i % 15 + 1]
+            assert np.array_equal(columns, expected), f"slot {i + 1}"
+            assert ones == (expected > 0).sum() and largest == 1
+
+
+EXCHANGE = """
+source("dml/weights.dml") as weights
+written = weights::to_torchvision(W, role, K)
+read = weights::from_torchvision(written, role, K)
+"""
+
+
+@pytest.mark.parametrize(("kernel", "channels", "filters"), [(1, 5, 2), (3, 4, 6), (7, 3, 2)])
+def test_filters_are_exchanged_in_torchvisions_order(dml, kernel, channels, filters):
+    tensor = np.random.default_rng(0).standard_normal((filters, channels, kernel, kernel))
+    written, read = dml(
+        EXCHANGE,
+        "written read",
+        W=to_engine(tensor),
+        role=1.0,
+        K=kernel,
+    )
+    assert np.array_equal(written, tensor.reshape(filters, -1))
+    assert np.array_equal(read, to_engine(tensor))
+
+
+def test_other_tensors_are_exchanged_as_they_are_or_transposed(dml):
+    w = np.random.default_rng(0).standard_normal((4, 3))
+    for number in ROLES.values():
+        if number == 1:
+            continue
+        written, read = dml(
+            EXCHANGE,
+            "written read",
+            W=w,
+            role=float(number),
+            K=1,
+        )
+        assert np.array_equal(written, w.T if number == ROLES["fc weight"] else w)
+        assert np.array_equal(read, w)
+
+
+SAVE = (
+    REGISTRY
+    + 'source("dml/weights.dml") as weights\nweights::save(model, registry, folder)\nn = length(model)\n'
+)
+LOAD = REGISTRY + 'source("dml/weights.dml") as weights\nmodel = weights::load(registry, folder)\n'
+
+
+@pytest.fixture(scope="module")
+def saved(engine, tmp_path_factory):
+    """A folder that `save` wrote, and the weights in it."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = {
+        n: a for n, a in arrays(random_resnet(18, 5, 2)).items() if not n.endswith("num_batches_tracked")
+    }
+    model = engine.make_list([engine.from_numpy(to_engine(a)) for a in state.values()])
+    size = {"depth": 18, "channels": 2, "num_classes": 5}
+    engine.run(SAVE, {"model": model, "folder": str(folder / "model"), **size}, {"n": "int"})
+    return folder / "model", state
+
+
+def test_saved_folder_has_torchvisions_names(saved):
+    folder, state = saved
+    assert {p.name for p in folder.iterdir() if p.suffix not in (".mtd", ".crc")} == set(state)
+
+
+def test_saved_model_loads_exactly(engine, saved):
+    folder, state = saved
+    size = {"depth": 18, "channels": 2, "num_classes": 5}
+    model = engine.run(LOAD, {"folder": str(folder), **size}, {"model": "list"})["model"]
+    for handle, array in zip(engine.list_items(model), state.values(), strict=True):
+        assert np.array_equal(engine.to_numpy(handle), to_engine(array))
+
+
+def test_loading_another_network_names_the_tensor(engine, saved):
+    folder, _ = saved
+    with pytest.raises(UserError, match=r"fc\.weight: found 5 x 512.* expected 512 x 7"):
+        engine.run(
+            LOAD, {"folder": str(folder), "depth": 18, "channels": 2, "num_classes": 7}, {"model": "list"}
+        )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 4, 5), (2, 4, 3, 2)])
+def test_channel_major_images_become_pixel_major(dml, shape):
+    images = np.random.default_rng(0).standard_normal(shape)
+    pixels = dml(
+        'source("dml/data.dml") as data\npixels = data::to_pixels(X, C)\n',
+        "pixels",
+        X=images.reshape(shape[0], -1),
+        C=shape[1],
+    )
+    assert np.array_equal(pixels, pixel_major(images))
