@@ -1,3 +1,4 @@
+import java.io.IOException;
 import java.util.Arrays;
 import org.apache.sysds.api.DMLScript;
 import org.apache.sysds.runtime.DMLScriptException;
@@ -17,12 +18,13 @@ public class Launcher {
             Throwable cause = error;
             while (cause.getCause() != null)
                 cause = cause.getCause();
-            boolean stopped = cause instanceof DMLScriptException; // by the program's own stop()
-            String message = stopped ? cause.getMessage()
+            // the program's own stop(), or a file that is missing or damaged
+            boolean plain = cause instanceof DMLScriptException || cause instanceof IOException;
+            String message = plain ? cause.getMessage()
                 : "SystemDS: " + cause.getClass().getSimpleName() + ": " + cause.getMessage();
             System.out.flush();
             System.err.println("error: " + message.replaceAll("\\s+", " "));
-            code = stopped ? 2 : 1;
+            code = plain ? 2 : 1;
         }
         System.exit(code);
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,25 +18,12 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.network import Network
 from sysds_resnet.settings import Settings, run
-from sysds_resnet.weight_names import Weights, infer_architecture
+from sysds_resnet.weight_names import Weights, check_tensors, infer_architecture
 from sysds_resnet.weights import describe, read_metadata, read_weights, write_weights
 
 CONVERT_HEAP = 2 * 2**30  # bytes; weights alone need little
-MARKER = "complete"  # the matrix that dml/weights.dml writes last
-
-_ARCHITECTURE = """
-source("dml/weights.dml") as weights
-architecture = weights::architecture(folder)
-"""
-_LOAD = """
-source("dml/weights.dml") as weights
-model = weights::load(registry, folder)
-"""
-_SAVE = """
-source("dml/weights.dml") as weights
-weights::save(model, registry, folder)
-done = 1
-"""
+# The two matrices of a folder of dml/weights.dml; the second is written last.
+TENSORS, COMPLETE = "tensors", "complete"
 
 
 class ConvertSettings(Settings):
@@ -64,11 +53,12 @@ def read_any(path: Path, engine: Engine | None = None) -> tuple[Weights, dict[st
     Raises:
         UserError: If there are no weights, or they are damaged.
     """
-    if (path / MARKER).exists():
+    if (path / COMPLETE).exists():
         with _engine(engine) as ours:
             return _read_systemds(path, ours), {}
-    if (path / "weights.safetensors").exists():
-        path = path / "weights.safetensors"
+    for name in ("weights.safetensors", "model.safetensors"):  # of a run, of Hugging Face
+        if (path / name).exists():
+            path = path / name
     return read_weights(path), read_metadata(path)
 
 
@@ -81,25 +71,43 @@ def _engine(given: Engine | None) -> Iterator[Engine]:
         yield engine
 
 
-def _read_systemds(path: Path, engine: Engine) -> Weights:
-    folder = str(path.resolve())
-    found = engine.run(_ARCHITECTURE, {"folder": folder}, {"architecture": "matrix"})["architecture"]
-    depth, channels, num_classes = engine.to_numpy(found)[0].astype(int).tolist()
-    network = Network(engine, depth, channels, num_classes)
-    inputs = {"registry": network.registry, "folder": folder}
-    return network.from_engine(engine.run(_LOAD, inputs, {"model": "list"})["model"])
+def _read_systemds(folder: Path, engine: Engine) -> Weights:
+    architecture = engine.read_matrix(folder / COMPLETE).reshape(-1).astype(int).tolist()
+    if len(architecture) != 3 or min(architecture) < 1:
+        raise UserError(f"{folder}: found weights that were not written to the end; write them again")
+    network = Network(engine, *architecture)
+    values = engine.read_matrix(folder / TENSORS).reshape(-1)
+    ends = np.cumsum([math.prod(tensor.shape) for tensor in network.tensors])
+    if values.size != ends[-1]:
+        depth, channels, num_classes = architecture
+        raise UserError(
+            f"{folder / TENSORS}: found {values.size} values, expected {ends[-1]} for ResNet-{depth} with "
+            f"{channels} channels and {num_classes} classes; write the weights again"
+        )
+    parts = np.split(values, ends[:-1])
+    return {t.name: part.reshape(t.shape) for t, part in zip(network.tensors, parts, strict=True)}
+
+
+def _checked_network(weights: Weights, engine: Engine, source: str = "weights") -> Network:
+    found = infer_architecture(weights, source)
+    network = Network(engine, found.depth, found.channels, found.num_classes)
+    check_tensors(weights, {tensor.name: tensor.shape for tensor in network.tensors}, source)
+    return network
 
 
 def write_systemds(path: Path, weights: Weights, engine: Engine) -> None:
-    """Writes the form that the DML programs read."""
-    found = infer_architecture(weights)
-    network = Network(engine, found.depth, found.channels, found.num_classes)
-    inputs = {
-        "model": network.to_engine(weights),
-        "registry": network.registry,
-        "folder": str(path.resolve()),
-    }
-    engine.run(_SAVE, inputs, {"done": "int"})
+    """Writes the form that the DML programs read (dml/weights.dml): a new folder, there as a whole."""
+    if path.exists():
+        raise UserError(f"{path}: found a file or folder there, expected none; remove it or choose another")
+    network = _checked_network(weights, engine)
+    values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = Path(temporary).resolve() / path.name
+        engine.write_matrix(folder / TENSORS, values.reshape(-1, 1))
+        architecture = np.array([[network.depth, network.channels, network.num_classes]])
+        engine.write_matrix(folder / COMPLETE, architecture)
+        folder.rename(path)
 
 
 def command(settings: ConvertSettings) -> None:
@@ -110,21 +118,21 @@ def command(settings: ConvertSettings) -> None:
             f"{settings.destination}: found no form for it, expected a name ending in .safetensors or --to "
             "torchvision|huggingface|systemds; add one"
         )
-    weights, metadata = read_any(settings.source)
-    if settings.dtype:
-        weights = {
-            name: array.astype(settings.dtype) if np.issubdtype(array.dtype, np.floating) else array
-            for name, array in weights.items()
-        }
-    found = infer_architecture(weights, str(settings.source))
-    if to == "systemds":
-        with _engine(None) as engine:
+    with _engine(None) as engine:
+        weights, metadata = read_any(settings.source, engine)
+        if settings.dtype:
+            weights = {
+                name: array.astype(settings.dtype) if np.issubdtype(array.dtype, np.floating) else array
+                for name, array in weights.items()
+            }
+        network = _checked_network(weights, engine, str(settings.source))
+        if to == "systemds":
             write_systemds(settings.destination, weights, engine)
-    else:
-        write_weights(settings.destination, weights, layout=to, metadata=describe(metadata))
+        else:
+            write_weights(settings.destination, weights, layout=to, metadata=describe(metadata))
     print(
-        f"{settings.destination}: ResNet-{found.depth}, {found.channels} channels, "
-        f"{found.num_classes} classes, {len(weights)} tensors ({to})"
+        f"{settings.destination}: ResNet-{network.depth}, {network.channels} channels, "
+        f"{network.num_classes} classes, {len(weights)} tensors ({to})"
     )
 
 

@@ -224,9 +224,8 @@ def _run(
     if last is None:  # resumed after its last epoch
         print("no epoch left to train")
     else:
-        print(
-            f"validation top-1 {100 * last.val_top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes"
-        )
+        top1 = 100 * last.val_top1
+        print(f"validation top-1 {top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes")
     return True
 
 

@@ -4,8 +4,11 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+
+import psutil
 
 from sysds_resnet import convert, evaluate, train
 
@@ -37,7 +40,7 @@ def start_process(command, *arguments, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
 
 
@@ -45,6 +48,25 @@ def finish(process, timeout=120):
     """Wait for a process and give its outcome."""
     out, err = process.communicate(timeout=timeout)
     return Outcome(process.returncode, out, err)
+
+
+def wait_for(process, what):
+    """Wait until something about a running process is true."""
+    deadline = time.monotonic() + 120
+    while not what():
+        assert process.poll() is None and time.monotonic() < deadline, finish(process, timeout=1)
+        time.sleep(0.02)
+
+
+def jvms_of(process):
+    """The JVMs that a process has started."""
+    return [child for child in psutil.Process(process.pid).children() if "java" in child.name()]
+
+
+def assert_gone(jvm):
+    """Check that a JVM ends, or has ended."""
+    _, alive = psutil.wait_procs([jvm], timeout=10)
+    assert not alive or jvm.status() == psutil.STATUS_ZOMBIE
 
 
 def share_engine(patch, engine):

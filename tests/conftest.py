@@ -13,7 +13,7 @@ GIB = 2**30
 @pytest.fixture(scope="session")
 def engine():
     """Double precision, as many threads as the machine has, OpenBLAS if it is there."""
-    with Engine(precision="double", heap=3 * GIB) as engine:
+    with Engine(precision="double", heap=4 * GIB) as engine:
         yield engine
 
 

@@ -141,7 +141,7 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
         def __init__(self, connection):
             self.connection = connection
 
-        def prepareScript(self, *arguments):  # noqa: N802
+        def prepareScript(self, *arguments):
             Counting.compiled += 1
             return self.connection.prepareScript(*arguments)
 
@@ -191,7 +191,7 @@ def test_stop_becomes_a_user_error_with_its_message(engine):
     ],
 )
 def test_other_failures_are_runtime_errors_that_say_what_failed(engine, program, found):
-    with pytest.raises(RuntimeError, match="^SystemDS: ") as caught:
+    with pytest.raises(RuntimeError, match=r"^SystemDS: ") as caught:
         engine.run(program, {"X": np.ones((2, 3))}, {"Y": "matrix"})
     assert not isinstance(caught.value, UserError)
     assert found in str(caught.value)
@@ -210,7 +210,7 @@ def test_a_systemds_context_can_be_handed_over_and_stays_open():
             program = 'source("dml/seeds.dml") as seeds\nY = X * seeds::derive(0, 0, 2)'
             result = engine.run(program, {"X": array}, {"Y": "matrix"})["Y"]
             assert_same_bits(engine.to_numpy(result), 2 * array)
-            with pytest.raises(UserError, match="^enough$"):
+            with pytest.raises(UserError, match=r"^enough$"):
                 engine.run('stop("enough")', {}, {})
         assert_same_bits((context.from_numpy(array) + 1).compute(), array + 1)
         with Engine(context=context) as engine:

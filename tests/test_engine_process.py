@@ -80,35 +80,35 @@ def test_leaving_a_with_statement_ends_the_jvm_and_removes_its_folder():
 
 
 def test_a_jvm_killed_before_a_run_is_a_one_line_error(own_engine, capfd):
-    kept = own_engine.from_numpy(np.ones((2, 2)))
-    own_engine.run("Y = X", {"X": kept}, {"Y": "matrix"})
+    handle = own_engine.from_numpy(np.ones((2, 2)))
+    own_engine.run("Y = X", {"X": handle}, {"Y": "matrix"})
     os.kill(own_engine._owned.process.pid, signal.SIGKILL)
     own_engine._owned.process.wait()
-    for use in (
-        lambda: own_engine.run("Y = X", {"X": kept}, {"Y": "matrix"}),
-        lambda: own_engine.run("y = 1", {}, {"y": "int"}),
-        lambda: own_engine.from_numpy(np.ones((2, 2))),
-        lambda: own_engine.to_numpy(kept),
-        lambda: own_engine.make_list([kept]),
+    for use, *arguments in (
+        (own_engine.run, "Y = X", {"X": handle}, {"Y": "matrix"}),
+        (own_engine.run, "y = 1", {}, {"y": "int"}),
+        (own_engine.from_numpy, np.ones((2, 2))),
+        (own_engine.to_numpy, handle),
+        (own_engine.make_list, [handle]),
     ):
-        with pytest.raises(UserError, match="^JVM: it ended with code -9 .*; .*--heap") as caught:
-            use()
+        with pytest.raises(UserError, match=r"^JVM: it ended with code -9 .*; .*--heap") as caught:
+            use(*arguments)
         assert "\n" not in str(caught.value)
-    del kept
+    del handle, use, arguments  # py4j tells the JVM of handles that are let go
     own_engine.close()
     assert capfd.readouterr().err == ""
 
 
 def test_a_jvm_killed_during_a_run_is_a_one_line_error(own_engine, capfd):
     threading.Timer(1.0, os.kill, [own_engine._owned.process.pid, signal.SIGKILL]).start()
-    with pytest.raises(UserError, match="^JVM: it ended with code -9"):
+    with pytest.raises(UserError, match=r"^JVM: it ended with code -9"):
         own_engine.run("y = 0\nwhile (y < 1e12) { y = y + x }", {"x": 1.0}, {"y": "double"})
     assert capfd.readouterr().err == ""
 
 
 def test_a_jvm_out_of_memory_is_a_one_line_error_that_advises_more_heap(own_engine):
     program = "X = rand(rows=n, cols=n)\nY = X %*% X + t(X)\ny = sum(Y)"
-    with pytest.raises(UserError, match="^JVM: it ended with code 3 .*if memory ran out, .*--heap"):
+    with pytest.raises(UserError, match=r"^JVM: it ended with code 3 .*if memory ran out, .*--heap"):
         own_engine.run(program, {"n": 7000}, {"y": "double"})
 
 
@@ -133,7 +133,7 @@ def test_the_gateway_listens_on_loopback_only(engine):
 def test_the_gateway_refuses_a_client_without_the_token(engine, token):
     port = engine._gateway.gateway_parameters.port
     stranger = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
-    with pytest.raises(Py4JError, match="[Aa]uthenticat"):
+    with pytest.raises(Py4JError, match=r"[Aa]uthenticat"):
         stranger.jvm.System.currentTimeMillis()
     stranger.close()
     assert engine.run("y = 1", {}, {"y": "int"})["y"] == 1

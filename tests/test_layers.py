@@ -11,7 +11,6 @@ CONV = 'source("dml/layers/conv2d.dml") as conv2d\n'
 NORM = 'source("dml/layers/batch_norm2d.dml") as bn\n'
 POOL = 'source("dml/layers/max_pool2d.dml") as pool\n'
 RELU = 'source("dml/layers/relu.dml") as relu\n'
-LOSS = 'source("dml/layers/cross_entropy.dml") as loss\n'
 
 # (N, C, H, W), kernel, stride, padding
 WINDOWS = [
@@ -204,14 +203,20 @@ MAX_POOL = (
 )
 
 
-@pytest.mark.parametrize("kernel_stride_padding", [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
-@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 1, 1, 1), (3, 2, 5, 6), (2, 64, 41, 32)])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [
+        ((2, 3, 9, 7), 3, 2, 1),
+        ((3, 2, 5, 6), 3, 2, 1),
+        ((1, 1, 1, 1), 3, 2, 1),
+        ((2, 64, 41, 32), 3, 2, 1),  # large enough for several threads
+        ((3, 2, 5, 6), 2, 2, 0),
+        ((2, 3, 9, 7), 3, 1, 1),
+    ],
+)
 @pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_and_its_gradient(dml, shape, kernel_stride_padding, ties):
+def test_max_pool_and_its_gradient(dml, shape, kernel, stride, padding, ties):
     """With ties the first position of a window receives the gradient, as in PyTorch."""
-    kernel, stride, padding = kernel_stride_padding
-    if shape[2] < kernel - 2 * padding:
-        pytest.skip("no window fits")
     x = random(*shape).abs() + 0.1
     x = ((2 * x).ceil() if ties else x).requires_grad_()
     expected = functional.max_pool2d(x, kernel, stride, padding)
@@ -261,54 +266,3 @@ def test_max_pool_of_nothing_but_zero_gradients(dml):
     x = pixel_major(random(2, 3, 8, 8).abs())
     d_x = dml(MAX_POOL, "d_x", X=x, dout=np.zeros((32, 3)), N=2, H=8, W=8, K=3, stride=2, pad=1)
     assert np.array_equal(d_x, np.zeros_like(x))
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize(
-    ("n", "classes", "scale"), [(1, 2, 1.0), (7, 10, 1.0), (64, 1000, 1.0), (5, 10, 1e3)]
-)
-def test_cross_entropy_and_its_gradient(dml, n, classes, scale, label_smoothing):
-    logits = (random(n, classes) * scale).requires_grad_()
-    y = torch.from_numpy(np.random.default_rng(1).integers(0, classes, n))
-    y[0], y[-1] = 0, classes - 1
-    expected = functional.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="sum")
-    expected.backward()
-    log_p, loss, d_logits = dml(
-        LOSS
-        + """Y = loss::targets(y, num_classes, label_smoothing)
-        log_p = loss::log_softmax(logits)
-        loss = loss::forward(log_p, Y)
-        d_logits = loss::backward(log_p, Y)
-        """,
-        "log_p loss:double d_logits",
-        logits=logits.detach().numpy(),
-        y=y.numpy()[:, None] + 1.0,
-        num_classes=classes,
-        label_smoothing=label_smoothing,
-    )
-    assert_close(log_p, logits.detach().log_softmax(dim=1))
-    assert_close(loss, expected.item())
-    assert_close(d_logits, logits.grad)
-
-
-@pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize(("n", "classes"), [(1, 2), (200, 10), (300, 1000)])
-def test_hits_are_those_of_a_stable_ranking(dml, n, classes, k, ties):
-    """Of equal scores the class with the lower number comes first, as with argmax."""
-    logits = random(n, classes).numpy()
-    if ties:
-        logits = np.round(2 * logits)
-    y = np.random.default_rng(1).integers(0, classes, n)
-    y[::2] = np.argsort(-logits, axis=1, kind="stable")[::2, min(k, classes) - 1]  # on the edge
-    first = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    hits = dml(
-        LOSS + "h = loss::hits(logits, y, k)\n",
-        "h:double",
-        logits=logits,
-        y=y[:, None] + 1.0,
-        k=k,
-    )
-    assert hits == (first == y[:, None]).any(axis=1).sum()
-    if k == 1:
-        assert hits == (logits.argmax(axis=1) == y).sum()

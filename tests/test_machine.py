@@ -139,7 +139,18 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
     assert (outcome.code, outcome.err) == (0, "")
     lines = [line.split(maxsplit=1) for line in outcome.out.splitlines()]
     names = [name for name, _ in lines]
-    for name in ("Python", "SystemDS", "Java", "OpenBLAS", "memory", "heap", "cores", "GPU", "Spark", "engine"):
+    for name in (
+        "Python",
+        "SystemDS",
+        "Java",
+        "OpenBLAS",
+        "memory",
+        "heap",
+        "cores",
+        "GPU",
+        "Spark",
+        "engine",
+    ):
         assert name in names
     found = dict(lines)
     assert found["Python"] == sys.version.split()[0]

