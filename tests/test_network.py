@@ -147,7 +147,8 @@ def test_whole_network_in_each_way_that_programs_run(dml):
 
 
 @pytest.mark.parametrize("depth", [18, 50, long(34), long(101), long(152)])
-def test_statistics_and_weights_after_three_steps(engine, depth):
+def test_statistics_and_weights_after_three_steps(engine, network, depth):
+    network.cache_clear()  # the heap has no room for another ResNet-152
     reference = random_resnet(depth, CLASSES)
     network = DmlResNet(engine, reference, depth)
     optimizer = torch.optim.SGD(reference.train().parameters(), momentum=0.9)

@@ -158,8 +158,8 @@ class Engine:
         found, expected = np.count_nonzero(array), described.get("nnz", -1)
         if expected not in (-1, found):
             raise UserError(
-                f"{path}: found {found} values other than 0, expected {expected} as its metadata says; write it "
-                "again"
+                f"{path}: found {found} values other than 0, expected {expected} as its metadata says; "
+                "write it again"
             )
         return array
 
