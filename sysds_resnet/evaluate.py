@@ -67,6 +67,7 @@ def command(settings: EvaluateSettings) -> None:
         f"top-5 {100 * scores['top5']:.2f} %"
     )
     if settings.out:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -60,8 +60,10 @@ def command(settings: PredictSettings) -> None:
         size = settings.image_size or metadata.get("image_size", [DEFAULT_SIZE])[0]
         paths, logits = predict(model, settings, size)
         table = to_table(paths, logits, model.classes)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(settings.out, index=False)
     if settings.logits:
+        settings.logits.parent.mkdir(parents=True, exist_ok=True)
         np.save(settings.logits, logits)
     print(f"{len(paths)} images: {settings.out}")
 

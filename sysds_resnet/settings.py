@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -110,7 +111,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and gives its exit code: 0, 2 for a UserError, 130 for an interrupt.
+    """Runs a command and gives its exit code: 0, 2 for a UserError or a file that fails, 130 for an interrupt.
 
     Args:
         settings: The class of its settings.
@@ -120,7 +121,7 @@ def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | N
     argv = sys.argv[1:] if argv is None else argv
     try:
         command(parse(settings, argv))
-    except UserError as error:
+    except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,194 @@
+"""Settings: flags, YAML files, defaults, and what is refused."""
+
+import pytest
+import yaml
+from command_line import assert_one_line_error, run_here
+
+from sysds_resnet import convert, doctor, evaluate, predict, train
+from sysds_resnet.errors import UserError
+from sysds_resnet.settings import build, parse
+from sysds_resnet.train import TrainSettings
+
+COMMANDS = {
+    "train": train.TrainSettings,
+    "evaluate": evaluate.EvaluateSettings,
+    "predict": predict.PredictSettings,
+    "convert": convert.ConvertSettings,
+    "doctor": doctor.DoctorSettings,
+}
+DOCUMENTED = {  # the issue's list for train
+    *["dataset", "model", "image_size", "epochs", "batch_size", "micro_batch", "optimizer", "base_lr"],
+    *[
+        "momentum",
+        "weight_decay",
+        "trust_coeff",
+        "warmup_epochs",
+        "seed",
+        "precision",
+        "heap",
+        "out",
+        "resume",
+    ],
+}
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    """Write a mapping, or a text, into a YAML file."""
+
+    def write(content):
+        path = tmp_path / "settings.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+# Where values come from
+
+
+def test_the_default_is_the_documented_run():
+    settings = parse(TrainSettings, [])
+    expected = dict(dataset="digits", model="resnet50", optimizer="lars", base_lr=10.0, epochs=8, power=2.0)
+    expected |= dict(batch_size=64, momentum=0.9, trust_coeff=0.001, warmup_epochs=0.8, seed=42)
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_flags_win_over_yaml_and_yaml_over_defaults(yaml_file):
+    path = yaml_file({"epochs": 3, "base_lr": 1.5, "trust_clip": True, "model": "resnet18"})
+    flags = ["--config", str(path), "--base-lr", "2.5", "--no-trust-clip"]
+    settings = parse(TrainSettings, flags)
+    assert (settings.epochs, settings.model) == (3, "resnet18")
+    assert (settings.base_lr, settings.trust_clip) == (2.5, False)
+    assert settings.batch_size == TrainSettings().batch_size
+    assert parse(TrainSettings, [f"--config={path}"]).base_lr == 1.5
+
+
+def test_what_is_written_to_config_yaml_is_read_back_the_same(yaml_file):
+    settings = TrainSettings(epochs=2, image_size=64, heap="2g", lr_in_momentum=False, weight_decay=5e-5)
+    path = yaml_file(train._to_yaml(settings))
+    assert parse(TrainSettings, ["--config", str(path)]) == settings.model_copy(update={"config": path})
+
+
+def test_environment_variables_do_not_leak_in(monkeypatch, tmp_path):
+    for name in TrainSettings.model_fields:
+        monkeypatch.setenv(name.upper(), "7")
+        monkeypatch.setenv(name, "7")
+    (tmp_path / ".env").write_text("SEED=7\n")
+    monkeypatch.chdir(tmp_path)
+    assert parse(TrainSettings, []) == TrainSettings()
+    assert TrainSettings().seed == 42
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainSettings().seed = 1
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(capfd, command):
+    outcome = run_here(capfd, command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    text = " ".join(outcome.out.split())
+    assert text.startswith(f"usage: python -m sysds_resnet.{command} ")
+    assert "%%" not in text and "==SUPPRESS==" not in text
+    for name, field in COMMANDS[command].model_fields.items():
+        flag = name.upper() if name in ("source", "destination") else f"--{name.replace('_', '-')}"
+        assert f" {flag}" in text
+        assert " ".join(field.description.split()) in text.replace("- ", "-")
+
+
+def test_train_has_the_documented_options():
+    assert DOCUMENTED.issubset(TrainSettings.model_fields)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_flags_are_refused(capfd, command):
+    outcome = run_here(capfd, command, "--learning-rate", "1")
+    assert outcome.code == 2 and outcome.out == ""
+    assert "usage: " in outcome.err and "Traceback" not in outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith(f"python -m sysds_resnet.{command}: error: ")
+    assert "--learning-rate" in last or "required" in last
+
+
+def test_abbreviated_flags_are_refused(capfd):
+    assert run_here(capfd, "train", "--batch", "32").code == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--seed", "x"], "seed: found x, expected a valid integer"),
+        (["--epochs", "1.5"], "epochs: found 1.5, expected a valid integer"),
+        (["--base-lr", "fast"], "base_lr: found fast, expected a valid number"),
+        (["--epochs", "0"], "epochs: found 0, expected greater than or equal to 1"),
+        (["--momentum", "1"], "momentum: found 1, expected less than 1"),
+        (["--base-lr", "-1"], "base_lr: found -1, expected greater than 0"),
+        (["--image-size", "31"], "image_size: found 31, expected greater than or equal to 32"),
+        (["--seed", "2147483648"], "seed: found 2147483648, expected less than 2147483648"),
+        (["--label-smoothing", "1"], "label_smoothing: found 1, expected less than 1"),
+        (["--heap", "much"], 'heap: found "much", expected a size such as 12g'),
+        (["--heap", "10m"], "heap: found 10m, expected at least 512m"),
+    ],
+)
+def test_values_out_of_range_are_named(capfd, tmp_path, flags, found):
+    outcome = run_here(capfd, "train", "--dataset", "synthetic", "--out", tmp_path / "run", *flags)
+    assert_one_line_error(outcome, found)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [["--model", "resnet20"], ["--optimizer", "adam"], ["--precision", "half"]])
+def test_values_that_are_no_choice_are_refused(capfd, flags):
+    outcome = run_here(capfd, "train", *flags)
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert flags[1] in last and flags[0].removeprefix("--") in last
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"learning_rate": 1}, "learning_rate: no such setting; expected one of config, debug, dataset"),
+        ({"base-lr": 1}, "base-lr: no such setting"),
+        ({"optimizer": "adam"}, "optimizer: found adam, expected 'lars', 'sgd' or 'nesterov'"),
+        ({"epochs": "many"}, "epochs: found many, expected a valid integer"),
+        ({"epochs": -3}, "epochs: found -3, expected greater than or equal to 1"),
+        ({"trust_clip": "maybe"}, "trust_clip: found maybe, expected a valid boolean"),
+        ({"base_lr": [1, 2]}, "base_lr: found [1, 2], expected a valid number"),
+        ({"base_lr": float("nan")}, "base_lr: found nan, expected"),
+        ({"base_lr": float("inf")}, "base_lr: found inf, expected"),
+        ({7: 1}, "settings.yaml: found the name 7, expected names of settings"),
+        ("- epochs\n- 3\n", "settings.yaml: found list, expected a mapping"),
+        ("", "settings.yaml: found NoneType, expected a mapping"),
+        ("epochs: [3", "settings.yaml: found no valid YAML"),
+        ("!!python/object/apply:os.system [touch hacked]", "settings.yaml: found no valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_yaml_file_is_named(capfd, yaml_file, monkeypatch, tmp_path, content, found):
+    monkeypatch.chdir(tmp_path)
+    outcome = run_here(capfd, "train", "--config", yaml_file(content))
+    assert_one_line_error(outcome, found)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+def test_a_missing_yaml_file_is_named(capfd, tmp_path):
+    outcome = run_here(capfd, "train", "--config", tmp_path / "none.yaml")
+    assert_one_line_error(outcome, tmp_path / "none.yaml", "No such file")
+
+
+@pytest.mark.parametrize(("command", "missing"), [("evaluate", "weights"), ("predict", "weights")])
+def test_a_missing_value_is_named(capfd, command, missing):
+    assert_one_line_error(run_here(capfd, command), f"{missing}: found nothing, expected a value")
+
+
+def test_values_from_python_are_checked_alike():
+    with pytest.raises(UserError, match=r"^rate: no such setting"):
+        build(TrainSettings, {"rate": 1})
+    assert build(TrainSettings, {"epochs": 3}).epochs == 3
