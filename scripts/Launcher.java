@@ -15,17 +15,29 @@ public class Launcher {
         } catch (Throwable error) {
             if (Arrays.asList(args).contains("-debug"))
                 error.printStackTrace();
-            Throwable cause = error;
-            while (cause.getCause() != null)
-                cause = cause.getCause();
-            // the program's own stop(), or a file that is missing or damaged
-            boolean plain = cause instanceof DMLScriptException || cause instanceof IOException;
-            String message = plain ? cause.getMessage()
-                : "SystemDS: " + cause.getClass().getSimpleName() + ": " + cause.getMessage();
             System.out.flush();
-            System.err.println("error: " + message.replaceAll("\\s+", " "));
-            code = plain ? 2 : 1;
+            System.err.println("error: " + describe(error).replaceAll("\\s+", " "));
+            // the user's to put right: the program's own stop(), or a file that is missing or damaged
+            Throwable cause = innermost(error);
+            code = cause instanceof DMLScriptException || cause instanceof IOException ? 2 : 1;
         }
         System.exit(code);
+    }
+
+    private static String describe(Throwable error) {
+        Throwable cause = innermost(error);
+        if (cause instanceof DMLScriptException)
+            return cause.getMessage();
+        String reading = ""; // names the file, which the innermost exception may not
+        for (Throwable t = error; t != null; t = t.getCause())
+            if (t.getMessage() != null && t.getMessage().startsWith("Reading of "))
+                reading = t.getMessage() + " ";
+        return "SystemDS: " + reading + cause.getClass().getSimpleName() + ": " + cause.getMessage();
+    }
+
+    private static Throwable innermost(Throwable error) {
+        while (error.getCause() != null)
+            error = error.getCause();
+        return error;
     }
 }

@@ -111,7 +111,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and gives its exit code: 0, 2 for a UserError or a file that fails, 130 for an interrupt.
+    """Runs a command and gives its exit code: 0, 2 for an error that users can mend, 130 for an interrupt.
 
     Args:
         settings: The class of its settings.

@@ -120,6 +120,7 @@ def train(settings: TrainSettings) -> Path:
     sets = [_open(settings, split) for split in ("train", "val")]
     folder = settings.resume or _new_folder(settings)
     with Engine(settings.precision, settings.heap and parse_size(settings.heap), settings.blas) as engine:
+        settings = _resolve(settings, engine, sets[0], settings.depth)
         model = ResNet(
             settings.depth,
             sets[0].num_classes,
@@ -132,7 +133,6 @@ def train(settings: TrainSettings) -> Path:
             sets[0].classes,
         )
         state = State.fresh(model)
-        settings = _resolve(settings, engine, sets[0], settings.depth)
         start = (0, 0)
         if settings.resume is not None:
             start = checkpoint.restore(folder / "checkpoints", state, settings.fixed())

@@ -322,6 +322,19 @@ def test_unfinished_weights_are_refused(engine, trained, files, tmp_path):
     assert_one_line_error(outcome, folder / "complete", "does not exist")
 
 
+def test_weights_with_a_lost_part_are_refused(engine, trained):
+    tensors = read_matrix(engine, trained[1] / "tensors")
+    tensors[len(tensors) // 2 :] = 0  # as the engine reads them
+    program = f'{PARTS}[model, registry] = weights::load(architecture, tensors, "folder")\n'
+    inputs = {"architecture": np.array([[DEPTH, 3.0, CLASSES]]), "tensors": tensors}
+    with pytest.raises(UserError, match=r"folder/tensors: found only zeros in layer4\.\S*running_var"):
+        engine.run(program, inputs, {"model": "list"})
+    with pytest.raises(
+        UserError, match=r"folder/tensors: found 9 x 1 values, expected \d+ x 1 for ResNet-18"
+    ):
+        engine.run(program, {**inputs, "tensors": tensors[:9]}, {"model": "list"})
+
+
 @pytest.mark.parametrize(
     ("changes", "found"),
     [

@@ -79,6 +79,14 @@ def test_leaving_a_with_statement_ends_the_jvm_and_removes_its_folder():
     engine.close()  # once more does no harm
 
 
+def test_an_engine_that_was_not_closed_leaves_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT.replace("60", "0")], stdout=subprocess.PIPE, text=True
+    )
+    pid, folder = json.loads(done.stdout)
+    assert done.returncode == 0 and ends(pid) and not os.path.exists(folder)
+
+
 def test_a_jvm_killed_before_a_run_is_a_one_line_error(own_engine, capfd):
     handle = own_engine.from_numpy(np.ones((2, 2)))
     own_engine.run("Y = X", {"X": handle}, {"Y": "matrix"})

@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,6 +76,7 @@ class Jvm:
         _quiet_py4j()
         java = find_java()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=_shared_memory()))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit if not closed
         self._log_path = self.folder / "jvm.log"
         command = [
             str(java.path),

@@ -63,9 +63,17 @@ class Engine:
         self._owned = Jvm(heap or default_heap()) if context is None else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
+        self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
+        try:
+            with self._errors():
+                self._set_up(blas)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, blas: Literal["auto", "none"]) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         self._programs: dict[tuple, JavaObject] = {}
-        self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
         if self._owned:
             # programs print to the JVM's standard output, a pipe that must not fill up
@@ -73,7 +81,7 @@ class Engine:
         self._transfer = Transfer(self._gateway, folder)
         self.blas = self._load_blas(folder) if blas == "auto" else None
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
-        config.setTextValue("sysds.floating.point.precision", precision)
+        config.setTextValue("sysds.floating.point.precision", self.precision)
         self._connection = self._jvm.org.apache.sysds.api.jmlc.Connection(config)
         self._sources = self._jvm.java.util.HashMap()
         home = dml_home()
@@ -178,10 +186,11 @@ class Engine:
         The gather matrices of a batch have millions of rows; as objects they cost the garbage collector
         seconds a step.
         """
-        csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
-        block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
-        items = self.list_items(handle)
-        return self.make_list([block(m, csr, True) if m.isInSparseFormat() else m for m in items])
+        with self._errors():
+            csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
+            block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
+            items = self.list_items(handle)
+            return self.make_list([block(m, csr, True) if m.isInSparseFormat() else m for m in items])
 
     def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
         """A list handle of matrix handles."""
