@@ -1,6 +1,7 @@
 """The evaluate and predict commands against PyTorch with preprocessing of its own."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,14 @@ def weights(reference, tmp_path_factory):
     """A file of its weights, with nothing beside them."""
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     write_weights(path, arrays(reference))
-    return path
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    shutil.rmtree(tmp_path)  # pytest would keep the weights of the last three runs
 
 
 def preprocess(path):
@@ -97,9 +105,9 @@ def softmax(logits):
 
 
 @pytest.fixture
-def predicted(photos, weights, capfd, tmp_path):
+def predicted(photos, weights, capfd, folder):
     """The table and the logits that predict writes for the folder."""
-    out, logits = tmp_path / "preds.csv", tmp_path / "logits.npy"
+    out, logits = folder / "preds.csv", folder / "logits.npy"
     outcome = run_here(
         capfd, "predict", "--weights", weights, "--input", photos, "--out", out, "--logits", logits,
         "--image-size", SIZE,
@@ -119,8 +127,8 @@ def test_predictions_are_pytorchs_in_sorted_order_of_paths(predicted, paths, exp
     np.testing.assert_allclose(table[columns[6:]], np.take_along_axis(softmax(expected), ranking, 1), 1e-7)
 
 
-def test_a_single_image_can_be_predicted(weights, paths, expected, capfd, tmp_path):
-    out = tmp_path / "one.csv"
+def test_a_single_image_can_be_predicted(weights, paths, expected, capfd, folder):
+    out = folder / "one.csv"
     outcome = run_here(
         capfd, "predict", "--weights", weights, "--input", paths[4], "--out", out, "--image-size", SIZE
     )
@@ -129,7 +137,7 @@ def test_a_single_image_can_be_predicted(weights, paths, expected, capfd, tmp_pa
     assert row["path"] == paths[4] and row["class_1"] == expected[4].argmax()
 
 
-def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, paths, capfd, tmp_path):
+def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, paths, capfd, folder):
     """Weights of a network with fewer than five classes, trained on 32 x 32 images of another scale."""
     small = random_resnet(18, num_classes=3, seed=1)
     beside = {
@@ -138,27 +146,27 @@ def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, pa
         "classes": ["ant", "bee", "cat"],
         "image_size": [32, 32],
     }
-    write_weights(tmp_path / "w.safetensors", arrays(small), metadata=describe(beside))
+    write_weights(folder / "w.safetensors", arrays(small), metadata=describe(beside))
     outcome = run_here(
-        capfd, "predict", "--weights", tmp_path / "w.safetensors", "--input", paths[0],
-        "--out", tmp_path / "p.csv", "--logits", tmp_path / "l.npy",
+        capfd, "predict", "--weights", folder / "w.safetensors", "--input", paths[0],
+        "--out", folder / "p.csv", "--logits", folder / "l.npy",
     )  # fmt: skip
     assert outcome.code == 0, outcome
-    table = pd.read_csv(tmp_path / "p.csv")
+    table = pd.read_csv(folder / "p.csv")
     names = ["path", "class_1", "class_2", "class_3", "prob_1", "prob_2", "prob_3", "label_1"]
     assert table.columns.tolist() == names
     assert table["label_1"][0] == ["ant", "bee", "cat"][table["class_1"][0]]
     image = open_dataset(photos, "val", image_size=32).image(0, 0).astype(np.float64)
     with torch.no_grad():
         logits = small(torch.from_numpy((image - 100) / 50).permute(2, 0, 1)[None]).numpy()
-    assert_close(np.load(tmp_path / "l.npy"), logits, 1e-9)
+    assert_close(np.load(folder / "l.npy"), logits, 1e-9)
 
 
 # evaluate
 
 
-def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expected, capfd, tmp_path):
-    out = tmp_path / "scores.json"
+def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expected, capfd, folder):
+    out = folder / "scores.json"
     outcome = run_here(
         capfd, "evaluate", "--weights", weights, "--dataset", photos, "--image-size", SIZE, "--out", out
     )
@@ -176,10 +184,10 @@ def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expec
     )
 
 
-def test_evaluation_reads_huggingface_folders(reference, photos, capfd, tmp_path, weights):
-    write_weights(tmp_path / "hf", arrays(reference), layout="huggingface")
+def test_evaluation_reads_huggingface_folders(reference, photos, capfd, folder, weights):
+    write_weights(folder / "hf", arrays(reference), layout="huggingface")
     flags = ["--dataset", photos, "--image-size", SIZE]
-    theirs = run_here(capfd, "evaluate", "--weights", tmp_path / "hf", *flags)
+    theirs = run_here(capfd, "evaluate", "--weights", folder / "hf", *flags)
     ours = run_here(capfd, "evaluate", "--weights", weights, *flags)
     assert theirs.code == 0 and theirs == ours
 

@@ -62,3 +62,11 @@ def test_hits_are_those_of_a_stable_ranking(dml, n, classes, k, ties):
     assert hits == (first == y[:, None]).any(axis=1).sum()
     if k == 1:
         assert hits == (logits.argmax(axis=1) == y).sum()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_no_hits(dml, value):
+    logits = np.full((3, 10), value)
+    logits[2] = np.arange(10)
+    hits = dml(LOSS + "h = loss::hits(logits, y, 5)\n", "h:double", logits=logits, y=np.full((3, 1), 10.0))
+    assert hits == 1

@@ -125,6 +125,7 @@ def test_save_and_load_are_exact_with_preprocessing_and_classes(engine, fresh, i
     np.testing.assert_array_equal(loaded.std, fresh.std)
     assert loaded.classes == ["cat", "dog", "größe"]
     np.testing.assert_array_equal(loaded.logits(images), fresh.logits(images))
+    (tmp_path / "w.safetensors").unlink()
 
 
 # Inference

@@ -180,9 +180,11 @@ def test_a_run_that_was_killed_and_interrupted_ends_as_if_it_had_not(run, shared
     killed = start_process("train", *SETTINGS, "--out", folder)
     wait_for(killed, lambda: metrics.exists() and '"step": 3,' in metrics.read_text())
     [jvm] = jvms_of(killed)
+    [shared_folder] = [a.partition("=")[2] for a in jvm.cmdline() if a.startswith("-Djava.io.tmpdir=")]
     killed.send_signal(signal.SIGKILL)
     finish(killed)
     assert_gone(jvm)
+    shutil.rmtree(shared_folder)  # small, and all that is left
 
     interrupted = start_process("train", "--resume", folder)
     introduction = [interrupted.stdout.readline() for _ in range(4)]
