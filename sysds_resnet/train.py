@@ -91,7 +91,7 @@ class TrainSettings(Settings):
         """The optimizer and schedule of a run whose settings are resolved."""
         return Optimizer(
             total_steps=self.epochs * steps_per_epoch,
-            warmup_steps=math.floor(self.warmup_epochs * steps_per_epoch + 0.5)  # as DML's round,
+            warmup_steps=math.floor(self.warmup_epochs * steps_per_epoch + 0.5),  # as DML rounds
             nesterov=self.lars_nesterov,
             micro_batch=self.micro_batch,
             **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
