@@ -20,7 +20,7 @@ def engine():
 @pytest.fixture(scope="session")
 def engine_single():
     """Multiplies in single precision, if OpenBLAS is there."""
-    with Engine(precision="single", heap=2 * GIB) as engine:
+    with Engine(precision="single", heap=3 * GIB // 2) as engine:
         yield engine
 
 

