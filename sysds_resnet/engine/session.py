@@ -235,7 +235,13 @@ class Engine:
                 script.setScalar(name, value)
         results = script.executeScript()
         script.clearParameters()
-        return {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
+        values = {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
+        # py4j's objects cache their methods, and these hold the object: a cycle. Without the cut, old models
+        # stay in the JVM until Python's collector comes by, which sees small objects and takes its time.
+        for handle in (results, *inputs.values()):
+            if isinstance(handle, JavaObject):
+                handle._methods.clear()
+        return values
 
     def _prepare(self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]) -> JavaObject:
         key = (program, tuple((n, _declared_type(v)) for n, v in inputs.items()), tuple(outputs.items()))
