@@ -31,8 +31,9 @@ def role(name, array):
     return ROLES[f"{'conv' if array.ndim == 4 else 'norm'} {last}"]
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize(("channels", "num_classes"), [(3, 10), (1, 1000)])
+@pytest.mark.parametrize(
+    ("depth", "channels", "num_classes"), [*((depth, 3, 10) for depth in DEPTHS), (50, 1, 1000)]
+)
 def test_tensors_are_those_of_a_state_dict(quick_dml, depth, channels, num_classes):
     names, tensors = quick_dml(
         REGISTRY
@@ -132,8 +133,9 @@ def geometry_of(size):
     return slots, size
 
 
-@pytest.mark.parametrize("size", [(2, 32, 32), (1, 37, 51), (1, 64, 33)])
-@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    ("size", "backward"), [((2, 32, 32), True), ((1, 37, 51), True), ((1, 64, 33), False)]
+)
 def test_geometry_follows_the_network(dml, size, backward):
     count = 30 if backward else 15
     program = 'source("dml/geometry.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
