@@ -197,7 +197,9 @@ class ResNet:
                 "geometry": geometry,
                 "eps": BN_EPS,
             }
-            results = self.engine.run(_EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"})
+            results = self.engine.run(
+                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, codegen=True
+            )
             total += self.engine.to_numpy(results["metrics"])[0]
             logits.append(self.engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)

@@ -14,17 +14,21 @@ _VELOCITIES = """
 source("dml/trainer.dml") as trainer
 velocities = trainer::init_velocities(model)
 """
-_STEP = """
+_GRADIENTS = """
 source("dml/data.dml") as data
-source("dml/schedule.dml") as schedule
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
+[gradients, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, micro_batch,
+                                                label_smoothing, eps)
+"""
+_UPDATE = """
+source("dml/schedule.dml") as schedule
+source("dml/trainer.dml") as trainer
 lr = schedule::polynomial(step, total_steps, warmup_steps, base_lr, end_lr, power)
 opt = trainer::optimizer(optimizer, momentum, weight_decay, trust_coeff, trust_eps, trust_clip, nesterov,
                          lr_in_momentum)
-[model, velocities, metrics] = trainer::step(pixels, y, model, velocities, registry, geometry, opt,
-                                             micro_batch, lr, label_smoothing, eps)
+[model, velocities] = trainer::update(model, gradients, velocities, registry, opt, lr)
 """
 _ORDER = """
 source("dml/data.dml") as data
@@ -101,26 +105,40 @@ class State:
         """
         network = self.model.network
         to_pixels = check_images(images, network.channels)
-        inputs = {
-            "X": to_pixels(images),
-            "y": check_labels(labels, len(images), network.num_classes),
-            "num_classes": network.num_classes,
-            "mean": self.model.mean,
-            "std": self.model.std,
-            "model": self.model.weights,
-            "velocities": self.velocities,
-            "registry": network.registry,
-            "geometry": network.geometry(optimizer.micro_batch, *images.shape[1:3], backward=True),
-            "step": self.step,
-            "eps": BN_EPS,
-            **vars(optimizer),
-        }
-        outputs = {"model": "list", "velocities": "list", "metrics": "matrix", "lr": "double"}
-        results = network.engine.run(_STEP, inputs, outputs)
-        self.model.weights, self.velocities = results["model"], results["velocities"]
+        done = network.engine.run(
+            _GRADIENTS,
+            {
+                "X": to_pixels(images),
+                "y": check_labels(labels, len(images), network.num_classes),
+                "num_classes": network.num_classes,
+                "mean": self.model.mean,
+                "std": self.model.std,
+                "model": self.model.weights,
+                "registry": network.registry,
+                "geometry": network.geometry(optimizer.micro_batch, *images.shape[1:3], backward=True),
+                "micro_batch": optimizer.micro_batch,
+                "label_smoothing": optimizer.label_smoothing,
+                "eps": BN_EPS,
+            },
+            {"gradients": "list", "metrics": "matrix"},
+            codegen=True,
+        )
+        updated = network.engine.run(
+            _UPDATE,
+            {
+                "model": self.model.weights,
+                "velocities": self.velocities,
+                "gradients": done["gradients"],
+                "registry": network.registry,
+                "step": self.step,
+                **{k: v for k, v in vars(optimizer).items() if k not in ("micro_batch", "label_smoothing")},
+            },
+            {"model": "list", "velocities": "list", "lr": "double"},
+        )
+        self.model.weights, self.velocities = updated["model"], updated["velocities"]
         self.step += 1
-        loss, top1, top5, n = network.engine.to_numpy(results["metrics"])[0]
-        return StepMetrics(loss / n, top1 / n, top5 / n, results["lr"])
+        loss, top1, top5, n = network.engine.to_numpy(done["metrics"])[0]
+        return StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"])
 
     def order(self, n: int, seed: int, epoch: int) -> np.ndarray:
         """The order of n samples in an epoch, from 0 (dml/data.dml)."""

@@ -41,21 +41,18 @@ def engine_one_thread():
         yield engine
 
 
-@pytest.fixture(
-    params=[
-        ("engine", False),
-        ("engine", True),
-        ("engine_java", False),
-        ("engine_java", True),
-        ("engine_one_thread", False),
-        ("engine_one_thread", True),
-    ],
-    ids=lambda mode: f"{mode[0]}-sizes_{'known' if mode[1] else 'unknown'}",
-)
+MODES = {
+    f"{engine}-{mode}": (engine, mode)
+    for engine in ("engine", "engine_java", "engine_one_thread")
+    for mode in ("sizes_unknown", "sizes_known", "codegen")
+}
+
+
+@pytest.fixture(params=MODES)
 def dml(request):
     """Run DML in each way that programs run."""
-    engine, sizes_known = request.param
-    return Dml(request.getfixturevalue(engine), sizes_known)
+    engine, mode = MODES[request.param]
+    return Dml(request.getfixturevalue(engine), mode)
 
 
 @pytest.fixture

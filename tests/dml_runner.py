@@ -4,19 +4,21 @@ import numpy as np
 
 
 class Dml:
-    """Runs DML with sizes that the compiler does not know (inputs) or knows (literals).
+    """Runs DML in one of three modes.
 
-    The two give different programs: rewrites and operators are chosen by size where it is known.
+    Sizes that the compiler does not know (inputs) or knows (literals) give different programs: rewrites
+    and operators are chosen by size where it is known. With code generation another file holds the
+    operators over activations, and nothing else is planned by size.
     """
 
-    def __init__(self, engine, sizes_known=False):
+    def __init__(self, engine, mode="sizes_unknown"):
         self.engine = engine
-        self.sizes_known = sizes_known
+        self.mode = mode
 
     def __call__(self, program, outputs, **inputs):
         """Return the outputs, named in one string ("out loss:double"), as arrays or numbers."""
         kinds = dict([*item.split(":"), "matrix"][:2] for item in outputs.split())
-        if self.sizes_known:
+        if self.mode == "sizes_known":
             literals = ""
             for name, value in list(inputs.items()):
                 if isinstance(value, np.ndarray):
@@ -27,7 +29,7 @@ class Dml:
                     inputs.pop(name)
                     literals += f"{name} = {repr(value).upper()}\n"  # TRUE, 1E-05
             program = literals + program
-        results = self.engine.run(program, inputs, kinds)
+        results = self.engine.run(program, inputs, kinds, codegen=self.mode == "codegen")
         values = [
             self.engine.to_numpy(results[name]) if kind == "matrix" else results[name]
             for name, kind in kinds.items()

@@ -4,13 +4,8 @@ Each test asserts that its bug is still there. When one fails, the engine has be
 that it names can go.
 """
 
-import subprocess
-
 import numpy as np
 import pytest
-
-from sysds_resnet.engine.java import find_java
-from sysds_resnet.engine.jvm import jvm_options, systemds_home
 
 
 def mended(workaround):
@@ -40,55 +35,52 @@ def test_column_sums_over_rows_are_divided_twice(quick_dml):
         X=x,
     )
     wrong = relative_error(mean, x.mean(0)) > 0.1 or relative_error(var, x.var(0)) > 0.1
-    assert wrong, mended("statistics of dml/layers/batch_norm2d.dml (colMeans and a block of its own)")
+    assert wrong, mended("moments of dml/layers/pixelwise.dml (colMeans and a block of its own)")
 
 
-CODEGEN = """<root>
-<sysds.codegen.enabled>true</sysds.codegen.enabled>
-<sysds.codegen.api>java</sysds.codegen.api>
-<sysds.codegen.optimizer>fuse_all</sysds.codegen.optimizer>
-</root>
-"""
+def generated(engine, monkeypatch, cut, program, **inputs):
+    """Run a program with the generated operators, without what `cut` takes out of their file."""
+    source = engine._sources["dml/layers/pixelwise_codegen.dml"]
+    assert cut(source) != source
+    program = f'# without a workaround\nsource("dml/layers/pixelwise.dml") as pixelwise\n{program}'
+    with monkeypatch.context() as patch:
+        patch.setitem(engine._sources, "dml/layers/pixelwise_codegen.dml", cut(source))
+        return engine.to_numpy(engine.run(program, inputs, {"found": "matrix"}, codegen=True)["found"])
 
 
-def run_systemds(folder, program, config):
-    """Run a program as the systemds command line does and return what it prints."""
-    (folder / "program.dml").write_text(program)
-    (folder / "config.xml").write_text(config)
-    command = [str(find_java().path), *jvm_options(2**30), "-cp", str(systemds_home() / "SystemDS.jar")]
-    command += [
-        "org.apache.sysds.api.DMLScript",
-        "-exec",
-        "singlenode",
-        "-f",
-        "program.dml",
-        "-config",
-        "config.xml",
-    ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
-
-
-def test_generated_code_loses_the_second_of_two_column_sums(tmp_path):
-    printed = run_systemds(
-        tmp_path,
-        """f = function(matrix[double] X, matrix[double] dY) return (matrix[double] s, matrix[double] q) {
-          s = colSums(dY)
-          q = colSums(dY*X)
-        }
-        X = rand(rows=2000, cols=64, min=1, max=2, seed=1)
-        dY = rand(rows=2000, cols=64, min=1, max=2, seed=2)
-        for (i in 1:2) {
-          [s, q] = f(X, dY)
-          while(FALSE){}
-          print("found " + min(s) + " " + min(q))
-        }
-        """,
-        CODEGEN,
+def test_generated_code_loses_a_column_sum_of_products(engine, monkeypatch):
+    x, dout = np.random.default_rng(0).random((2, 300, 20))
+    found = generated(
+        engine,
+        monkeypatch,
+        lambda source: source.replace(
+            "colSums(max(max((out > 1e-300)*dout, -1.7e308)*X, -1.7e308))", "colSums(dout*X)"
+        ),
+        "[sum, found] = pixelwise::dots(dout, dout, X)",
+        X=x,
+        dout=dout,
     )
-    found = [line.split()[1:] for line in printed.splitlines() if line.startswith("found")]
-    assert len(found) == 2 and all(float(s) > 2000 for s, _ in found), printed
-    lost = any(float(q) < 2000 for _, q in found)
-    assert lost, mended("dml/layers/batch_norm2d.dml (blocks for its reductions, for code generation)")
+    lost = not np.allclose(found, (x * dout).sum(axis=0))
+    assert lost, mended("dml/layers/pixelwise_codegen.dml (maxima in its column sums)")
+
+
+def test_generated_code_is_taken_for_that_of_other_shapes(engine, monkeypatch):
+    """max(X*scale + shift) with a row vector; then, without an empty shift, the same with a matrix."""
+    x, y = np.random.default_rng(0).random((2, 64, 40))
+    found = generated(
+        engine,
+        monkeypatch,
+        lambda source: source.replace("shift = shift + 1e-300", ""),
+        """found = pixelwise::norm_relu(X, scale, scale)
+        found = pixelwise::norm_add_relu(X, scale, shift, Y) + 0*found
+        """,
+        X=x,
+        Y=y,
+        scale=np.ones((1, 40)),
+        shift=np.zeros((1, 40)),
+    )
+    mistaken = not np.allclose(found, x + y)
+    assert mistaken, mended("dml/layers/pixelwise_codegen.dml (1e-300 added to row vectors)")
 
 
 def test_scalar_that_a_loop_updates_by_a_function_alone_is_taken_for_a_constant(quick_dml):

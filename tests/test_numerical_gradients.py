@@ -27,7 +27,7 @@ def differences(name, forward):
     """
 
 
-@pytest.fixture(params=[False, True], ids=["sizes_unknown", "sizes_known"])
+@pytest.fixture(params=["sizes_unknown", "sizes_known", "codegen"])
 def check(request, engine):
     """Compare `d_<name>`, as the backward DML sets it, with differences for each of the names."""
 
@@ -66,38 +66,24 @@ def test_convolution(check, kernel, stride, padding):
     )
 
 
-def test_batch_norm(check):
+def test_batch_norm_and_relu(check):
     """The statistics depend on the input too."""
+    x, gamma, beta = normal(12, 3), normal(1, 3, seed=1), normal(1, 3, seed=2)
+    normalized = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 0.001)
+    assert np.abs(normalized * gamma + beta).min() > 100 * STEP, "too near the corner of the ReLU"
     check(
-        {"batch_norm2d": "bn"},
+        {"batch_norm2d": "bn", "pixelwise": "pixelwise"},
         "",
         """[mean, var] = bn::statistics(X)
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
-        out = bn::forward(X, scale, shift)""",
-        """[d_gamma, d_beta] = bn::backward_parameters(dout, X, mean, var, 0.001)
+        out = pixelwise::norm_relu(X, scale, shift)""",
+        """[d_gamma, d_beta] = bn::backward_parameters(dout, out, X, mean, var, 0.001)
         [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, 0.001, nrow(X))
-        d_X = bn::backward(dout, X, a, b, c)""",
+        d_X = pixelwise::norm_backward(dout, out, X, b, c) * a""",
         ["X", "gamma", "beta"],
-        X=normal(12, 3),
-        gamma=normal(1, 3, seed=1),
-        beta=normal(1, 3, seed=2),
-        dout=normal(12, 3, seed=3),
-    )
-
-
-def test_batch_norm_with_relu(check):
-    x = normal(12, 3)
-    scale, shift = np.array([[1.0, 1.5, 0.5]]), np.array([[0.1, 0.2, -0.1]])
-    assert np.abs(x * scale + shift).min() > 10 * STEP, "too near the corner of the ReLU"
-    check(
-        {"batch_norm2d": "bn", "relu": "relu"},
-        "",
-        "out = bn::forward_relu(X, scale, shift)",
-        "d_X = relu::backward(dout, out)*scale",
-        ["X"],
         X=x,
-        scale=scale,
-        shift=shift,
+        gamma=gamma,
+        beta=beta,
         dout=normal(12, 3, seed=3),
     )
 
@@ -106,10 +92,11 @@ def test_end_of_a_block(check):
     x, y = normal(8, 3), normal(8, 3, seed=1)
     assert np.abs(x + y).min() > 10 * STEP, "too near the corner of the ReLU"
     check(
-        {"relu": "relu"},
-        "",
-        "out = relu::forward_add(X, Y)",
-        "d_X = relu::backward(dout, out)\nd_Y = d_X",
+        {"pixelwise": "pixelwise"},
+        "ones = matrix(1, rows=1, cols=3)",
+        "out = pixelwise::norm_add_relu(X, ones, ones - 1, Y) + X",
+        "d_X = pixelwise::relu_backward_add(dout, out - X, dout)\n"
+        "d_Y = pixelwise::relu_backward_add(dout, out - X, 0*dout)",
         ["X", "Y"],
         X=x,
         Y=y,

