@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,7 @@ class ResNet:
         classes = check_labels(labels, len(images), self.network.num_classes)
         size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
         geometry = self.network.geometry(size, *images.shape[1:3])
+        codegen = has_rows(size, *images.shape[1:3])
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size):
             part = images[start : start + size]
@@ -198,7 +200,7 @@ class ResNet:
                 "eps": BN_EPS,
             }
             results = self.engine.run(
-                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, codegen=True
+                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, codegen=codegen
             )
             total += self.engine.to_numpy(results["metrics"])[0]
             logits.append(self.engine.to_numpy(results["logits"]))
@@ -209,6 +211,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of shape (N, K) from scores of the same shape."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def has_rows(n: int, height: int, width: int) -> bool:
+    """Whether the last stage has more than one pixel; of a matrix of one row no code can be generated."""
+    return n * math.ceil(height / 32) * math.ceil(width / 32) > 1
 
 
 def check_images(images: np.ndarray, channels: int):  # noqa: ANN201

@@ -145,7 +145,7 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
             Counting.compiled += 1
             return self.connection.prepareScript(*arguments)
 
-    monkeypatch.setattr(engine, "_connection", Counting(engine._connection))
+    monkeypatch.setitem(engine._connections, False, Counting(engine._connections[False]))
     program = "Y = X + number + 0.125"
     for number, shape in [(1, (2, 2)), (5, (3, 1)), (-2, (1, 4))]:
         result = engine.run(program, {"X": np.ones(shape), "number": number}, {"Y": "matrix"})["Y"]
@@ -153,6 +153,21 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
     assert Counting.compiled == 1
     engine.run(program, {"X": 1.0, "number": 2.0}, {"Y": "double"})
     assert Counting.compiled == 2, "other types are another program"
+
+
+def test_only_the_operators_over_activations_are_generated(engine):
+    """Also in the second program: naming functions for code generation changes the settings for all."""
+    for text in ("one", "another"):
+        program = f"""source("dml/layers/batch_norm2d.dml") as bn
+        # {text}
+        [mean, var] = bn::statistics(X)
+        [scale, shift] = bn::scale_shift(mean, mean, mean, var, 0.1)
+        """
+        engine.run(program, {"X": np.ones((40, 3))}, {"scale": "matrix"}, codegen=True)
+        [script] = [script for key, script in engine._programs.items() if key[0] == program]
+        explained = engine._jvm.org.apache.sysds.utils.Explain.explain(engine._field(script, "_prog"))
+        again = [line for line in explained.splitlines() if "recompile=true" in line]
+        assert len(again) == 1 and "pixelwise.dml::moments" in again[0]
 
 
 def test_programs_find_the_files_of_this_package(engine):

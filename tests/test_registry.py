@@ -156,7 +156,7 @@ def test_geometry_follows_the_network(dml, size, backward):
         ones, largest, columns = found[3 * i : 3 * i + 3]
         if i % 15 + 1 in slots:
             expected = slots[i % 15 + 1]
-            assert np.array_equal(columns, expected), f"slot {i + 1}"
+            assert_close(columns, expected, 1e-290)  # two entries of 1e-300 are there for the engine
             assert ones == (expected > 0).sum() and largest == 1
 
 

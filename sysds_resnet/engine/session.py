@@ -112,15 +112,7 @@ class Engine:
             config.setTextValue("sysds.codegen.compiler", compiler)
             # the default plan selector makes cell templates of these operators, five times as slow
             config.setTextValue("sysds.codegen.optimizer", "fuse_all")
-        connection = self._jvm.org.apache.sysds.api.jmlc.Connection(config)
-        if compiler:
-            # whatever is compiled again while it runs is generated, however small and each time anew;
-            # so nothing is, but for the functions that `_prepare` names
-            flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
-            off = self._gateway.new_array(flags, 1)
-            off[0] = flags.ALLOW_DYN_RECOMPILATION
-            connection.setConfigTypes(False, off)
-        return connection
+        return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
 
     def describe(self) -> str:
         """What runs and how, in one line."""
@@ -297,6 +289,9 @@ class Engine:
                 sources.put(name, text)
             if codegen:
                 sources.put(_GENERATED, self._sources[_GENERATED_SOURCE])
+                # Whatever is compiled again while it runs is generated, however small and each time anew. So
+                # nothing is, but for the functions named below; naming them sets this flag again.
+                self._set_recompilation(False)
             script = self._connections[codegen].prepareScript(
                 f"{reads}{program}\n{writes}",
                 sources,
@@ -305,12 +300,19 @@ class Engine:
                 self._strings(outputs),
             )
             if codegen:
+                self._set_recompilation(True)
                 functions = self._field(script, "_prog").getFunctionProgramBlocks().keySet()
                 for namespace, name in (function.split("::") for function in functions):
                     if namespace.endswith(_GENERATED):
                         script.enableFunctionRecompile(namespace, self._strings([name]))
             self._programs[key] = script
         return self._programs[key]
+
+    def _set_recompilation(self, allowed: bool) -> None:
+        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
+        array = self._gateway.new_array(flags, 1)
+        array[0] = flags.ALLOW_DYN_RECOMPILATION
+        self._connections[True].setConfigTypes(allowed, array)
 
     def _field(self, script: JavaObject, name: str) -> JavaObject:
         # Two things of a prepared script have no accessor: its program, and its symbol table, the place
