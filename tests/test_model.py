@@ -273,3 +273,24 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(model, change, fou
 
 def test_a_depth_that_no_table_has_is_named(engine):
     assert message(ResNet, 20, engine=engine).startswith("depth: found 20, expected 18, 34, 50, 101 or 152")
+
+
+def test_code_is_generated_of_the_operators_over_activations_alone(engine):
+    """Elsewhere it would be for sizes that the compiler does not know, which fails at some."""
+    engine._programs.clear()
+    model = ResNet(18, num_classes=3, engine=engine)
+    images = np.zeros((2, 33, 32, 3), np.uint8)
+    model.logits(images)
+    model.fit(images, np.array([0, 1]), epochs=1, batch_size=2)
+    generated = set()
+    for key, script in engine._programs.items():
+        function, explain = "main", engine._jvm.org.apache.sysds.utils.Explain.explain
+        for line in explain(engine._field(script, "_prog")).splitlines():
+            if "FUNCTION " in line:
+                function = line.split("FUNCTION ")[1].split()[0]
+            elif "--MAIN" in line:
+                function = "main"
+            elif " spoof " in line:
+                assert key[3] and "pixelwise.dml::" in function, (function, line)
+                generated.add(function.split("::")[1])
+    assert {"norm_relu", "norm_add_relu", "norm_backward", "dots", "moments"} <= generated
