@@ -1,7 +1,10 @@
 """Engines for the tests: each is a JVM, started when the first test asks for it."""
 
+import shutil
+
 import pytest
 import torch
+from command_line import share_engine
 from dml_runner import Dml
 
 from sysds_resnet.engine import Engine
@@ -59,3 +62,16 @@ def dml(request):
 def quick_dml(engine):
     """Run DML in one way, for what does not depend on it."""
     return Dml(engine)
+
+
+@pytest.fixture
+def shared(engine, monkeypatch):
+    """Commands of this process use the session's engine, which multiplies in double precision."""
+    share_engine(monkeypatch, engine)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty folder, gone after the test: pytest would keep the weights of the last three runs."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)

@@ -1,13 +1,12 @@
 """The evaluate and predict commands against PyTorch with preprocessing of its own."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command_line import assert_one_line_error, run_here, share_engine
+from command_line import assert_one_line_error, run_here
 from dml_runner import assert_close
 from PIL import Image
 from reference import arrays, random_resnet
@@ -16,13 +15,8 @@ from torch.nn import functional
 from sysds_resnet.images import open_dataset
 from sysds_resnet.weights import describe, write_weights
 
+pytestmark = pytest.mark.usefixtures("shared")
 SIZE, CLASSES = 64, 7
-
-
-@pytest.fixture(autouse=True)
-def shared(engine, monkeypatch):
-    """Commands use the session's engine, which multiplies in double precision."""
-    share_engine(monkeypatch, engine)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +31,6 @@ def weights(reference, tmp_path_factory):
     write_weights(path, arrays(reference))
     yield path
     path.unlink()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    shutil.rmtree(tmp_path)  # pytest would keep the weights of the last three runs
 
 
 def preprocess(path):

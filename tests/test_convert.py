@@ -1,29 +1,19 @@
 """The convert command: weights between torchvision, Hugging Face and SystemDS, and what it refuses."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import assert_one_line_error, run_here, share_engine
+import transformers
+from command_line import assert_one_line_error, run_here
 from reference import ResNet, arrays, random_resnet
 
 from sysds_resnet.convert import read_any
 from sysds_resnet.model import ResNet as Model
 from sysds_resnet.weights import read_metadata, read_weights, write_weights
 
-
-@pytest.fixture(autouse=True)
-def shared(engine, monkeypatch):
-    """Conversions use the session's engine."""
-    share_engine(monkeypatch, engine)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    shutil.rmtree(tmp_path)  # pytest would keep the weights of the last three runs
+pytestmark = pytest.mark.usefixtures("shared")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +66,6 @@ def assert_same_logits(left, right):
 
 
 def test_huggingface_and_back_is_exact(convert, source, folder, reference):
-    transformers = pytest.importorskip("transformers")
     said = convert(source, folder / "hf", "--to", "huggingface")
     assert said == f"{folder / 'hf'}: ResNet-18, 3 channels, 3 classes, 122 tensors (huggingface)\n"
     model = transformers.ResNetForImageClassification.from_pretrained(folder / "hf", local_files_only=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.programs import hidden
 from sysds_resnet.engine.transfer import CHUNK
 from sysds_resnet.errors import UserError
 
@@ -145,7 +146,8 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
             Counting.compiled += 1
             return self.connection.prepareScript(*arguments)
 
-    monkeypatch.setitem(engine._connections, False, Counting(engine._connections[False]))
+    connections = engine._programs.connections
+    monkeypatch.setitem(connections, False, Counting(connections[False]))
     program = "Y = X + number + 0.125"
     for number, shape in [(1, (2, 2)), (5, (3, 1)), (-2, (1, 4))]:
         result = engine.run(program, {"X": np.ones(shape), "number": number}, {"Y": "matrix"})["Y"]
@@ -164,8 +166,8 @@ def test_only_the_operators_over_activations_are_generated(engine):
         [scale, shift] = bn::scale_shift(mean, mean, mean, var, 0.1)
         """
         engine.run(program, {"X": np.ones((40, 3))}, {"scale": "matrix"}, codegen=True)
-        [script] = [script for key, script in engine._programs.items() if key[0] == program]
-        explained = engine._jvm.org.apache.sysds.utils.Explain.explain(engine._field(script, "_prog"))
+        [script] = [script for key, script in engine._programs.compiled.items() if key[0] == program]
+        explained = engine._jvm.org.apache.sysds.utils.Explain.explain(hidden(script, "_prog"))
         again = [line for line in explained.splitlines() if "recompile=true" in line]
         assert len(again) == 1 and "pixelwise.dml::moments" in again[0]
 

@@ -1,7 +1,6 @@
 """Commands that fail: exit code 2, one line on standard error, nothing half-written."""
 
 import os
-import shutil
 import signal
 
 import numpy as np
@@ -11,7 +10,6 @@ from command_line import (
     finish,
     jvms_of,
     run_here,
-    share_engine,
     start_process,
     wait_for,
 )
@@ -24,17 +22,10 @@ TINY = ["--dataset", "synthetic", "--num-images", "16", "--model", "resnet18", "
 
 
 @pytest.fixture
-def shared(engine, monkeypatch):
-    """Commands of this process use the session's engine."""
-    share_engine(monkeypatch, engine)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(folder, monkeypatch):
     """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    shutil.rmtree(tmp_path)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

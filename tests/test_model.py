@@ -10,6 +10,7 @@ from reference import ResNet as Reference
 from reference import arrays, random_resnet
 from torch.nn import functional
 
+from sysds_resnet.engine.programs import hidden
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
 from sysds_resnet.model import ResNet, softmax
@@ -277,15 +278,15 @@ def test_a_depth_that_no_table_has_is_named(engine):
 
 def test_code_is_generated_of_the_operators_over_activations_alone(engine):
     """Elsewhere it would be for sizes that the compiler does not know, which fails at some."""
-    engine._programs.clear()
+    engine._programs.compiled.clear()
     model = ResNet(18, num_classes=3, engine=engine)
     images = np.zeros((2, 33, 32, 3), np.uint8)
     model.logits(images)
     model.fit(images, np.array([0, 1]), epochs=1, batch_size=2)
     generated = set()
-    for key, script in engine._programs.items():
+    for key, script in engine._programs.compiled.items():
         function, explain = "main", engine._jvm.org.apache.sysds.utils.Explain.explain
-        for line in explain(engine._field(script, "_prog")).splitlines():
+        for line in explain(hidden(script, "_prog")).splitlines():
             if "FUNCTION " in line:
                 function = line.split("FUNCTION ")[1].split()[0]
             elif "--MAIN" in line:

@@ -49,12 +49,6 @@ EPOCH_KEYS = ["event", "epoch", "step", "train_loss", "val_loss", "val_top1", "v
 EPOCH_KEYS += ["images_per_s", "seconds"]
 
 
-@pytest.fixture
-def shared(engine, monkeypatch):
-    """Commands of this process use the session's engine."""
-    share_engine(monkeypatch, engine)
-
-
 @pytest.fixture(scope="module")
 def run(engine, tmp_path_factory):
     """A folder of a run that nothing disturbed; no test changes it."""

@@ -3,13 +3,13 @@
 import builtins
 import json
 import os
-import shutil
 import zipfile
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+import transformers
 from reference import ResNet, arrays, random_resnet
 
 from sysds_resnet import weights as module
@@ -23,14 +23,6 @@ from sysds_resnet.weight_names import (
     to_huggingface,
 )
 from sysds_resnet.weights import read_weights, write_weights
-
-transformers = pytest.importorskip("transformers")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    yield tmp_path
-    shutil.rmtree(tmp_path)  # pytest would keep the models of the last three runs
 
 
 @pytest.fixture(scope="module")

