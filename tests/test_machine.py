@@ -8,7 +8,7 @@ import psutil
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine import java, memory
+from sysds_resnet.engine import blas, java, memory
 from sysds_resnet.errors import UserError
 
 JAVA_8 = ('openjdk version "1.8.0_452"', None)
@@ -100,6 +100,22 @@ def test_a_java_home_that_does_not_do_is_passed_over(machine, monkeypatch, tmp_p
     machine(JAVA_25, "home/bin")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     assert java.find_java().path == good
+
+
+# OpenBLAS
+
+
+@pytest.mark.parametrize("missing", ["libopenblas.so.0", "libgomp.so.1"])
+def test_openblas_counts_only_with_what_the_engine_links(monkeypatch, missing, capfd):
+    def load(name):
+        if name == missing:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(blas.ctypes, "CDLL", load)
+    assert blas.find_openblas() is None
+    outcome = run_here(capfd, "doctor", "--heap", "600m")
+    assert re.search(r"OpenBLAS +not found: plain Java multiplies.*apt-get install libopenblas0", outcome.out)
+    assert re.search(r"engine +started: SystemDS 3.4.0, plain Java", outcome.out)
 
 
 # Memory
