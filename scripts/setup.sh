@@ -1,25 +1,27 @@
-# Functions for quickstart.sh and test.sh, to be sourced: a virtual environment, Java 17 and OpenBLAS.
+# Functions for quickstart.sh and test.sh, to be sourced: a virtual environment, Java and OpenBLAS.
 
 # Installs the first of these Debian packages that the system offers, where this user may; otherwise says in
 # one line what to install.
 install_first() {
-  local sudo="" package
+  local sudo="" package names
+  names=$(printf '%s or ' "$@")
+  names=${names% or }
   if [ "$(id -u)" -ne 0 ]; then
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo="sudo"; else sudo="none"; fi
   fi
   if [ "$sudo" = "none" ] || ! command -v apt-get >/dev/null; then
-    echo "missing: $1; install it (Debian, Ubuntu: sudo apt-get install -y $1) and run this again" >&2
+    echo "missing: $names; install it (Debian, Ubuntu: with apt-get as root) and run this again" >&2
     return 1
   fi
   $sudo apt-get update -qq
   for package in "$@"; do
     if apt-get install --simulate "$package" >/dev/null 2>&1; then
       echo "installing $package"
-      DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+      $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
       return
     fi
   done
-  echo "missing: $1; this system offers none; install it another way and run this again" >&2
+  echo "missing: $names, which this system does not offer; install it another way and run this again" >&2
   return 1
 }
 
