@@ -12,7 +12,10 @@ from sysds_resnet.errors import UserError
 # Java 24 removed the security manager that Hadoop 3.3 calls at start-up ("getSubject is not supported").
 MIN_VERSION, MAX_VERSION = 17, 23
 VECTOR_MODULE = "jdk.incubator.vector"
-INSTALL_HINT = "install it (Debian, Ubuntu: apt-get install openjdk-17-jre-headless or openjdk-21-jre-headless) or set JAVA_HOME"
+INSTALL_HINT = (
+    "install it (Debian, Ubuntu: apt-get install openjdk-17-jre-headless or openjdk-21-jre-headless) or set "
+    "JAVA_HOME"
+)
 
 
 @dataclass(frozen=True)
