@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,12 +36,18 @@ def run_here(capfd, command, *arguments):
 
 def start_process(command, *arguments, **environment):
     """Start `python -m sysds_resnet.COMMAND`."""
+    return start_python("-m", f"sysds_resnet.{command}", *map(str, arguments), **environment)
+
+
+def start_python(*arguments, **environment):
+    """Start Python with pipes, and with Ctrl-C heeded also where the tests run in the background."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"sysds_resnet.{command}", *map(str, arguments)],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

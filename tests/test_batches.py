@@ -1,13 +1,12 @@
 """Order, resuming, threads and errors of the stream of batches."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+from command_line import start_python
 from PIL import Image
 
 from sysds_resnet.batches import THREAD_NAME, BatchStream, sequential_order
@@ -225,17 +224,13 @@ data.image = slow
 for batch in BatchStream(data, sequential_order(256), 64, drop_last=True, workers=2):
     pass
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_python("-c", program)
     try:
         assert process.stdout.readline().startswith("reading")  # two threads may share a line
-        begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=20)  # all images take 64 seconds
     finally:
         process.kill()
-    assert time.monotonic() - begin < 5
     assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
