@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -222,7 +223,7 @@ def main() -> None:
             f"{peer:32s} {statistics.median(speeds):7.2f} images/s  ({min(speeds):.2f} to {max(speeds):.2f})"
         )
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "batch": args.batch,
