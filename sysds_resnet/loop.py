@@ -15,9 +15,9 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
-# Bytes that a training step keeps for each pixel of the input, by depth: activations and patches in
-# float64, measured at 224 x 224 and rounded up.
-_BYTES_PER_PIXEL = {18: 2200, 34: 3000, 50: 6500, 101: 9500, 152: 13500}
+# Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
+# float64 (1518, 1918, 4226, 5858, 7874 at 224 x 224) and the few matrices that are at work.
+_BYTES_PER_PIXEL = {18: 2300, 34: 2700, 50: 5000, 101: 6700, 152: 8700}
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,14 @@ def test_function_that_only_stops_is_dropped(quick_dml):
     assert passed == 1, mended("check_labels of dml/data.dml (gives its input back)")
 
 
+def test_a_product_of_comparisons_counts_its_values_once_for_each_task(engine):
+    """And `removeEmpty` with such a selection gives as many rows as it claims, the last of them empty."""
+    n = 17000
+    product = engine.run("P = (X > 0) * (X >= 0)\n", {"X": np.ones((n, 1))}, {"P": "matrix"})["P"]
+    wrong = product.getNonZeros() > n
+    assert wrong, mended("windows of dml/layers/gather.dml (removeEmpty without a selection)")
+
+
 def test_threads_whose_name_lacks_main_share_no_pool(engine):
     engine.run("x = 1\n", {}, {"x": "int"})  # names the thread that serves this one
     jvm = engine._jvm

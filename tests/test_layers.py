@@ -62,6 +62,22 @@ def test_windows_gather_what_unfold_gathers(dml, case):
     assert size.tolist() == [list(output.shape[2:])]
 
 
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 1)])
+def test_gather_matrices_of_many_images(quick_dml, kernel, padding):
+    n, size = 80, 32  # more rows than the engine gives to one task
+    positions = torch.arange(1.0, n * size * size + 1, dtype=torch.float64).reshape(n, 1, size, size)
+    expected = functional.unfold(positions, kernel, padding=padding, stride=2).transpose(1, 2)
+    columns = quick_dml(
+        GATHER + "S = gather::windows(N, H, H, K, 2, pad)\ncolumns = S %*% seq(1, ncol(S))\n",
+        "columns",
+        N=n,
+        H=size,
+        K=kernel,
+        pad=padding,
+    )
+    assert_close(columns, expected.reshape(-1, 1), 1e-290)
+
+
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (8, 64, 16, 20)])
 def test_image_mean_averages_each_image(dml, shape):
     x = random(*shape)
@@ -104,6 +120,34 @@ def test_convolution_and_its_gradients(dml, case):
         pad=padding,
     )
     assert_close(out, pixel_major(expected.detach()))
+    assert_close(d_weight, to_engine(weight.grad.numpy()))
+    assert_close(d_x, pixel_major(x.grad))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (2, 64, 16, 20)])
+def test_gradients_of_a_convolution_that_keeps_the_size(dml, kernel, shape):
+    n, c, h, w = shape
+    x, weight = random(*shape).requires_grad_(), random(6, c, kernel, kernel, seed=1).requires_grad_()
+    expected = functional.conv2d(x, weight, padding=kernel // 2)
+    dout = random(*expected.shape, seed=2)
+    expected.backward(dout)
+    d_weight, d_x = dml(
+        GATHER
+        + CONV
+        + """S = gather::windows(N, H, W, K, 1, pad)
+        [d_x, d_weight] = conv2d::backward_same(dout, X, weight, S, K)
+        """,
+        "d_weight d_x",
+        X=pixel_major(x.detach()),
+        weight=to_engine(weight.detach().numpy()),
+        dout=pixel_major(dout),
+        N=n,
+        H=h,
+        W=w,
+        K=kernel,
+        pad=kernel // 2,
+    )
     assert_close(d_weight, to_engine(weight.grad.numpy()))
     assert_close(d_x, pixel_major(x.grad))
 

@@ -66,6 +66,20 @@ def test_convolution(check, kernel, stride, padding):
     )
 
 
+def test_convolution_that_keeps_the_size(check):
+    n, c, f, h, w = 2, 2, 3, 4, 3
+    check(
+        {"gather": "gather", "conv2d": "conv2d"},
+        f"S = gather::windows({n}, {h}, {w}, 3, 1, 1)",
+        "P = conv2d::patches(X, S, 3)\nout = conv2d::forward(P, weight)",
+        "[d_X, d_weight] = conv2d::backward_same(dout, X, weight, S, 3)",
+        ["X", "weight"],
+        X=normal(n * h * w, c),
+        weight=normal(9 * c, f, seed=1),
+        dout=normal(n * h * w, f, seed=2),
+    )
+
+
 def test_batch_norm_and_relu(check):
     """The statistics depend on the input too."""
     x, gamma, beta = normal(12, 3), normal(1, 3, seed=1), normal(1, 3, seed=2)
