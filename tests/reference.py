@@ -5,6 +5,8 @@ the shortcuts), with v1.5's stride on the 3x3 of a bottleneck (Goyal et al. 2017
 https://arxiv.org/abs/1706.02677, section 5.1).
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -125,3 +127,10 @@ def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64
 def arrays(model):
     """Return the state dict of a model as NumPy arrays."""
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def gathered(size, kernel, stride, padding):
+    """For each row of a gather matrix the 1-based column of its 1, or 0 where the row is empty."""
+    numbers = torch.arange(1.0, math.prod(size) + 1, dtype=torch.float64).reshape(size[0], 1, *size[1:])
+    unfolded = functional.unfold(numbers, kernel, padding=padding, stride=stride)  # (N, K*K, pixels)
+    return unfolded.transpose(1, 2).reshape(-1, 1).numpy()

@@ -228,7 +228,7 @@ for batch in BatchStream(data, sequential_order(256), 64, drop_last=True, worker
     try:
         assert process.stdout.readline().startswith("reading")  # two threads may share a line
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)  # all images take 64 seconds
+        _, errors = process.communicate(timeout=5)  # all images take 64 seconds
     finally:
         process.kill()
     assert errors.rstrip().endswith("KeyboardInterrupt")

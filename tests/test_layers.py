@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dml_runner import assert_close, pixel_major, to_engine
+from reference import gathered
 from torch.nn import functional
 
 GATHER = 'source("dml/layers/gather.dml") as gather\n'
@@ -65,8 +66,6 @@ def test_windows_gather_what_unfold_gathers(dml, case):
 @pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 1)])
 def test_gather_matrices_of_many_images(quick_dml, kernel, padding):
     n, size = 80, 32  # more rows than the engine gives to one task
-    positions = torch.arange(1.0, n * size * size + 1, dtype=torch.float64).reshape(n, 1, size, size)
-    expected = functional.unfold(positions, kernel, padding=padding, stride=2).transpose(1, 2)
     columns = quick_dml(
         GATHER + "S = gather::windows(N, H, H, K, 2, pad)\ncolumns = S %*% seq(1, ncol(S))\n",
         "columns",
@@ -75,7 +74,7 @@ def test_gather_matrices_of_many_images(quick_dml, kernel, padding):
         K=kernel,
         pad=padding,
     )
-    assert_close(columns, expected.reshape(-1, 1), 1e-290)
+    assert_close(columns, gathered((n, size, size), kernel, 2, padding), 1e-290)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (8, 64, 16, 20)])
@@ -91,13 +90,19 @@ def test_image_mean_averages_each_image(dml, shape):
     assert_close(pooled, x.mean(dim=(2, 3)))
 
 
+def convolution(shape, kernel, stride, padding):
+    """PyTorch's inputs and filters with their gradients, its outputs, and the gradient wrt those."""
+    x, weight = random(*shape).requires_grad_(), random(6, shape[1], kernel, kernel, seed=1).requires_grad_()
+    out = functional.conv2d(x, weight, stride=stride, padding=padding)
+    dout = random(*out.shape, seed=2)
+    out.backward(dout)
+    return x, weight, out, dout
+
+
 @pytest.mark.parametrize("case", WINDOWS, ids=window_ids)
 def test_convolution_and_its_gradients(dml, case):
-    (n, c, h, w), kernel, stride, padding = case
-    x, weight = random(n, c, h, w).requires_grad_(), random(6, c, kernel, kernel, seed=1).requires_grad_()
-    expected = functional.conv2d(x, weight, stride=stride, padding=padding)
-    dout = random(*expected.shape, seed=2)
-    expected.backward(dout)
+    (n, _, h, w), kernel, stride, padding = case
+    x, weight, expected, dout = convolution(*case)
     out, d_weight, d_x = dml(
         GATHER
         + CONV
@@ -127,11 +132,8 @@ def test_convolution_and_its_gradients(dml, case):
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (2, 64, 16, 20)])
 def test_gradients_of_a_convolution_that_keeps_the_size(dml, kernel, shape):
-    n, c, h, w = shape
-    x, weight = random(*shape).requires_grad_(), random(6, c, kernel, kernel, seed=1).requires_grad_()
-    expected = functional.conv2d(x, weight, padding=kernel // 2)
-    dout = random(*expected.shape, seed=2)
-    expected.backward(dout)
+    n, _, h, w = shape
+    x, weight, _, dout = convolution(shape, kernel, 1, kernel // 2)
     d_weight, d_x = dml(
         GATHER
         + CONV

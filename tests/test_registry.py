@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dml_runner import assert_close, to_engine
-from reference import ResNet, arrays, random_resnet
-from torch.nn import functional
+from reference import ResNet, arrays, gathered, random_resnet
 
 from sysds_resnet.errors import UserError
 
@@ -105,13 +104,6 @@ def check_units(dml, depth):
 def test_other_depths_are_refused(quick_dml, depth):
     with pytest.raises(UserError, match=f"depth: found {depth}, expected 18, 34, 50, 101 or 152"):
         quick_dml(REGISTRY + "n = length(registry)\n", "n:int", depth=depth, channels=3, num_classes=10)
-
-
-def gathered(size, kernel, stride, padding):
-    """For each row of a gather matrix the 1-based column of its 1, or 0 where the row is empty."""
-    numbers = torch.arange(1.0, np.prod(size) + 1, dtype=torch.float64).reshape(size[0], 1, *size[1:])
-    unfolded = functional.unfold(numbers, kernel, padding=padding, stride=stride)  # (N, K*K, pixels)
-    return unfolded.transpose(1, 2).reshape(-1, 1).numpy()
 
 
 WITHOUT_TRANSPOSE = (1, 5, 8, 11, 14)  # the stem's, and the ones that keep the size
