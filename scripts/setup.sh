@@ -1,4 +1,4 @@
-# Functions for quickstart.sh and test.sh, to be sourced: a virtual environment, Java and OpenBLAS.
+# Functions for quickstart.sh and test.sh, to be sourced: a virtual environment, a C++ compiler, Java and OpenBLAS.
 
 # Installs the first of these Debian packages that the system offers, where this user may; otherwise says in
 # one line what to install.
@@ -35,6 +35,9 @@ set_up() {
   }
   if [ ! -x .venv/bin/pip ]; then
     "$python" -m venv .venv >/dev/null 2>&1 || { install_first python3-venv && "$python" -m venv --clear .venv; }
+  fi
+  if [ "$(uname -m)" = x86_64 ] && ! command -v c++ >/dev/null; then
+    install_first g++ || echo "going on without a C++ compiler, and so without bf16" >&2
   fi
   .venv/bin/pip install -q --disable-pip-version-check -e "$1"
   .venv/bin/python -c 'from sysds_resnet.engine.java import find_java; find_java()' 2>/dev/null ||

@@ -31,14 +31,16 @@ def command(settings: DoctorSettings) -> None:
         _line("Java", f"{path}: {found.problem or f'version {found.version}, usable'}")
     chosen = _problem(java.find_java)
     _line("Java used", chosen.path if isinstance(chosen, java.Java) else chosen)
-    library = blas.find_openblas()
     _line(
-        "OpenBLAS", library or f"not found: plain Java multiplies, 2 to 3 times slower; {blas.INSTALL_HINT}"
+        "OpenBLAS",
+        blas.find_openblas() or f"not found: double precision multiplies in Java; {blas.INSTALL_HINT}",
     )
+    _line("helper", blas.helper_problem() or "usable: single precision and bf16 multiply with oneDNN")
+    _line("bf16", "in this CPU" if blas.has_bf16() else "not in this CPU: single precision takes its place")
     gibibyte = 2**30
     _line("memory", f"{machine_memory() / gibibyte:.1f} GiB")
     heap = parse_size(settings.heap) if settings.heap else default_heap()
-    _line("heap", f"{heap / gibibyte:.1f} GiB ({'asked for' if settings.heap else '60 % of the memory'})")
+    _line("heap", f"{heap / gibibyte:.1f} GiB ({'asked for' if settings.heap else 'half of the memory'})")
     _line("cores", len(os.sched_getaffinity(0)))
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")

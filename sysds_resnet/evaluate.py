@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from sysds_resnet.convert import read_any
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
@@ -26,9 +26,9 @@ class EngineSettings(Settings):
     image_size: int | None = Field(
         None, ge=32, description="Side of the images in pixels; by default what the weights say, or 224."
     )
-    precision: Literal["double", "single"] = Field("single", description="Of matrix multiplies.")
-    blas: Literal["auto", "none"] = Field("auto", description="OpenBLAS if there is one, or plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 % of the memory.")
+    precision: Precision = Field("single", description="Of matrix multiplies.")
+    blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
+    heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
 
     def open_engine(self) -> Engine:

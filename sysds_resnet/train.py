@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sysds_resnet import checkpoint
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, Dataset, open_dataset
@@ -66,11 +67,11 @@ class TrainSettings(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the loss.")
     zero_init_residual: bool = Field(False, description="Start the last norm scale of each block at 0.")
     seed: int = Field(42, ge=0, lt=2**31, description="Of weights, order and augmentation.")
-    precision: Literal["double", "single"] = Field(
-        "single", description="Of matrix multiplies (single needs OpenBLAS); all else is double."
+    precision: Precision = Field(
+        "single", description="Of matrix multiplies: double, single or bf16; all else is double."
     )
-    blas: Literal["auto", "none"] = Field("auto", description="OpenBLAS if there is one, or plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default 60 % of the memory.")
+    blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
+    heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
     num_images: int | None = Field(None, ge=1, description="Synthetic training images.")

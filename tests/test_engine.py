@@ -184,7 +184,7 @@ def test_a_program_that_prints_much_does_not_block(engine):
 
 def test_description_names_the_version_and_the_multiply(engine, engine_java):
     assert engine.describe().startswith("SystemDS 3.4.0, ")
-    assert "plain Java in double precision, heap " in engine_java.describe()
+    assert "multiplies in FP64 by plain Java, heap " in engine_java.describe()
 
 
 # Errors

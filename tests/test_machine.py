@@ -114,8 +114,8 @@ def test_openblas_counts_only_with_what_the_engine_links(monkeypatch, missing, c
     monkeypatch.setattr(blas.ctypes, "CDLL", load)
     assert blas.find_openblas() is None
     outcome = run_here(capfd, "doctor", "--heap", "600m")
-    assert re.search(r"OpenBLAS +not found: plain Java multiplies.*apt-get install libopenblas0", outcome.out)
-    assert re.search(r"engine +started: SystemDS 3.4.0, plain Java", outcome.out)
+    assert re.search(r"OpenBLAS +not found: double .* in Java; apt-get install libopenblas0", outcome.out)
+    assert re.search(r"engine +started: SystemDS 3.4.0, multiplies in FP", outcome.out)
 
 
 # Memory

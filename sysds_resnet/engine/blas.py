@@ -1,17 +1,74 @@
-"""Finding OpenBLAS for the engine's matrix multiplies."""
+"""Choosing what multiplies matrices: the package's native helper, OpenBLAS, or the engine's own Java."""
+
+from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Literal
+
+Precision = Literal["double", "single", "bf16"]
+Blas = Literal["auto", "openblas", "none"]
 
 INSTALL_HINT = "apt-get install libopenblas0-pthread libgomp1"
+# The engine looks for lib/libsystemds_openblas-Linux-x86_64.so on the class path; what comes first is taken.
+HELPER_FOLDER = Path(__file__).resolve().parents[1] / "native"
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """What multiplies matrices.
+
+    Attributes:
+        precision: Of the multiplies. Everything else is computed in double.
+        library: The BLAS library that the engine loads; None for its own Java.
+        native: Whether the package's native helper stands between the engine and the library.
+        note: Why it is not what was asked for, or nothing.
+    """
+
+    precision: Precision
+    library: Path | None
+    native: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        name = {"double": "FP64", "single": "FP32", "bf16": "bf16"}[self.precision]
+        by = "oneDNN" if self.native else "OpenBLAS" if self.library else "plain Java"
+        return f"{name} by {by}" + (f" ({self.note})" if self.note else "")
+
+
+def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
+    """The fastest way to multiply in a precision, or else in the next higher one that can be had.
+
+    Args:
+        precision: What is asked for.
+        blas: "auto" for anything, "openblas" for no native helper, "none" for Java.
+        own_jvm: Whether the class path is ours to choose; the native helper must stand on it.
+    """
+    reason = ""
+    if precision != "double" and blas == "auto":
+        problem = helper_problem() if own_jvm else "it needs a JVM of our own"
+        if problem is None and precision == "bf16" and not has_bf16():
+            return Multiply("single", _onednn(), True, "bf16 needs a CPU with AVX512-BF16")
+        if problem is None:
+            return Multiply(precision, _onednn(), True)
+        reason = f"no native helper: {problem}"
+    elif precision == "bf16":
+        reason = "bf16 needs the native helper"
+    library = find_openblas() if blas != "none" else None
+    if library is None:
+        if precision != "double" and not reason:
+            reason = "single needs OpenBLAS or the native helper"
+        return Multiply("double", None, False, reason)
+    return Multiply("double" if precision == "double" else "single", library, False, reason)
 
 
 def find_openblas() -> Path | None:
     """The machine's OpenBLAS library, or None.
 
-    The engine's native helper asks the loader for libopenblas.so.0, so only a library that the loader
+    The engine's own helper asks the loader for libopenblas.so.0, so only a library that the loader
     finds by that name counts; it needs OpenMP's libgomp.so.1 as well. Intel's MKL is never taken: the
     helper was linked against MKL 2019 and a modern one ends the JVM with an undefined symbol.
     """
@@ -28,3 +85,33 @@ def find_openblas() -> Path | None:
             if os.path.basename(path).startswith("libopenblas"):
                 return Path(path)
     return None
+
+
+def helper_problem() -> str | None:
+    """Why the package's native helper (native/helper.cpp) cannot be used, or None."""
+    if os.uname().machine != "x86_64":
+        return "it is for Linux on x86-64"
+    libraries = list((HELPER_FOLDER / "lib").glob("*.so"))
+    if not libraries:
+        return "it was not compiled; install g++, then sysds-resnet again"
+    try:
+        ctypes.CDLL(str(_onednn()))  # whose name the helper asks the loader for
+        ctypes.CDLL(str(libraries[0]))
+    except (OSError, PackageNotFoundError) as error:
+        return f"it does not load: {error}; install sysds-resnet again"
+    return None
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware."""
+    try:
+        return " avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def _onednn() -> Path:
+    package = distribution("onednn-cpu-gomp")
+    return next(
+        Path(package.locate_file(path)).resolve() for path in package.files if path.name == "libdnnl.so.3"
+    )

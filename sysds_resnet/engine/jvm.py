@@ -12,6 +12,7 @@ from pathlib import Path
 
 from py4j.java_gateway import GatewayParameters, JavaGateway
 
+from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.errors import UserError
 
@@ -44,7 +45,7 @@ def jvm_options(heap: int) -> list[str]:
         # must hold what lives through a collection (see choose_micro_batch).
         f"-Xms{megabytes}m",
         f"-Xmx{megabytes}m",
-        f"-Xmn{int(megabytes * 0.5)}m",
+        f"-Xmn{int(megabytes * 0.42)}m",
         "-XX:+UseParallelGC",
         "-XX:-UseAdaptiveSizePolicy",
         "-XX:+UseTransparentHugePages",
@@ -75,6 +76,7 @@ class Jvm:
 
     Args:
         heap: Bytes of heap.
+        multiply: What the engine will multiply with.
 
     Attributes:
         gateway: The py4j gateway.
@@ -84,7 +86,7 @@ class Jvm:
         UserError: If there is no usable Java or the JVM does not start.
     """
 
-    def __init__(self, heap: int) -> None:
+    def __init__(self, heap: int, multiply: Multiply) -> None:
         _quiet_py4j()
         java = find_java()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=_shared_memory()))
@@ -96,15 +98,20 @@ class Jvm:
             f"-Djava.io.tmpdir={self.folder}",
             f"-XX:ErrorFile={self.folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
             "-classpath",
-            class_path(),
+            f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
             "py4j.GatewayServer",
             "--die-on-broken-pipe",
             "--enable-auth",
             "0",  # any free port
             "0",  # py4j 0.10.9 ignores its last argument, and all its gateways would want port 25333
         ]
-        # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
-        environment = {"OPENBLAS_THREAD_TIMEOUT": "4", **os.environ}
+        # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
+        environment = {
+            "OPENBLAS_THREAD_TIMEOUT": "4",
+            "OMP_WAIT_POLICY": "passive",
+            **os.environ,
+            "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
+        }
         with open(self._log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command,

@@ -8,7 +8,7 @@ import psutil
 from sysds_resnet.errors import UserError
 
 # The rest is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
-HEAP_SHARE = 0.6
+HEAP_SHARE = 0.5
 MIN_HEAP = 512 * 2**20
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 

@@ -8,14 +8,16 @@ from typing import Literal
 from py4j.java_gateway import JavaGateway, JavaObject
 from py4j.protocol import Py4JJavaError
 
+from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.jvm import dml_home
 
-Precision = Literal["double", "single"]
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
 # The operators that code generation is for, and what takes their file's place with it.
 _GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwise_codegen.dml"
+# What takes the place of products with the package's native helper.
+_PRODUCT, _NATIVE_PRODUCT = "dml/layers/product.dml", "dml/layers/product_native.dml"
 
 
 class Programs:
@@ -23,7 +25,7 @@ class Programs:
 
     Args:
         gateway: The py4j gateway of the JVM.
-        precision: Of matrix multiplies.
+        multiply: What multiplies matrices.
         codegen: Whether code may be generated; it is not where the JVM has no Java compiler.
 
     Attributes:
@@ -33,11 +35,13 @@ class Programs:
         connections: What prepares scripts, without and with code generation.
     """
 
-    def __init__(self, gateway: JavaGateway, precision: Precision, codegen: bool) -> None:
+    def __init__(self, gateway: JavaGateway, multiply: Multiply, codegen: bool) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
         self.compiled: dict[tuple, JavaObject] = {}
         compiler = self._find_compiler() if codegen else None
         self.codegen = compiler is not None
+        # the native helper takes doubles; only the engine's own helper has a single precision of its own
+        precision = "double" if multiply.native else multiply.precision
         self.connections = {False: self._connect(precision, None), True: self._connect(precision, compiler)}
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
@@ -45,6 +49,9 @@ class Programs:
             name, text = path.relative_to(home).as_posix(), path.read_text()
             for sources in self.sources.values():
                 sources.put(name, text)
+        if multiply.native:
+            for sources in self.sources.values():
+                sources.put(_PRODUCT, (home / _NATIVE_PRODUCT).read_text())
         self.sources[True].put(_GENERATED, (home / _GENERATED_SOURCE).read_text())
 
     def prepare(
@@ -92,7 +99,7 @@ class Programs:
             return "javac" if self._jvm.javax.tools.ToolProvider.getSystemJavaCompiler() else None
         return "janino"  # a tenth of javac's time for a class, and in no need of a JDK
 
-    def _connect(self, precision: Precision, compiler: str | None) -> JavaObject:
+    def _connect(self, precision: str, compiler: str | None) -> JavaObject:
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", precision)
         if compiler:

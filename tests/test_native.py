@@ -1,0 +1,171 @@
+"""The native helper (native/helper.cpp) against NumPy and PyTorch, and what is chosen without it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from sysds_resnet.engine import Engine, blas
+
+GIB = 2**30
+# Largest error of a product, relative to its largest value, by what is multiplied.
+BOUNDS = {"single": 3e-6, "bf16": 1.2e-2}
+PRODUCTS = """
+source("dml/layers/product.dml") as product
+C = A %*% B
+B_t = t(B)
+right = product::right_transposed(A, B_t)
+A_t = t(A)
+left = product::left_transposed(A_t, B)
+"""
+CONVOLUTIONS = """
+out = conv2d(X, F, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2])
+biased = bias_add(conv2d(X, F, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2]), b)
+dF = conv2d_backward_filter(X, D, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2])
+dX = conv2d_backward_data(F, D, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2])
+"""
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("c++") is None and blas.helper_problem() is not None, reason="no C++ compiler here"
+)
+
+
+@pytest.fixture(scope="module", params=["single", "bf16"])
+def native(request):
+    with Engine(precision=request.param, heap=GIB) as engine:
+        assert engine.multiply.native, engine.multiply
+        if blas.has_bf16():
+            assert engine.multiply.precision == request.param
+        yield engine
+
+
+def relative_error(found, expected):
+    return np.abs(found - expected).max() / (np.abs(expected).max() or 1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 3),
+        (5, 3, 2),
+        (1000, 17, 33),
+        (3001, 64, 256),  # several blocks of rows, the last one short
+        (64, 5000, 50),  # a long sum
+        (33, 2048, 1000),  # the final layer
+    ],
+)
+def test_products(native, shape):
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+    results = native.run(PRODUCTS, {"A": a, "B": b}, dict.fromkeys(("C", "left", "right"), "matrix"))
+    errors = [relative_error(native.to_numpy(result), a @ b) for result in results.values()]
+    assert max(errors) <= BOUNDS[native.multiply.precision]
+    if min(shape) > 1:
+        assert min(errors) > 1e-9, "the multiplies were in double precision"
+
+
+@pytest.mark.parametrize("shape", [(50, 1), (1000, 7), (5000, 130)])
+def test_self_products_are_in_single_precision(native, shape):
+    x = np.random.default_rng(0).random(shape)
+    results = native.run("G = t(X) %*% X\nH = X %*% t(X)\n", {"X": x}, {"G": "matrix", "H": "matrix"})
+    assert relative_error(native.to_numpy(results["G"]), x.T @ x) <= BOUNDS["single"]
+    assert relative_error(native.to_numpy(results["H"]), x @ x.T) <= BOUNDS["single"]
+
+
+def test_dot_products_are_in_double_precision(native):
+    x = np.random.default_rng(0).random((1, 100_000))
+    y = native.run("y = matrix(X %*% t(X + 1), 1, 1)\n", {"X": x}, {"y": "matrix"})["y"]
+    assert relative_error(native.to_numpy(y), x @ (x + 1).T) <= 1e-13
+
+
+def test_not_a_number_and_infinity_come_through(native):
+    a, b = np.ones((40, 30)), np.eye(30)
+    a[3, 4], a[5, 6] = np.nan, np.inf
+    found = native.to_numpy(native.run("C = A %*% B\n", {"A": a, "B": b}, {"C": "matrix"})["C"])
+    assert np.isnan(found[3]).all() and not np.isfinite(found[5]).any()
+    assert (found[7] == 1).all()
+
+
+def test_convolutions_of_the_engine(native):
+    """Its builtins, for programs that use them: strides and paddings that differ by direction."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((4, 3, 9, 8))).requires_grad_()
+    weight = torch.from_numpy(rng.standard_normal((5, 3, 3, 2))).requires_grad_()
+    bias = torch.from_numpy(rng.standard_normal(5))
+    out = functional.conv2d(x, weight, stride=(2, 1), padding=(1, 0))
+    dout = torch.from_numpy(rng.standard_normal(out.shape))
+    out.backward(dout)
+    expected = {"out": out, "biased": out + bias[:, None, None], "dF": weight.grad, "dX": x.grad}
+    inputs = {
+        "X": x.detach().numpy().reshape(4, -1),
+        "F": weight.detach().numpy().reshape(5, -1),
+        "D": dout.numpy().reshape(4, -1),
+        "b": bias.numpy()[:, None],
+    }
+    results = native.run(CONVOLUTIONS, inputs, dict.fromkeys(expected, "matrix"))
+    for name, tensor in expected.items():
+        right = tensor.detach().numpy()
+        found = native.to_numpy(results[name]).reshape(right.shape)
+        assert relative_error(found, right) <= BOUNDS[native.multiply.precision], name
+
+
+def test_one_thread_gives_the_same_to_rounding(native, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((3000, 100)), rng.standard_normal((100, 60))
+    inputs, outputs = {"A": a, "B": b}, {"C": "matrix", "left": "matrix"}
+    many = native.run(PRODUCTS, inputs, outputs)
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:ActiveProcessorCount=1")
+    with Engine(precision=native.multiply.precision, heap=GIB) as engine:
+        one = engine.run(PRODUCTS, inputs, outputs)
+        for name in outputs:
+            found, expected = engine.to_numpy(one[name]), native.to_numpy(many[name])
+            assert relative_error(found, expected) <= 1e-6, name
+
+
+# What is chosen
+
+
+@pytest.fixture
+def openblas(monkeypatch):
+    monkeypatch.setattr(blas, "find_openblas", lambda: Path("/usr/lib/libopenblas.so.0"))
+
+
+def test_the_helper_is_for_single_and_bf16_alone(openblas):
+    assert str(blas.choose("double", "auto", own_jvm=True)) == "FP64 by OpenBLAS"
+    assert str(blas.choose("single", "auto", own_jvm=True)) == "FP32 by oneDNN"
+    assert str(blas.choose("single", "openblas", own_jvm=True)) == "FP32 by OpenBLAS"
+    assert str(blas.choose("double", "none", own_jvm=True)) == "FP64 by plain Java"
+
+
+@pytest.mark.parametrize("precision", ["single", "bf16"])
+@pytest.mark.parametrize("blas_asked", ["auto", "openblas", "none"])
+def test_what_cannot_be_had_is_replaced_and_named(openblas, monkeypatch, precision, blas_asked):
+    monkeypatch.setattr(blas, "HELPER_FOLDER", Path("/nowhere"))
+    chosen = blas.choose(precision, blas_asked, own_jvm=True)
+    assert not chosen.native
+    assert chosen.precision == ("double" if blas_asked == "none" else "single")
+    assert bool(chosen.note) == (chosen.precision != precision or blas_asked == "auto")
+    if blas_asked == "auto":
+        assert chosen.note == "no native helper: it was not compiled; install g++, then sysds-resnet again"
+
+
+def test_a_processor_without_bf16_multiplies_in_single_precision(monkeypatch):
+    monkeypatch.setattr(blas, "has_bf16", lambda: False)
+    chosen = blas.choose("bf16", "auto", own_jvm=True)
+    assert str(chosen) == "FP32 by oneDNN (bf16 needs a CPU with AVX512-BF16)"
+
+
+def test_a_helper_that_does_not_load_is_named(monkeypatch, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "broken.so").write_bytes(b"not a library")
+    monkeypatch.setattr(blas, "HELPER_FOLDER", tmp_path)
+    assert "it does not load: " in blas.choose("single", "auto", own_jvm=True).note
+
+
+def test_a_jvm_of_somebody_else_has_no_helper(openblas):
+    chosen = blas.choose("bf16", "auto", own_jvm=False)
+    assert str(chosen) == "FP32 by OpenBLAS (no native helper: it needs a JVM of our own)"
