@@ -16,8 +16,8 @@ from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
-# float64 (1518, 1918, 4226, 5858, 7874 at 224 x 224) and the few matrices that are at work.
-_BYTES_PER_PIXEL = {18: 2300, 34: 2700, 50: 5000, 101: 6700, 152: 8700}
+# float64 (1490, 1890, 3106, 4194, 5538 at 224 x 224) and the few matrices that are at work.
+_BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,16 @@ _INIT = """
 source("dml/resnet.dml") as resnet
 model = resnet::init(registry, seed, zero_init_residual)
 """
+_FOLD = """
+source("dml/resnet.dml") as resnet
+folded = resnet::fold(model, registry, eps)
+"""
 _EVALUATE = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
-[metrics, logits] = trainer::evaluate(pixels, y, model, registry, geometry, eps)
+[metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
 """
 
 
@@ -51,7 +55,6 @@ class ResNet:
 
     Attributes:
         network: The network's registry and engine.
-        weights: Handle of the weights in the engine.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class ResNet:
         self.network = Network(engine or Engine(), depth, channels, num_classes)
         self._set_preprocessing(mean, std, classes)
         inputs = {"registry": self.network.registry, "seed": seed, "zero_init_residual": zero_init_residual}
-        self.weights: JavaObject = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
+        self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
     @classmethod
     def load(cls, path: str | Path, engine: Engine | None = None) -> ResNet:
@@ -101,6 +104,16 @@ class ResNet:
         model._set_preprocessing(mean, std, classes)
         model.load_state_dict(weights, source)
         return model
+
+    @property
+    def weights(self) -> JavaObject:
+        """Handle of the weights in the engine."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: JavaObject) -> None:
+        self._weights = weights
+        self._folded: JavaObject | None = None  # the same for inference, once it is asked for
 
     @property
     def engine(self) -> Engine:
@@ -184,6 +197,9 @@ class ResNet:
         size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
         geometry = self.network.geometry(size, *images.shape[1:3])
         codegen = has_rows(size, *images.shape[1:3])
+        if self._folded is None:
+            inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
+            self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"})["folded"]
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size):
             part = images[start : start + size]
@@ -194,10 +210,9 @@ class ResNet:
                 "num_classes": self.network.num_classes,
                 "mean": self.mean,
                 "std": self.std,
-                "model": self.weights,
+                "folded": self._folded,
                 "registry": self.network.registry,
                 "geometry": geometry,
-                "eps": BN_EPS,
             }
             results = self.engine.run(
                 _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, codegen=codegen

@@ -14,7 +14,8 @@ geometry = geo::build(N, H, W, TRUE)
 """
 FORWARD = """
 source("dml/resnet.dml") as resnet
-logits = resnet::forward(X, model, registry, geometry, eps)
+folded = resnet::fold(model, registry, eps)
+logits = resnet::forward(X, folded, registry, geometry)
 """
 GRADIENTS = """
 source("dml/trainer.dml") as trainer

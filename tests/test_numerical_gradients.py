@@ -91,14 +91,35 @@ def test_batch_norm_and_relu(check):
         """[mean, var] = bn::statistics(X)
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
         out = pixelwise::norm_relu(X, scale, shift)""",
-        """[d_gamma, d_beta] = bn::backward_parameters(dout, out, X, mean, var, 0.001)
+        """d = pixelwise::relu_backward(dout, out)
+        [d_gamma, d_beta] = bn::backward_parameters(d, X, mean, var, 0.001)
         [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, 0.001, nrow(X))
-        d_X = pixelwise::norm_backward(dout, out, X, b, c) * a""",
+        d_X = pixelwise::norm_backward(d, X, a, b, c)""",
         ["X", "gamma", "beta"],
         X=x,
         gamma=gamma,
         beta=beta,
         dout=normal(12, 3, seed=3),
+    )
+
+
+def test_expansion_and_its_norm(check):
+    """The layer's statistics and gradients come from second moments of its input."""
+    check(
+        {"conv2d": "conv2d", "batch_norm2d": "bn", "expansion": "expansion"},
+        "",
+        """moments = expansion::input_moments(X)
+        [mean, var] = expansion::statistics(moments, weight, nrow(X))
+        [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
+        out = conv2d::forward(X, weight*scale) + shift""",
+        "[d_X, d_weight, d_gamma, d_beta] = expansion::backward(dout, X, moments, weight, gamma, mean, var, "
+        "0.001)",
+        ["X", "weight", "gamma", "beta"],
+        X=normal(12, 2),
+        weight=normal(2, 5, seed=1),
+        gamma=normal(1, 5, seed=2),
+        beta=normal(1, 5, seed=3),
+        dout=normal(12, 5, seed=4),
     )
 
 
@@ -109,8 +130,7 @@ def test_end_of_a_block(check):
         {"pixelwise": "pixelwise"},
         "ones = matrix(1, rows=1, cols=3)",
         "out = pixelwise::norm_add_relu(X, ones, ones - 1, Y) + X",
-        "d_X = pixelwise::relu_backward_add(dout, out - X, dout)\n"
-        "d_Y = pixelwise::relu_backward_add(dout, out - X, 0*dout)",
+        "d_Y = pixelwise::relu_backward(dout, out - X)\nd_X = d_Y + dout",
         ["X", "Y"],
         X=x,
         Y=y,

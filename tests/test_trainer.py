@@ -13,7 +13,11 @@ from torch.nn import functional
 from sysds_resnet.errors import UserError
 
 TRAINER = 'source("dml/trainer.dml") as trainer\n'
-EVALUATE = TRAINER + "[metrics, logits] = trainer::evaluate(X, y, model, registry, geometry, eps)\n"
+EVALUATE = f"""{TRAINER}
+source("dml/resnet.dml") as resnet
+folded = resnet::fold(model, registry, eps)
+[metrics, logits] = trainer::evaluate(X, y, folded, registry, geometry)
+"""
 
 
 @pytest.fixture(scope="module")
