@@ -104,13 +104,13 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+__attribute__((target_clones("avx512f", "avx2", "default")))
 void to_f32(const double *from, float *to, long n) {
     for (long i = 0; i < n; i++) to[i] = static_cast<float>(from[i]);
 }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+__attribute__((target_clones("avx512f", "avx2", "default")))
 void to_bf16(const double *from, uint16_t *to, long n) {
     for (long i = 0; i < n; i++) {
         float value = static_cast<float>(from[i]);
@@ -121,7 +121,7 @@ void to_bf16(const double *from, uint16_t *to, long n) {
     }
 }
 
-__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+__attribute__((target_clones("avx512f", "avx2", "default")))
 long to_f64(const float *from, double *to, long n) {
     long zeros = 0;
     for (long i = 0; i < n; i++) {
