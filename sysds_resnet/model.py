@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,7 +195,6 @@ class ResNet:
         classes = check_labels(labels, len(images), self.network.num_classes)
         size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
         geometry = self.network.geometry(size, *images.shape[1:3])
-        codegen = has_rows(size, *images.shape[1:3])
         if self._folded is None:
             inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
             self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"})["folded"]
@@ -214,9 +212,7 @@ class ResNet:
                 "registry": self.network.registry,
                 "geometry": geometry,
             }
-            results = self.engine.run(
-                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, codegen=codegen
-            )
+            results = self.engine.run(_EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"})
             total += self.engine.to_numpy(results["metrics"])[0]
             logits.append(self.engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
@@ -226,11 +222,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of shape (N, K) from scores of the same shape."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def has_rows(n: int, height: int, width: int) -> bool:
-    """Whether the last stage has more than one pixel; of a matrix of one row no code can be generated."""
-    return n * math.ceil(height / 32) * math.ceil(width / 32) > 1
 
 
 def check_images(images: np.ndarray, channels: int):  # noqa: ANN201

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from sysds_resnet.metrics import read_metrics
 
 
 def plot_curves(folder: Path, title: str) -> Path:
     """Draws loss, accuracy, learning rate and speed of a run into its curves.png."""
+    from matplotlib.figure import Figure  # takes half a second, which a start can do without
+
     steps, epochs = read_metrics(folder, "step"), read_metrics(folder, "epoch")
     # there may be no line yet, and so no column, if few steps are logged
     steps = steps.reindex(columns=["step", "loss", "lr", "images_per_s"])

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from py4j.java_gateway import JavaObject
 
-from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels, has_rows
+from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
 
 _VELOCITIES = """
 source("dml/trainer.dml") as trainer
@@ -121,7 +121,6 @@ class State:
                 "eps": BN_EPS,
             },
             {"gradients": "list", "metrics": "matrix"},
-            codegen=has_rows(optimizer.micro_batch, *images.shape[1:3]),
         )
         updated = network.engine.run(
             _UPDATE,

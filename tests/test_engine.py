@@ -147,7 +147,7 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
             return self.connection.prepareScript(*arguments)
 
     connections = engine._programs.connections
-    monkeypatch.setitem(connections, False, Counting(connections[False]))
+    monkeypatch.setitem(connections, True, Counting(connections[True]))
     program = "Y = X + number + 0.125"
     for number, shape in [(1, (2, 2)), (5, (3, 1)), (-2, (1, 4))]:
         result = engine.run(program, {"X": np.ones(shape), "number": number}, {"Y": "matrix"})["Y"]
@@ -157,19 +157,40 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
     assert Counting.compiled == 2, "other types are another program"
 
 
-def test_only_the_operators_over_activations_are_generated(engine):
-    """Also in the second program: naming functions for code generation changes the settings for all."""
-    for text in ("one", "another"):
-        program = f"""source("dml/layers/batch_norm2d.dml") as bn
-        # {text}
-        [mean, var] = bn::statistics(X)
-        [scale, shift] = bn::scale_shift(mean, mean, mean, var, 0.1)
-        """
-        engine.run(program, {"X": np.ones((40, 3))}, {"scale": "matrix"}, codegen=True)
-        [script] = [script for key, script in engine._programs.compiled.items() if key[0] == program]
-        explained = engine._jvm.org.apache.sysds.utils.Explain.explain(hidden(script, "_prog"))
-        again = [line for line in explained.splitlines() if "recompile=true" in line]
-        assert len(again) == 1 and "pixelwise.dml::moments" in again[0]
+def instructions(engine, function):
+    """Names of a function's instructions, without those that only move variables."""
+    lines = [
+        str(instruction).split("\N{DEGREE SIGN}")[1:]
+        for block in engine._programs._jvm.java.util.ArrayList(function.getChildBlocks())
+        if block.getClass().getSimpleName() == "BasicProgramBlock"
+        for instruction in block.getInstructions()
+    ]
+    return [line[0] for line in lines if not line[0].endswith("var")]
+
+
+def test_each_operator_over_activations_is_one_generated_pass(engine):
+    functions = engine._programs.generate()
+    assert len(functions) == 14
+    for name, function in functions.items():
+        found = instructions(engine, function)
+        passes = 2 if name in ("power_sums", "dots") else 1
+        assert found.count("spoof") == passes, (name, found)
+        assert set(found) <= {"spoof", "+"}, (name, "all but making row vectors dense is in the pass", found)
+        assert not function.isRecompileOnce()
+
+
+def test_programs_call_generated_code_and_are_not_compiled_again(engine):
+    program = """source("dml/layers/batch_norm2d.dml") as bn
+    [mean, var] = bn::statistics(X)
+    """
+    for shape in ((40, 3), (5, 70), (1, 9)):
+        x = np.random.default_rng(0).standard_normal(shape)
+        var = engine.run(program, {"X": x}, {"var": "matrix"})["var"]
+        assert np.allclose(engine.to_numpy(var), x.var(axis=0), atol=1e-12)
+    [script] = [script for key, script in engine._programs.compiled.items() if key[0] == program]
+    explained = engine._jvm.org.apache.sysds.utils.Explain.explain(hidden(script, "_prog"))
+    assert explained.count(" spoof ") == 2
+    assert "recompile=true" not in explained
 
 
 def test_programs_find_the_files_of_this_package(engine):

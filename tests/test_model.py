@@ -276,6 +276,11 @@ def test_a_depth_that_no_table_has_is_named(engine):
     assert message(ResNet, 20, engine=engine).startswith("depth: found 20, expected 18, 34, 50, 101 or 152")
 
 
+def test_one_class_is_not_enough(engine):
+    found = message(ResNet, 18, num_classes=1, engine=engine)
+    assert found == "num_classes: found 1, expected at least 2; there is nothing to tell apart"
+
+
 def test_code_is_generated_of_the_operators_over_activations_alone(engine):
     """Elsewhere it would be for sizes that the compiler does not know, which fails at some."""
     engine._programs.compiled.clear()
@@ -294,4 +299,4 @@ def test_code_is_generated_of_the_operators_over_activations_alone(engine):
             elif " spoof " in line:
                 assert key[3] and "pixelwise.dml::" in function, (function, line)
                 generated.add(function.split("::")[1])
-    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "moments"} <= generated
+    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "power_sums"} <= generated

@@ -20,8 +20,10 @@ FUNCTIONS = {
     "where_unequal": "X Y Z",
     "sums": "X",
     "dots": "dout X",
-    "moments": "X",
+    "power_sums": "X",
+    "weighted_sum": "X Y Z one two three",
 }
+NUMBERS = {"one": 0.9, "two": -3.0, "three": 1e-4}
 # what each computes, in NumPy
 EXPECTED = {
     "norm_relu": lambda x, scale, shift: np.maximum(x * scale + shift, FLOOR),
@@ -36,7 +38,8 @@ EXPECTED = {
     "where_unequal": lambda x, y, z: np.where(y != z, x, 0),
     "sums": lambda x: x.sum(0, keepdims=True),
     "dots": lambda dout, x: (dout.sum(0, keepdims=True), (dout * x).sum(0, keepdims=True)),
-    "moments": lambda x: (x.mean(0, keepdims=True), (x**2).mean(0, keepdims=True)),
+    "power_sums": lambda x: (x.sum(0, keepdims=True), (x**2).sum(0, keepdims=True)),
+    "weighted_sum": lambda x, y, z, one, two, three: one * x + two * y + three * z,
 }
 DENSE = ("norm_relu", "norm_add_relu", "shift_relu", "shift_add_relu", "relu_backward", "relu_backward_add")
 
@@ -46,26 +49,27 @@ def make(kind, rng, rows, columns):
     return values * {"dense": 1, "sparse": rng.random((rows, columns)) < 0.2, "zero": 0}[kind]
 
 
-@pytest.mark.parametrize("shape", [(64, 40), (30_000, 8)])
+@pytest.mark.parametrize("shape", [(64, 40), (30_000, 8), (1, 40), (50, 2)])
 @pytest.mark.parametrize("mode", ["sizes_unknown", "sizes_known", "codegen"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_mixture_of_inputs(engine, name, mode, shape):
     dml = Dml(engine, mode)
     arguments = FUNCTIONS[name].split()
-    results = ["first", "second"][: 2 if name in ("dots", "moments") else 1]
+    results = ["first", "second"][: 2 if name in ("dots", "power_sums") else 1]
     program = f"""source("dml/layers/pixelwise.dml") as pixelwise
     [{", ".join(results)}] = pixelwise::{name}({", ".join(arguments)})
     """
     rng = np.random.default_rng(0)
-    mixtures = list(itertools.product(["dense", "sparse", "zero"], repeat=len(arguments)))
+    matrices = [argument for argument in arguments if argument not in NUMBERS]
+    mixtures = list(itertools.product(["dense", "sparse", "zero"], repeat=len(matrices)))
     empty = len(mixtures) - 1
     # before each other one all are empty, which the engine may not remember
     numbers = [n for number in rng.permutation(empty)[:40] for n in (empty, number)]
     for number in numbers:
         inputs = {
             argument: make(kind, rng, 1 if argument.startswith(("scale", "shift")) else shape[0], shape[1])
-            for argument, kind in zip(arguments, mixtures[number], strict=True)
-        }
+            for argument, kind in zip(matrices, mixtures[number], strict=True)
+        } | {argument: NUMBERS[argument] for argument in arguments if argument in NUMBERS}
         if "out" in inputs:
             inputs["out"] = np.maximum(inputs["out"], FLOOR)  # a ReLU's output, which is never sparse
         if "Z" in inputs:
@@ -86,10 +90,10 @@ def test_nan_comes_through(engine, mode):
     dout, x = np.ones((50, 3)), np.ones((50, 3))
     x[7, 1] = np.nan
     program = """source("dml/layers/pixelwise.dml") as pixelwise
-    [mean, mean_sq] = pixelwise::moments(X)
+    [total, total_sq] = pixelwise::power_sums(X)
     [sum, dot] = pixelwise::dots(dout, X)
     """
-    for array in Dml(engine, mode)(program, "mean mean_sq dot", X=x, dout=dout):
+    for array in Dml(engine, mode)(program, "total total_sq dot", X=x, dout=dout):
         assert np.array_equal(np.isnan(array), [[False, True, False]])
 
 

@@ -14,8 +14,9 @@ from sysds_resnet.engine.jvm import dml_home
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# The operators that code generation is for, and what takes their file's place with it.
+# The operators that code generation is for, what takes their file's place with it, and calls of them all.
 _GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwise_codegen.dml"
+_SAMPLE = "dml/layers/pixelwise_sample.dml"
 # What takes the place of products with the package's native helper.
 _PRODUCT, _NATIVE_PRODUCT = "dml/layers/product.dml", "dml/layers/product_native.dml"
 
@@ -30,19 +31,27 @@ class Programs:
 
     Attributes:
         codegen: Whether code is generated for the programs that ask for it.
-        compiled: Prepared scripts by text, inputs, outputs and whether code is generated, oldest first.
+        compiled: Prepared scripts by text, inputs, outputs and whether with generated code, oldest first.
         sources: Texts of the package's DML files by name, without and with code generation.
-        connections: What prepares scripts, without and with code generation.
+        connections: What prepares scripts, without and with calls of generated code.
+        generated: The functions of dml/layers/pixelwise.dml as generated code, by name, once a program has
+            asked for them.
     """
 
     def __init__(self, gateway: JavaGateway, multiply: Multiply, codegen: bool) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
         self.compiled: dict[tuple, JavaObject] = {}
-        compiler = self._find_compiler() if codegen else None
-        self.codegen = compiler is not None
+        self._compiler = self._find_compiler() if codegen else None
+        self.codegen = self._compiler is not None
+        self.generated: dict[str, JavaObject] = {}
         # the native helper takes doubles; only the engine's own helper has a single precision of its own
-        precision = "double" if multiply.native else multiply.precision
-        self.connections = {False: self._connect(precision, None), True: self._connect(precision, compiler)}
+        self._precision = "double" if multiply.native else multiply.precision
+        self.connections = {False: self._connect(), True: self._connect()}
+        # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan.
+        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
+        array = self._gateway.new_array(flags, 1)
+        array[0] = flags.ALLOW_DYN_RECOMPILATION
+        self.connections[True].setConfigTypes(False, array)
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
@@ -63,34 +72,64 @@ class Programs:
             program: DML text.
             inputs: Names of the variables that it reads, and the types that `read` takes for them.
             outputs: Names and kinds of the variables to give back.
-            codegen: Whether to generate code for dml/layers/pixelwise.dml.
+            codegen: Whether to call dml/layers/pixelwise.dml as generated code.
         """
         codegen = codegen and self.codegen
         key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
+            if codegen and not self.generated:
+                self.generated = self.generate()
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            if codegen:
-                # Whatever is compiled again while it runs is generated, however small and each time anew. So
-                # nothing is, but for the functions named below; naming them sets this flag again.
-                self._set_recompilation(False)
-            script = self.connections[codegen].prepareScript(
-                f"{reads}{program}\n{writes}",
-                self.sources[codegen],
-                self._jvm.java.util.HashMap(),
-                self._strings(inputs),
-                self._strings(outputs),
+            script = self._prepare(
+                self.connections[codegen], f"{reads}{program}\n{writes}", codegen, inputs, outputs
             )
             if codegen:
-                self._set_recompilation(True)
-                functions = hidden(script, "_prog").getFunctionProgramBlocks().keySet()
-                for namespace, name in (function.split("::") for function in functions):
-                    if namespace.endswith(_GENERATED):
-                        script.enableFunctionRecompile(namespace, self._strings([name]))
+                functions = hidden(script, "_prog")
+                for namespace, name in self._replaced(script):
+                    functions.removeFunctionProgramBlock(namespace, name)
+                    functions.addFunctionProgramBlock(namespace, name, self.generated[name])
             self.compiled[key] = script
         return self.compiled[key]
+
+    def generate(self) -> dict[str, JavaObject]:
+        """The functions of dml/layers/pixelwise.dml as generated code, by name.
+
+        The engine generates the code of a function when it compiles it with sizes at hand: at its first call,
+        if told so. Later calls would do this again; they find it told otherwise.
+        """
+        connection = self._connect(self._compiler)
+        sample = (dml_home() / _SAMPLE).read_text()
+        script = self._prepare(connection, sample, True, (), ("used",))
+        found = self._replaced(script)
+        for namespace, name in found:
+            script.enableFunctionRecompile(namespace, self._strings([name]))
+        script.executeScript()
+        program = hidden(script, "_prog")
+        functions = {name: program.getFunctionProgramBlock(namespace, name) for namespace, name in found}
+        for function in functions.values():
+            function.setRecompileOnce(False)
+        return functions
+
+    def _replaced(self, script: JavaObject) -> list[tuple[str, str]]:
+        """Namespaces and names of the functions of dml/layers/pixelwise.dml that a script calls."""
+        keys = self._jvm.java.util.ArrayList(hidden(script, "_prog").getFunctionProgramBlocks().keySet())
+        functions = [tuple(key.split("::")) for key in keys]
+        return [(namespace, name) for namespace, name in functions if namespace.endswith(_GENERATED)]
+
+    def _prepare(
+        self,
+        connection: JavaObject,
+        text: str,
+        codegen: bool,
+        inputs: Collection[str],
+        outputs: Collection[str],
+    ) -> JavaObject:
+        arguments = self._jvm.java.util.HashMap()
+        strings = self._strings(inputs), self._strings(outputs)
+        return connection.prepareScript(text, self.sources[codegen], arguments, *strings)
 
     def _find_compiler(self) -> str | None:
         try:
@@ -99,9 +138,9 @@ class Programs:
             return "javac" if self._jvm.javax.tools.ToolProvider.getSystemJavaCompiler() else None
         return "janino"  # a tenth of javac's time for a class, and in no need of a JDK
 
-    def _connect(self, precision: str, compiler: str | None) -> JavaObject:
+    def _connect(self, compiler: str | None = None) -> JavaObject:
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
-        config.setTextValue("sysds.floating.point.precision", precision)
+        config.setTextValue("sysds.floating.point.precision", self._precision)
         if compiler:
             config.setTextValue("sysds.codegen.enabled", "true")
             config.setTextValue("sysds.codegen.api", "java")
@@ -109,12 +148,6 @@ class Programs:
             # the default plan selector makes cell templates of these operators, five times as slow
             config.setTextValue("sysds.codegen.optimizer", "fuse_all")
         return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
-
-    def _set_recompilation(self, allowed: bool) -> None:
-        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
-        array = self._gateway.new_array(flags, 1)
-        array[0] = flags.ALLOW_DYN_RECOMPILATION
-        self.connections[True].setConfigTypes(allowed, array)
 
     def _strings(self, names: Collection[str]) -> JavaObject:
         array = self._gateway.new_array(self._jvm.String, len(names))

@@ -99,7 +99,7 @@ class Engine:
         program: str,
         inputs: Mapping[str, Value],
         outputs: Mapping[str, Kind],
-        codegen: bool = False,
+        codegen: bool = True,
     ) -> dict[str, JavaObject | float | int | str]:
         """Runs a DML program.
 
@@ -110,8 +110,9 @@ class Engine:
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
             outputs: Names and kinds of the variables to give back.
-            codegen: Whether to generate code for dml/layers/pixelwise.dml, and plan everything else
-                without knowing sizes: for programs that are mostly multiplies and these operators.
+            codegen: Whether to call generated code for dml/layers/pixelwise.dml, and plan everything once,
+                without knowing sizes. Otherwise the engine compiles again what it meets with unknown sizes,
+                as from the command line.
 
         Returns:
             The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
