@@ -48,6 +48,18 @@ source("scripts/nn/networks/resnet50.dml") as resnet
 [out, emas, cached_out, cached_means_vars] = resnet::forward(X, S, S, model, "test", emas)
 loss = sum(out)
 """
+THIN_REGISTRY = """
+source("dml/resnet.dml") as resnet
+blocks = as.matrix(full["blocks"])
+units = as.matrix(full["units"])
+tensors = as.matrix(full["tensors"])
+units[2:nrow(units),4] = units[2:nrow(units),4] / 16
+units[,5] = units[,5] / 16
+tensors[,4] = ceil(tensors[,4] / 16)
+tensors[6:nrow(tensors),3] = ceil(tensors[6:nrow(tensors),3] / 16)
+registry = list(blocks=blocks, units=units, tensors=tensors)
+model = resnet::init(registry, 42, FALSE)
+"""
 
 
 def data(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +88,24 @@ def ours(
         return lambda: state.update(images, labels, optimizer)
 
     return prepare
+
+
+def overhead(batch: int, size: int) -> Callable[[], object]:
+    """A step of ResNet-50 with a sixteenth of its channels: all its operators, next to no arithmetic."""
+    from sysds_resnet.engine import Engine
+    from sysds_resnet.model import ResNet
+    from sysds_resnet.state import State
+    from sysds_resnet.train import TrainSettings
+
+    images, labels = data(batch, size)
+    model = ResNet(50, num_classes=1008, engine=Engine("bf16"))
+    network = model.network
+    thin = network.engine.run(
+        THIN_REGISTRY, {"full": network.registry}, {"registry": "list", "model": "list"}
+    )
+    network.registry, network.num_classes, model.weights = thin["registry"], 63, thin["model"]
+    state, optimizer = State.fresh(model), TrainSettings(micro_batch=batch).make_optimizer(1000)
+    return lambda: state.update(images, labels % 63, optimizer)
 
 
 def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
@@ -152,6 +182,7 @@ PEERS = {
     "double": lambda task: ours("double", "auto", task),
     "plain Java": lambda task: ours("double", "none", task),
     "accumulated": lambda task: ours("bf16", "auto", task, micro_batch=32),
+    "overhead": lambda task: overhead,
     "upstream": upstream,
     "PyTorch fp32": lambda task: pytorch(task, False),
     "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
@@ -168,10 +199,10 @@ MEASUREMENTS = [
     ),
     *((peer, "train", 8, 224) for peer in ("PyTorch fp32", "PyTorch fp64")),
     *(("double", "train", batch, 224) for batch in (8, 32)),
-    *(("plain Java", "train", batch, 224) for batch in (8, 16)),
+    *(("plain Java", "train", batch, 224) for batch in (8, 32)),
     ("bf16", "train", 16, 224),
     ("accumulated", "train", 256, 224),
-    *((peer, "train", 2, 32) for peer in ("bf16", "single", "single, OpenBLAS")),
+    *((peer, "train", 2, 32) for peer in ("bf16", "single", "PyTorch fp32", "overhead")),
 ]
 
 
@@ -226,7 +257,10 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
     upstream_train = speed("upstream", "train", 8)
     channels_last = "PyTorch fp32 channels_last"
     return {
-        "train: OpenBLAS alone / upstream": speed("single, OpenBLAS", "train", *both) / upstream_train,
+        "train: OpenBLAS alone / upstream": max(
+            speed("single, OpenBLAS", "train", *both), speed("double", "train", *both)
+        )
+        / upstream_train,
         "train: best mode / upstream": speed("bf16", "train", *both) / upstream_train,
         "train: single / upstream": speed("single", "train", *both) / upstream_train,
         "train: best mode / PyTorch fp32 channels_last": speed("bf16", "train", *both)
@@ -332,8 +366,8 @@ def main() -> None:
         if args.only and not any(text in name for text in args.only):
             continue
         # what the JVM compiles and the heap's first touch take some steps, of many images fewer
-        large = measurement[2] > 64
-        warmup, steps = (1, 2) if large else (args.warmup, args.steps)
+        large, small = measurement[2] > 64, measurement[3] < 64
+        warmup, steps = (2, 3) if large else (30, 20) if small else (args.warmup, args.steps)
         figure = result["figures"][name] = run(*measurement, warmup, steps)
         print(
             f"{name:50s} {figure['images_per_s']:7.2f} images/s "

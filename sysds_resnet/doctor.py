@@ -11,8 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pydantic import Field
 
 from sysds_resnet.engine import Engine, blas, java
+from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
 from sysds_resnet.errors import UserError
+from sysds_resnet.loop import HEAP_SHARE, largest_micro_batch
 from sysds_resnet.settings import Settings, run
 
 
@@ -40,8 +42,20 @@ def command(settings: DoctorSettings) -> None:
     gibibyte = 2**30
     _line("memory", f"{machine_memory() / gibibyte:.1f} GiB")
     heap = parse_size(settings.heap) if settings.heap else default_heap()
-    _line("heap", f"{heap / gibibyte:.1f} GiB ({'asked for' if settings.heap else 'half of the memory'})")
-    _line("cores", len(os.sched_getaffinity(0)))
+    reason = "asked for" if settings.heap else "half of the memory; Python, images and BLAS need the rest"
+    _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
+    young = f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a step"
+    _line("JVM", f"{young}; the parallel collector, since only the sum of its pauses counts")
+    cores = len(os.sched_getaffinity(0))
+    _line(
+        "threads", f"{cores}, all cores of this process, for multiplies, other operators and reading images"
+    )
+    sizes = ((32, 32), (224, 224))
+    fitting = [f"{largest_micro_batch(heap, 50, size)} at {size[0]} x {size[1]}" for size in sizes]
+    _line(
+        "micro-batch",
+        f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * HEAP_SHARE:.0f} % of the heap",
+    )
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
     _line("Spark", f"{_version('pyspark')}; not used: this version runs on one machine")
@@ -50,7 +64,7 @@ def command(settings: DoctorSettings) -> None:
 
 
 def _line(name: str, text: object) -> None:
-    print(f"{name:10s} {text}", flush=True)
+    print(f"{name:11s} {text}", flush=True)
 
 
 def _problem(find: Callable[[], java.Java]) -> java.Java | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
+HEAP_SHARE = 0.45  # of the heap, for what a step keeps
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
 # float64 (1490, 1890, 3106, 4194, 5538 at 224 x 224) and the few matrices that are at work.
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
@@ -57,6 +58,7 @@ def training_loop(
     seed: int,
     start: tuple[int, int] = (0, 0),
     workers: int | None = None,
+    update: Callable[[np.ndarray, np.ndarray, Optimizer], StepMetrics] | None = None,
 ) -> Iterator[StepEvent | EpochEvent]:
     """Trains, reporting after every step and epoch; stop iterating to stop training.
 
@@ -70,7 +72,9 @@ def training_loop(
         seed: Of the samples' order.
         start: Epoch and step in the epoch to begin with.
         workers: Threads that read images; by default one for each core.
+        update: Does a step in the place of `state.update`.
     """
+    update = update or state.update
     order = lambda epoch: state.order(len(train), seed, epoch)  # noqa: E731
     losses: list[float] = []
     began = before = time.perf_counter()
@@ -86,7 +90,7 @@ def training_loop(
         workers=workers,
     ) as stream:
         for batch in stream:
-            metrics = state.update(batch.images, batch.labels, optimizer)
+            metrics = update(batch.images, batch.labels, optimizer)
             now = time.perf_counter()
             losses.append(metrics.loss)
             yield StepEvent(state.step, batch.epoch + 1, metrics, now - before, len(batch.labels))
@@ -135,7 +139,7 @@ def choose_micro_batch(
     """Images whose gradients are computed at a time.
 
     Args:
-        engine: Whose heap they must fit: a step may keep 45 % of it.
+        engine: Whose heap they must fit.
         depth: Of the network.
         image_size: Height and width in pixels.
         batch_size: Images in a step.
@@ -151,5 +155,10 @@ def choose_micro_batch(
                 "size; choose one"
             )
         return asked
-    limit = int(0.45 * engine.heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1]))
-    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and (n <= limit or n == 1))
+    limit = largest_micro_batch(engine.heap, depth, image_size)
+    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
+
+
+def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int]) -> int:
+    """Images whose gradients can be computed at a time in so many bytes of heap; at least 1."""
+    return max(1, int(HEAP_SHARE * heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1])))

@@ -30,11 +30,12 @@ from sysds_resnet.loop import EpochEvent, StepEvent, choose_micro_batch, trainin
 from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.model import ResNet
 from sysds_resnet.plots import plot_curves
+from sysds_resnet.profiling import StepProfiler
 from sysds_resnet.settings import Settings, build, parse, read_yaml, run
 from sysds_resnet.state import Optimizer, State
 
 # What a resumed run may change: everything else decides what the weights become.
-FREE_SETTINGS = {"config", "debug", "out", "resume", "heap", "workers", "log_every"}
+FREE_SETTINGS = {"config", "debug", "out", "resume", "heap", "workers", "log_every", "profile"}
 
 
 class TrainSettings(Settings):
@@ -74,6 +75,9 @@ class TrainSettings(Settings):
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
+    profile: int | None = Field(
+        None, ge=1, description="Steps to profile, after ten: profile.csv and profile.png in the run folder."
+    )
     num_images: int | None = Field(None, ge=1, description="Synthetic training images.")
     num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
     out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
@@ -192,6 +196,10 @@ def _run(
     title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
     began, best, last = time.perf_counter(), 0.0, None
     with _signals() as stopped, _progress(optimizer.total_steps, state.step) as bar:
+        profiler = None
+        if settings.profile is not None:
+            left = optimizer.total_steps - state.step
+            profiler = StepProfiler(state, settings.profile, left, folder, bar.write)
         for event in training_loop(
             state,
             *sets,
@@ -201,6 +209,7 @@ def _run(
             seed=settings.seed,
             start=start,
             workers=settings.workers,
+            update=profiler and profiler.update,
         ):
             if isinstance(event, StepEvent):
                 bar.update()
@@ -323,6 +332,12 @@ def _resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: i
         raise UserError(
             f"batch_size: found {settings.batch_size} for {len(dataset)} training images, expected at most "
             "their number; choose a smaller one"
+        )
+    steps = settings.epochs * (len(dataset) // settings.batch_size)
+    if settings.profile is not None and settings.profile >= steps:
+        raise UserError(
+            f"profile: found {settings.profile} for a run of {steps} steps, expected fewer than that; choose "
+            "fewer, or train for more epochs"
         )
     micro_batch = choose_micro_batch(
         engine, depth, dataset.image_size, settings.batch_size, settings.micro_batch

@@ -173,7 +173,7 @@ def test_each_operator_over_activations_is_one_generated_pass(engine):
     assert len(functions) == 14
     for name, function in functions.items():
         found = instructions(engine, function)
-        passes = 2 if name in ("power_sums", "dots") else 1
+        passes = 2 if name == "dots" else 1
         assert found.count("spoof") == passes, (name, found)
         assert set(found) <= {"spoof", "+"}, (name, "all but making row vectors dense is in the pass", found)
         assert not function.isRecompileOnce()

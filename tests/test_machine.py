@@ -162,7 +162,9 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
         "OpenBLAS",
         "memory",
         "heap",
-        "cores",
+        "JVM",
+        "threads",
+        "micro-batch",
         "GPU",
         "Spark",
         "engine",
@@ -170,7 +172,9 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
         assert name in names
     found = dict(lines)
     assert found["Python"] == sys.version.split()[0]
-    assert found["cores"] == str(len(os.sched_getaffinity(0)))
+    assert found["threads"].startswith(f"{len(os.sched_getaffinity(0))}, all cores")
+    assert found["JVM"].startswith("0.2 GiB of it are for new matrices")
+    assert found["micro-batch"].startswith("ResNet-50: at most 78 at 32 x 32 and 1 at 224 x 224")
     assert found["heap"].startswith("0.6 GiB (asked for)")
     assert found["engine"].startswith("started: SystemDS 3.4.0, ")
     assert "not used" in found["GPU"] and "not used" in found["Spark"]

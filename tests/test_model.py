@@ -299,4 +299,4 @@ def test_code_is_generated_of_the_operators_over_activations_alone(engine):
             elif " spoof " in line:
                 assert key[3] and "pixelwise.dml::" in function, (function, line)
                 generated.add(function.split("::")[1])
-    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "power_sums"} <= generated
+    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "squares"} <= generated

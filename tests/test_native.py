@@ -76,10 +76,11 @@ def test_self_products_are_in_single_precision(native, shape):
     assert relative_error(native.to_numpy(results["H"]), x @ x.T) <= BOUNDS["single"]
 
 
-def test_dot_products_are_in_double_precision(native):
-    x = np.random.default_rng(0).random((1, 100_000))
-    y = native.run("y = matrix(X %*% t(X + 1), 1, 1)\n", {"X": x}, {"y": "matrix"})["y"]
-    assert relative_error(native.to_numpy(y), x @ (x + 1).T) <= 1e-13
+def test_norms_of_lars_are_in_double_precision(native):
+    x = np.random.default_rng(0).random((300, 70))
+    program = 'source("dml/optim/lars.dml") as lars\ny = lars::norm(X)'
+    y = native.run(program, {"X": x}, {"y": "double"})["y"]
+    assert y == pytest.approx(np.linalg.norm(x), rel=1e-13)
 
 
 def test_not_a_number_and_infinity_come_through(native):

@@ -17,6 +17,7 @@ from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.errors import UserError
 
 START_TIMEOUT = 60.0  # seconds
+YOUNG_SHARE = 0.42  # of the heap
 # What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
 OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
 
@@ -45,7 +46,7 @@ def jvm_options(heap: int) -> list[str]:
         # must hold what lives through a collection (see choose_micro_batch).
         f"-Xms{megabytes}m",
         f"-Xmx{megabytes}m",
-        f"-Xmn{int(megabytes * 0.42)}m",
+        f"-Xmn{int(megabytes * YOUNG_SHARE)}m",
         "-XX:+UseParallelGC",
         "-XX:-UseAdaptiveSizePolicy",
         "-XX:+UseTransparentHugePages",

@@ -21,6 +21,7 @@ from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
+from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.transfer import Transfer
 from sysds_resnet.errors import UserError
 
@@ -174,6 +175,21 @@ class Engine:
                 "write it again"
             )
         return array
+
+    @contextmanager
+    def record(self) -> Iterator[list[Call]]:
+        """Records the calls of DML functions in what `run` runs meanwhile, if it was compiled before.
+
+        Raises:
+            UserError: If the JVM of a `context` cannot compile Java.
+        """
+        with self._errors(), record(self._gateway, self._programs) as calls:
+            yield calls
+
+    def collection_seconds(self) -> float:
+        """Seconds that the JVM has stood still for garbage collection."""
+        with self._errors():
+            return self._jvm.org.apache.sysds.utils.Statistics.getJVMgcTime() / 1e3
 
     def list_items(self, handle: JavaObject) -> list[JavaObject]:
         """The matrix handles in a list handle."""

@@ -294,13 +294,6 @@ long multiply_sums(Type type, const double *A, bool transposed, const double *B,
 }
 
 long multiply(Type type, const double *A, const double *B, double *C, long m, long k, long n) {
-    if (m == 1 && n == 1) {  // a norm: memory-bound, and worth its digits
-        double sum = 0;
-#pragma omp parallel for simd schedule(static) reduction(+ : sum)
-        for (long i = 0; i < k; i++) sum += A[i] * B[i];
-        *C = sum;
-        return sum != 0;
-    }
     bool long_sums = k > 4 * std::max(m, n);
     return long_sums ? multiply_sums(type, A, false, B, C, m, k, n) : multiply_rows(type, A, B, false, C, m, k, n);
 }

@@ -1,0 +1,100 @@
+"""Recording the calls of DML functions while programs run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from py4j.java_gateway import JavaGateway
+from py4j.protocol import Py4JJavaError
+
+from sysds_resnet.engine.programs import Programs, hidden
+from sysds_resnet.errors import UserError
+
+_SOURCE = Path(__file__).with_name("Recorder.java")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Shape of a matrix, and the bytes that it takes in memory."""
+
+    rows: int
+    columns: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a DML function.
+
+    Attributes:
+        function: File and name, such as "conv2d.forward".
+        start, end: Nanoseconds, on the JVM's clock.
+        operands: Inputs and outputs by name: matrices and, as text, numbers.
+    """
+
+    function: str
+    start: int
+    end: int
+    operands: dict[str, Matrix | str]
+
+
+@contextmanager
+def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
+    """Records every call of a function of the programs compiled so far; the list is full at the end.
+
+    Each function is replaced by one that writes down when it was called, with what, and when it was done.
+
+    Raises:
+        UserError: If the JVM cannot compile Java; the engine's own JVM can.
+    """
+    jvm = gateway.jvm
+    recorder = _compile(gateway)
+    lines = jvm.java.util.ArrayList()
+    replaced = []
+    for script in programs.compiled.values():
+        program = hidden(script, "_prog")
+        for key in jvm.java.util.ArrayList(program.getFunctionProgramBlocks().keySet()):
+            namespace, name = key.split("::")
+            function = program.getFunctionProgramBlock(namespace, name)
+            arguments = gateway.new_array(jvm.Object, 3)
+            arguments[0], arguments[1], arguments[2] = function, f"{Path(namespace).stem}.{name}", lines
+            replaced.append((program, namespace, name, function))
+            _put(program, namespace, name, recorder.newInstance(arguments))
+    calls: list[Call] = []
+    try:
+        yield calls
+    finally:
+        for program, namespace, name, function in replaced:
+            _put(program, namespace, name, function)
+    calls += map(_parse, jvm.java.lang.String.join("\n", lines).splitlines())
+
+
+def _put(program: object, namespace: str, name: str, function: object) -> None:
+    program.removeFunctionProgramBlock(namespace, name)
+    program.addFunctionProgramBlock(namespace, name, function)
+
+
+def _compile(gateway: JavaGateway) -> object:
+    """The constructor of Recorder.java."""
+    try:
+        compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
+        compiler.cook(_SOURCE.read_text())
+    except (TypeError, Py4JJavaError) as error:
+        raise UserError(
+            "profile: found a JVM without the Janino compiler; profile with an engine that starts its own JVM"
+        ) from error
+    return compiler.getClassLoader().loadClass("sysds_resnet.Recorder").getConstructors()[0]
+
+
+def _parse(line: str) -> Call:
+    function, start, end, *operands = line.split("\t")
+    values = dict(operand.split("=", 1) for operand in operands)
+    return Call(function, int(start), int(end), {name: _operand(text) for name, text in values.items()})
+
+
+def _operand(text: str) -> Matrix | str:
+    sizes = text.split(" ")
+    return Matrix(*map(int, sizes)) if len(sizes) == 3 and all(size.isdigit() for size in sizes) else text
