@@ -50,17 +50,17 @@ def command(settings: DoctorSettings) -> None:
     _line(
         "threads", f"{cores}, all cores of this process, for multiplies, other operators and reading images"
     )
-    sizes = ((32, 32), (224, 224))
-    fitting = [f"{largest_micro_batch(heap, 50, size)} at {size[0]} x {size[1]}" for size in sizes]
-    _line(
-        "micro-batch",
-        f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * HEAP_SHARE:.0f} % of the heap",
-    )
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
     _line("Spark", f"{_version('pyspark')}; not used: this version runs on one machine")
     with Engine("single", heap) as engine:
         _line("engine", f"started: {engine.describe()}")
+        sizes = ((32, 32), (224, 224))
+        fitting = [f"{largest_micro_batch(engine.heap, 50, size)} at {size[0]} x {size[1]}" for size in sizes]
+        _line(
+            "micro-batch",
+            f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * HEAP_SHARE:.0f} % of the heap",
+        )
 
 
 def _line(name: str, text: object) -> None:

@@ -17,7 +17,7 @@ from sysds_resnet.state import Optimizer, State, StepMetrics
 
 HEAP_SHARE = 0.45  # of the heap, for what a step keeps
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
-# float64 (1490, 1890, 3106, 4194, 5538 at 224 x 224) and the few matrices that are at work.
+# float64 (1490, 1890, 3202, 4290, 5634 at 224 x 224) and the few matrices that are at work.
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
 
 
