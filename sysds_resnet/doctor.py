@@ -14,7 +14,7 @@ from sysds_resnet.engine import Engine, blas, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
 from sysds_resnet.errors import UserError
-from sysds_resnet.loop import HEAP_SHARE, largest_micro_batch
+from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
 from sysds_resnet.settings import Settings, run
 
 
@@ -59,7 +59,7 @@ def command(settings: DoctorSettings) -> None:
         fitting = [f"{largest_micro_batch(engine.heap, 50, size)} at {size[0]} x {size[1]}" for size in sizes]
         _line(
             "micro-batch",
-            f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * HEAP_SHARE:.0f} % of the heap",
+            f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * STEP_SHARE:.0f} % of the heap",
         )
 
 

@@ -15,7 +15,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
-HEAP_SHARE = 0.45  # of the heap, for what a step keeps
+STEP_SHARE = 0.45  # of the heap, for what a step keeps
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
 # float64 (1490, 1890, 3202, 4290, 5634 at 224 x 224) and the few matrices that are at work.
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
@@ -161,4 +161,4 @@ def choose_micro_batch(
 
 def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int]) -> int:
     """Images whose gradients can be computed at a time in so many bytes of heap; at least 1."""
-    return max(1, int(HEAP_SHARE * heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1])))
+    return max(1, int(STEP_SHARE * heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1])))

@@ -87,10 +87,8 @@ class Programs:
                 self.connections[codegen], f"{reads}{program}\n{writes}", codegen, inputs, outputs
             )
             if codegen:
-                functions = hidden(script, "_prog")
-                for namespace, name in self._replaced(script):
-                    functions.removeFunctionProgramBlock(namespace, name)
-                    functions.addFunctionProgramBlock(namespace, name, self.generated[name])
+                for namespace, name in self._pixelwise(script):
+                    replace_function(script, namespace, name, self.generated[name])
             self.compiled[key] = script
         return self.compiled[key]
 
@@ -103,7 +101,7 @@ class Programs:
         connection = self._connect(self._compiler)
         sample = (dml_home() / _SAMPLE).read_text()
         script = self._prepare(connection, sample, True, (), ("used",))
-        found = self._replaced(script)
+        found = self._pixelwise(script)
         for namespace, name in found:
             script.enableFunctionRecompile(namespace, self._strings([name]))
         script.executeScript()
@@ -113,11 +111,14 @@ class Programs:
             function.setRecompileOnce(False)
         return functions
 
-    def _replaced(self, script: JavaObject) -> list[tuple[str, str]]:
-        """Namespaces and names of the functions of dml/layers/pixelwise.dml that a script calls."""
+    def functions(self, script: JavaObject) -> list[tuple[str, str]]:
+        """Namespaces and names of the functions that a script calls."""
+        # a copy, as py4j may not iterate over the set itself in every JVM
         keys = self._jvm.java.util.ArrayList(hidden(script, "_prog").getFunctionProgramBlocks().keySet())
-        functions = [tuple(key.split("::")) for key in keys]
-        return [(namespace, name) for namespace, name in functions if namespace.endswith(_GENERATED)]
+        return [tuple(key.split("::")) for key in keys]
+
+    def _pixelwise(self, script: JavaObject) -> list[tuple[str, str]]:
+        return [(space, name) for space, name in self.functions(script) if space.endswith(_GENERATED)]
 
     def _prepare(
         self,
@@ -154,6 +155,13 @@ class Programs:
         for i, name in enumerate(names):
             array[i] = name
         return array
+
+
+def replace_function(script: JavaObject, namespace: str, name: str, function: JavaObject) -> None:
+    """Has a prepared script call another compiled function in the place of one of its own."""
+    program = hidden(script, "_prog")
+    program.removeFunctionProgramBlock(namespace, name)
+    program.addFunctionProgramBlock(namespace, name, function)
 
 
 def hidden(script: JavaObject, name: str) -> JavaObject:

@@ -10,7 +10,7 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine.programs import Programs, hidden
+from sysds_resnet.engine.programs import Programs, hidden, replace_function
 from sysds_resnet.errors import UserError
 
 _SOURCE = Path(__file__).with_name("Recorder.java")
@@ -54,27 +54,20 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
     recorder = _compile(gateway)
     lines = jvm.java.util.ArrayList()
     replaced = []
-    for script in programs.compiled.values():
-        program = hidden(script, "_prog")
-        for key in jvm.java.util.ArrayList(program.getFunctionProgramBlocks().keySet()):
-            namespace, name = key.split("::")
-            function = program.getFunctionProgramBlock(namespace, name)
-            arguments = gateway.new_array(jvm.Object, 3)
-            arguments[0], arguments[1], arguments[2] = function, f"{Path(namespace).stem}.{name}", lines
-            replaced.append((program, namespace, name, function))
-            _put(program, namespace, name, recorder.newInstance(arguments))
     calls: list[Call] = []
     try:
+        for script in programs.compiled.values():
+            for namespace, name in programs.functions(script):
+                function = hidden(script, "_prog").getFunctionProgramBlock(namespace, name)
+                arguments = gateway.new_array(jvm.Object, 3)
+                arguments[0], arguments[1], arguments[2] = function, f"{Path(namespace).stem}.{name}", lines
+                replaced.append((script, namespace, name, function))
+                replace_function(script, namespace, name, recorder.newInstance(arguments))
         yield calls
     finally:
-        for program, namespace, name, function in replaced:
-            _put(program, namespace, name, function)
+        for place in replaced:
+            replace_function(*place)
     calls += map(_parse, jvm.java.lang.String.join("\n", lines).splitlines())
-
-
-def _put(program: object, namespace: str, name: str, function: object) -> None:
-    program.removeFunctionProgramBlock(namespace, name)
-    program.addFunctionProgramBlock(namespace, name, function)
 
 
 def _compile(gateway: JavaGateway) -> object:
