@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.errors import UserError
 from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
 
 _VELOCITIES = """
@@ -19,8 +20,12 @@ source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
-[gradients, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, micro_batch,
-                                                label_smoothing, eps)
+[gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
+                                          eps)
+"""
+_ADD = """
+source("dml/trainer.dml") as trainer
+gradients = trainer::add(gradients, others)
 """
 _UPDATE = """
 source("dml/schedule.dml") as schedule
@@ -104,30 +109,13 @@ class State:
                 state is as before.
         """
         network = self.model.network
-        to_pixels = check_images(images, network.channels)
-        done = network.engine.run(
-            _GRADIENTS,
-            {
-                "X": to_pixels(images),
-                "y": check_labels(labels, len(images), network.num_classes),
-                "num_classes": network.num_classes,
-                "mean": self.model.mean,
-                "std": self.model.std,
-                "model": self.model.weights,
-                "registry": network.registry,
-                "geometry": network.geometry(optimizer.micro_batch, *images.shape[1:3], backward=True),
-                "micro_batch": optimizer.micro_batch,
-                "label_smoothing": optimizer.label_smoothing,
-                "eps": BN_EPS,
-            },
-            {"gradients": "list", "metrics": "matrix"},
-        )
+        gradients, metrics = self._gradients(images, labels, optimizer)
         updated = network.engine.run(
             _UPDATE,
             {
                 "model": self.model.weights,
                 "velocities": self.velocities,
-                "gradients": done["gradients"],
+                "gradients": gradients,
                 "registry": network.registry,
                 "step": self.step,
                 **{k: v for k, v in vars(optimizer).items() if k not in ("micro_batch", "label_smoothing")},
@@ -136,8 +124,48 @@ class State:
         )
         self.model.weights, self.velocities = updated["model"], updated["velocities"]
         self.step += 1
-        loss, top1, top5, n = network.engine.to_numpy(done["metrics"])[0]
+        loss, top1, top5, n = metrics
         return StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"])
+
+    def _gradients(
+        self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer
+    ) -> tuple[JavaObject, np.ndarray]:
+        """`batch_gradients` of dml/trainer.dml, with the pixels of no more than a micro-batch in the JVM."""
+        network, size = self.model.network, optimizer.micro_batch
+        to_pixels = check_images(images, network.channels)
+        y = check_labels(labels, len(images), network.num_classes)
+        if len(images) % size:
+            raise UserError(
+                f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
+                "choose one"
+            )
+        gradients, metrics = None, np.zeros(4)
+        for start in range(0, len(images), size):
+            done = network.engine.run(
+                _GRADIENTS,
+                {
+                    "X": to_pixels(images[start : start + size]),
+                    "y": y[start : start + size],
+                    "num_classes": network.num_classes,
+                    "mean": self.model.mean,
+                    "std": self.model.std,
+                    "model": self.model.weights,
+                    "registry": network.registry,
+                    "geometry": network.geometry(size, *images.shape[1:3], backward=True),
+                    "label_smoothing": optimizer.label_smoothing,
+                    "batch_size": float(len(images)),
+                    "eps": BN_EPS,
+                },
+                {"gradients": "list", "metrics": "matrix"},
+            )
+            metrics += network.engine.to_numpy(done["metrics"])[0]
+            part = done["gradients"]
+            if gradients is None:
+                gradients = part
+            else:
+                inputs = {"gradients": gradients, "others": part}
+                gradients = network.engine.run(_ADD, inputs, {"gradients": "list"})["gradients"]
+        return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int) -> np.ndarray:
         """The order of n samples in an epoch, from 0 (dml/data.dml)."""

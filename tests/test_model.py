@@ -232,6 +232,41 @@ def test_wrong_images_and_labels_are_named_and_change_nothing(model, change, fou
     assert model.weights is weights and state.velocities is None and state.step == 0
 
 
+def test_a_batch_that_micro_batches_do_not_divide_is_refused(model):
+    optimizer = TrainSettings(micro_batch=3).make_optimizer(steps_per_epoch=1)
+    state = State(model, velocities=None)
+    found = message(state.update, random_images(4), np.array([0, 1, 2, 0]), optimizer)
+    assert found.startswith("micro_batch: found 3 for a batch of 4 images, expected a divisor of it")
+
+
+def test_micro_batches_add_up_as_in_dml(model):
+    """`State.update` sends one micro-batch at a time; the DML that the command line runs has them all."""
+    images, labels = random_images(6), np.array([0, 1, 2, 0, 2, 1])
+    engine, network = model.engine, model.network
+    optimizer = TrainSettings(micro_batch=2).make_optimizer(steps_per_epoch=1)
+    gradients, metrics = State(model, velocities=None)._gradients(images, labels, optimizer)
+    program = """
+    source("dml/data.dml") as data
+    source("dml/trainer.dml") as trainer
+    pixels = data::normalize(X, mean, std)
+    [gradients, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, 2, 0.0, 1e-5)
+    """
+    inputs = {
+        "X": images.reshape(-1, 3),
+        "y": labels.reshape(-1, 1) + 1.0,
+        "mean": model.mean,
+        "std": model.std,
+        "model": model.weights,
+        "registry": network.registry,
+        "geometry": network.geometry(2, 32, 32, backward=True),
+    }
+    expected = engine.run(program, inputs, {"gradients": "list", "metrics": "matrix"})
+    np.testing.assert_array_equal(metrics, engine.to_numpy(expected["metrics"])[0])
+    pairs = zip(engine.list_items(gradients), engine.list_items(expected["gradients"]), strict=True)
+    for left, right in pairs:
+        np.testing.assert_array_equal(engine.to_numpy(left), engine.to_numpy(right))
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "settings", "found"),
     [
