@@ -1,24 +1,28 @@
-"""Batches of a data set: order, threads that read ahead, and the position to resume from."""
+"""Batches of a data set: order, reading ahead, broken images, and the position to resume from."""
 
-import os
-import threading
+from __future__ import annotations
+
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import Dataset
+from sysds_resnet.readers import Readers, Samples
 
-MAX_DEFAULT_WORKERS = 16
 SAMPLES_PER_TASK = 8
-THREAD_NAME = "sysds-resnet-batches"
+MAX_RESTARTS = 3  # of killed readers, without a batch in between
 
 Order = Callable[[int], np.ndarray]
 """Gives the order of an epoch: a permutation of 0..n-1, integers of shape (n,), from the epoch alone."""
+
+OnError = Callable[[int, str], None]
+"""Is told the position of a sample that cannot be read, and why; raises what shall end the stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class Batch:
         indices: positions in the data set, int64 of shape (N,).
         epoch: epoch of the batch, from 0.
         step: place of the batch in its epoch, from 0.
+        wait: seconds that its taker waited for it.
     """
 
     images: np.ndarray
@@ -38,6 +43,17 @@ class Batch:
     indices: np.ndarray
     epoch: int
     step: int
+    wait: float
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A batch that is being read, task by task."""
+
+    epoch: int
+    step: int
+    parts: list[np.ndarray]
+    tasks: list[Future[Samples]]
 
 
 def sequential_order(n: int) -> Order:
@@ -45,18 +61,16 @@ def sequential_order(n: int) -> Order:
     return lambda epoch: np.arange(n)
 
 
-def default_workers() -> int:
-    """Give the number of reading threads: one for each core this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_DEFAULT_WORKERS)
+def raise_error(_index: int, reason: str) -> None:
+    """The `OnError` that ends the stream at the first sample that cannot be read."""
+    raise UserError(reason)
 
 
 class BatchStream(Iterator[Batch]):
-    """The batches of a data set, epoch after epoch, read ahead by threads.
+    """The batches of a data set, epoch after epoch, read ahead by workers.
 
     Use it in a `with` statement or call `close`. What a batch holds depends only on the data set, the order
-    and the position, never on the number of threads or on speed: a thread writes a sample to the place that
-    the order gives it. Threads are enough because Pillow decodes and resizes without Python's global lock.
+    and the position, never on the number of workers or on speed.
 
     `order` is only called by the thread that iterates, since what stands behind it may not be thread-safe;
     it is called for the next epoch up to `prefetch` batches before that epoch begins.
@@ -70,36 +84,39 @@ class BatchStream(Iterator[Batch]):
         dataset: Dataset,
         order: Order,
         batch_size: int,
+        readers: Readers | None = None,
         *,
         drop_last: bool,
         epochs: int | None = None,
         start_epoch: int = 0,
         start_step: int = 0,
-        workers: int | None = None,
         prefetch: int = 2,
+        on_error: OnError = raise_error,
     ) -> None:
-        """Describe the stream; threads start with the first batch.
+        """Describe the stream; reading starts with the first batch.
 
         Args:
-            dataset: where the samples come from; its `image` is called by several threads.
+            dataset: where the samples come from.
             order: the order of each epoch.
             batch_size: samples in a batch.
+            readers: who reads; `dataset` is one of theirs, and they outlive the stream. None means readers of
+                its own.
             drop_last: True for training: an epoch has floor(n / batch_size) batches and leaves out the last
-                n mod batch_size samples of its order. False for evaluation: the last batch may be smaller.
+                n mod batch_size samples of its order, and the next good image of the data set takes the
+                place of one that cannot be read. False for evaluation: the last batch may be smaller, and so
+                may one with images that cannot be read.
             epochs: the stream ends before this epoch; None means never.
             start_epoch: epoch of the first batch.
             start_step: place of the first batch in its epoch; `steps_per_epoch` means the next epoch's first.
-            workers: reading threads; None means `default_workers()`.
             prefetch: batches read ahead of the one that is asked for. Memory is at most prefetch + 1
                 batches, and those that the caller holds.
+            on_error: what to do with samples that cannot be read.
 
         Raises:
             UserError: a size is out of range, or with drop_last an epoch would have no batch.
         """
-        workers = default_workers() if workers is None else workers
         for name, value, least in (
             ("batch_size", batch_size, 1),
-            ("workers", workers, 1),
             ("prefetch", prefetch, 0),
             ("start_epoch", start_epoch, 0),
         ):
@@ -120,30 +137,27 @@ class BatchStream(Iterator[Batch]):
         self._dataset = dataset
         self._order = order
         self._batch_size = batch_size
+        self._readers = Readers([dataset]) if readers is None else readers
+        self._owns_readers = readers is None
+        self._drop_last = drop_last
         self._epochs = epochs
-        self._workers = workers
         self._prefetch = prefetch
+        self._on_error = on_error
         self._position = self._carry(start_epoch, start_step)
         self._submitted = self._position
         self._permutation: tuple[int, np.ndarray] | None = None
-        self._pending: deque[tuple[Batch, list[Future[None]]]] = deque()
-        self._pool: ThreadPoolExecutor | None = None
-        self._stop = threading.Event()
+        self._pending: deque[_Pending] = deque()
+        self._closed = False
 
     @property
     def position(self) -> tuple[int, int]:
         """(epoch, step) of the next batch: what to give as start_epoch and start_step to go on from here."""
         return self._position
 
-    def __enter__(self) -> "BatchStream":
+    def __enter__(self) -> BatchStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __next__(self) -> Batch:
@@ -151,39 +165,78 @@ class BatchStream(Iterator[Batch]):
 
         Raises:
             StopIteration: after the last batch, after an error, and when closed.
-            Exception: what reading one of its samples raised; of several, the first in the batch.
+            UserError: readers are killed again and again, or what `on_error` raises.
         """
-        if self._stop.is_set():
+        if self._closed:
             raise StopIteration
+        began = time.perf_counter()
         try:
             while len(self._pending) <= self._prefetch and self._submit():
                 pass
             if not self._pending:
                 raise StopIteration
-            batch, tasks = self._pending[0]
-            for task in tasks:
-                task.result()
-        except BaseException:  # also Ctrl-C while waiting: no thread may outlive the loop
+            pending = self._pending[0]
+            batch = self._assemble(pending, self._results(pending), began)
+        except BaseException:  # also Ctrl-C while waiting
             self.close()
             raise
         self._pending.popleft()
-        self._position = self._carry(batch.epoch, batch.step + 1)
+        self._position = self._carry(pending.epoch, pending.step + 1)
         return batch
 
     def close(self) -> None:
-        """Stop reading and end the threads; each finishes at most the sample it is at. May be repeated."""
-        self._stop.set()
+        """Stop reading ahead. May be repeated."""
+        self._closed = True
+        for pending in self._pending:
+            for task in pending.tasks:
+                task.cancel()
         self._pending.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        if self._owns_readers:
+            self._readers.close()
+
+    def _results(self, pending: _Pending) -> list[Samples]:
+        """What the tasks of a batch read; killed readers are replaced."""
+        for _ in range(MAX_RESTARTS):
+            try:
+                return [task.result() for task in pending.tasks]
+            except BrokenProcessPool:
+                self._readers.restart()
+                for batch in self._pending:
+                    batch.tasks = [self._task(part, batch.epoch) for part in batch.parts]
+        try:
+            return [task.result() for task in pending.tasks]
+        except BrokenProcessPool:
+            lost = next(
+                (part for part, task in zip(pending.parts, pending.tasks, strict=True) if task.exception()),
+                pending.parts[0],
+            )
+            raise UserError(
+                f"workers: found a reading process killed {MAX_RESTARTS + 1} times, last at "
+                f"{self._dataset.name(int(lost[0]))} or the {len(lost) - 1} images after it in the epoch, "
+                "expected it to live; lower --workers if memory ran out, or check these files"
+            ) from None
+
+    def _assemble(self, pending: _Pending, results: list[Samples], began: float) -> Batch:
+        for index, reason in (error for samples in results for error in samples.errors):
+            self._on_error(index, reason)
+        indices = np.concatenate([samples.indices for samples in results])
+        if self._drop_last and len(indices) < self._batch_size:
+            raise UserError("images: found none that can be read: check the data set")
+        return Batch(
+            np.concatenate([samples.images for samples in results]),
+            self._dataset.labels[indices].astype(np.int64),
+            indices,
+            pending.epoch,
+            pending.step,
+            time.perf_counter() - began,
+        )
 
     def _carry(self, epoch: int, step: int) -> tuple[int, int]:
         """Turn the place after an epoch's last batch into the next epoch's first."""
         return (epoch, step) if step < self.steps_per_epoch else (epoch + 1, 0)
 
     def _submit(self) -> bool:
-        """Have the threads read one more batch; False when there is none."""
+        """Have one more batch read; False when there is none."""
         epoch, step = self._submitted
         if self._epochs is not None and epoch >= self._epochs:
             return False
@@ -191,24 +244,13 @@ class BatchStream(Iterator[Batch]):
             self._permutation = (epoch, self._checked_order(epoch))
         start = step * self._batch_size
         indices = self._permutation[1][start : start + self._batch_size]
-        height, width = self._dataset.image_size
-        images = np.empty((len(indices), height, width, self._dataset.channels), dtype=np.uint8)
-        batch = Batch(images, self._dataset.labels[indices].astype(np.int64), indices, epoch, step)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=THREAD_NAME)
-        tasks = [
-            self._pool.submit(self._read, batch, first) for first in range(0, len(indices), SAMPLES_PER_TASK)
-        ]
-        self._pending.append((batch, tasks))
+        parts = [indices[i : i + SAMPLES_PER_TASK] for i in range(0, len(indices), SAMPLES_PER_TASK)]
+        self._pending.append(_Pending(epoch, step, parts, [self._task(part, epoch) for part in parts]))
         self._submitted = self._carry(epoch, step + 1)
         return True
 
-    def _read(self, batch: Batch, first: int) -> None:
-        """Read some samples of a batch into their places; runs in a thread."""
-        for place in range(first, min(first + SAMPLES_PER_TASK, len(batch.indices))):
-            if self._stop.is_set():
-                return
-            batch.images[place] = self._dataset.image(int(batch.indices[place]), batch.epoch)
+    def _task(self, part: np.ndarray, epoch: int) -> Future[Samples]:
+        return self._readers.submit(self._dataset, part, epoch, replace=self._drop_last)
 
     def _checked_order(self, epoch: int) -> np.ndarray:
         """Give the order of an epoch as int64, checked: a wrong one would lose samples without a word."""

@@ -48,7 +48,8 @@ def command(settings: DoctorSettings) -> None:
     _line("JVM", f"{young}; the parallel collector, since only the sum of its pauses counts")
     cores = len(os.sched_getaffinity(0))
     _line(
-        "threads", f"{cores}, all cores of this process, for multiplies, other operators and reading images"
+        "threads",
+        f"{cores}, all cores of this process, for operators and for processes that read images",
     )
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")

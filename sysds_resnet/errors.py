@@ -7,3 +7,10 @@ class UserError(Exception):
     The message is one line that names the thing, what was found, what was expected and what to do.
     Commands print it without a traceback and exit with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's exception says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__

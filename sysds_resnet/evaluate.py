@@ -16,6 +16,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.loop import evaluate
 from sysds_resnet.model import ResNet
+from sysds_resnet.readers import Readers
 from sysds_resnet.settings import Settings, run
 
 
@@ -29,7 +30,7 @@ class EngineSettings(Settings):
     precision: Precision = Field("single", description="Of matrix multiplies.")
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
-    workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
+    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
 
     def open_engine(self) -> Engine:
         """The engine that these settings ask for."""
@@ -60,7 +61,8 @@ def command(settings: EvaluateSettings) -> None:
                 f"{settings.dataset}: found {dataset.num_classes} classes, expected "
                 f"{model.network.num_classes} as in {settings.weights}; evaluate on its own kind of data"
             )
-        scores = evaluate(model, dataset, settings.workers)
+        with Readers([dataset], settings.workers) as readers:
+            scores = evaluate(model, dataset, readers)
     result = {"images": len(dataset), **scores}
     print(
         f"{len(dataset)} images: loss {scores['loss']:.4f}, top-1 {100 * scores['top1']:.2f} %, "

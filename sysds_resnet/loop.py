@@ -13,6 +13,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.model import ResNet, default_batch
+from sysds_resnet.readers import Readers
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
 STEP_SHARE = 0.45  # of the heap, for what a step keeps
@@ -71,7 +72,7 @@ def training_loop(
         epochs: Where training ends.
         seed: Of the samples' order.
         start: Epoch and step in the epoch to begin with.
-        workers: Threads that read images; by default one for each core.
+        workers: Processes, or threads, that read images; by default one for each core.
         update: Does a step in the place of `state.update`.
     """
     update = update or state.update
@@ -79,16 +80,19 @@ def training_loop(
     losses: list[float] = []
     began = before = time.perf_counter()
     first = start[1]  # an epoch that was resumed counts what it did since
-    with BatchStream(
-        train,
-        order,
-        batch_size,
-        drop_last=True,
-        epochs=epochs,
-        start_epoch=start[0],
-        start_step=start[1],
-        workers=workers,
-    ) as stream:
+    with (
+        Readers([train] if val is None else [train, val], workers) as readers,
+        BatchStream(
+            train,
+            order,
+            batch_size,
+            readers,
+            drop_last=True,
+            epochs=epochs,
+            start_epoch=start[0],
+            start_step=start[1],
+        ) as stream,
+    ):
         for batch in stream:
             metrics = update(batch.images, batch.labels, optimizer)
             now = time.perf_counter()
@@ -96,7 +100,7 @@ def training_loop(
             yield StepEvent(state.step, batch.epoch + 1, metrics, now - before, len(batch.labels))
             if batch.step == stream.steps_per_epoch - 1:
                 seconds = time.perf_counter() - began
-                scores = evaluate(state.model, val, workers) if val is not None else {}
+                scores = evaluate(state.model, val, readers) if val is not None else {}
                 yield EpochEvent(
                     epoch=batch.epoch + 1,
                     step=state.step,
@@ -112,25 +116,24 @@ def training_loop(
             before = time.perf_counter()
 
 
-def evaluate(model: ResNet, dataset: Dataset, workers: int | None = None) -> dict[str, float]:
+def evaluate(model: ResNet, dataset: Dataset, readers: Readers) -> dict[str, float]:
     """Mean "loss" and shares "top1" and "top5" over a data set."""
     total, n = np.zeros(3), len(dataset)
-    for images, labels in read_all(model.engine, dataset, workers):
+    for images, labels in read_all(model.engine, dataset, readers):
         scores = model.evaluate(images, labels, batch_size=len(images))
         total += len(labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
     return dict(zip(("loss", "top1", "top5"), (total / n).tolist(), strict=True))
 
 
-def read_all(
-    engine: Engine, dataset: Dataset, workers: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_all(engine: Engine, dataset: Dataset, readers: Readers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and labels of a whole data set in its order, in batches that fit the engine's heap."""
     size = min(default_batch(engine, *dataset.image_size), len(dataset))
     with BatchStream(
-        dataset, sequential_order(len(dataset)), size, drop_last=False, epochs=1, workers=workers
+        dataset, sequential_order(len(dataset)), size, readers, drop_last=False, epochs=1
     ) as stream:
         for batch in stream:
-            yield batch.images, batch.labels
+            if len(batch.labels):  # none of its images may be readable
+                yield batch.images, batch.labels
 
 
 def choose_micro_batch(

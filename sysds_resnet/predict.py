@@ -14,6 +14,7 @@ from sysds_resnet.evaluate import EngineSettings, load_model
 from sysds_resnet.images import open_images
 from sysds_resnet.loop import read_all
 from sysds_resnet.model import ResNet, softmax
+from sysds_resnet.readers import Readers
 from sysds_resnet.settings import run
 
 TOP = 5
@@ -46,11 +47,14 @@ def predict(model: ResNet, settings: PredictSettings, image_size: int) -> tuple[
     """Paths and scores of the images that the settings name."""
     dataset = open_images(settings.input, image_size=image_size)
     logits = []
-    with tqdm(total=len(dataset), unit="image", disable=None) as bar:
-        for images, _ in read_all(model.engine, dataset, settings.workers):
+    with (
+        Readers([dataset], settings.workers) as readers,
+        tqdm(total=len(dataset), unit="image", disable=None) as bar,
+    ):
+        for images, _ in read_all(model.engine, dataset, readers):
             logits.append(model.logits(images, batch_size=len(images)))
             bar.update(len(images))
-    return dataset.paths, np.concatenate(logits)
+    return [dataset.name(i) for i in range(len(dataset))], np.concatenate(logits)
 
 
 def command(settings: PredictSettings) -> None:

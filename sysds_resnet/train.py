@@ -73,7 +73,7 @@ class TrainSettings(Settings):
     )
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
-    workers: int | None = Field(None, ge=1, description="Threads that read images; by default all cores.")
+    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
     profile: int | None = Field(
         None, ge=1, description="Steps to profile, after ten: profile.csv and profile.png in the run folder."

@@ -9,9 +9,10 @@ import pytest
 from command_line import start_python
 from PIL import Image
 
-from sysds_resnet.batches import THREAD_NAME, BatchStream, sequential_order
+from sysds_resnet.batches import BatchStream, sequential_order
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset, open_images
+from sysds_resnet.readers import THREAD_NAME, Readers
 
 
 def shuffled(n, seed=0):
@@ -83,20 +84,23 @@ def test_each_sample_comes_once_in_an_epoch():
 
 def test_batches_are_the_same_for_any_number_of_workers_and_any_prefetch(photos):
     data = open_dataset(photos, "train", image_size=32, seed=5)
-    runs = [
-        collect(
-            BatchStream(data, shuffled(11), 4, drop_last=True, epochs=2, workers=workers, prefetch=prefetch)
-        )
-        for workers, prefetch in ((1, 0), (1, 2), (4, 2), (4, 7))
-    ]
+    runs = []
+    for workers in (1, 2, 4):
+        with Readers([data], workers) as readers:
+            for prefetch in (0, 2, 7):
+                stream = BatchStream(
+                    data, shuffled(11), 4, readers, drop_last=True, epochs=2, prefetch=prefetch
+                )
+                runs.append(collect(stream))
     assert len(runs[0]) == 4
     assert all(run == runs[0] for run in runs)
 
 
 def test_resuming_at_any_place_gives_the_same_following_batches(photos):
     data = open_dataset(photos, "train", image_size=16, seed=5)
-    whole = collect(BatchStream(data, shuffled(11), 3, drop_last=True, epochs=2))
-    with BatchStream(data, shuffled(11), 3, drop_last=True, epochs=2) as stream:
+    readers = Readers([data], 2)
+    whole = collect(BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2))
+    with readers, BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2) as stream:
         for done in range(len(whole) + 1):
             epoch, step = stream.position
             rest = collect(
@@ -104,6 +108,7 @@ def test_resuming_at_any_place_gives_the_same_following_batches(photos):
                     data,
                     shuffled(11),
                     3,
+                    readers,
                     drop_last=True,
                     epochs=2,
                     start_epoch=epoch,
@@ -142,7 +147,7 @@ def test_order_is_asked_once_an_epoch_by_the_consuming_thread():
         calls.append((epoch, threading.get_ident()))
         return np.arange(12)
 
-    with BatchStream(numbered(12), order, 4, drop_last=True, epochs=3, workers=2) as stream:
+    with BatchStream(numbered(12), order, 4, drop_last=True, epochs=3) as stream:
         list(stream)
     assert calls == [(epoch, threading.get_ident()) for epoch in range(3)]
 
@@ -174,7 +179,7 @@ def test_broken_image_reaches_the_consumer_as_its_own_error(photos):
     broken = photos / "val" / "class1" / "7.jpg"
     broken.write_bytes(broken.read_bytes()[:60])
     data = open_images(photos / "val", image_size=16)
-    stream = BatchStream(data, sequential_order(11), 3, drop_last=False, epochs=1, workers=3)
+    stream = BatchStream(data, sequential_order(11), 3, drop_last=False, epochs=1)
     with pytest.raises(UserError, match=r"7\.jpg") as error:
         list(stream)
     assert "\n" not in str(error.value)
@@ -191,10 +196,10 @@ def test_closing_early_leaves_no_threads_and_does_not_wait_for_what_is_queued():
             return 64
 
         def image(self, index, epoch):
-            time.sleep(0.0 if index < 4 else 0.2)
+            time.sleep(0.0 if index < 4 else 0.05)
             return np.zeros((4, 5, 3), np.uint8)
 
-    with BatchStream(Slow(), sequential_order(64), 4, drop_last=True, workers=2, prefetch=10) as stream:
+    with BatchStream(Slow(), sequential_order(64), 4, drop_last=True, prefetch=10) as stream:
         next(stream)
         assert our_threads()
         begin = time.monotonic()
@@ -221,7 +226,7 @@ def slow(index, epoch):
     time.sleep(0.5)
     return np.zeros((32, 32, 3), np.uint8)
 data.image = slow
-for batch in BatchStream(data, sequential_order(256), 64, drop_last=True, workers=2):
+for batch in BatchStream(data, sequential_order(256), 64, drop_last=True):
     pass
 """
     process = start_python("-c", program)
@@ -239,7 +244,6 @@ for batch in BatchStream(data, sequential_order(256), 64, drop_last=True, worker
     [
         {"batch_size": 9},
         {"batch_size": 0},
-        {"workers": 0},
         {"prefetch": -1},
         {"start_epoch": -1},
         {"start_step": 3},

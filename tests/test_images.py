@@ -10,13 +10,15 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import (
     ArrayDataset,
     Dataset,
+    EncodedDataset,
     eval_transform,
     list_images,
-    load_image,
     open_dataset,
     open_images,
     train_transform,
 )
+from sysds_resnet.images.decode import decode
+from sysds_resnet.images.sources import FileSource
 from sysds_resnet.images.transforms import (
     Purpose,
     center_crop,
@@ -33,6 +35,17 @@ def picture(width, height, seed=0):
 def save(path, width=40, height=30, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(width, height, seed).save(path)
+
+
+def files(*paths):
+    """A data set of these files."""
+    return EncodedDataset(
+        FileSource([str(path) for path in paths], np.zeros(len(paths)), ["a"]), image_size=16
+    )
+
+
+def names(data):
+    return [data.name(i) for i in range(len(data))]
 
 
 def one_line(error):
@@ -80,7 +93,7 @@ def test_digits_split_is_stratified_and_disjoint_and_complete():
     for part in (train, val):
         for i in range(len(part)):
             original = np.rint(part.image(i, 0)[::4, ::4, 0] * (16 / 255))
-            assert known[original.tobytes()] == part.label(i)
+            assert known[original.tobytes()] == part.labels[i]
             seen.append(original.tobytes())
     assert len(set(seen)) == 1797
 
@@ -149,7 +162,7 @@ def test_folder_classes_are_sorted_and_labels_follow(folder):
     data = open_dataset(str(folder), "train", image_size=16)
     assert data.classes == ["ant", "zebra"]
     assert data.labels.tolist() == [0] * 4 + [1] * 3
-    assert data.paths == [str(folder / "train" / "ant" / f"{k}.JPEG") for k in range(4)] + [
+    assert names(data) == [str(folder / "train" / "ant" / f"{k}.JPEG") for k in range(4)] + [
         str(folder / "train" / "zebra" / f"{k}.JPEG") for k in range(3)
     ]
     np.testing.assert_allclose(data.mean, [123.675, 116.28, 103.53])
@@ -161,7 +174,7 @@ def test_folder_reads_images_in_subfolders_and_leaves_other_files(folder):
     (folder / "val" / "ant" / "notes.txt").write_text("no image")
     (folder / "val" / "README").write_text("no class")
     data = open_dataset(folder, "val", image_size=16)
-    assert [p.removeprefix(str(folder)) for p in data.paths] == [
+    assert [p.removeprefix(str(folder)) for p in names(data)] == [
         "/val/ant/0.JPEG",
         "/val/ant/1.JPEG",
         "/val/ant/deeper/x.PnG",
@@ -179,7 +192,7 @@ def test_folder_without_train_and_val_is_for_evaluation_only(folder):
 
 def test_validation_images_have_the_evaluation_preprocessing(folder):
     data = open_dataset(folder, "val", image_size=16, augment=True)
-    expected = eval_transform(load_image(data.paths[1]), 16)
+    expected = eval_transform(Image.open(data.name(1)).convert("RGB"), 16)
     np.testing.assert_array_equal(data.image(1, 0), expected)
     np.testing.assert_array_equal(data.image(1, 9), expected)
 
@@ -197,7 +210,9 @@ def test_training_images_change_with_seed_epoch_and_sample_and_with_nothing_else
 
 def test_augmentation_can_be_switched_off(folder):
     data = open_dataset(folder, "train", image_size=16, augment=False)
-    np.testing.assert_array_equal(data.image(2, 0), eval_transform(load_image(data.paths[2]), 16))
+    np.testing.assert_array_equal(
+        data.image(2, 0), eval_transform(Image.open(data.name(2)).convert("RGB"), 16)
+    )
 
 
 @pytest.mark.parametrize("spec", ["digits", "synthetic", "PATH"])
@@ -208,7 +223,7 @@ def test_every_data_set_follows_the_protocol(spec, folder):
         height, width = data.image_size
         assert data.image(0, 0).shape == (height, width, data.channels)
         assert data.labels.shape == (len(data),) and data.labels.dtype == np.int64
-        assert data.label(len(data) - 1) == data.labels[-1]
+        assert data.labels[len(data) - 1] == data.labels[-1]
         assert len(data.classes) == data.num_classes
         assert data.mean.shape == data.std.shape == (3,)
 
@@ -319,15 +334,16 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     image = Image.new("I;16", (9, 7), 100) if mode == "I;16" else picture(9, 7).convert(mode)
     image.save(path)
-    found = load_image(path)
-    assert (found.mode, found.size) == ("RGB", (9, 7))
+    found = decode(path.read_bytes(), str(path))
+    assert (found.dtype, found.shape) == (np.uint8, (7, 9, 3))
+    np.testing.assert_array_equal(found, Image.open(path).convert("RGB"))
 
 
 def test_exif_orientation_is_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(9, 7).save(tmp_path / "x.jpg", exif=exif)
-    assert load_image(tmp_path / "x.jpg").size == (9, 7)
+    assert decode((tmp_path / "x.jpg").read_bytes(), "x.jpg").shape == (7, 9, 3)
 
 
 def break_file(path, how):
@@ -350,8 +366,9 @@ def break_file(path, how):
 def test_broken_image_is_one_line_that_names_the_file(tmp_path, how, suffix):
     path = tmp_path / f"broken{suffix}"
     break_file(path, how)
+    data = open_images(tmp_path, image_size=16) if path.is_file() else files(path)
     with pytest.raises(UserError) as error:
-        load_image(path)
+        data.image(0, 0)
     assert str(path) in one_line(error)
 
 
@@ -367,7 +384,7 @@ def test_damaged_bytes_give_an_image_or_the_documented_error(tmp_path):
             path = tmp_path / f"bad{k}{suffix}"
             path.write_bytes(bad[: rng.integers(1, len(bad) + 1)].tobytes())
             try:
-                assert load_image(path).mode == "RGB"
+                assert decode(path.read_bytes(), str(path)).shape[2] == 3
             except UserError as error:
                 assert "\n" not in str(error)
 

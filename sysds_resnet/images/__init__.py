@@ -9,7 +9,8 @@ from typing import Literal
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import ArrayDataset, Dataset
 from sysds_resnet.images.digits import open_digits
-from sysds_resnet.images.folder import FileDataset, list_images, load_image, open_folder, open_images
+from sysds_resnet.images.encoded import EncodedDataset, list_images, open_images
+from sysds_resnet.images.layouts import Layout, open_source
 from sysds_resnet.images.synthetic import SyntheticDataset
 from sysds_resnet.images.transforms import (
     IMAGENET_MEAN,
@@ -23,11 +24,11 @@ __all__ = [
     "IMAGENET_STD",
     "ArrayDataset",
     "Dataset",
-    "FileDataset",
+    "EncodedDataset",
+    "Layout",
     "SyntheticDataset",
     "eval_transform",
     "list_images",
-    "load_image",
     "open_dataset",
     "open_images",
     "train_transform",
@@ -43,13 +44,14 @@ def open_dataset(
     seed: int = 0,
     num_images: int | None = None,
     num_classes: int | None = None,
+    layout: Layout | None = None,
 ) -> Dataset:
     """Open one split of a data set.
 
     Args:
         spec: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise), or the path of
-            an image folder: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg, which is
-            for evaluation only. A folder that is itself called digits is opened as "./digits".
+            a data set in one of the layouts of `open_source`. A folder that is itself called digits is opened
+            as "./digits".
         split: "train" or "val".
         image_size: side of the square images in pixels; None means 32 for digits and synthetic, 224 for a
             folder.
@@ -59,6 +61,7 @@ def open_dataset(
             does not depend on it, so that runs with different seeds are validated on the same images.
         num_images: number of synthetic images in this split; None means 256 for train, 64 for val.
         num_classes: number of synthetic classes; None means 10.
+        layout: of the data set at a path; None means by its signs.
 
     Raises:
         UserError: an option is out of range or does not suit the data set, or the folder is missing, empty
@@ -89,4 +92,5 @@ def open_dataset(
             split, image_size=image_size, seed=seed, num_images=num_images, num_classes=num_classes
         )
     augment = split == "train" and augment is not False
-    return open_folder(spec, split, image_size=image_size, augment=augment, seed=seed)
+    source = open_source(spec, split, layout)
+    return EncodedDataset(source, image_size=image_size, augment=augment, seed=seed)

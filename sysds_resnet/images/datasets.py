@@ -20,7 +20,7 @@ class Dataset(Protocol):
         mean: per-channel mean for normalisation, float64 of shape (C,), in units of 0..255.
         std: per-channel standard deviation for normalisation, float64 of shape (C,), in units of 0..255.
         labels: 0-based labels, int64 of shape (n,); -1 where there is none.
-        paths: the n files in the order of the labels, or None when the images come from no files.
+        decodes: whether `image` decodes a file, which is work for a process of its own.
     """
 
     classes: list[str]
@@ -30,12 +30,12 @@ class Dataset(Protocol):
     mean: np.ndarray
     std: np.ndarray
     labels: np.ndarray
-    paths: list[str] | None
+    decodes: bool
 
     def __len__(self) -> int: ...
 
-    def label(self, index: int) -> int:
-        """Give the 0-based label of sample `index`."""
+    def name(self, index: int) -> str:
+        """Give what errors and tables call sample `index`."""
         ...
 
     def image(self, index: int, epoch: int) -> np.ndarray:
@@ -49,7 +49,7 @@ class Dataset(Protocol):
 class ArrayDataset:
     """A data set of images that lie in memory, without augmentation."""
 
-    paths: list[str] | None = None
+    decodes = False
 
     def __init__(
         self,
@@ -104,9 +104,9 @@ class ArrayDataset:
         """Give all images, uint8 of shape (n, H, W, C), and their labels, of shape (n,)."""
         return self._images, self.labels
 
-    def label(self, index: int) -> int:
-        """Give the 0-based label of sample `index`."""
-        return int(self.labels[index])
+    def name(self, index: int) -> str:
+        """Image I."""
+        return f"image {index}"
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give sample `index`, uint8 of shape (H, W, C); the same in every epoch."""

@@ -20,7 +20,7 @@ class SyntheticDataset:
     multiplications and remainders are used, which give the same bytes on every machine.
     """
 
-    paths: list[str] | None = None
+    decodes = False
     channels = 3
 
     def __init__(
@@ -64,13 +64,13 @@ class SyntheticDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def label(self, index: int) -> int:
-        """Give the 0-based label of sample `index`."""
-        return int(self.labels[index])
+    def name(self, index: int) -> str:
+        """Image I."""
+        return f"image {index}"
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give sample `index`, uint8 of shape (H, W, 3); the same in every epoch."""
-        label = self.label(index)
+        label = int(self.labels[index])
         rng = sample_rng(self._seed, self._purpose, index)
         height, width = self.image_size
         # 1 to 4 stripes down and across, leaning either way: 32 directions; beyond them the colour decides.

@@ -1,0 +1,119 @@
+"""Data sets whose images are decoded whenever they are asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.decode import decode
+from sysds_resnet.images.files import IMG_EXTENSIONS, walk_images
+from sysds_resnet.images.sources import FileSource, Source
+from sysds_resnet.images.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Purpose,
+    eval_transform,
+    sample_rng,
+    train_transform,
+)
+
+DEFAULT_IMAGE_SIZE = 224
+
+
+class EncodedDataset:
+    """The images of a source, decoded and brought to one size.
+
+    Args:
+        source: where files come from.
+        image_size: side of the square images in pixels; None means 224.
+        augment: random crop and flip instead of the evaluation preprocessing.
+        seed: of the augmentation, at least 0.
+        resize_size: shorter side before the centre crop; None means 256 for 224 and in proportion.
+    """
+
+    channels = 3
+    decodes = True
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        image_size: int | None = None,
+        augment: bool = False,
+        seed: int = 0,
+        resize_size: int | None = None,
+    ) -> None:
+        size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
+        self._source = source
+        self.labels = source.labels
+        self.classes = source.classes
+        self.num_classes = len(self.classes)
+        self.image_size = (size, size)
+        self.mean = IMAGENET_MEAN.copy()
+        self.std = IMAGENET_STD.copy()
+        self._augment = augment
+        self._seed = seed
+        self._resize_size = resize_size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """Give the file of sample `index`, with its place in a file of many."""
+        return self._source.name(index)
+
+    def image(self, index: int, epoch: int) -> np.ndarray:
+        """Give sample `index` as it is seen in `epoch`, uint8 of shape (H, W, 3).
+
+        Raises:
+            UserError: it cannot be read as an image.
+        """
+        image = Image.fromarray(decode(self._source.read(index), self.name(index)))
+        if self._augment:
+            rng = sample_rng(self._seed, Purpose.AUGMENT, epoch, index)
+            return train_transform(image, self.image_size[0], rng)
+        return eval_transform(image, self.image_size[0], self._resize_size)
+
+
+def open_images(
+    path: str | os.PathLike[str], *, image_size: int | None = None, resize_size: int | None = None
+) -> EncodedDataset:
+    """Open the images of `list_images(path)` as a data set without labels, for prediction.
+
+    Its labels are -1 and it has no classes; images have the evaluation preprocessing.
+
+    Raises:
+        UserError: as `list_images`.
+    """
+    paths = [str(name) for name in list_images(path)]
+    source = FileSource(paths, np.full(len(paths), -1), [])
+    return EncodedDataset(source, image_size=image_size, resize_size=resize_size)
+
+
+def list_images(path: str | os.PathLike[str]) -> list[Path]:
+    """List the image files at `path`: the file itself, whatever its ending, or all in a folder and below.
+
+    Returns:
+        paths sorted as strings, at least one.
+
+    Raises:
+        UserError: there is nothing at `path`, or no image in the folder.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(
+            f"images {root}: found nothing, expected an image or a folder of images: check the path"
+        )
+    found = walk_images(root)
+    if not found:
+        raise UserError(
+            f"images {root}: found no image file, expected some ending in {' '.join(IMG_EXTENSIONS)}: "
+            "give another folder"
+        )
+    return [Path(name) for name in sorted(found)]

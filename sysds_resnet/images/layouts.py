@@ -1,0 +1,60 @@
+"""Layouts of data sets on disk: which one lies at a path, and a `Source` for one split of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.files import Split, find_files
+from sysds_resnet.images.folders import open_arrays, open_folders, open_lists
+from sysds_resnet.images.parquet import open_parquet
+from sysds_resnet.images.sources import Source
+from sysds_resnet.images.tables import find_table, open_table
+from sysds_resnet.images.tars import open_tar
+
+Layout = Literal["lists", "arrays", "table", "parquet", "tar", "folders"]
+
+
+def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | None = None) -> Source:
+    """Find the images of one split.
+
+    PATH/classes.txt, with one name in a line, names classes that are numbered otherwise.
+
+    Args:
+        path: a folder or, for a table, a file:
+            lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label", label from 0;
+            arrays: PATH/train_images.npy, uint8 of shape (n, H, W, 3), PATH/train_labels.npy, and val's;
+            table: PATH/train.csv and PATH/val.csv (or .tsv, .parquet), or a file with a column "split", with
+                columns "path" and "label";
+            parquet: train*.parquet and val*.parquet in PATH or below, with image bytes, as Hugging Face's;
+            tar: train*.tar and val*.tar in PATH or below, by WebDataset's convention;
+            folders: PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/... for evaluation only.
+        split: "train" or "val".
+        layout: one of these; None means the first of which there are signs, in this order.
+
+    Raises:
+        UserError: there is none, or it is not as its layout says.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(
+            f"data set {root}: found nothing, expected digits, photos, synthetic, a folder or a table: "
+            "check the path"
+        )
+    if layout is None:
+        layout = next(name for name in get_args(Layout) if _LAYOUTS[name][0](root, split))
+    return _LAYOUTS[layout][1](root, split)
+
+
+_LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split], Source]]] = {
+    "lists": (lambda root, split: (root / f"{split}_list.txt").is_file(), open_lists),
+    "arrays": (lambda root, split: (root / f"{split}_images.npy").is_file(), open_arrays),
+    "table": (lambda root, split: find_table(root, split) is not None, open_table),
+    "parquet": (lambda root, split: bool(find_files(root, split, ".parquet")), open_parquet),
+    "tar": (lambda root, split: bool(find_files(root, split, ".tar")), open_tar),
+    "folders": (lambda root, split: True, open_folders),
+}
+"""Of each layout, whether there are signs of it, and how it is opened."""

@@ -1,0 +1,96 @@
+"""Where the bytes of labelled images come from.
+
+A source knows its samples' names, labels and bytes, and nothing of pictures. It is sent to reading processes,
+so it holds paths and positions in compact arrays and opens files where it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from sysds_resnet.errors import UserError, one_line
+
+
+@runtime_checkable
+class Source(Protocol):
+    """n encoded images. Reading is thread-safe.
+
+    Attributes:
+        labels: 0-based labels, int64 of shape (n,); -1 where there is none.
+        classes: names of the classes; the label of a class is its position here. Empty when unlabelled.
+    """
+
+    labels: np.ndarray
+    classes: list[str]
+
+    def name(self, index: int) -> str:
+        """Give what errors and tables call sample `index`: a path, with its place in a file of many."""
+        ...
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        """Give the file of sample `index`, or uint8 of shape (H, W, 3) where images are stored as such.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        ...
+
+
+class FileSource:
+    """Images in files of their own.
+
+    Args:
+        paths: n files.
+        labels: integers of shape (n,).
+        classes: names of the classes.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
+        self._paths = pa.array(paths, pa.large_string())  # a fifth of a list's memory, and quick to send
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+
+    def name(self, index: int) -> str:
+        """The path."""
+        return self._paths[index].as_py()
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        path = self.name(index)
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"image {path}: found {one_line(error)}, expected a file that can be read: restore or "
+                "remove it"
+            ) from error
+
+
+class ArraySource:
+    """Images in one array, which may be memory-mapped.
+
+    Args:
+        images: uint8 of shape (n, H, W, 3).
+        labels: integers of shape (n,).
+        classes: names of the classes.
+        path: what samples are named after.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: str) -> None:
+        self._images = images
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        self._path = path
+
+    def name(self, index: int) -> str:
+        """PATH, image I."""
+        return f"{self._path}, image {index}"
+
+    def read(self, index: int) -> np.ndarray:
+        """The image."""
+        return self._images[index]

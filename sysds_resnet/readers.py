@@ -1,0 +1,152 @@
+"""Workers that read samples: processes where images must be decoded, threads where they lie in memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import loky
+import numpy as np
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.datasets import Dataset
+
+MAX_DEFAULT_WORKERS = 16
+THREAD_NAME = "sysds-resnet-readers"
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a worker read of k samples.
+
+    Attributes:
+        images: uint8 of shape (m, H, W, C), m at most k.
+        indices: their positions in the data set, int64 of shape (m,).
+        errors: position and reason of each sample that could not be read.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    errors: list[tuple[int, str]]
+
+
+class Readers:
+    """Workers that live as long as this object, over epochs and data sets.
+
+    They end with their parent, however that ends, and do not see the terminal's Ctrl-C. Use it in a `with`
+    statement or call `close`.
+
+    Args:
+        datasets: what they can read. Those that are decoded (`Dataset.decodes`) are sent to processes, once.
+        workers: how many; None means `default_workers()`.
+
+    Raises:
+        UserError: fewer than one.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], workers: int | None = None) -> None:
+        self.workers = default_workers() if workers is None else workers
+        if self.workers < 1:
+            raise UserError(f"workers: found {workers}, expected at least 1: choose a larger number")
+        self._datasets = list(datasets)
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool) -> Future[Samples]:
+        """Have some samples of one of the data sets read.
+
+        Args:
+            dataset: one of those given at first.
+            indices: positions in it, of shape (k,).
+            epoch: in which they are seen.
+            replace: whether the next good one of the data set takes the place of one that cannot be read;
+                otherwise it is left out.
+
+        Raises:
+            concurrent.futures.process.BrokenProcessPool: a process was killed; call `restart`.
+        """
+        number = next(i for i, known in enumerate(self._datasets) if known is dataset)
+        if self._pool is None:
+            self._pool = self._start()
+        if isinstance(self._pool, ThreadPoolExecutor):
+            return self._pool.submit(read, self._datasets[number], indices, epoch, replace)
+        return self._pool.submit(_read, number, indices, epoch, replace)
+
+    def restart(self) -> None:
+        """Replace the workers; what was submitted is lost."""
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; each thread finishes the samples it is at. May be repeated."""
+        pool, self._pool = self._pool, None
+        if isinstance(pool, ThreadPoolExecutor):
+            pool.shutdown(wait=True, cancel_futures=True)
+        elif pool is not None:
+            pool.shutdown(wait=True, kill_workers=True)
+
+    def _start(self) -> Executor:
+        if any(dataset.decodes for dataset in self._datasets):
+            # not multiprocessing's own: that runs the main module again in each process
+            return loky.ProcessPoolExecutor(
+                self.workers, initializer=_set_up, initargs=(self._datasets, os.getpid())
+            )
+        return ThreadPoolExecutor(self.workers, thread_name_prefix=THREAD_NAME)
+
+
+def default_workers() -> int:
+    """Give the number of workers: one for each core this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_DEFAULT_WORKERS)
+
+
+def read(dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool) -> Samples:
+    """Read samples one after the other; see `Readers.submit`."""
+    images, found, errors = [], [], []
+    n = len(dataset)
+    for index in indices.tolist():
+        for _ in range(n):
+            try:
+                images.append(dataset.image(index, epoch))
+                found.append(index)
+                break
+            except UserError as error:
+                errors.append((index, str(error)))
+            if not replace:
+                break
+            index = (index + 1) % n
+    shape = (0, *dataset.image_size, dataset.channels)
+    return Samples(
+        np.stack(images) if images else np.empty(shape, np.uint8), np.array(found, np.int64), errors
+    )
+
+
+# In the processes
+
+_datasets: list[Dataset] = []
+
+
+def _set_up(datasets: list[Dataset], parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _datasets[:] = datasets
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent was killed: a pool that waits for work would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _read(number: int, indices: np.ndarray, epoch: int, replace: bool) -> Samples:
+    return read(_datasets[number], indices, epoch, replace)

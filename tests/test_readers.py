@@ -1,0 +1,166 @@
+"""The workers that read samples: what they survive, and what survives them."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+from command_line import start_python
+from PIL import Image
+
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import open_dataset, open_images
+from sysds_resnet.readers import Readers
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 12 images, whose number i is filled with 10*i."""
+    for i in range(12):
+        path = tmp_path / "train" / "abc"[i // 4] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (10 * i,) * 3).save(path)
+    return tmp_path
+
+
+class Deadly:
+    """Image 2 kills the process that reads it, once for each file in a folder, which it removes."""
+
+    decodes, channels, image_size = True, 3, (4, 4)
+    labels = np.zeros(4, np.int64)
+
+    def __init__(self, lives):
+        self.lives = lives
+
+    def __len__(self):
+        return 4
+
+    def name(self, index):
+        return f"image {index}"
+
+    def image(self, index, epoch):
+        left = sorted(self.lives.iterdir())
+        if index == 2 and left:
+            left[0].unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.full((4, 4, 3), index, np.uint8)
+
+
+def children():
+    return [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if "resource_tracker" not in " ".join(p.cmdline())
+    ]
+
+
+def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
+    data = open_dataset(photos, "train", image_size=16, augment=False)
+    with Readers([data], 2) as readers:
+        with BatchStream(data, sequential_order(12), 5, readers, drop_last=False, epochs=1) as stream:
+            values = np.concatenate([batch.images[:, 0, 0, 0] for batch in stream])
+        assert values.tolist() == [10 * i for i in range(12)]
+        workers = {p.pid for p in children()}
+        assert len(workers) == 2
+        with BatchStream(data, sequential_order(12), 5, readers, drop_last=False, epochs=1) as stream:
+            assert len(list(stream)) == 3
+        assert {p.pid for p in children()} == workers
+    assert children() == []
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_killed_worker_is_replaced_and_no_sample_is_lost(tmp_path, deaths):
+    for i in range(deaths):
+        (tmp_path / str(i)).touch()
+    data = Deadly(tmp_path)
+    with BatchStream(data, sequential_order(4), 2, drop_last=True, epochs=1) as stream:
+        batches = list(stream)
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1], [2, 3]]
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_that_are_killed_again_and_again_are_an_error_that_names_an_image(tmp_path):
+    for i in range(9):
+        (tmp_path / str(i)).touch()
+    with (
+        BatchStream(Deadly(tmp_path), sequential_order(4), 2, drop_last=True, epochs=1) as stream,
+        pytest.raises(
+            UserError, match=r"^workers: found a reading process killed 4 times, last at image [02]"
+        ),
+    ):
+        list(stream)
+    assert children() == []
+
+
+def test_no_worker_outlives_a_parent_that_is_killed(photos):
+    program = f"""
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.images import open_dataset
+data = open_dataset({str(photos)!r}, "train", image_size=16)
+stream = BatchStream(data, sequential_order(12), 4, drop_last=True)
+next(stream)
+print("reading", flush=True)
+next(iter([]), __import__("time").sleep(60))
+"""
+    process = start_python("-c", program)
+    try:
+        assert process.stdout.readline().startswith("reading")
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 2
+    finally:
+        process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# Images that cannot be read
+
+
+def spoil(photos, *numbers):
+    for path in (photos / "train").rglob("*.png"):
+        if int(path.stem) in numbers:
+            path.write_bytes(b"no image")
+
+
+def test_in_training_the_next_good_image_takes_the_place_of_a_bad_one(photos):
+    spoil(photos, 3, 7, 8, 11)
+    data = open_dataset(photos, "train", image_size=16, augment=False)
+    bad = []
+    with BatchStream(
+        data,
+        sequential_order(12),
+        6,
+        drop_last=True,
+        epochs=1,
+        on_error=lambda index, reason: bad.append((index, reason)),
+    ) as stream:
+        batches = list(stream)
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 4, 4, 5], [6, 9, 9, 9, 10, 0]]
+    for batch in batches:
+        assert (batch.images[:, 0, 0, 0] == 10 * batch.indices).all()
+        assert (batch.labels == batch.indices // 4).all()
+    assert sorted({index for index, _ in bad}) == [3, 7, 8, 11]
+    assert all(f"{index:02d}.png: found no known image format" in reason for index, reason in bad)
+
+
+def test_in_evaluation_a_bad_image_is_left_out(photos):
+    spoil(photos, 0, 1, 2, 3, 9)
+    data = open_images(photos, image_size=16)
+    bad = []
+    with BatchStream(
+        data,
+        sequential_order(12),
+        4,
+        drop_last=False,
+        epochs=1,
+        on_error=lambda index, reason: bad.append(index),
+    ) as stream:
+        batches = list(stream)
+    assert [batch.indices.tolist() for batch in batches] == [[], [4, 5, 6, 7], [8, 10, 11]]
+    assert bad == [0, 1, 2, 3, 9]
