@@ -55,6 +55,7 @@ class Readers:
             raise UserError(f"workers: found {workers}, expected at least 1: choose a larger number")
         self._datasets = list(datasets)
         self._pool: Executor | None = None
+        self._stop = threading.Event()
 
     def __enter__(self) -> Readers:
         return self
@@ -79,7 +80,7 @@ class Readers:
         if self._pool is None:
             self._pool = self._start()
         if isinstance(self._pool, ThreadPoolExecutor):
-            return self._pool.submit(read, self._datasets[number], indices, epoch, replace)
+            return self._pool.submit(read, self._datasets[number], indices, epoch, replace, self._stop)
         return self._pool.submit(_read, number, indices, epoch, replace)
 
     def restart(self) -> None:
@@ -87,10 +88,12 @@ class Readers:
         self.close()
 
     def close(self) -> None:
-        """End the workers; each thread finishes the samples it is at. May be repeated."""
+        """End the workers; each thread finishes the sample it is at. May be repeated."""
         pool, self._pool = self._pool, None
         if isinstance(pool, ThreadPoolExecutor):
+            self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            self._stop = threading.Event()
         elif pool is not None:
             pool.shutdown(wait=True, kill_workers=True)
 
@@ -109,11 +112,15 @@ def default_workers() -> int:
     return min(cores, MAX_DEFAULT_WORKERS)
 
 
-def read(dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool) -> Samples:
-    """Read samples one after the other; see `Readers.submit`."""
+def read(
+    dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool, stop: threading.Event | None = None
+) -> Samples:
+    """Read samples one after the other, until `stop` is set; see `Readers.submit`."""
     images, found, errors = [], [], []
     n = len(dataset)
     for index in indices.tolist():
+        if stop is not None and stop.is_set():
+            break
         for _ in range(n):
             try:
                 images.append(dataset.image(index, epoch))

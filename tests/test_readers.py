@@ -50,11 +50,7 @@ class Deadly:
 
 
 def children():
-    return [
-        p
-        for p in psutil.Process().children(recursive=True)
-        if "resource_tracker" not in " ".join(p.cmdline())
-    ]
+    return [p for p in psutil.Process().children(recursive=True) if "LokyProcess" in " ".join(p.cmdline())]
 
 
 def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
