@@ -196,25 +196,23 @@ class BatchStream(Iterator[Batch]):
 
     def _results(self, pending: _Pending) -> list[Samples]:
         """What the tasks of a batch read; killed readers are replaced."""
-        for _ in range(MAX_RESTARTS):
+        for restarts in range(MAX_RESTARTS + 1):
             try:
                 return [task.result() for task in pending.tasks]
             except BrokenProcessPool:
-                self._readers.restart()
-                for batch in self._pending:
-                    batch.tasks = [self._task(part, batch.epoch) for part in batch.parts]
-        try:
-            return [task.result() for task in pending.tasks]
-        except BrokenProcessPool:
-            lost = next(
-                (part for part, task in zip(pending.parts, pending.tasks, strict=True) if task.exception()),
-                pending.parts[0],
-            )
-            raise UserError(
-                f"workers: found a reading process killed {MAX_RESTARTS + 1} times, last at "
-                f"{self._dataset.name(int(lost[0]))} or the {len(lost) - 1} images after it in the epoch, "
-                "expected it to live; lower --workers if memory ran out, or check these files"
-            ) from None
+                if restarts < MAX_RESTARTS:
+                    self._readers.close()  # the next task starts new ones
+                    for batch in self._pending:
+                        batch.tasks = [self._task(part, batch.epoch) for part in batch.parts]
+        lost = next(
+            (part for part, task in zip(pending.parts, pending.tasks, strict=True) if task.exception()),
+            pending.parts[0],
+        )
+        raise UserError(
+            f"workers: found a reading process killed {MAX_RESTARTS + 1} times, last at "
+            f"{self._dataset.name(int(lost[0]))} or the {len(lost) - 1} images after it in the epoch, "
+            "expected it to live; lower --workers if memory ran out, or check these files"
+        )
 
     def _assemble(self, pending: _Pending, results: list[Samples], began: float) -> Batch:
         for index, reason in (error for samples in results for error in samples.errors):

@@ -74,7 +74,7 @@ class Readers:
                 otherwise it is left out.
 
         Raises:
-            concurrent.futures.process.BrokenProcessPool: a process was killed; call `restart`.
+            concurrent.futures.process.BrokenProcessPool: a process was killed; `close` and submit again.
         """
         number = next(i for i, known in enumerate(self._datasets) if known is dataset)
         if self._pool is None:
@@ -83,12 +83,8 @@ class Readers:
             return self._pool.submit(read, self._datasets[number], indices, epoch, replace, self._stop)
         return self._pool.submit(_read, number, indices, epoch, replace)
 
-    def restart(self) -> None:
-        """Replace the workers; what was submitted is lost."""
-        self.close()
-
     def close(self) -> None:
-        """End the workers; each thread finishes the sample it is at. May be repeated."""
+        """End the workers, each thread after the sample it is at; `submit` starts new ones."""
         pool, self._pool = self._pool, None
         if isinstance(pool, ThreadPoolExecutor):
             self._stop.set()

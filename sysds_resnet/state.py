@@ -139,6 +139,7 @@ class State:
                 f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
                 "choose one"
             )
+        geometry = network.geometry(size, *images.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
         for start in range(0, len(images), size):
             done = network.engine.run(
@@ -151,7 +152,7 @@ class State:
                     "std": self.model.std,
                     "model": self.model.weights,
                     "registry": network.registry,
-                    "geometry": network.geometry(size, *images.shape[1:3], backward=True),
+                    "geometry": geometry,
                     "label_smoothing": optimizer.label_smoothing,
                     "batch_size": float(len(images)),
                     "eps": BN_EPS,

@@ -18,11 +18,11 @@ from sysds_resnet.images.files import IMG_EXTENSIONS, Split, find_files, number_
 
 def open_tar(root: Path, split: Split) -> TarSource:
     """Open train*.tar and val*.tar, reading all headers once: of a million images, minutes."""
-    files = {name: find_files(root, name, ".tar") for name in ("train", "val")}
-    if not files[split]:
+    files = find_files(root, split, ".tar")
+    if not files:
         raise UserError(f"data set {root}: found no {split}*.tar, expected some: add them")
     shards, offsets, sizes, keys, labels = [], [], [], [], []
-    for number, path in enumerate(files[split]):
+    for number, path in enumerate(files):
         for key, member, label in _members(path):
             shards.append(number)
             offsets.append(member.offset_data)
@@ -36,7 +36,7 @@ def open_tar(root: Path, split: Split) -> TarSource:
     # the other split's labels stay unread: a data set whose splits differ in classes needs classes.txt
     own, classes = number_labels(root, {split: pd.Series(labels)}, split)
     return TarSource(
-        [str(path) for path in files[split]],
+        [str(path) for path in files],
         np.array(shards, np.int32),
         np.array(offsets, np.int64),
         np.array(sizes, np.int64),
