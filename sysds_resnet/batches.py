@@ -21,8 +21,8 @@ MAX_RESTARTS = 3  # of killed readers, without a batch in between
 Order = Callable[[int], np.ndarray]
 """Gives the order of an epoch: a permutation of 0..n-1, integers of shape (n,), from the epoch alone."""
 
-OnError = Callable[[int, str], None]
-"""Is told the position of a sample that cannot be read, and why; raises what shall end the stream."""
+OnError = Callable[[Dataset, int, str], None]
+"""Is told a data set, a position that cannot be read, and why; raises what shall end the stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def sequential_order(n: int) -> Order:
     return lambda epoch: np.arange(n)
 
 
-def raise_error(_index: int, reason: str) -> None:
+def raise_error(_dataset: Dataset, _index: int, reason: str) -> None:
     """The `OnError` that ends the stream at the first sample that cannot be read."""
     raise UserError(reason)
 
@@ -216,7 +216,7 @@ class BatchStream(Iterator[Batch]):
 
     def _assemble(self, pending: _Pending, results: list[Samples], began: float) -> Batch:
         for index, reason in (error for samples in results for error in samples.errors):
-            self._on_error(index, reason)
+            self._on_error(self._dataset, index, reason)
         indices = np.concatenate([samples.indices for samples in results])
         if self._drop_last and len(indices) < self._batch_size:
             raise UserError("images: found none that can be read: check the data set")

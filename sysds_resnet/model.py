@@ -241,24 +241,38 @@ def check_images(images: np.ndarray, channels: int):  # noqa: ANN201
 
 
 def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
-    """The engine's column of class numbers from 1, of shape (n, 1), for labels from 0.
+    """The engine's class numbers from 1 for labels from 0.
+
+    Args:
+        labels: Of shape (n,), or (n, 3) of mixed images: a label, another, and the share of the first.
+        n: Number of images.
+        num_classes: Number of classes.
+
+    Returns:
+        float64 of shape (n, 1) or (n, 3).
 
     Raises:
-        UserError: If they are not n whole numbers from 0 to num_classes - 1.
+        UserError: If they are not n whole numbers from 0 to num_classes - 1, or a share is not in [0, 1].
     """
     labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iuf":
+    if labels.shape not in ((n,), (n, 3)) or labels.dtype.kind not in "iuf":
         raise UserError(
             f"labels: found {labels.dtype} of shape {labels.shape}, expected integers of shape ({n},); "
             "give one for each image"
         )
-    wrong = np.flatnonzero(~((labels >= 0) & (labels < num_classes) & (labels % 1 == 0)))
+    y = labels.reshape(n, -1).astype(np.float64)
+    classes, shares = y[:, :2], y[:, 2:]
+    wrong = np.argwhere(~((classes >= 0) & (classes < num_classes) & (classes % 1 == 0)))
     if wrong.size:
         raise UserError(
-            f"labels: found {labels[wrong[0]]} at position {wrong[0]}, expected whole numbers from 0 to "
-            f"{num_classes - 1}; correct the labels or the number of classes"
+            f"labels: found {classes[tuple(wrong[0])]:g} at position {wrong[0][0]}, expected whole numbers "
+            f"from 0 to {num_classes - 1}; correct the labels or the number of classes"
         )
-    return labels.reshape(-1, 1) + 1.0
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise UserError(
+            f"labels: found shares from {shares.min()} to {shares.max()}, expected 0 to 1; correct them"
+        )
+    return np.hstack([classes + 1, shares])
 
 
 def default_batch(engine: Engine, height: int, width: int) -> int:

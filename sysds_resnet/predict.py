@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from sysds_resnet.data_settings import BadImages
 from sysds_resnet.evaluate import EngineSettings, load_model
 from sysds_resnet.images import open_images
 from sysds_resnet.loop import read_all
@@ -18,7 +19,6 @@ from sysds_resnet.readers import Readers
 from sysds_resnet.settings import run
 
 TOP = 5
-DEFAULT_SIZE = 224
 
 
 class PredictSettings(EngineSettings):
@@ -43,26 +43,29 @@ def to_table(paths: list[str], logits: np.ndarray, classes: list[str] | None) ->
     return table
 
 
-def predict(model: ResNet, settings: PredictSettings, image_size: int) -> tuple[list[str], np.ndarray]:
-    """Paths and scores of the images that the settings name."""
-    dataset = open_images(settings.input, image_size=image_size)
-    logits = []
+def predict(model: ResNet, settings: PredictSettings, metadata: dict) -> tuple[list[str], np.ndarray]:
+    """Paths and scores of the images that the settings name and that can be read."""
+    dataset = open_images(settings.input, **settings.sizes(metadata))
+    paths, logits = [], [np.empty((0, model.network.num_classes))]
+    bad = BadImages(settings, settings.out.parent)
     with (
         Readers([dataset], settings.workers) as readers,
         tqdm(total=len(dataset), unit="image", disable=None) as bar,
     ):
-        for images, _ in read_all(model.engine, dataset, readers):
-            logits.append(model.logits(images, batch_size=len(images)))
-            bar.update(len(images))
-    return [dataset.name(i) for i in range(len(dataset))], np.concatenate(logits)
+        for batch in read_all(model.engine, dataset, readers, bad):
+            logits.append(model.logits(batch.images, batch_size=len(batch.images)))
+            paths += [dataset.name(i) for i in batch.indices.tolist()]
+            bar.update(len(batch.images))
+    if len(bad):
+        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+    return paths, np.concatenate(logits)
 
 
 def command(settings: PredictSettings) -> None:
     """Predicts and writes."""
     with settings.open_engine() as engine:
         model, metadata = load_model(settings.weights, engine)
-        size = settings.image_size or metadata.get("image_size", [DEFAULT_SIZE])[0]
-        paths, logits = predict(model, settings, size)
+        paths, logits = predict(model, settings, metadata)
         table = to_table(paths, logits, model.classes)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(settings.out, index=False)

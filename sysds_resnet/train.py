@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import threading
@@ -17,105 +16,23 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import Field
 from tqdm import tqdm
 
 from sysds_resnet import checkpoint
+from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, Dataset, open_dataset
+from sysds_resnet.images.files import CLASSES_FILE
 from sysds_resnet.loop import EpochEvent, StepEvent, choose_micro_batch, training_loop
 from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.model import ResNet
 from sysds_resnet.plots import plot_curves
 from sysds_resnet.profiling import StepProfiler
-from sysds_resnet.settings import Settings, build, parse, read_yaml, run
-from sysds_resnet.state import Optimizer, State
-
-# What a resumed run may change: everything else decides what the weights become.
-FREE_SETTINGS = {"config", "debug", "out", "resume", "heap", "workers", "log_every", "profile"}
-
-
-class TrainSettings(Settings):
-    """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
-
-    dataset: str = Field("digits", description="digits, synthetic, or a folder with train/ and val/.")
-    model: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = Field(
-        "resnet50", description="Network."
-    )
-    image_size: int | None = Field(
-        None, ge=32, description="Side of the images in pixels; by default 32, or 224 for a folder."
-    )
-    epochs: int = Field(8, ge=1, description="Passes over the training images.")
-    batch_size: int = Field(64, ge=1, description="Images in a step.")
-    micro_batch: int | None = Field(
-        None, ge=1, description="Images whose gradients are computed at a time; by default what fits."
-    )
-    optimizer: Literal["lars", "sgd", "nesterov"] = Field("lars", description="How weights are updated.")
-    base_lr: float = Field(10.0, gt=0, description="Learning rate after the warm-up.")
-    end_lr: float = Field(0.0, ge=0, description="Learning rate at the end.")
-    power: float = Field(2.0, gt=0, description="Of the polynomial decay.")
-    warmup_epochs: float = Field(0.8, ge=0, description="Linear warm-up from 0.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of the velocity.")
-    weight_decay: float = Field(1e-4, ge=0, description="L2; norms and biases do not decay.")
-    trust_coeff: float = Field(0.001, gt=0, description="LARS's eta.")
-    trust_eps: float = Field(0.0, ge=0, description="Added to the trust ratio's denominator.")
-    trust_clip: bool = Field(False, description="Bound LARS's rate by the learning rate (LARC).")
-    lr_in_momentum: bool = Field(True, description="LARS: learning rate inside the velocity (MLPerf).")
-    lars_nesterov: bool = Field(False, description="LARS with Nesterov's momentum.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the loss.")
-    zero_init_residual: bool = Field(False, description="Start the last norm scale of each block at 0.")
-    seed: int = Field(42, ge=0, lt=2**31, description="Of weights, order and augmentation.")
-    precision: Precision = Field(
-        "single", description="Of matrix multiplies: double, single or bf16; all else is double."
-    )
-    blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
-    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
-    log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
-    profile: int | None = Field(
-        None, ge=1, description="Steps to profile, after ten: profile.csv and profile.png in the run folder."
-    )
-    num_images: int | None = Field(None, ge=1, description="Synthetic training images.")
-    num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
-    out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
-    resume: Path | None = Field(None, description="Run folder to continue.")
-
-    @property
-    def depth(self) -> int:
-        """Layers of the network."""
-        return int(self.model.removeprefix("resnet"))
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that a resumed run must agree with."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_SETTINGS}
-
-    def make_optimizer(self, steps_per_epoch: int) -> Optimizer:
-        """The optimizer and schedule of a run whose settings are resolved."""
-        return Optimizer(
-            total_steps=self.epochs * steps_per_epoch,
-            warmup_steps=math.floor(self.warmup_epochs * steps_per_epoch + 0.5),  # as DML rounds
-            nesterov=self.lars_nesterov,
-            micro_batch=self.micro_batch,
-            **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
-        )
-
-
-_OPTIMIZER_SETTINGS = (
-    "optimizer",
-    "base_lr",
-    "end_lr",
-    "power",
-    "momentum",
-    "weight_decay",
-    "trust_coeff",
-    "trust_eps",
-    "trust_clip",
-    "lr_in_momentum",
-    "label_smoothing",
-)
+from sysds_resnet.settings import build, parse, read_yaml, run
+from sysds_resnet.state import State
+from sysds_resnet.train_settings import TrainSettings
 
 
 def train(settings: TrainSettings) -> Path:
@@ -145,10 +62,12 @@ def train(settings: TrainSettings) -> Path:
         else:
             (folder / "checkpoints").mkdir(parents=True)
             (folder / "config.yaml").write_text(_to_yaml(settings))
+            (folder / CLASSES_FILE).write_text("".join(f"{name}\n" for name in sets[0].classes))
         print(_introduction(settings, folder, engine, sets, state.step))
         finished = _run(settings, folder, state, sets, start)
         if finished:
-            model.save(folder / "weights.safetensors", image_size=list(sets[0].image_size))
+            sizes = {"image_size": list(sets[1].image_size), "resize_size": settings.resize_size}
+            model.save(folder / "weights.safetensors", **{k: v for k, v in sizes.items() if v is not None})
     if finished:
         print(f"weights: {folder / 'weights.safetensors'}\ncurves:  {folder / 'curves.png'}")
     else:
@@ -178,7 +97,9 @@ def fit_arrays(
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,
+        mixing=settings.mixing(),
         workers=settings.workers,
+        prefetch=settings.prefetch,
     )
     return pd.DataFrame([asdict(event) for event in events if isinstance(event, EpochEvent)])
 
@@ -194,6 +115,7 @@ def _run(
     optimizer = settings.make_optimizer(steps_per_epoch)
     record = MetricsFile(folder, state.step)
     title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
+    bad = BadImages(settings, folder)
     began, best, last = time.perf_counter(), 0.0, None
     with _signals() as stopped, _progress(optimizer.total_steps, state.step) as bar:
         profiler = None
@@ -208,7 +130,10 @@ def _run(
             epochs=settings.epochs,
             seed=settings.seed,
             start=start,
+            mixing=settings.mixing(),
             workers=settings.workers,
+            prefetch=settings.prefetch,
+            on_error=bad,
             update=profiler and profiler.update,
         ):
             if isinstance(event, StepEvent):
@@ -237,6 +162,8 @@ def _run(
     else:
         top1 = 100 * last.val_top1
         print(f"validation top-1 {top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes")
+    if len(bad):
+        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     return True
 
 
@@ -247,6 +174,7 @@ def _step_line(event: StepEvent) -> dict[str, Any]:
         **asdict(event.metrics),
         "images_per_s": event.images / event.seconds,
         "seconds": event.seconds,
+        "data_wait_s": event.data_wait,
     }
 
 
@@ -305,12 +233,16 @@ def _progress(total: int, initial: int) -> tqdm:
 
 
 def _open(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
+    training = split == "train"
     return open_dataset(
         settings.dataset,
         split,
-        image_size=settings.image_size,
+        layout=settings.layout,
+        image_size=settings.image_size if training else settings.eval_size or settings.image_size,
+        resize_size=settings.resize_size,
+        augmentation=settings.augmentation(),
         seed=settings.seed,
-        num_images=settings.num_images if split == "train" else None,
+        num_images=settings.num_images if training else None,
         num_classes=settings.num_classes,
     )
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import torchvision_reference  # noqa: F401  before transformers imports torchvision
 from command_line import share_engine
 from dml_runner import Dml
 

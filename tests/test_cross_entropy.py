@@ -41,6 +41,34 @@ def test_cross_entropy_and_its_gradient(dml, n, classes, scale, label_smoothing)
     assert_close(d_logits, logits.grad)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy_of_mixed_labels(dml, label_smoothing):
+    rng = np.random.default_rng(1)
+    logits = random(40, 10).requires_grad_()
+    own, other, share = rng.integers(0, 10, 40), rng.integers(0, 10, 40), rng.random(40)
+    own[:3], share[:3] = other[:3], (0, 1, 0.5)
+    identity = np.eye(10)
+    mixed = torch.from_numpy(identity[own] * share[:, None] + identity[other] * (1 - share[:, None]))
+    expected = functional.cross_entropy(logits, mixed, label_smoothing=label_smoothing, reduction="sum")
+    expected.backward()
+    loss, d_logits, hits = dml(
+        LOSS
+        + """Y = loss::targets(y, 10, label_smoothing)
+        log_p = loss::log_softmax(logits)
+        loss = loss::forward(log_p, Y)
+        d_logits = loss::backward(log_p, Y)
+        h = loss::hits(logits, y, 1)
+        """,
+        "loss:double d_logits h:double",
+        logits=logits.detach().numpy(),
+        y=np.column_stack([own + 1, other + 1, share]),
+        label_smoothing=label_smoothing,
+    )
+    assert_close(loss, expected.item())
+    assert_close(d_logits, logits.grad)
+    assert hits == (logits.argmax(dim=1) == mixed.argmax(dim=1)).sum()
+
+
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("n", "classes"), [(1, 2), (200, 10), (300, 1000)])

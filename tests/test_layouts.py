@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.decode import decode
+from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.layouts import open_source
 
 CLASSES = ["n01440764", "n02102040", "n03000684"]
@@ -113,7 +113,7 @@ def assert_holds(source, split, classes):
     assert source.classes == classes
     assert source.labels.tolist() == [label for label, _ in samples(split)]
     for index, (label, i) in enumerate(samples(split)):
-        pixels = decode(source.read(index), source.name(index))
+        pixels = Picture(source.read(index), source.name(index)).pixels()
         assert pixels.shape == (5, 7, 3)
         assert (pixels == [label, i, split == "val"]).all()
     names = [source.name(index) for index in range(len(source.labels))]

@@ -20,7 +20,7 @@ from sysds_resnet.train import TrainSettings
 CLASSES = 7
 MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])
 EPOCH_COLUMNS = ["epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
-EPOCH_COLUMNS += ["images_per_s", "seconds"]
+EPOCH_COLUMNS += ["images_per_s", "seconds", "data_wait_s"]
 
 
 def random_images(n, height=32, width=32, channels=3, seed=0):

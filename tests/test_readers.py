@@ -54,7 +54,7 @@ def children():
 
 
 def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
-    data = open_dataset(photos, "train", image_size=16, augment=False)
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
     with Readers([data], 2) as readers:
         with BatchStream(data, sequential_order(12), 5, readers, drop_last=False, epochs=1) as stream:
             values = np.concatenate([batch.images[:, 0, 0, 0] for batch in stream])
@@ -126,7 +126,7 @@ def spoil(photos, *numbers):
 
 def test_in_training_the_next_good_image_takes_the_place_of_a_bad_one(photos):
     spoil(photos, 3, 7, 8, 11)
-    data = open_dataset(photos, "train", image_size=16, augment=False)
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
     bad = []
     with BatchStream(
         data,
@@ -134,7 +134,7 @@ def test_in_training_the_next_good_image_takes_the_place_of_a_bad_one(photos):
         6,
         drop_last=True,
         epochs=1,
-        on_error=lambda index, reason: bad.append((index, reason)),
+        on_error=lambda _, index, reason: bad.append((index, reason)),
     ) as stream:
         batches = list(stream)
     assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 4, 4, 5], [6, 9, 9, 9, 10, 0]]
@@ -155,7 +155,7 @@ def test_in_evaluation_a_bad_image_is_left_out(photos):
         4,
         drop_last=False,
         epochs=1,
-        on_error=lambda index, reason: bad.append(index),
+        on_error=lambda _, index, reason: bad.append(index),
     ) as stream:
         batches = list(stream)
     assert [batch.indices.tolist() for batch in batches] == [[], [4, 5, 6, 7], [8, 10, 11]]

@@ -46,7 +46,7 @@ SETTINGS = [
     ],
 ]
 EPOCH_KEYS = ["event", "epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
-EPOCH_KEYS += ["images_per_s", "seconds"]
+EPOCH_KEYS += ["images_per_s", "seconds", "data_wait_s"]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def lines(folder):
     texts = (folder / "metrics.jsonl").read_text().splitlines()
     timeless = [json.loads(text) for text in texts]
     for line in timeless:
-        del line["images_per_s"], line["seconds"]
+        del line["images_per_s"], line["seconds"], line["data_wait_s"]
     return timeless
 
 
@@ -102,6 +102,7 @@ def test_the_run_folder_holds_the_documented_files(run):
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert names == {
         "config.yaml",
+        "classes.txt",
         "metrics.jsonl",
         "weights.safetensors",
         "curves.png",

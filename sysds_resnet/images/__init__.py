@@ -11,28 +11,25 @@ from sysds_resnet.images.datasets import ArrayDataset, Dataset
 from sysds_resnet.images.digits import open_digits
 from sysds_resnet.images.encoded import EncodedDataset, list_images, open_images
 from sysds_resnet.images.layouts import Layout, open_source
+from sysds_resnet.images.photos import photos_folder
 from sysds_resnet.images.synthetic import SyntheticDataset
-from sysds_resnet.images.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    eval_transform,
-    train_transform,
-)
+from sysds_resnet.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ArrayDataset",
+    "Augmentation",
     "Dataset",
     "EncodedDataset",
     "Layout",
     "SyntheticDataset",
-    "eval_transform",
     "list_images",
     "open_dataset",
     "open_images",
-    "train_transform",
 ]
+
+DEFAULT_AUGMENTATION = Augmentation()
 
 
 def open_dataset(
@@ -40,7 +37,8 @@ def open_dataset(
     split: Literal["train", "val"],
     *,
     image_size: int | None = None,
-    augment: bool | None = None,
+    resize_size: int | None = None,
+    augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
     seed: int = 0,
     num_images: int | None = None,
     num_classes: int | None = None,
@@ -49,14 +47,15 @@ def open_dataset(
     """Open one split of a data set.
 
     Args:
-        spec: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise), or the path of
-            a data set in one of the layouts of `open_source`. A folder that is itself called digits is opened
-            as "./digits".
+        spec: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise), "photos" (crops
+            of photographs as JPEG files, `photos_folder`), or the path of a data set in one of the layouts of
+            `open_source`. A folder that is itself called digits is opened as "./digits".
         split: "train" or "val".
-        image_size: side of the square images in pixels; None means 32 for digits and synthetic, 224 for a
-            folder.
-        augment: random crops and flips on the training split; None means yes for a folder. Digits and
-            synthetic images have none. The validation split is never augmented, whatever this says.
+        image_size: side of the square images in pixels; None means 32 for digits and synthetic, else 224.
+        resize_size: shorter side before the centre crop of validation images; None means 256 for 224 and in
+            proportion.
+        augmentation: of training images; None means the preprocessing of validation images. Digits and
+            synthetic images have none.
         seed: at least 0; the source of the augmentation and of the synthetic images. The split of the digits
             does not depend on it, so that runs with different seeds are validated on the same images.
         num_images: number of synthetic images in this split; None means 256 for train, 64 for val.
@@ -81,16 +80,27 @@ def open_dataset(
                     f"{name}: found {value} for data set {spec!r}, expected nothing, as its files decide: "
                     "leave it out, or use the data set synthetic"
                 )
-    if spec in ("digits", "synthetic") and augment and split == "train":
-        raise UserError(
-            f"augment: found true for {spec}, expected false, as it has no augmentation: leave it out"
-        )
+    if spec in ("digits", "synthetic"):
+        for name, value, default in (
+            ("augmentation", augmentation or DEFAULT_AUGMENTATION, DEFAULT_AUGMENTATION),
+            ("resize_size", resize_size, None),
+            ("layout", layout, None),
+        ):
+            if value != default:
+                raise UserError(
+                    f"{name}: found {value} for {spec}, expected none, as it has none: leave it out"
+                )
     if spec == "digits":
         return open_digits(split, image_size=image_size)
     if spec == "synthetic":
         return SyntheticDataset(
             split, image_size=image_size, seed=seed, num_images=num_images, num_classes=num_classes
         )
-    augment = split == "train" and augment is not False
-    source = open_source(spec, split, layout)
-    return EncodedDataset(source, image_size=image_size, augment=augment, seed=seed)
+    source = open_source(photos_folder() if spec == "photos" else spec, split, layout)
+    return EncodedDataset(
+        source,
+        image_size=image_size,
+        resize_size=resize_size,
+        augmentation=augmentation if split == "train" else None,
+        seed=seed,
+    )

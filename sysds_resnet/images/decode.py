@@ -7,16 +7,27 @@ alpha converted by Pillow, 16-bit grey clipped at 255 rather than scaled, and EX
 from __future__ import annotations
 
 import io
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images.resample import Box, resize
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: 300 MB."""
+
+SPARE = 3
+"""Pixels that scaled decoding leaves for each one of the result, along either side.
+
+With 3, photographs are on average less than 0.7 levels of 255 from what they are without scaled decoding, and
+99 % of their values within 5 (tests/test_decode.py); with 2 it would be 1.8 and 9.
+"""
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -25,47 +36,119 @@ _JPEG = b"\xff\xd8\xff"
 Image.init()
 
 
-def decode(data: bytes | np.ndarray, name: str) -> np.ndarray:
-    """Decode an image file.
+class Picture:
+    """An image file whose size is known, and whose pixels are decoded when they are asked for.
 
     Args:
-        data: the file; an array is given back as it is.
+        data: the file, or uint8 of shape (H, W, 3).
         name: what errors call it.
 
-    Returns:
-        uint8 of shape (H, W, 3).
+    Attributes:
+        height: in pixels.
+        width: in pixels.
 
     Raises:
-        UserError: the file is truncated, damaged, larger than `MAX_PIXELS` or not an image.
+        UserError: it is larger than `MAX_PIXELS` or not an image.
     """
-    if isinstance(data, np.ndarray):
-        return data
-    if data[:3] == _JPEG:
-        try:
-            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-            if height * width <= MAX_PIXELS and space != "CMYK":
+
+    def __init__(self, data: bytes | np.ndarray, name: str) -> None:
+        self._data = data
+        self._name = name
+        self._turbo = False  # libjpeg-turbo reads it
+        if isinstance(data, np.ndarray):
+            self.height, self.width = data.shape[:2]
+            return
+        if data[:3] == _JPEG:
+            try:
+                self.height, self.width, space, _ = simplejpeg.decode_jpeg_header(data)
+                self._turbo = space != "CMYK" and self.height * self.width <= MAX_PIXELS
+            except ValueError:
+                pass  # Pillow reads some that are odd, and says what is wrong with the others
+        if not self._turbo:
+            try:
+                with _opened(data) as image:
+                    self.width, self.height = image.size
+            except Exception as error:
+                raise self._error(error) from error
+
+    def pixels(self, shrink: int = 1) -> np.ndarray:
+        """Decode.
+
+        Args:
+            shrink: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster. Others may
+                come in full.
+
+        Returns:
+            uint8 of shape (H, W, 3).
+
+        Raises:
+            UserError: the file is truncated or damaged.
+        """
+        if isinstance(self._data, np.ndarray):
+            return self._data
+        if self._turbo:
+            try:
                 # the same library as Pillow's without its copies, and the same pixels
-                return simplejpeg.decode_jpeg(data)
-        except ValueError:
-            pass  # Pillow reads some that are odd, and says what is wrong with the others
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which nobody here reads
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+                return simplejpeg.decode_jpeg(
+                    self._data,
+                    min_height=-(-self.height // shrink),
+                    min_width=-(-self.width // shrink),
+                    min_factor=shrink,
+                )
+            except ValueError:
+                pass  # as above
+        try:
+            with _opened(self._data) as image:
                 return np.asarray(image.convert("RGB"))
-    except Exception as error:
-        # Any Exception: on damaged files Pillow's many parsers raise much more than OSError.
-        raise UserError(
-            f"image {name}: found {_reason(error)}, expected a whole JPEG, PNG or other image that Pillow "
+        except Exception as error:
+            # Any Exception: on damaged files Pillow's many parsers raise much more than OSError.
+            raise self._error(error) from error
+
+    def part(self, box: Box, height: int, width: int, *, alone: bool) -> np.ndarray:
+        """Decode a part of the image and resize it.
+
+        Args:
+            box: the part, in pixels of the image, within it.
+            height: of the result.
+            width: of the result.
+            alone: as if cropped first and resized then, so that no pixel outside counts; otherwise as if
+                resized first and cropped then.
+
+        Returns:
+            uint8 of shape (height, width, 3).
+
+        Raises:
+            UserError: the file is truncated or damaged.
+        """
+        room = min(box[2] / height, box[3] / width) / SPARE
+        shrink = max(factor for factor in (1, 2, 4, 8) if factor <= max(1, room))
+        pixels = self.pixels(shrink)
+        if pixels.shape[:2] == (self.height, self.width):
+            shrink = 1
+        # sides that shrink does not divide are rounded up, so that its pixels are whole but for the last
+        top, left, h, w = (value / shrink for value in box)
+        if alone:
+            pixels = pixels[int(top) : math.ceil(top + h), int(left) : math.ceil(left + w)]
+            top, left = top - int(top), left - int(left)
+        return resize(pixels, height, width, (top, left, h, w))
+
+    def _error(self, error: Exception) -> UserError:
+        reason = f"a damaged file ({one_line(error)})"
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "no known image format"
+        return UserError(
+            f"image {self._name}: found {reason}, expected a whole JPEG, PNG or other image that Pillow "
             "reads: repair, replace or remove the file"
-        ) from error
+        )
 
 
-def _reason(error: Exception) -> str:
-    """Say in a few words and one line why a file could not be decoded."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "no known image format"
-    return f"a damaged file ({one_line(error)})"
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An image of a size that is allowed, its pixels not decoded yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata, which nobody here reads
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+            yield image

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.decode import decode
+from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.files import IMG_EXTENSIONS, walk_images
 from sysds_resnet.images.sources import FileSource, Source
 from sysds_resnet.images.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Augmentation,
     Purpose,
     eval_transform,
     sample_rng,
@@ -30,7 +30,7 @@ class EncodedDataset:
     Args:
         source: where files come from.
         image_size: side of the square images in pixels; None means 224.
-        augment: random crop and flip instead of the evaluation preprocessing.
+        augmentation: of training images; None means the evaluation preprocessing.
         seed: of the augmentation, at least 0.
         resize_size: shorter side before the centre crop; None means 256 for 224 and in proportion.
     """
@@ -43,7 +43,7 @@ class EncodedDataset:
         source: Source,
         *,
         image_size: int | None = None,
-        augment: bool = False,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
         resize_size: int | None = None,
     ) -> None:
@@ -55,7 +55,7 @@ class EncodedDataset:
         self.image_size = (size, size)
         self.mean = IMAGENET_MEAN.copy()
         self.std = IMAGENET_STD.copy()
-        self._augment = augment
+        self._augmentation = augmentation
         self._seed = seed
         self._resize_size = resize_size
 
@@ -72,11 +72,16 @@ class EncodedDataset:
         Raises:
             UserError: it cannot be read as an image.
         """
-        image = Image.fromarray(decode(self._source.read(index), self.name(index)))
-        if self._augment:
+        try:
+            picture = Picture(self._source.read(index), self.name(index))
+            if self._augmentation is None:
+                return eval_transform(picture, self.image_size[0], self._resize_size)
             rng = sample_rng(self._seed, Purpose.AUGMENT, epoch, index)
-            return train_transform(image, self.image_size[0], rng)
-        return eval_transform(image, self.image_size[0], self._resize_size)
+            return train_transform(picture, self.image_size[0], rng, self._augmentation)
+        except UserError as error:
+            if not self.classes:
+                raise
+            raise UserError(f"class {self.classes[self.labels[index]]}, {error}") from error
 
 
 def open_images(

@@ -1,15 +1,21 @@
-"""Preprocessing and augmentation of a Pillow image into a uint8 array, by torchvision's definitions.
+"""Preprocessing and augmentation of images, by torchvision's definitions.
 
 The reference is torchvision's classification recipe on Pillow images with antialiased bilinear resampling:
-`Resize(256), CenterCrop(224)` for evaluation; `RandomResizedCrop(224), RandomHorizontalFlip()` for training.
-Normalisation is not done here: images stay uint8, and `IMAGENET_MEAN` and `IMAGENET_STD` go with them.
+`Resize(256), CenterCrop(224)` for evaluation; `RandomResizedCrop(224), RandomHorizontalFlip()` for training,
+and then what `Augmentation` adds. Normalisation is not done here: images stay uint8, and `IMAGENET_MEAN` and
+`IMAGENET_STD` go with them.
 """
 
 import enum
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+
+from sysds_resnet.images.decode import Picture
+from sysds_resnet.images.policies import color_jitter, rand_augment, random_erasing, trivial_augment_wide
 
 IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 """Mean of ImageNet's red, green, blue in units of 0..255, as torchvision's weights expect it."""
@@ -20,7 +26,34 @@ IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
 CROP_SCALE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
-FLIP_PROBABILITY = 0.5
+
+Policy = Literal["none", "randaugment", "trivialaugment"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training images go through, in this order; the defaults are torchvision's.
+
+    Attributes:
+        crop_scale: least and greatest share of the image's area in a random crop.
+        crop_ratio: least and greatest width / height of a crop.
+        flip: probability of a horizontal flip.
+        policy: "randaugment" (Cubuk et al., arXiv 1909.13719) with two operations, or "trivialaugment"
+            (Müller and Hutter, arXiv 2103.10158), its wide form.
+        magnitude: of RandAugment's operations, 0 to 30.
+        color_jitter: greatest relative change of brightness, contrast and saturation, in random order.
+        hue: greatest change of hue, in turns of the colour circle, 0 to 0.5; in that order too.
+        erasing: probability that a random rectangle gets the mean colour (Zhong et al., arXiv 1708.04896).
+    """
+
+    crop_scale: tuple[float, float] = CROP_SCALE
+    crop_ratio: tuple[float, float] = CROP_RATIO
+    flip: float = 0.5
+    policy: Policy = "none"
+    magnitude: int = 9
+    color_jitter: float = 0.0
+    hue: float = 0.0
+    erasing: float = 0.0
 
 
 class Purpose(enum.IntEnum):
@@ -29,6 +62,7 @@ class Purpose(enum.IntEnum):
     AUGMENT = 1
     SYNTHETIC_TRAIN = 2
     SYNTHETIC_VAL = 3
+    MIX = 4
 
 
 def sample_rng(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:
@@ -47,40 +81,80 @@ def default_resize_size(image_size: int) -> int:
     return round(image_size * 256 / 224)
 
 
-def eval_transform(image: Image.Image, image_size: int, resize_size: int | None = None) -> np.ndarray:
+def eval_transform(picture: Picture, image_size: int, resize_size: int | None = None) -> np.ndarray:
     """Preprocess for evaluation: resize the shorter side, then crop the centre.
 
     Args:
-        image: a Pillow image in mode RGB.
+        picture: the image.
         image_size: side of the result in pixels.
-        resize_size: shorter side before the crop; None means `default_resize_size(image_size)`.
+        resize_size: shorter side before the crop; None means `default_resize_size(image_size)`. Where it is
+            less than `image_size`, what is missing is black.
 
     Returns:
-        uint8 of shape (image_size, image_size, 3), equal to torchvision's
-        `CenterCrop(image_size)(Resize(resize_size)(image))` on Pillow images.
+        uint8 of shape (image_size, image_size, 3), no value more than 1 from that of torchvision's
+        `CenterCrop(image_size)(Resize(resize_size)(image))` on Pillow images, except by scaled decoding.
     """
     size = default_resize_size(image_size) if resize_size is None else resize_size
-    return np.array(center_crop(resize_shorter_side(image, size), image_size))
+    height, width = picture.height, picture.width
+    # torchvision's rounding; only the part that stays is resized, since an elongated image may be huge
+    new_height, new_width = (
+        (int(size * height / width), size) if width <= height else (size, int(size * width / height))
+    )
+    top, bottom, above = _centre(new_height, image_size)
+    left, right, before = _centre(new_width, image_size)
+    down, across = height / new_height, width / new_width
+    box = (top * down, left * across, (bottom - top) * down, (right - left) * across)
+    pixels = picture.part(box, bottom - top, right - left, alone=False)
+    if pixels.shape[:2] == (image_size, image_size):
+        return pixels
+    padded = np.zeros((image_size, image_size, 3), np.uint8)
+    padded[above : above + bottom - top, before : before + right - left] = pixels
+    return padded
 
 
-def train_transform(image: Image.Image, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Augment for training: a random crop of random shape, resized, then flipped with probability 0.5.
+def _centre(length: int, size: int) -> tuple[int, int, int]:
+    """First and last (exclusive) of `length` pixels in a central crop of `size`, and those missing before.
+
+    The odd missing pixel is missing behind, as torchvision pads.
+    """
+    if length < size:
+        return 0, length, (size - length) // 2
+    start = round((length - size) / 2)
+    return start, start + size, 0
+
+
+def train_transform(
+    picture: Picture, image_size: int, rng: np.random.Generator, augmentation: Augmentation
+) -> np.ndarray:
+    """Augment for training.
 
     Args:
-        image: a Pillow image in mode RGB.
+        picture: the image.
         image_size: side of the result in pixels.
         rng: source of the random numbers; uses its `random()` only.
+        augmentation: what is done.
 
     Returns:
         uint8 of shape (image_size, image_size, 3).
     """
-    top, left, height, width = random_crop_box(image.height, image.width, rng)
-    # Not resize(box=...): that one lets pixels outside the box bleed into the edges, torchvision's does not.
-    crop = image.crop((left, top, left + width, top + height))
-    crop = crop.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    if rng.random() < FLIP_PROBABILITY:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(crop)
+    box = random_crop_box(
+        picture.height, picture.width, rng, augmentation.crop_scale, augmentation.crop_ratio
+    )
+    pixels = picture.part(box, image_size, image_size, alone=True)
+    if rng.random() < augmentation.flip:
+        pixels = pixels[:, ::-1]
+    strength, hue = augmentation.color_jitter, augmentation.hue
+    if augmentation.policy != "none" or strength or hue:
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if augmentation.policy == "randaugment":
+            image = rand_augment(image, rng, magnitude=augmentation.magnitude)
+        elif augmentation.policy == "trivialaugment":
+            image = trivial_augment_wide(image, rng)
+        pixels = np.asarray(color_jitter(image, rng, strength, strength, strength, hue))
+    if augmentation.erasing:
+        fill = np.rint(IMAGENET_MEAN).astype(np.uint8)  # 0 once normalised, as in torchvision's recipe
+        pixels = random_erasing(pixels, rng, augmentation.erasing, fill)
+    return pixels
 
 
 def random_crop_box(
@@ -122,22 +196,3 @@ def random_crop_box(
     elif width / height > ratio[1]:
         w = round(height * ratio[1])
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Resize so that the shorter side is `size`; the longer is int(size * long / short), as torchvision's."""
-    width, height = image.size
-    new = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    return image if new == image.size else image.resize(new, Image.Resampling.BILINEAR)
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Crop the central size x size pixels, rounded as torchvision does; what is missing is black.
-
-    Torchvision pads first, the odd pixel to the right and bottom, and then crops what is still too large.
-    """
-    width, height = image.size
-    # A box that reaches outside the image is filled with 0 by Pillow's crop.
-    left = -((size - width) // 2) if width < size else round((width - size) / 2)
-    top = -((size - height) // 2) if height < size else round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,127 @@
+"""What the commands share about data sets: settings, opening, and the record of broken images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Augmentation, Dataset, Layout
+from sysds_resnet.images.mixing import Mixing
+from sysds_resnet.images.transforms import Policy
+from sysds_resnet.settings import Settings
+
+BAD_IMAGES_FILE = "bad_images.csv"
+_COLUMNS = ("name", "class", "reason")
+
+
+class ReadingSettings(Settings):
+    """Settings of commands that read images."""
+
+    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
+    prefetch: int = Field(2, ge=0, description="Batches that are read ahead.")
+    on_error: Literal["raise", "skip"] = Field(
+        "raise", description="What to do with an image that cannot be read; skip lists it in bad_images.csv."
+    )
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="Share of a data set's images above which skipping ends the command."
+    )
+
+
+class DataSettings(Settings):
+    """Settings of commands that read a data set."""
+
+    dataset: str = Field(
+        "digits", description="digits, photos, synthetic, or the path of images in one of the layouts."
+    )
+    layout: Layout | None = Field(
+        None, description="Of the data set at a path; by default the first of these that there are signs of."
+    )
+
+
+class AugmentationSettings(Settings):
+    """Settings of commands that augment training images, torchvision's by default."""
+
+    crop_area: float = Field(
+        0.08, gt=0, le=1, description="Least share of an image's area in a random crop of a training image."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    policy: Policy = Field("none", description="RandAugment, or TrivialAugment in its wide form.")
+    magnitude: int = Field(9, ge=0, le=30, description="Of RandAugment.")
+    color_jitter: float = Field(0.0, ge=0, description="Of brightness, contrast and saturation; often 0.4.")
+    hue: float = Field(0.0, ge=0, le=0.5, description="Jitter of the hue; often 0.1.")
+    erasing: float = Field(0.0, ge=0, le=1, description="Probability of a random rectangle; often 0.1.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; often 0.2. With cutmix, one or the other.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; often 1.")
+
+    def augmentation(self) -> Augmentation:
+        """What happens to each image."""
+        return Augmentation(
+            crop_scale=(self.crop_area, 1.0),
+            flip=self.flip,
+            policy=self.policy,
+            magnitude=self.magnitude,
+            color_jitter=self.color_jitter,
+            hue=self.hue,
+            erasing=self.erasing,
+        )
+
+    def mixing(self) -> Mixing:
+        """What happens to each batch."""
+        return Mixing(self.mixup, self.cutmix)
+
+
+class BadImages:
+    """Images that could not be read: raised, or written down until they are too many.
+
+    Args:
+        settings: Whether to raise, and how many are too many.
+        folder: Of bad_images.csv, which is made with the first one. What it lists counts too.
+
+    Attributes:
+        path: Of bad_images.csv.
+    """
+
+    def __init__(self, settings: ReadingSettings, folder: Path) -> None:
+        self._settings = settings
+        self.path = folder / BAD_IMAGES_FILE
+        self._names: set[str] = set()
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                self._names = {row["name"] for row in csv.DictReader(file) if row.get("reason")}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __call__(self, dataset: Dataset, index: int, reason: str) -> None:
+        """The `OnError` of batches.
+
+        Raises:
+            UserError: Images are not to be skipped, or too many of the data set's cannot be read.
+        """
+        if self._settings.on_error == "raise":
+            raise UserError(reason)
+        name, n = dataset.name(index), len(dataset)
+        if name in self._names:
+            return
+        self._names.add(name)
+        label = int(dataset.labels[index])
+        self._write((name, dataset.classes[label] if dataset.classes else "", reason))
+        if len(self._names) > self._settings.max_bad * n:
+            raise UserError(
+                f"{self.path}: found {len(self._names)} images that cannot be read, expected no more than "
+                f"{self._settings.max_bad:g} of {n}; repair or remove them, or raise --max-bad"
+            )
+
+    def _write(self, row: Sequence[str]) -> None:
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(_COLUMNS)
+            writer.writerow(row)

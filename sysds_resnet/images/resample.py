@@ -1,0 +1,48 @@
+"""Resizing as Pillow does it: antialiased bilinear, which is torchvision's on Pillow images."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+try:
+    import cykooz_resizer as fast
+except ImportError:  # no wheel for this machine
+    fast = None
+
+Box = tuple[float, float, float, float]
+"""(top, left, height, width) in pixels, which may be fractions."""
+
+
+def resize(pixels: np.ndarray, height: int, width: int, box: Box | None = None) -> np.ndarray:
+    """Resize an image, or a part of it that is sampled in its surroundings.
+
+    Args:
+        pixels: uint8 of shape (H, W, 3).
+        height: of the result.
+        width: of the result.
+        box: what becomes the result, within the image; pixels outside count at its edges as they would if
+            the whole image were resized. None means all.
+
+    Returns:
+        uint8 of shape (height, width, 3), no value more than 1 from that of Pillow's `Image.resize`.
+    """
+    top, left, h, w = (0, 0, *pixels.shape[:2]) if box is None else box
+    if (h, w) == (height, width) and top == int(top) and left == int(left):
+        return pixels[int(top) : int(top) + height, int(left) : int(left) + width]
+    # a sum of rounded numbers may reach beyond the edge by its last bit
+    bottom, right = min(top + h, pixels.shape[0]), min(left + w, pixels.shape[1])
+    if fast is None:
+        image = Image.fromarray(pixels)
+        return np.asarray(
+            image.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
+        )
+    source = fast.ImageData(pixels.shape[1], pixels.shape[0], fast.PixelType.U8x3, pixels.tobytes())
+    result = fast.ImageData(width, height, fast.PixelType.U8x3)
+    options = fast.ResizeOptions(
+        fast.ResizeAlg.convolution(fast.FilterType.bilinear),
+        use_alpha=False,
+        crop_box=fast.CropBox(left, top, right - left, bottom - top),
+    )
+    fast.Resizer().resize(source, result, options)
+    return np.frombuffer(result.get_buffer(), np.uint8).reshape(height, width, 3)

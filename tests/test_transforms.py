@@ -1,0 +1,287 @@
+"""Preprocessing, augmentation and mixing against torchvision's own code and by their distributions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from torchvision.transforms import v2
+from torchvision_reference import functional, transforms
+
+from sysds_resnet.images import Augmentation
+from sysds_resnet.images.decode import Picture
+from sysds_resnet.images.mixing import Mixing, cutmix_box
+from sysds_resnet.images.photos import PHOTOS, open_photo
+from sysds_resnet.images.policies import color_jitter, rand_augment, random_erasing, trivial_augment_wide
+from sysds_resnet.images.transforms import (
+    IMAGENET_MEAN,
+    Purpose,
+    eval_transform,
+    random_crop_box,
+    sample_rng,
+    train_transform,
+)
+
+
+def picture(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+class ScriptedRng:
+    """Gives the listed numbers by random()."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+    def random(self):
+        return self.numbers.pop(0)
+
+
+def as_picture(image):
+    return Picture(np.asarray(image), "x")
+
+
+# --- evaluation preprocessing ---
+
+
+@pytest.mark.parametrize(
+    "width, height",
+    [(500, 375), (375, 500), (301, 299), (256, 256), (97, 211), (33, 31), (1, 1), (3, 120), (200, 7)],
+)
+@pytest.mark.parametrize(
+    "size, resize_size", [(224, 256), (224, 232), (32, 37), (65, 65), (64, 41), (31, 30)]
+)
+def test_evaluation_preprocessing_is_torchvisions(width, height, size, resize_size):
+    image = picture(width, height)
+    found = eval_transform(as_picture(image), size, resize_size)
+    expected = transforms.CenterCrop(size)(transforms.Resize(resize_size)(image))
+    assert (found.dtype, found.shape) == (np.uint8, (size, size, 3))
+    assert np.abs(np.asarray(expected, int) - found).max() <= 1
+
+
+def test_shorter_side_before_the_crop_keeps_the_proportion_of_256_to_224():
+    image = as_picture(picture(300, 200))
+    for size, resize_size in ((224, 256), (32, 37), (176, 201)):
+        np.testing.assert_array_equal(eval_transform(image, size), eval_transform(image, size, resize_size))
+
+
+def test_centre_crop_pads_a_smaller_image_with_black_on_all_sides():
+    white = as_picture(Image.new("RGB", (3, 8), "white"))
+    found = eval_transform(white, 6, 3)[..., 0]
+    assert np.all(found[:, 1:4] == 255) and found.sum() == 6 * 3 * 255
+
+
+def test_only_what_remains_of_an_elongated_image_is_resized(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        "sysds_resnet.images.decode.resize", lambda _, h, w, __: sizes.append((h, w)) or np.zeros((h, w, 3))
+    )
+    eval_transform(as_picture(picture(20_000, 2)), 224)
+    assert sizes == [(224, 224)]
+
+
+# --- training augmentation ---
+
+
+def test_random_crop_follows_the_definition_with_the_random_numbers_fixed():
+    # area 0.08 + 0.92 * 0.25 = 0.31 of 20,000; log ratio in the middle: a square of round(sqrt(6200)) = 79.
+    assert random_crop_box(100, 200, ScriptedRng(0.25, 0.5, 0.5, 0.999)) == (11, 121, 79, 79)
+    # least area and least ratio: 1,600 pixels, w = sqrt(1200), h = sqrt(1600 / 0.75).
+    assert random_crop_box(100, 200, ScriptedRng(0, 0, 0, 0)) == (0, 0, 46, 35)
+
+
+def test_random_crop_falls_back_to_the_centre_after_ten_draws():
+    too_wide = [0.9999, 0.9999] * 10
+    assert random_crop_box(40, 10, ScriptedRng(*too_wide)) == (13, 0, 13, 10)
+    assert random_crop_box(10, 40, ScriptedRng(*too_wide)) == (0, 13, 10, 13)
+    square = random_crop_box(30, 30, ScriptedRng(*too_wide))
+    assert square == (0, 0, 30, 30)
+
+
+def test_random_crops_have_the_stated_distribution():
+    height, width, n = 1000, 1200, 3000
+    boxes = [random_crop_box(height, width, sample_rng(0, Purpose.AUGMENT, 0, i)) for i in range(n)]
+    top, left, h, w = np.array(boxes).T
+    assert np.all((top >= 0) & (left >= 0) & (top + h <= height) & (left + w <= width))
+    area = h * w / (height * width)
+    ratio = w / h
+    assert area.min() > 0.08 - 0.002 and area.max() <= 1
+    assert ratio.min() > 3 / 4 - 0.005 and ratio.max() < 4 / 3 + 0.005
+    # Below 0.6 every shape fits, so no draw is refused there: uniform area, symmetric log ratio.
+    small = area < 0.6
+    assert abs(area[small].mean() - 0.34) < 0.015
+    log_ratio = np.log(ratio[small])
+    assert abs(log_ratio.mean()) < 0.015
+    assert abs(log_ratio.std() - math.log(16 / 9) / math.sqrt(12)) < 0.01
+    assert abs((top / (height - h + 1))[small].mean() - 0.5) < 0.03
+    assert abs((left / (width - w + 1))[small].mean() - 0.5) < 0.03
+
+
+def test_half_of_the_training_images_are_flipped():
+    # Darker to the left: a crop keeps that, a flip turns it round.
+    ramp = Picture(np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (64, 1, 3)), "ramp")
+    flipped = 0
+    for i in range(1000):
+        image = train_transform(ramp, 8, sample_rng(0, Purpose.AUGMENT, 0, i), Augmentation()).astype(int)
+        flipped += image[0, 0, 0] > image[0, -1, 0]
+    assert 440 < flipped < 560
+
+
+def test_training_crop_does_not_see_pixels_outside_its_box():
+    pixels = np.full((100, 200, 3), 255, dtype=np.uint8)
+    pixels[11:90, 121:200] = 0
+    rng = ScriptedRng(0.25, 0.5, 0.5, 0.999, 0.9)
+    assert train_transform(Picture(pixels, "x"), 16, rng, Augmentation()).max() == 0
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_training_images_are_torchvisions_for_the_same_random_numbers(index):
+    """The crop's box and the flip are ours, what becomes of the pixels is torchvision's."""
+    image = open_photo(PHOTOS[index])
+    rng, twin = (sample_rng(7, Purpose.AUGMENT, 1, index) for _ in range(2))
+    found = train_transform(as_picture(image), 224, rng, Augmentation())
+    expected = functional.resized_crop(image, *random_crop_box(image.height, image.width, twin), [224, 224])
+    if twin.random() < 0.5:
+        expected = functional.hflip(expected)
+    assert np.abs(np.asarray(expected, int) - found).max() <= 1
+
+
+def test_random_crop_boxes_are_torchvisions_for_the_same_random_numbers(monkeypatch):
+    """Torchvision draws float32 numbers by uniform_ and randint; here both take them from one script."""
+    rng = np.random.default_rng(0)
+    numbers = iter(())
+
+    def uniform(tensor, low=0.0, high=1.0):
+        return tensor.fill_(low + (high - low) * next(numbers))
+
+    def randint(low, high, size):
+        return torch.tensor([low + int(next(numbers) * (high - low))])
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", uniform)
+    monkeypatch.setattr(torch, "randint", randint)
+    tried = 0
+    for width, height in [(500, 375), (375, 500), (64, 640), (33, 31), (1, 1)] * 40:
+        script = rng.random(40).tolist()
+        tried += 1
+        numbers = iter(script)
+        i, j, h, w = transforms.RandomResizedCrop.get_params(
+            Image.new("L", (width, height)), [0.08, 1.0], [3 / 4, 4 / 3]
+        )
+        # one pixel for the rounding of float32
+        found = random_crop_box(height, width, ScriptedRng(*script))
+        assert np.abs(np.subtract(found, (i, j, h, w))).max() <= 1
+    assert tried == 200
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+def test_additions_follow_the_crop_in_their_order(policy):
+    image = open_photo(PHOTOS[2])
+    rng, twin = (sample_rng(3, Purpose.AUGMENT, 0, 5) for _ in range(2))
+    options = Augmentation(flip=1, policy=policy, magnitude=12, color_jitter=0.4, hue=0.1, erasing=1)
+    found = train_transform(as_picture(image), 64, rng, options)
+    plain = train_transform(as_picture(image), 64, twin, Augmentation(flip=1))
+    expected = Image.fromarray(np.ascontiguousarray(plain))
+    if policy == "randaugment":
+        expected = rand_augment(expected, twin, magnitude=12)
+    else:
+        expected = trivial_augment_wide(expected, twin)
+    expected = color_jitter(expected, twin, 0.4, 0.4, 0.4, 0.1)
+    expected = random_erasing(np.asarray(expected), twin, 1, np.rint(IMAGENET_MEAN).astype(np.uint8))
+    np.testing.assert_array_equal(found, expected)
+    assert (found == np.rint(IMAGENET_MEAN)).all(axis=2).any()
+    assert not np.array_equal(found, plain)
+
+
+# --- mixing ---
+
+
+def batch(n=6, size=8):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8), np.arange(n)
+
+
+def test_mixup_is_the_weighted_sum_with_the_neighbour():
+    images, labels = batch()
+    mixed, soft = Mixing(mixup=0.4).apply(images, labels, 0, 1, 2)
+    share = soft[0, 2]
+    assert 0 < share < 1
+    np.testing.assert_array_equal(soft, np.column_stack([labels, [5, 0, 1, 2, 3, 4], np.full(6, share)]))
+    expected = share * images + (1 - share) * np.roll(images, 1, axis=0)
+    assert np.abs(mixed - expected).max() <= 0.5 + 1e-3
+
+
+def test_cutmix_pastes_a_box_of_the_neighbour_and_counts_its_pixels():
+    images, labels = batch(size=32)
+    for step in range(20):
+        mixed, soft = Mixing(cutmix=1.0).apply(images, labels, 0, 0, step)
+        others = np.roll(images, 1, axis=0)
+        own = (mixed == images).all(axis=(0, 3))
+        np.testing.assert_array_equal(mixed[:, ~own], others[:, ~own])
+        assert soft[0, 2] == pytest.approx(own.mean())
+        rows, columns = np.nonzero(~own)
+        if rows.size:
+            assert (~own)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+
+
+def test_mixing_is_torchvisions_for_the_same_random_numbers(monkeypatch):
+    images, labels = batch(size=32)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2).double()
+    for step in range(10):
+        for kind, reference in (("mixup", v2.MixUp), ("cutmix", v2.CutMix)):
+            rng = sample_rng(1, Purpose.MIX, 0, step)
+            rng.random()
+            share = float(stats.beta.ppf(rng.random(), 0.7, 0.7))
+            numbers = [int(rng.random() * 32), int(rng.random() * 32)] if kind == "cutmix" else []
+            theirs = reference(alpha=0.7, num_classes=6)
+            monkeypatch.setattr(theirs._dist, "sample", lambda _=(), share=share: torch.tensor([share]))
+            monkeypatch.setattr(torch, "randint", lambda *_, n=numbers, **__: torch.tensor([n.pop(0)]))
+            expected, target = theirs(tensors, torch.from_numpy(labels))
+            found, soft = Mixing(**{kind: 0.7}).apply(images, labels, 1, 0, step)
+            assert np.abs(expected.permute(0, 2, 3, 1).numpy() - found).max() <= 0.5 + 1e-3
+            identity = np.eye(6)
+            ours = identity[labels] * soft[:, 2:] + identity[soft[:, 1].astype(int)] * (1 - soft[:, 2:])
+            np.testing.assert_allclose(ours, target.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_shares_of_mixup_are_beta_distributed(alpha):
+    images, labels = batch(2, 1)
+    shares = [Mixing(mixup=alpha).apply(images, labels, 0, 0, step)[1][0, 2] for step in range(1000)]
+    assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+def test_boxes_of_cutmix_are_spread_over_the_image():
+    rng = np.random.default_rng(0)
+    boxes = np.array([cutmix_box(100, 200, 0.75, rng) for _ in range(2000)])
+    top, left, bottom, right = boxes.T
+    assert top.min() == 0 and left.min() == 0 and bottom.max() == 100 and right.max() == 200
+    assert (bottom - top).max() == 50 and (right - left).max() == 100
+    inside = (top > 0) & (bottom < 100) & (left > 0) & (right < 200)
+    assert stats.chisquare(np.bincount(top[inside], minlength=50)[1:]).pvalue > 0.01
+    assert stats.chisquare(np.bincount(left[inside], minlength=100)[1:]).pvalue > 0.01
+
+
+def test_both_ways_of_mixing_take_turns_at_random():
+    images, labels = batch(4, 16)
+    both = Mixing(mixup=1.0, cutmix=1.0)
+    pasted = 0
+    for step in range(200):
+        mixed, _ = both.apply(images, labels, 0, 0, step)
+        pasted += np.isin(mixed[1], [images[1], images[0]]).all() and (mixed == images).all(axis=3).any()
+    assert 70 < pasted < 130
+
+
+def test_mixing_depends_on_seed_epoch_and_step_only_and_changes_nothing_in_place():
+    images, labels = batch()
+    before = images.copy()
+    shares = {
+        key: Mixing(mixup=0.2).apply(images, labels, *key)[1][0, 2]
+        for key in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+    }
+    assert len(set(shares.values())) == 4
+    assert Mixing(mixup=0.2).apply(images, labels, 0, 0, 1)[1][0, 2] == shares[0, 0, 1]
+    np.testing.assert_array_equal(images, before)
+    assert not Mixing() and Mixing(mixup=0.2) and Mixing(cutmix=1)
