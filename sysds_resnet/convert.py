@@ -72,11 +72,11 @@ def _engine(given: Engine | None) -> Iterator[Engine]:
 
 
 def _read_systemds(folder: Path, engine: Engine) -> Weights:
-    architecture = engine.read_matrix(folder / COMPLETE).reshape(-1).astype(int).tolist()
+    architecture = engine.matrices.read(folder / COMPLETE).reshape(-1).astype(int).tolist()
     if len(architecture) != 3 or min(architecture) < 1:
         raise UserError(f"{folder}: found weights that were not written to the end; write them again")
     network = Network(engine, *architecture)
-    values = engine.read_matrix(folder / TENSORS).reshape(-1)
+    values = engine.matrices.read(folder / TENSORS).reshape(-1)
     ends = np.cumsum([math.prod(tensor.shape) for tensor in network.tensors])
     if values.size != ends[-1]:
         depth, channels, num_classes = architecture
@@ -104,9 +104,9 @@ def write_systemds(path: Path, weights: Weights, engine: Engine) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = Path(temporary).resolve() / path.name
-        engine.write_matrix(folder / TENSORS, values.reshape(-1, 1))
+        engine.matrices.write(folder / TENSORS, values.reshape(-1, 1))
         architecture = np.array([[network.depth, network.channels, network.num_classes]])
-        engine.write_matrix(folder / COMPLETE, architecture)
+        engine.matrices.write(folder / COMPLETE, architecture)
         folder.rename(path)
 
 

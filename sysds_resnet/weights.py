@@ -8,7 +8,6 @@ Source: https://github.com/huggingface/safetensors.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.files import write_whole
 from sysds_resnet.weight_names import (
     STAGES,
     Weights,
@@ -117,7 +117,10 @@ def write_weights(
         if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
             fail(path, f"{name!r} has dtype {array.dtype}, expected float16, float32 or float64; convert it")
     writers[path] = lambda temp: save_file(arrays, temp, header)
-    _write_atomically(writers)
+    try:
+        write_whole(writers)
+    except (OSError, SafetensorError) as error:
+        fail(path, f"cannot be written ({error}); check the folder and the disk")
 
 
 def _container(path: Path) -> Literal["safetensors", "torch"]:
@@ -222,25 +225,3 @@ def _check_hf_config(path: Path) -> None:
     for key, expected in _HF_PLAIN.items():
         if (found := config.get(key, expected)) != expected:
             fail(path, f"{key} is {found!r}, expected {expected!r} as in ResNet v1.5; give another model")
-
-
-def _write_atomically(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
-    """Write every file under a temporary name beside its place, and rename when all are on the disk."""
-    temps = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
-    try:
-        for path, write in writers.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temps[path].touch()
-            mode = temps[path].stat().st_mode
-            write(temps[path])
-            temps[path].chmod(mode)  # safetensors leaves 0600 whatever the umask
-            with temps[path].open("rb") as file:
-                os.fsync(file.fileno())
-        for path, temp in temps.items():
-            os.replace(temp, path)
-    except (OSError, SafetensorError) as error:
-        fail(path, f"cannot be written ({error}); check the folder and the disk")
-    finally:
-        for temp in temps.values():
-            with contextlib.suppress(OSError):  # there is none when all went well
-                temp.unlink()

@@ -319,7 +319,7 @@ def test_wrong_arguments_end_with_one_line(arguments, found, files, tmp_path):
 def test_unfinished_weights_are_refused(engine, trained, files, tmp_path):
     folder = tmp_path / "weights"
     shutil.copytree(trained[1], folder)
-    engine.write_matrix(folder / "complete", np.zeros((1, 3)))
+    engine.matrices.write(folder / "complete", np.zeros((1, 3)))
     arguments = {"weights": folder, "X": files["X_val"], "format": "csv", "out": tmp_path / "out"}
     outcome = run_systemds("dml/predict.dml", **arguments)
     assert_one_line_error(outcome, folder, "not written to the end")

@@ -253,4 +253,4 @@ def test_save_writes_both_files(engine, packed, tmp_path):
     program = REGISTRY + WEIGHTS + "weights::save(model, registry, folder)\nn = length(model)\n"
     engine.run(program, {"model": model, "folder": str(tmp_path / "model"), **SIZE}, {"n": "int"})
     for name, expected in (("tensors", values), ("complete", np.array([[*SIZE.values()]]))):
-        assert np.array_equal(engine.read_matrix(tmp_path / "model" / name), expected)
+        assert np.array_equal(engine.matrices.read(tmp_path / "model" / name), expected)

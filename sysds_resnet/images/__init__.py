@@ -12,6 +12,7 @@ from sysds_resnet.images.digits import open_digits
 from sysds_resnet.images.encoded import EncodedDataset, list_images, open_images
 from sysds_resnet.images.layouts import Layout, open_source
 from sysds_resnet.images.photos import photos_folder
+from sysds_resnet.images.shards import ShardSource
 from sysds_resnet.images.synthetic import SyntheticDataset
 from sysds_resnet.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation
 
@@ -103,4 +104,5 @@ def open_dataset(
         resize_size=resize_size,
         augmentation=augmentation if split == "train" else None,
         seed=seed,
+        **({"mean": source.mean, "std": source.std} if isinstance(source, ShardSource) else {}),
     )

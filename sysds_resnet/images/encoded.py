@@ -33,6 +33,8 @@ class EncodedDataset:
         augmentation: of training images; None means the evaluation preprocessing.
         seed: of the augmentation, at least 0.
         resize_size: shorter side before the centre crop; None means 256 for 224 and in proportion.
+        mean: per-channel mean in units of 0..255, shape (3,).
+        std: per-channel standard deviation likewise.
     """
 
     channels = 3
@@ -46,6 +48,8 @@ class EncodedDataset:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         resize_size: int | None = None,
+        mean: np.ndarray = IMAGENET_MEAN,
+        std: np.ndarray = IMAGENET_STD,
     ) -> None:
         size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
         self._source = source
@@ -53,8 +57,8 @@ class EncodedDataset:
         self.classes = source.classes
         self.num_classes = len(self.classes)
         self.image_size = (size, size)
-        self.mean = IMAGENET_MEAN.copy()
-        self.std = IMAGENET_STD.copy()
+        self.mean = mean.copy()
+        self.std = std.copy()
         self._augmentation = augmentation
         self._seed = seed
         self._resize_size = resize_size

@@ -11,11 +11,12 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.files import Split, find_files
 from sysds_resnet.images.folders import open_arrays, open_folders, open_lists
 from sysds_resnet.images.parquet import open_parquet
+from sysds_resnet.images.shards import is_prepared, open_shards
 from sysds_resnet.images.sources import Source
 from sysds_resnet.images.tables import find_table, open_table
 from sysds_resnet.images.tars import open_tar
 
-Layout = Literal["lists", "arrays", "table", "parquet", "tar", "folders"]
+Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folders"]
 
 
 def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | None = None) -> Source:
@@ -25,6 +26,7 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
 
     Args:
         path: a folder or, for a table, a file:
+            shards: what `sysds_resnet.prepare` wrote;
             lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label", label from 0;
             arrays: PATH/train_images.npy, uint8 of shape (n, H, W, 3), PATH/train_labels.npy, and val's;
             table: PATH/train.csv and PATH/val.csv (or .tsv, .parquet), or a file with a column "split", with
@@ -49,6 +51,7 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
 
 
 _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split], Source]]] = {
+    "shards": (lambda root, split: is_prepared(root), open_shards),
     "lists": (lambda root, split: (root / f"{split}_list.txt").is_file(), open_lists),
     "arrays": (lambda root, split: (root / f"{split}_images.npy").is_file(), open_arrays),
     "table": (lambda root, split: find_table(root, split) is not None, open_table),

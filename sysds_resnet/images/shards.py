@@ -1,0 +1,168 @@
+"""Prepared data sets: shards of images of one size, which are mapped into memory rather than decoded.
+
+A folder with manifest.json, and for each shard SPLIT-00000-images.npy, uint8 of shape (n, H, W, 3), and
+SPLIT-00000-labels.npy, int64 of shape (n,). `sysds_resnet.prepare` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images.files import Split
+
+FORMAT = "sysds_resnet shards 1"
+MANIFEST = "manifest.json"
+PROGRESS = "progress.json"
+"""The manifest of a data set that is not written to its end."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file must be: its bytes and their SHA-256."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """The record of a file as it is."""
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while part := file.read(2**20):
+                digest.update(part)
+            return cls(file.tell(), digest.hexdigest())
+
+
+@dataclass
+class Manifest:
+    """What a prepared data set holds.
+
+    Attributes:
+        options: what it was prepared from and how; another run goes on only with the same.
+        image_size: [H, W].
+        classes: names of the classes.
+        mean: of each channel, in units of 0..255.
+        std: likewise.
+        shards: of each split, the number of images in each shard.
+        files: record of each file, by its path in the folder.
+    """
+
+    options: dict[str, Any]
+    image_size: list[int]
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    shards: dict[str, list[int]]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            UserError: it is not there, damaged, or of another version.
+        """
+        try:
+            values = json.loads(path.read_text())
+            found = values.pop("format")
+            if found != FORMAT:
+                raise UserError(
+                    f"{path}: found format {found!r}, expected {FORMAT!r}: prepare the data set anew"
+                )
+            records = {name: FileRecord(**record) for name, record in values.pop("files").items()}
+            return cls(**values, files=records)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: found no readable manifest ({one_line(error)}), expected one that "
+                "sysds_resnet.prepare wrote: prepare the data set anew"
+            ) from error
+
+
+def shard_files(split: Split, number: int) -> tuple[str, str]:
+    """Names of a shard's images and labels."""
+    return f"{split}-{number:05d}-images.npy", f"{split}-{number:05d}-labels.npy"
+
+
+def is_prepared(root: Path) -> bool:
+    """Whether this is the folder of a prepared data set, finished or not."""
+    return (root / MANIFEST).is_file() or (root / PROGRESS).is_file()
+
+
+def open_shards(root: Path, split: Split) -> ShardSource:
+    """Open a prepared data set; sizes of files are checked, and `sysds_resnet.verify` checks all bytes."""
+    if not (root / MANIFEST).is_file():
+        raise UserError(
+            f"data set {root}: found no {MANIFEST}, expected a data set that is prepared to its end: run "
+            "sysds_resnet.prepare again as before, and it goes on"
+        )
+    manifest = Manifest.read(root / MANIFEST)
+    counts = manifest.shards.get(split, [])
+    if not counts:
+        raise UserError(f"data set {root}: found no {split} images, expected some: prepare that split too")
+    names = [shard_files(split, number) for number in range(len(counts))]
+    for name in (name for pair in names for name in pair):
+        path = root / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found != manifest.files[name].bytes:
+            raise UserError(
+                f"{path}: found {found} bytes, expected {manifest.files[name].bytes} as in {MANIFEST}: "
+                "restore the file or prepare the data set anew"
+            )
+    labels = np.concatenate([np.load(root / name) for _, name in names])
+    return ShardSource([str(root / name) for name, _ in names], counts, labels, manifest)
+
+
+class ShardSource:
+    """Images in shards.
+
+    Args:
+        paths: of the arrays of images.
+        counts: images in each.
+        labels: integers of shape (sum of counts,).
+        manifest: what else to know.
+
+    Attributes:
+        mean: of each channel, in units of 0..255, of shape (3,).
+        std: likewise.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], counts: Sequence[int], labels: np.ndarray, manifest: Manifest
+    ) -> None:
+        self._paths = list(paths)
+        self._ends = np.cumsum(counts)
+        self._arrays: dict[int, np.ndarray] = {}
+        self.labels = labels.astype(np.int64)
+        self.classes = manifest.classes
+        self.mean, self.std = np.array(manifest.mean), np.array(manifest.std)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_arrays": {}}  # a mapping would be sent as a copy
+
+    def name(self, index: int) -> str:
+        """SHARD, image I."""
+        shard, place = self._place(index)
+        return f"{self._paths[shard]}, image {place}"
+
+    def read(self, index: int) -> np.ndarray:
+        """The image, uint8 of shape (H, W, 3)."""
+        shard, place = self._place(index)
+        if shard not in self._arrays:
+            self._arrays[shard] = np.load(self._paths[shard], mmap_mode="r")
+        return self._arrays[shard][place]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, index - (int(self._ends[shard - 1]) if shard else 0)

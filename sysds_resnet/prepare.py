@@ -1,0 +1,268 @@
+"""Writes a data set once into images of one size: python -m sysds_resnet.prepare."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from tqdm import tqdm
+
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.files import write_whole
+from sysds_resnet.images import Dataset, open_dataset
+from sysds_resnet.images.files import CLASSES_FILE, Split
+from sysds_resnet.images.shards import (
+    MANIFEST,
+    PROGRESS,
+    FileRecord,
+    Manifest,
+    ShardSource,
+    open_shards,
+    shard_files,
+)
+from sysds_resnet.readers import Readers
+from sysds_resnet.settings import run
+
+DEFAULT_SIZE = 256
+MATRICES = "matrices"
+MATRIX_HEAP = 2**30
+COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly
+
+
+class PrepareSettings(ReadingSettings, DataSettings):
+    """Writes a data set once: shards that training reads much faster, and matrices for DML programs."""
+
+    out: Path = Field(description="Folder to write; the same command again goes on after a stop.")
+    splits: Literal["both", "train", "val"] = Field("both", description="What to write.")
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        description="Side of the images: the shorter side is resized to it, and the centre cropped. By "
+        "default 256, or 32 for digits and synthetic.",
+    )
+    shard_images: int = Field(1000, ge=1, description="Images in a shard.")
+    matrices: bool = Field(
+        False, description="Also write SystemDS matrices for dml/train.dml, Spark and any DML program."
+    )
+
+
+def prepare(settings: PrepareSettings) -> Manifest:
+    """Writes what is missing of the data set that the settings describe.
+
+    Raises:
+        UserError: It cannot be read, the disk is too small, or the folder holds something else.
+    """
+    splits: tuple[Split, ...] = ("train", "val") if settings.splits == "both" else (settings.splits,)
+    sets = {split: _open(settings, split) for split in splits}
+    manifest = _begin(settings, sets)
+    _check_room(settings, sets, manifest)
+    if not (settings.out / MANIFEST).exists():
+        bad = BadImages(settings, settings.out)
+        with Readers(list(sets.values()), settings.workers) as readers:
+            for split, dataset in sets.items():
+                _write_shards(settings, split, dataset, readers, bad, manifest)
+        names = "".join(f"{name}\n" for name in manifest.classes)
+        write_whole({settings.out / CLASSES_FILE: lambda temporary: temporary.write_text(names)})
+        _save(settings.out / MANIFEST, manifest)
+        (settings.out / PROGRESS).unlink(missing_ok=True)
+        if len(bad):
+            print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+    if settings.matrices:
+        _write_matrices(settings, splits, manifest)
+    return manifest
+
+
+def _open(settings: PrepareSettings, split: Split) -> Dataset:
+    own_size = settings.dataset in ("digits", "synthetic")
+    size = settings.image_size or (None if own_size else DEFAULT_SIZE)
+    return open_dataset(
+        settings.dataset,
+        split,
+        layout=settings.layout,
+        image_size=size,
+        resize_size=None if own_size else size,
+        augmentation=None,
+    )
+
+
+def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
+    """The manifest to go on with: what was begun by the same command, or a new one."""
+    first = next(iter(sets.values()))
+    options = {
+        "dataset": settings.dataset,
+        "image_size": list(first.image_size),
+        "shard_images": settings.shard_images,
+        "images": {split: len(dataset) for split, dataset in sets.items()},
+        "samples": _fingerprint(sets),
+    }
+    for name in (MANIFEST, PROGRESS):
+        if (settings.out / name).exists():
+            manifest = Manifest.read(settings.out / name)
+            for key, value in options.items():
+                if manifest.options.get(key) != value:
+                    raise UserError(
+                        f"{settings.out}: found a data set with {key} {manifest.options.get(key)}, expected "
+                        f"{value}: prepare it as before, or choose another --out"
+                    )
+            return manifest
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise UserError(
+            f"{settings.out}: found files there, expected a new or empty folder: choose another --out"
+        )
+    return Manifest(
+        options,
+        list(first.image_size),
+        first.classes,
+        first.mean.tolist(),
+        first.std.tolist(),
+        {split: [] for split in sets},
+        {},
+    )
+
+
+def _fingerprint(sets: dict[Split, Dataset]) -> str:
+    """A digest of all names and labels in their order: other files would continue the wrong shards."""
+    digest = sha256()
+    for dataset in sets.values():
+        digest.update(dataset.labels.tobytes())
+        for index in range(len(dataset)):
+            digest.update(os.fsencode(dataset.name(index)))
+    return digest.hexdigest()
+
+
+def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest: Manifest) -> None:
+    """Says how large the result will be, and that there is room for it."""
+    height, width = manifest.image_size
+    images = sum(len(dataset) for dataset in sets.values())
+    values = images * height * width * 3
+    parts = ", ".join(f"{len(dataset)} {split}" for split, dataset in sets.items())
+    print(f"{parts} images of {height} x {width}, {len(manifest.classes)} classes")
+    print(f"shards:   {_size(values)}")
+    if settings.matrices:
+        print(
+            f"matrices: about {_size(values * COMPRESSED)} on the disk, {_size(values * 8)} in the memory of "
+            "a program that reads them"
+        )
+    missing = values * (1 + COMPRESSED * settings.matrices)
+    missing -= sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
+    place = next(path for path in (settings.out.resolve(), *settings.out.resolve().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if missing > free:
+        raise UserError(
+            f"{settings.out}: found {_size(free)} free, expected {_size(missing)}: make room, choose another "
+            "--out, or lower --image-size"
+        )
+
+
+def _size(number: float) -> str:
+    return tqdm.format_sizeof(number, "B")
+
+
+def _write_shards(
+    settings: PrepareSettings,
+    split: Split,
+    dataset: Dataset,
+    readers: Readers,
+    bad: BadImages,
+    manifest: Manifest,
+) -> None:
+    counts = manifest.shards[split]
+    size = settings.shard_images
+    with (
+        BatchStream(
+            dataset,
+            sequential_order(len(dataset)),
+            size,
+            readers,
+            drop_last=False,
+            epochs=1,
+            start_step=len(counts),
+            prefetch=settings.prefetch,
+            on_error=bad,
+        ) as stream,
+        tqdm(
+            total=len(dataset),
+            initial=min(len(counts) * size, len(dataset)),
+            unit="image",
+            desc=split,
+            disable=None,
+        ) as bar,
+    ):
+        for batch in stream:
+            names = shard_files(split, len(counts))
+            arrays = dict(zip(names, (batch.images, batch.labels), strict=True))
+            write_whole({settings.out / name: _saver(array) for name, array in arrays.items()})
+            manifest.files.update({name: FileRecord.of(settings.out / name) for name in names})
+            counts.append(len(batch.labels))
+            _save(settings.out / PROGRESS, manifest)
+            bar.update(min((batch.step + 1) * size, len(dataset)) - bar.n)
+
+
+def _saver(array: np.ndarray) -> Callable[[Path], None]:
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:  # np.save would add .npy to the name
+            np.save(file, array, allow_pickle=False)
+
+    return save
+
+
+def _save(path: Path, manifest: Manifest) -> None:
+    write_whole({path: lambda temporary: temporary.write_text(manifest.to_json())})
+
+
+def _write_matrices(settings: PrepareSettings, splits: tuple[Split, ...], manifest: Manifest) -> None:
+    """Writes what dml/train.dml reads: images, labels from 1, mean and standard deviation."""
+    folder = settings.out / MATRICES
+    if f"{MATRICES}/mean_std.mtd" in manifest.files:
+        return
+    folder.mkdir(exist_ok=True)
+    with Engine(heap=MATRIX_HEAP) as engine:
+        for split in splits:
+            source = open_shards(settings.out, split)
+            n, values = len(source.labels), 3 * math.prod(manifest.image_size)
+            with tqdm(total=n, unit="image", desc=f"{split} matrix", disable=None) as bar:
+                parts = engine.matrices.write_parts(folder / f"{split}_X", n, values, partial(_rows, source))
+                for done in parts:
+                    bar.update(done - bar.n)
+            engine.matrices.write(folder / f"{split}_Y", source.labels.reshape(-1, 1) + 1)
+        engine.matrices.write(folder / "mean_std", np.array([manifest.mean, manifest.std]))
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith((".", "_")):
+            manifest.files[path.relative_to(settings.out).as_posix()] = FileRecord.of(path)
+    _save(settings.out / MANIFEST, manifest)
+
+
+def _rows(source: ShardSource, start: int, stop: int) -> np.ndarray:
+    """Images as rows of a matrix, channel by channel."""
+    images = np.stack([source.read(index) for index in range(start, stop)])
+    return images.transpose(0, 3, 1, 2).reshape(stop - start, -1)
+
+
+def command(settings: PrepareSettings) -> None:
+    """Prepares, and says what to do with the result."""
+    manifest = prepare(settings)
+    images = sum(map(sum, manifest.shards.values()))
+    print(f"{settings.out}: {images} images; train with --dataset {settings.out}")
+    if settings.matrices:
+        print(f"DML: X={settings.out / MATRICES}/train_X Y=.../train_Y mean_std=.../mean_std")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run(PrepareSettings, command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
