@@ -76,11 +76,11 @@ class AugmentationSettings(Settings):
 
 
 class BadImages:
-    """Images that could not be read: raised, or written down until they are too many.
+    """Images that could not be read: raised, or written down until they are too many of their data set.
 
     Args:
         settings: Whether to raise, and how many are too many.
-        folder: Of bad_images.csv, which is made with the first one. What it lists counts too.
+        folder: Of bad_images.csv, which is made with the first one, and goes on if it is there.
 
     Attributes:
         path: Of bad_images.csv.
@@ -89,13 +89,15 @@ class BadImages:
     def __init__(self, settings: ReadingSettings, folder: Path) -> None:
         self._settings = settings
         self.path = folder / BAD_IMAGES_FILE
-        self._names: set[str] = set()
+        self._found: dict[int, set[int]] = {}  # positions by data set
+        self._listed: set[str] = set()
         if self.path.exists():
             with open(self.path, newline="") as file:
-                self._names = {row["name"] for row in csv.DictReader(file) if row.get("reason")}
+                self._listed = {row["name"] for row in csv.DictReader(file) if row.get("reason")}
 
     def __len__(self) -> int:
-        return len(self._names)
+        """Images found by this object."""
+        return sum(map(len, self._found.values()))
 
     def __call__(self, dataset: Dataset, index: int, reason: str) -> None:
         """The `OnError` of batches.
@@ -105,15 +107,17 @@ class BadImages:
         """
         if self._settings.on_error == "raise":
             raise UserError(reason)
-        name, n = dataset.name(index), len(dataset)
-        if name in self._names:
+        found = self._found.setdefault(id(dataset), set())
+        if index in found:
             return
-        self._names.add(name)
-        label = int(dataset.labels[index])
-        self._write((name, dataset.classes[label] if dataset.classes else "", reason))
-        if len(self._names) > self._settings.max_bad * n:
+        found.add(index)
+        name, n = dataset.name(index), len(dataset)
+        if name not in self._listed:
+            self._listed.add(name)
+            self._write((name, dataset.classes[dataset.labels[index]] if dataset.classes else "", reason))
+        if len(found) > self._settings.max_bad * n:
             raise UserError(
-                f"{self.path}: found {len(self._names)} images that cannot be read, expected no more than "
+                f"{self.path}: found {len(found)} images that cannot be read, expected no more than "
                 f"{self._settings.max_bad:g} of {n}; repair or remove them, or raise --max-bad"
             )
 

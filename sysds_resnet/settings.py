@@ -110,17 +110,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | None = None) -> int:
+def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit code: 0, 2 for an error that users can mend, 130 for an interrupt.
 
     Args:
         settings: The class of its settings.
-        command: What to run on them.
+        command: What to run on them; may give another code for success.
         argv: Arguments; by default those of this process.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        command(parse(settings, argv))
+        return command(parse(settings, argv)) or 0
     except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -129,4 +129,3 @@ def run(settings: type[S], command: Callable[[S], None], argv: Sequence[str] | N
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0

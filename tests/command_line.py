@@ -70,6 +70,11 @@ def jvms_of(process):
     return [child for child in psutil.Process(process.pid).children() if "java" in child.name()]
 
 
+def reading_processes():
+    """The processes of this one that read images."""
+    return [p for p in psutil.Process().children(recursive=True) if "LokyProcess" in " ".join(p.cmdline())]
+
+
 def assert_gone(jvm):
     """Check that a JVM ends, or has ended."""
     _, alive = psutil.wait_procs([jvm], timeout=10)

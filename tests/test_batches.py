@@ -11,8 +11,10 @@ from PIL import Image
 
 from sysds_resnet.batches import BatchStream, sequential_order
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import ArrayDataset, open_dataset, open_images
+from sysds_resnet.images import ArrayDataset, Augmentation, open_dataset, open_images
 from sysds_resnet.readers import THREAD_NAME, Readers
+
+EVERYTHING = Augmentation(policy="randaugment", color_jitter=0.4, hue=0.1, erasing=0.5)
 
 
 def shuffled(n, seed=0):
@@ -83,7 +85,7 @@ def test_each_sample_comes_once_in_an_epoch():
 
 
 def test_batches_are_the_same_for_any_number_of_workers_and_any_prefetch(photos):
-    data = open_dataset(photos, "train", image_size=32, seed=5)
+    data = open_dataset(photos, "train", image_size=32, seed=5, augmentation=EVERYTHING)
     runs = []
     for workers in (1, 2, 4):
         with Readers([data], workers) as readers:
@@ -97,7 +99,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_any_prefetch(photos)
 
 
 def test_resuming_at_any_place_gives_the_same_following_batches(photos):
-    data = open_dataset(photos, "train", image_size=16, seed=5)
+    data = open_dataset(photos, "train", image_size=16, seed=5, augmentation=EVERYTHING)
     readers = Readers([data], 2)
     whole = collect(BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2))
     with readers, BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2) as stream:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from command_line import start_python
+from command_line import reading_processes, start_python
 from PIL import Image
 
 from sysds_resnet.batches import BatchStream, sequential_order
@@ -49,22 +49,18 @@ class Deadly:
         return np.full((4, 4, 3), index, np.uint8)
 
 
-def children():
-    return [p for p in psutil.Process().children(recursive=True) if "LokyProcess" in " ".join(p.cmdline())]
-
-
 def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
     data = open_dataset(photos, "train", image_size=16, augmentation=None)
     with Readers([data], 2) as readers:
         with BatchStream(data, sequential_order(12), 5, readers, drop_last=False, epochs=1) as stream:
             values = np.concatenate([batch.images[:, 0, 0, 0] for batch in stream])
         assert values.tolist() == [10 * i for i in range(12)]
-        workers = {p.pid for p in children()}
+        workers = {p.pid for p in reading_processes()}
         assert len(workers) == 2
         with BatchStream(data, sequential_order(12), 5, readers, drop_last=False, epochs=1) as stream:
             assert len(list(stream)) == 3
-        assert {p.pid for p in children()} == workers
-    assert children() == []
+        assert {p.pid for p in reading_processes()} == workers
+    assert reading_processes() == []
 
 
 @pytest.mark.parametrize("deaths", [1, 3])
@@ -88,7 +84,7 @@ def test_workers_that_are_killed_again_and_again_are_an_error_that_names_an_imag
         ),
     ):
         list(stream)
-    assert children() == []
+    assert reading_processes() == []
 
 
 def test_no_worker_outlives_a_parent_that_is_killed(photos):

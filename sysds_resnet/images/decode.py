@@ -99,7 +99,7 @@ class Picture:
                 pass  # as above
         try:
             with _opened(self._data) as image:
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:
             # Any Exception: on damaged files Pillow's many parsers raise much more than OSError.
             raise self._error(error) from error

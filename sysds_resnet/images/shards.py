@@ -31,6 +31,9 @@ class FileRecord:
     bytes: int
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes with SHA-256 {self.sha256}"
+
     @classmethod
     def of(cls, path: Path) -> FileRecord:
         """The record of a file as it is."""

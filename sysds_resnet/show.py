@@ -1,0 +1,100 @@
+"""Draws what the network will see: python -m sysds_resnet.show."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from sysds_resnet.batches import BatchStream
+from sysds_resnet.data_settings import AugmentationSettings, BadImages, DataSettings, ReadingSettings
+from sysds_resnet.images import open_dataset
+from sysds_resnet.images.files import Split
+from sysds_resnet.readers import Readers
+from sysds_resnet.settings import run
+
+COLUMNS = 8
+NAME_LENGTH = 18
+
+
+class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
+    """Writes a contact sheet of images as the network gets them, after augmentation, with their labels."""
+
+    split: Split = Field("train", description="train, or val, which is not augmented.")
+    images: int = Field(32, ge=1, le=400, description="Images on the sheet, drawn at random.")
+    image_size: int | None = Field(None, ge=8, description="As of sysds_resnet.train.")
+    resize_size: int | None = Field(None, ge=8, description="As of sysds_resnet.train; for val.")
+    seed: int = Field(42, ge=0, lt=2**31, description="Of the choice of images and of the augmentation.")
+    epoch: int = Field(1, ge=1, description="Whose augmentation is shown.")
+    out: Path = Field(Path("images.png"), description="PNG file to write.")
+
+
+def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
+    """Writes images, uint8 of shape (n, H, W, 3), with a title above each, as a PNG."""
+    from matplotlib.figure import Figure  # takes half a second, which --help can do without
+
+    columns = min(COLUMNS, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.7 * columns, 1.9 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.axis("off")
+    for axes, image, title in zip(grid.flat, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=150)
+
+
+def command(settings: ShowSettings) -> None:
+    """Reads, mixes and draws."""
+    dataset = open_dataset(
+        settings.dataset,
+        settings.split,
+        layout=settings.layout,
+        image_size=settings.image_size,
+        resize_size=settings.resize_size,
+        augmentation=settings.augmentation(),
+        seed=settings.seed,
+    )
+    n, epoch = len(dataset), settings.epoch - 1
+    order = np.random.default_rng(settings.seed).permutation(n)
+    with (
+        Readers([dataset], settings.workers) as readers,
+        BatchStream(
+            dataset,
+            lambda _: order,
+            min(settings.images, n),
+            readers,
+            drop_last=settings.split == "train",
+            start_epoch=epoch,
+            prefetch=0,
+            on_error=BadImages(settings, settings.out.parent),
+        ) as stream,
+    ):
+        batch = next(stream)
+    images, labels = batch.images, batch.labels
+    if settings.split == "train" and settings.mixing():
+        images, labels = settings.mixing().apply(images, labels, settings.seed, epoch, batch.step)
+    draw(images, [_title(label, dataset.classes) for label in labels], settings.out)
+    print(f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels")
+
+
+def _title(label: np.ndarray, classes: Sequence[str]) -> str:
+    if label.ndim == 0:
+        return classes[label][:NAME_LENGTH]
+    own, other, share = label
+    names = [(classes[int(k)][: NAME_LENGTH // 2], part) for k, part in ((own, share), (other, 1 - share))]
+    return " + ".join(f"{part:.2f} {name}" for name, part in names)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run(ShowSettings, command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

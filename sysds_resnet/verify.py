@@ -1,0 +1,137 @@
+"""Checks that every image of a data set can be read: python -m sysds_resnet.verify PATH."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+from tqdm import tqdm
+
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.data_settings import BAD_IMAGES_FILE
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset, EncodedDataset, Layout
+from sysds_resnet.images.files import Split
+from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.photos import photos_folder
+from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest, is_prepared
+from sysds_resnet.readers import Readers, default_workers
+from sysds_resnet.settings import Settings, run
+
+BATCH = 256
+SMALL = 8  # pixels along a side: images are decoded to be checked, not to be sent
+
+
+class VerifySettings(Settings):
+    """Reads every image of a data set and reports those that cannot be; ends with 1 if there are any."""
+
+    path: CliPositionalArg[str] = Field(description="photos, or the path of images in one of the layouts.")
+    layout: Layout | None = Field(
+        None, description="Of the data set at a path; by default the first of these that there are signs of."
+    )
+    out: Path = Field(Path(BAD_IMAGES_FILE), description="CSV file for what cannot be read, if anything.")
+    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
+
+
+def command(settings: VerifySettings) -> int:
+    """Verifies, prints a report, and gives 1 if anything is wrong."""
+    root = photos_folder() if settings.path == "photos" else Path(settings.path).expanduser()
+    sets = _open(root, settings.layout)
+    bad: list[tuple[str, str, str, str]] = []
+    if is_prepared(root):
+        bad += [("", name, "", reason) for name, reason in damaged_files(root, settings.workers)]
+    with Readers(list(sets.values()), settings.workers) as readers:
+        for split, dataset in sets.items():
+            found = unreadable(dataset, readers, split)
+            bad += [(split, *row) for row in found]
+            print(_report(split, dataset, len(found)))
+    if not bad:
+        print(f"{root}: all images can be read")
+        return 0
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(bad, columns=["split", "name", "class", "reason"]).to_csv(settings.out, index=False)
+    print(f"{root}: {len(bad)} images or files cannot be used, listed in {settings.out}")
+    return 1
+
+
+def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
+    """The splits that are there, at least one."""
+    sets, errors = {}, []
+    for split in get_args(Split):
+        try:
+            sets[split] = EncodedDataset(open_source(root, split, layout), image_size=SMALL)
+        except UserError as error:
+            errors.append(error)
+    if not sets:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}")
+    return sets
+
+
+def unreadable(dataset: Dataset, readers: Readers, title: str) -> list[tuple[str, str, str]]:
+    """Name, class and reason of each image that cannot be read."""
+    bad: list[tuple[str, str, str]] = []
+
+    def note(_dataset: Dataset, index: int, reason: str) -> None:
+        bad.append((dataset.name(index), dataset.classes[dataset.labels[index]], reason))
+
+    n = len(dataset)
+    with (
+        BatchStream(
+            dataset, sequential_order(n), BATCH, readers, drop_last=False, epochs=1, on_error=note
+        ) as stream,
+        tqdm(total=n, unit="image", desc=title, disable=None) as bar,
+    ):
+        for batch in stream:
+            bar.update(min((batch.step + 1) * BATCH, n) - bar.n)
+            bar.set_postfix_str(f"{len(bad)} bad")
+    return bad
+
+
+def damaged_files(root: Path, workers: int | None) -> list[tuple[str, str]]:
+    """Path and reason of each file of a prepared data set that is not as its manifest says."""
+    manifest = Manifest.read(root / MANIFEST)
+
+    def check(name: str) -> str | None:
+        try:
+            if (found := FileRecord.of(root / name)) != manifest.files[name]:
+                return f"found {found}, expected {manifest.files[name]} as when it was prepared"
+        except OSError as error:
+            return error.strerror
+        return None
+
+    names = list(manifest.files)
+    with (
+        ThreadPoolExecutor(workers or default_workers()) as pool,
+        tqdm(total=len(names), unit="file", desc="checksums", disable=None) as bar,
+    ):
+        reasons = []
+        for reason in pool.map(check, names):
+            reasons.append(reason)
+            bar.update()
+    return [(os.fspath(root / name), reason) for name, reason in zip(names, reasons, strict=True) if reason]
+
+
+def _report(split: str, dataset: Dataset, bad: int) -> str:
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    return (
+        f"{split}: {len(dataset)} images, {bad} bad, {dataset.num_classes} classes of {counts.min()} to "
+        f"{counts.max()} images"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    return run(VerifySettings, command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""5,000 damaged files: each gives an image or the documented error; nothing crashes, hangs or blows up."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import reading_processes
+
+from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.images import Augmentation, EncodedDataset
+from sysds_resnet.images.photos import PHOTOS, open_photo
+from sysds_resnet.readers import Readers
+
+COUNT = 5000
+FORMATS = [
+    ("JPEG", "RGB", {}),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("JPEG", "L", {}),
+    ("JPEG", "CMYK", {}),
+    ("PNG", "RGB", {}),
+    ("PNG", "P", {}),
+    ("PNG", "RGBA", {}),
+    ("WEBP", "RGB", {}),
+    ("TIFF", "RGB", {"compression": "tiff_deflate"}),
+    ("BMP", "RGB", {}),
+    ("PPM", "RGB", {}),
+    ("GIF", "P", {}),
+]
+
+
+class Files:
+    """A source of files in memory."""
+
+    def __init__(self, files):
+        self.files = files
+        self.labels = np.zeros(len(files), np.int64)
+        self.classes = ["damaged"]
+
+    def name(self, index):
+        return f"file {index}"
+
+    def read(self, index):
+        return self.files[index]
+
+
+def good_files():
+    files = []
+    for i, (kind, mode, options) in enumerate(FORMATS):
+        image = open_photo(PHOTOS[i]).convert("RGB").resize((60, 45)).convert(mode)
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        files.append(file.getvalue())
+    return files
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, data, *chunks):
+    """A PNG of grey pixels that declares this size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg_of_size(data, height, width):
+    """The same file with other sizes in its header."""
+    start = next(data.index(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
+    return data[: start + 5] + struct.pack(">HH", height, width) + data[start + 9 :]
+
+
+def bombs(good):
+    """Small files that would be huge images, or texts, if they were believed."""
+    zeros = zlib.compress(bytes(50_000_000), 9)  # 50 kilobytes
+    yield png(60_000, 60_000, zeros)
+    yield png(10_001, 10_001, zeros)
+    yield png(9_000, 9_000, zeros)  # small enough to be decoded, and too short
+    yield png(60_000, 60_000, zlib.compress(b""))
+    yield png(8, 8, zlib.compress(bytes(72)), chunk(b"zTXt", b"a\0\0" + zeros))
+    yield png(8, 8, zeros)
+    yield jpeg_of_size(good[0], 65_500, 65_500)
+    yield jpeg_of_size(good[0], 9_000, 9_000)
+    yield jpeg_of_size(good[1], 9_000, 9_000)
+    yield jpeg_of_size(good[0], 65_500, 1)
+    yield jpeg_of_size(good[0], 0, 0)
+    yield b"BM" + struct.pack("<IHHIIiiHH", 54, 0, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24) + bytes(24)
+    yield b"P6 100000 100000 255\n" + bytes(100)
+    yield b"P6 9000 9000 255\n" + bytes(100)
+    yield b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + bytes(100)
+
+
+def damaged_files():
+    """Damage of every kind, the same in each run."""
+    rng = np.random.default_rng(0)
+    good = good_files()
+    files = [*bombs(good), b"", b"\xff", b"\xff\xd8\xff", bytes(1000), b"\xff" * 1000, b"no image"]
+    while len(files) < COUNT:
+        data = np.frombuffer(good[len(files) % len(good)], np.uint8).copy()
+        kind = len(files) // len(good) % 6
+        start = int(rng.integers(len(data)))
+        if kind == 0:  # truncated
+            data = data[:start]
+        elif kind == 1:  # some bits are flipped
+            places = rng.integers(len(data), size=int(rng.integers(1, 20)))
+            data[places] ^= np.uint8(1) << rng.integers(0, 8, len(places)).astype(np.uint8)
+        elif kind == 2:  # so are some in the header
+            places = rng.integers(min(200, len(data)), size=int(rng.integers(1, 5)))
+            data[places] = rng.integers(0, 256, len(places))
+        elif kind == 3:  # wrong magic
+            data[:4] = np.frombuffer(good[int(rng.integers(len(good)))][:4], np.uint8)
+        elif kind == 4:  # a hole of zeros
+            data[start : start + int(rng.integers(1, 500))] = 0
+        else:  # a part is missing in the middle
+            data = np.delete(data, slice(start, start + int(rng.integers(1, 500))))
+        files.append(data.tobytes())
+    return files
+
+
+def peak_memory(process):
+    """Most bytes that a process had in memory so far."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_give_an_image_or_the_documented_error():
+    data = EncodedDataset(Files(damaged_files()), image_size=32, augmentation=Augmentation())
+    bad, good = {}, []
+    with Readers([data], 2) as readers:
+        stream = BatchStream(
+            data,
+            sequential_order(COUNT),
+            50,
+            readers,
+            drop_last=False,
+            epochs=1,
+            on_error=lambda _, index, reason: bad.setdefault(index, reason),
+        )
+        with stream:
+            good += next(stream).indices.tolist()
+            workers = reading_processes()
+            for batch in stream:
+                assert batch.images.shape == (len(batch.indices), 32, 32, 3)
+                good += batch.indices.tolist()
+        assert reading_processes() == workers and len(workers) == 2  # none had to be replaced
+        assert max(map(peak_memory, workers)) < 2**30
+    assert reading_processes() == []
+    assert sorted([*good, *bad]) == list(range(COUNT))
+    assert len(bad) > COUNT / 3 and len(good) > COUNT / 20
+    for index, reason in bad.items():
+        assert reason.startswith(f"class damaged, image file {index}: found ") and "\n" not in reason
+        assert ", expected a whole JPEG, PNG or other image that Pillow reads: repair" in reason
