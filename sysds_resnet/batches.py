@@ -187,9 +187,6 @@ class BatchStream(Iterator[Batch]):
     def close(self) -> None:
         """Stop reading ahead. May be repeated."""
         self._closed = True
-        for pending in self._pending:
-            for task in pending.tasks:
-                task.cancel()
         self._pending.clear()
         if self._owns_readers:
             self._readers.close()
