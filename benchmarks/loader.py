@@ -4,9 +4,9 @@
 
 One process on one core reads 500 x 375 JPEGs into augmented images of 224 x 224, in turns: Pillow with the
 training transforms of torchvision's classification reference, this project, and this project from shards of
-256 x 256. Then all cores do, as a stream of batches, beside torch's DataLoader with as many processes; the memory
-of reading 20,000 images; and how long a training run in bf16 waits for its batches. torchvision is needed, which
-is among the packages that the tests use.
+256 x 256. Then all cores do, as a stream of batches, beside torch's DataLoader with as many processes; the
+memory of reading 20,000 images; and how long a training run in bf16 waits for its batches. torchvision is
+needed, which is among the packages that the tests use.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ SETTINGS = [
         "0.8",
         "--label-smoothing",
         "0.1",
+        "--mixup",
+        "0.2",
+        "--cutmix",
+        "1",
         "--seed",
         "7",
         "--precision",
@@ -118,6 +122,30 @@ def test_metrics_have_a_line_for_each_step_and_epoch(run):
         expected += [("step", epoch, STEPS * (epoch - 1) + k) for k in range(1, STEPS + 1)]
         expected += [("epoch", epoch, STEPS * epoch)]
     assert kinds == expected
+
+
+@pytest.mark.usefixtures("shared")
+def test_sizes_of_evaluation_go_with_the_weights(folder, capfd):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for k in range(8):
+            path = folder / "data" / split / "ab"[k % 2] / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(path)
+    data = ["--dataset", folder / "data"]
+    sizes = ["--image-size", "32", "--eval-size", "40", "--resize-size", "44"]
+    options = ["--model", "resnet18", "--epochs", "1", "--batch-size", "4", "--optimizer", "sgd"]
+    outcome = run_here(capfd, "train", *data, *sizes, *options, "--out", folder / "run")
+    assert (outcome.code, outcome.err) == (0, "")
+    metadata = read_metadata(folder / "run" / "weights.safetensors")
+    assert (metadata["image_size"], metadata["resize_size"]) == ([40, 40], 44)
+    assert (folder / "run" / "classes.txt").read_text() == "a\nb\n"
+    loss = read_metrics(folder / "run", "epoch")["val_loss"].iloc[-1]
+    for flags, same in (([], True), (["--image-size", "32"], False), (["--resize-size", "50"], False)):
+        out = folder / "result.json"
+        outcome = run_here(capfd, "evaluate", *data, "--weights", folder / "run", "--out", out, *flags)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert (json.loads(out.read_text())["loss"] == pytest.approx(loss, rel=1e-12)) == same
 
 
 def test_epoch_lines_have_the_documented_keys_and_means(run):
