@@ -14,6 +14,7 @@ from sysds_resnet.engine import Engine, blas, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
 from sysds_resnet.errors import UserError
+from sysds_resnet.images.resample import RESAMPLER
 from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
 from sysds_resnet.settings import Settings, run
 
@@ -51,6 +52,7 @@ def command(settings: DoctorSettings) -> None:
         "threads",
         f"{cores}, all cores of this process, for operators and for processes that read images",
     )
+    _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
     _line("Spark", f"{_version('pyspark')}; not used: this version runs on one machine")

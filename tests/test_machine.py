@@ -164,6 +164,7 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
         "heap",
         "JVM",
         "threads",
+        "images",
         "micro-batch",
         "GPU",
         "Spark",

@@ -96,7 +96,7 @@ BROKEN = [
     ("train", "cat/1.png", lambda path: flip(path, path.stat().st_size // 2), "found a damaged file"),
     ("train", "cat/5.JPEG", lambda path: path.unlink(), "found no such file or directory"),
     ("val", "bee/0.JPEG", lambda path: (path.unlink(), path.mkdir()), "found is a directory"),
-    ("val", "bee/2.JPEG", lambda path: cut(path, 0.02), "found a damaged file"),
+    ("val", "bee/2.JPEG", lambda path: cut(path, 0.02), "found no known image format"),
 ]
 
 
@@ -122,13 +122,15 @@ def test_all_broken_images_are_listed_once_and_no_others(own, tmp_path, capfd):
         assert reason in row["reason"] and path in row["reason"] and "\n" not in row["reason"]
 
 
-def test_a_split_that_is_not_there_is_left_out(source, tmp_path, capfd):
-    for name in ("val", "val_list.txt"):
+@pytest.mark.parametrize("names", [["val"], ["val", "val_list.txt"]])
+def test_a_split_that_is_not_there_is_left_out(source, tmp_path, capfd, names):
+    for name in names:
         (tmp_path / name).symlink_to(source / name)
     outcome = run_here(capfd, "verify", tmp_path, "--out", tmp_path / "bad.csv", "--workers", 1)
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"\nleft out: data set {tmp_path}: found val/ without train/" in f"\n{outcome.out}"
-    assert outcome.out.splitlines()[1:] == [
+    first, *others = outcome.out.splitlines()
+    assert first.startswith(f"left out: data set {tmp_path}: found ") and "train" in first
+    assert others == [
         "val: 9 images, 0 bad, 3 classes of 3 to 3 images",
         f"{tmp_path}: all images can be read",
     ]
@@ -168,7 +170,7 @@ def test_nothing_to_verify_is_one_line(tmp_path, capfd):
     outcome = run_here(capfd, "verify", tmp_path / "none")
     assert_one_line_error(outcome, f"data set {tmp_path / 'none'}: found nothing")
     outcome = run_here(capfd, "verify", tmp_path)
-    assert_one_line_error(outcome, f"data set {tmp_path}: found no train/ to train on")
+    assert_one_line_error(outcome, tmp_path, "found no ")
 
 
 # verify, of a prepared data set

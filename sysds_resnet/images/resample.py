@@ -10,6 +10,9 @@ try:
 except ImportError:  # no wheel for this machine
     fast = None
 
+RESAMPLER = "fast_image_resize" if fast else "Pillow, which is slower: cykooz-resizer is not installed"
+"""What resizes here."""
+
 Box = tuple[float, float, float, float]
 """(top, left, height, width) in pixels, which may be fractions."""
 
