@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class NoSuchSplit(UserError):
+    """A data set has no images for training, or none for validation."""
+
+
 def one_line(error: BaseException) -> str:
     """What another library's exception says, in one line."""
     if isinstance(error, OSError) and error.strerror:

@@ -37,6 +37,7 @@ from sysds_resnet.settings import run
 
 DEFAULT_SIZE = 256
 MATRICES = "matrices"
+WRITTEN = f"{MATRICES}/mean_std.mtd"  # in the manifest once all matrices are
 MATRIX_HEAP = 2**30
 COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly
 
@@ -68,7 +69,10 @@ def prepare(settings: PrepareSettings) -> Manifest:
     sets = {split: _open(settings, split) for split in splits}
     manifest = _begin(settings, sets)
     _check_room(settings, sets, manifest)
+    for left in settings.out.glob(".*.tmp"):  # by a run that was killed
+        left.unlink()
     if not (settings.out / MANIFEST).exists():
+        _save(settings.out / PROGRESS, manifest)  # first of all, to tell this folder from others
         bad = BadImages(settings, settings.out)
         with Readers(list(sets.values()), settings.workers) as readers:
             for split, dataset in sets.items():
@@ -76,9 +80,9 @@ def prepare(settings: PrepareSettings) -> Manifest:
         names = "".join(f"{name}\n" for name in manifest.classes)
         write_whole({settings.out / CLASSES_FILE: lambda temporary: temporary.write_text(names)})
         _save(settings.out / MANIFEST, manifest)
-        (settings.out / PROGRESS).unlink(missing_ok=True)
         if len(bad):
             print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+    (settings.out / PROGRESS).unlink(missing_ok=True)
     if settings.matrices:
         _write_matrices(settings, splits, manifest)
     return manifest
@@ -117,7 +121,7 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
                         f"{value}: prepare it as before, or choose another --out"
                     )
             return manifest
-    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+    if settings.out.exists() and not (settings.out.is_dir() and all(map(_is_ours, settings.out.iterdir()))):
         raise UserError(
             f"{settings.out}: found files there, expected a new or empty folder: choose another --out"
         )
@@ -130,6 +134,11 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
         {split: [] for split in sets},
         {},
     )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is what a run leaves that is killed before it has written anything."""
+    return path.match(f".{PROGRESS}.*.tmp")
 
 
 def _fingerprint(sets: dict[Split, Dataset]) -> str:
@@ -159,7 +168,8 @@ def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest:
     missing -= sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
     place = next(path for path in (settings.out.resolve(), *settings.out.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    if missing > free:
+    complete = (settings.out / MANIFEST).exists() and (not settings.matrices or WRITTEN in manifest.files)
+    if missing > free and not complete:
         raise UserError(
             f"{settings.out}: found {_size(free)} free, expected {_size(missing)}: make room, choose another "
             "--out, or lower --image-size"
@@ -225,7 +235,7 @@ def _save(path: Path, manifest: Manifest) -> None:
 def _write_matrices(settings: PrepareSettings, splits: tuple[Split, ...], manifest: Manifest) -> None:
     """Writes what dml/train.dml reads: images, labels from 1, mean and standard deviation."""
     folder = settings.out / MATRICES
-    if f"{MATRICES}/mean_std.mtd" in manifest.files:
+    if WRITTEN in manifest.files:
         return
     folder.mkdir(exist_ok=True)
     with Engine(heap=MATRIX_HEAP) as engine:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.data_settings import AugmentationSettings, BadImages, DataSettings, ReadingSettings
+from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.files import Split
 from sysds_resnet.readers import Readers
@@ -44,7 +45,7 @@ def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
         axes.axis("off")
     for axes, image, title in zip(grid.flat, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title(title, fontsize=7)
+        axes.set_title(title, fontsize=7, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=150)
 
@@ -77,6 +78,8 @@ def command(settings: ShowSettings) -> None:
     ):
         batch = next(stream)
     images, labels = batch.images, batch.labels
+    if not len(images):
+        raise UserError("images: found none that can be read: check the data set")
     if settings.split == "train" and settings.mixing():
         images, labels = settings.mixing().apply(images, labels, settings.seed, epoch, batch.step)
     draw(images, [_title(label, dataset.classes) for label in labels], settings.out)

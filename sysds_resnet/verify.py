@@ -15,13 +15,12 @@ from pydantic_settings import CliPositionalArg
 from tqdm import tqdm
 
 from sysds_resnet.batches import BatchStream, sequential_order
-from sysds_resnet.data_settings import BAD_IMAGES_FILE
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NoSuchSplit
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.layouts import open_source
 from sysds_resnet.images.photos import photos_folder
-from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest, is_prepared
+from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
 from sysds_resnet.readers import Readers, default_workers
 from sysds_resnet.settings import Settings, run
 
@@ -36,17 +35,17 @@ class VerifySettings(Settings):
     layout: Layout | None = Field(
         None, description="Of the data set at a path; by default the first of these that there are signs of."
     )
-    out: Path = Field(Path(BAD_IMAGES_FILE), description="CSV file for what cannot be read, if anything.")
+    out: Path = Field(Path("verify.csv"), description="CSV file for what cannot be read, if anything.")
     workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
 
 
 def command(settings: VerifySettings) -> int:
     """Verifies, prints a report, and gives 1 if anything is wrong."""
     root = photos_folder() if settings.path == "photos" else Path(settings.path).expanduser()
-    sets = _open(root, settings.layout)
     bad: list[tuple[str, str, str, str]] = []
-    if is_prepared(root):
+    if (root / MANIFEST).is_file():
         bad += [("", name, "", reason) for name, reason in damaged_files(root, settings.workers)]
+    sets = {} if bad else _open(root, settings.layout)
     with Readers(list(sets.values()), settings.workers) as readers:
         for split, dataset in sets.items():
             found = unreadable(dataset, readers, split)
@@ -67,7 +66,7 @@ def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
     for split in get_args(Split):
         try:
             sets[split] = EncodedDataset(open_source(root, split, layout), image_size=SMALL)
-        except UserError as error:
+        except NoSuchSplit as error:
             errors.append(error)
     if not sets:
         raise errors[0]

@@ -550,16 +550,18 @@ def test_a_matrix_written_in_parts_is_read_by_programs(quick_dml, values, tmp_pa
 
 def test_a_matrix_that_was_interrupted_gets_only_what_it_lacks(quick_dml, values, tmp_path):
     path = tmp_path / "X"
-    writing = quick_dml.engine.matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])
+    matrices = quick_dml.engine.matrices
+    writing = matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])
     assert next(writing) == 1000
     writing.close()
     assert not (tmp_path / "X.mtd").exists()
     [first] = path.iterdir()
     before = first.stat().st_mtime_ns
     (path / "_part-000001").write_bytes(b"cut off")  # as a kill leaves it
-    assert list(quick_dml.engine.matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b]))[-1] == 2300
+    assert list(matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
     assert first.stat().st_mtime_ns == before
     assert len(list(path.iterdir())) == 3
+    np.testing.assert_array_equal(matrices.read(path), values)  # which counts the values other than 0
     np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
 
 
@@ -606,11 +608,12 @@ def test_matrices_hold_images_channel_by_channel_and_labels_from_1(quick_dml, sh
 
 
 def test_complete_matrices_stay_as_they_are(shared, tmp_path, capfd, monkeypatch):
-    assert run_here(capfd, "prepare", *SYNTHETIC, "--out", tmp_path, "--matrices").code == 0
+    digits = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path]
+    assert run_here(capfd, "prepare", *digits, "--matrices").code == 0
     before = changes(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     for flags in (["--matrices"], []):
-        outcome = run_here(capfd, "prepare", *SYNTHETIC, "--out", tmp_path, *flags)
+        outcome = run_here(capfd, "prepare", *digits, *flags)
         assert (outcome.code, outcome.err) == (0, "")
         assert changes(tmp_path) == before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import IMG_EXTENSIONS, Split, named_classes, walk_images
 from sysds_resnet.images.sources import ArraySource, FileSource
 
@@ -23,11 +23,11 @@ def open_folders(root: Path, split: Split) -> FileSource:
         raise UserError(f"data set {root}: found a file, expected a folder with {_LAYOUT}: check the path")
     present = [name for name in ("train", "val") if (root / name).is_dir()]
     if not present and split == "train":
-        raise UserError(
+        raise NoSuchSplit(
             f"data set {root}: found no train/ to train on, expected {_LAYOUT}: rearrange the folder"
         )
     if present and split not in present:
-        raise UserError(
+        raise NoSuchSplit(
             f"data set {root}: found {present[0]}/ without {split}/, expected {_LAYOUT}: add {root / split}"
         )
     if len(present) == 2:
@@ -87,7 +87,7 @@ def open_lists(root: Path, split: Split) -> FileSource:
     listed = {name: _read_list(root / f"{name}_list.txt") for name in ("train", "val")}
     listed = {name: part for name, part in listed.items() if part is not None}
     if split not in listed:
-        raise UserError(
+        raise NoSuchSplit(
             f"data set {root}: found no {split}_list.txt, expected lines 'relative/path label' in it: add it"
         )
     paths, labels = listed[split]

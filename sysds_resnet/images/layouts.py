@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images.files import Split, find_files
 from sysds_resnet.images.folders import open_arrays, open_folders, open_lists
 from sysds_resnet.images.parquet import open_parquet
@@ -46,8 +46,18 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
             f"data set {root}: found nothing, expected digits, synthetic, a folder or a table: check the path"
         )
     if layout is None:
-        layout = next(name for name in get_args(Layout) if _LAYOUTS[name][0](root, split))
+        layout = _signs(root, split)
+        other: Split = "val" if split == "train" else "train"
+        if layout == "folders" != _signs(root, other) and not (root / split).is_dir():
+            raise NoSuchSplit(
+                f"data set {root}: found {other} images ({_signs(root, other)}) without {split}, expected "
+                f"both: add {split} images"
+            )
     return _LAYOUTS[layout][1](root, split)
+
+
+def _signs(root: Path, split: Split) -> Layout:
+    return next(name for name in get_args(Layout) if _LAYOUTS[name][0](root, split))
 
 
 _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split], Source]]] = {

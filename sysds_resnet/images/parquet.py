@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files, number_labels
 
 _ROW_GROUPS = 4  # in memory, for each process
@@ -22,7 +22,7 @@ def open_parquet(root: Path, split: Split) -> ParquetSource:
     """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files."""
     files = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
     if not files[split]:
-        raise UserError(f"data set {root}: found no {split}*.parquet, expected some: add them")
+        raise NoSuchSplit(f"data set {root}: found no {split}*.parquet, expected some: add them")
     schema = read_schema(files[split][0])
     image = next((field.name for field in schema if _holds_images(field)), None)
     label = next((name for name in LABEL_COLUMNS if name in schema.names), None)

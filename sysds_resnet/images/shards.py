@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import Split
 
 FORMAT = "sysds_resnet shards 1"
@@ -85,7 +85,11 @@ class Manifest:
                     f"{path}: found format {found!r}, expected {FORMAT!r}: prepare the data set anew"
                 )
             records = {name: FileRecord(**record) for name, record in values.pop("files").items()}
-            return cls(**values, files=records)
+            manifest = cls(**values, files=records)
+            for split, counts in manifest.shards.items():
+                for name in (name for number in range(len(counts)) for name in shard_files(split, number)):
+                    records[name]  # else a KeyError
+            return manifest
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: found no readable manifest ({one_line(error)}), expected one that "
@@ -113,7 +117,7 @@ def open_shards(root: Path, split: Split) -> ShardSource:
     manifest = Manifest.read(root / MANIFEST)
     counts = manifest.shards.get(split, [])
     if not counts:
-        raise UserError(f"data set {root}: found no {split} images, expected some: prepare that split too")
+        raise NoSuchSplit(f"data set {root}: found no {split} images, expected some: prepare that split too")
     names = [shard_files(split, number) for number in range(len(counts))]
     for name in (name for pair in names for name in pair):
         path = root / name
@@ -123,8 +127,29 @@ def open_shards(root: Path, split: Split) -> ShardSource:
                 f"{path}: found {found} bytes, expected {manifest.files[name].bytes} as in {MANIFEST}: "
                 "restore the file or prepare the data set anew"
             )
-    labels = np.concatenate([np.load(root / name) for _, name in names])
+    labels = np.concatenate(
+        [_load(root / name, (n,), np.int64) for (_, name), n in zip(names, counts, strict=True)]
+    )
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(manifest.classes):
+        raise UserError(
+            f"data set {root}: found {split} labels from {labels.min()} to {labels.max()}, expected 0 to "
+            f"{len(manifest.classes) - 1}: restore the files or prepare the data set anew"
+        )
     return ShardSource([str(root / name) for name, _ in names], counts, labels, manifest)
+
+
+def _load(path: str | Path, shape: tuple[int, ...], dtype: type, **options: str) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False, **options)
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{array.dtype} of shape {array.shape}")
+    except Exception as error:
+        # Any Exception: NumPy parses the header as Python.
+        raise UserError(
+            f"{path}: found no such array as was prepared ({one_line(error)}), expected {np.dtype(dtype)} of "
+            f"shape {shape}: restore the file or prepare the data set anew"
+        ) from error
+    return array
 
 
 class ShardSource:
@@ -146,6 +171,7 @@ class ShardSource:
     ) -> None:
         self._paths = list(paths)
         self._ends = np.cumsum(counts)
+        self._shapes = [(n, *manifest.image_size, 3) for n in counts]
         self._arrays: dict[int, np.ndarray] = {}
         self.labels = labels.astype(np.int64)
         self.classes = manifest.classes
@@ -163,7 +189,7 @@ class ShardSource:
         """The image, uint8 of shape (H, W, 3)."""
         shard, place = self._place(index)
         if shard not in self._arrays:
-            self._arrays[shard] = np.load(self._paths[shard], mmap_mode="r")
+            self._arrays[shard] = _load(self._paths[shard], self._shapes[shard], np.uint8, mmap_mode="r")
         return self._arrays[shard][place]
 
     def _place(self, index: int) -> tuple[int, int]:

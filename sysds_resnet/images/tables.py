@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_NAMES, Split, number_labels
 from sysds_resnet.images.parquet import read_schema
 from sysds_resnet.images.sources import FileSource
@@ -25,7 +25,7 @@ def open_table(root: Path, split: Split) -> FileSource:
     else:
         tables = {name: part for name, part in _by_split(root).items() if len(part)}
     if split not in tables:
-        raise UserError(
+        raise NoSuchSplit(
             f"data set {root}: found no images for {split}, expected a {split}.csv, or {split} in a column "
             "'split': add them"
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import IMG_EXTENSIONS, Split, find_files, number_labels
 
 
@@ -20,7 +20,7 @@ def open_tar(root: Path, split: Split) -> TarSource:
     """Open train*.tar and val*.tar, reading all headers once: of a million images, minutes."""
     files = find_files(root, split, ".tar")
     if not files:
-        raise UserError(f"data set {root}: found no {split}*.tar, expected some: add them")
+        raise NoSuchSplit(f"data set {root}: found no {split}*.tar, expected some: add them")
     shards, offsets, sizes, keys, labels = [], [], [], [], []
     for number, path in enumerate(files):
         for key, member, label in _members(path):
