@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 from command_line import assert_gone, assert_one_line_error, finish, run_here, start_process, wait_for
+from damage import changes, cut, flip
 from PIL import Image
 
-from sysds_resnet import prepare, verify
+from sysds_resnet import prepare
 from sysds_resnet.batches import BatchStream, sequential_order
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Augmentation, open_dataset
@@ -58,17 +58,8 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
 
 
-def changes(folder):
-    """When a folder and what is below it were changed."""
-    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
-
-
 def load(folder, split, kind):
     return [np.load(path) for path in sorted(folder.glob(f"{split}-*-{kind}.npy"))]
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +381,7 @@ def test_a_bad_image_ends_the_command_which_goes_on_when_it_is_repaired(prepared
     source = make_source(tmp_path / "source")
     bad = source / "train" / "cat" / "1.png"
     whole = bad.read_bytes()
-    truncate(bad)
+    cut(bad)
     flags = ["--dataset", source, *OPTIONS, "--out", tmp_path / "out"]
     outcome = run_here(capfd, "prepare", *flags)
     assert_one_line_error(outcome, f"error: class cat, image {bad}: found a damaged file")
@@ -410,7 +401,7 @@ def test_bad_images_can_be_left_out_and_are_listed(prepared, tmp_path, capfd):
         source / "train" / "cat" / "0.JPEG": "found no known image format",
     }
     first, second = bad
-    truncate(first)
+    cut(first)
     second.write_bytes(b"")
     out = tmp_path / "out"
     flags = ["--dataset", source, *OPTIONS, "--out", out, "--on-error", "skip", "--max-bad", 0.2]
@@ -439,7 +430,7 @@ def test_bad_images_can_be_left_out_and_are_listed(prepared, tmp_path, capfd):
 def test_each_split_may_lack_its_share_of_images(tmp_path, capfd):
     source = make_source(tmp_path / "source")
     for name in ("train/ant/0.JPEG", "train/ant/1.png", "val/ant/0.JPEG"):  # 2 of 13, 1 of 6
-        truncate(source / name)
+        cut(source / name)
     outcome = run_here(
         capfd, "prepare", "--dataset", source, *OPTIONS, "--out", tmp_path / "out", "--on-error", "skip",
         "--max-bad", 0.2,
@@ -451,7 +442,7 @@ def test_each_split_may_lack_its_share_of_images(tmp_path, capfd):
 def test_too_many_bad_images_end_the_command_which_goes_on_when_more_are_allowed(tmp_path, capfd):
     source = make_source(tmp_path / "source")
     for i, ending in enumerate(["JPEG", "png"]):
-        truncate(source / "train" / "ant" / f"{i}.{ending}")
+        cut(source / "train" / "ant" / f"{i}.{ending}")
     out = tmp_path / "out"
     flags = ["--dataset", source, *OPTIONS, "--out", out, "--on-error", "skip", "--max-bad"]
     outcome = run_here(capfd, "prepare", *flags, 0.1)
@@ -470,23 +461,17 @@ def set_manifest(root, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def flip(path, position):
-    data = bytearray(path.read_bytes())
-    data[position] ^= 0xFF
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
         (
-            lambda root: truncate(root / "train-00001-images.npy"),
+            lambda root: cut(root / "train-00001-images.npy"),
             "train-00001-images.npy: found 7744 bytes, expected 15488 as in manifest.json",
         ),
         (lambda root: (root / "train-00002-images.npy").unlink(), "train-00002-images.npy: found 0 bytes"),
-        (lambda root: truncate(root / "train-00000-labels.npy"), "train-00000-labels.npy: found 84 bytes"),
+        (lambda root: cut(root / "train-00000-labels.npy"), "train-00000-labels.npy: found 84 bytes"),
         (lambda root: flip(root / "train-00000-labels.npy", 0), "train-00000-labels.npy: found"),
-        (lambda root: truncate(root / "manifest.json"), "manifest.json: found no readable manifest"),
+        (lambda root: cut(root / "manifest.json"), "manifest.json: found no readable manifest"),
         (lambda root: (root / "manifest.json").write_text("[]"), "manifest.json: found no readable manifest"),
         (lambda root: (root / "manifest.json").write_bytes(b"\xff"), "found no readable manifest"),
         (lambda root: set_manifest(root, more=1), "manifest.json: found no readable manifest"),
@@ -508,140 +493,3 @@ def test_a_shard_that_is_no_array_any_more_is_named_when_it_is_read(copied):
     data.image(4, 0)
     with pytest.raises(UserError, match=r"train-00001-images\.npy"):
         data.image(5, 0)
-
-
-# Matrices
-
-
-@pytest.fixture
-def shared(engine, monkeypatch):
-    """The command uses the session's engine."""
-    monkeypatch.setattr(prepare, "Engine", lambda **_: nullcontext(engine))
-
-
-@pytest.fixture(scope="module")
-def values():
-    """More than two blocks high and more than one wide, with a block of zeros and a sparse one."""
-    rng = np.random.default_rng(0)
-    array = rng.integers(0, 256, (2300, 1100), dtype=np.uint8)
-    array[:1000, 1000:] = 0
-    array[1000:2000, :1000] *= rng.random((1000, 1000)) < 0.01
-    return array
-
-
-def read_by_dml(quick_dml, path):
-    return quick_dml(f'X = read("{path}")', "X")
-
-
-def test_a_matrix_written_in_parts_is_read_by_programs(quick_dml, values, tmp_path):
-    path = tmp_path / "X"
-    matrices = quick_dml.engine.matrices
-    assert list(matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
-    assert [part.name for part in sorted(path.iterdir())] == ["part-000000", "part-000001", "part-000002"]
-    described = json.loads((tmp_path / "X.mtd").read_text())
-    assert (described["rows"], described["cols"]) == (2300, 1100)
-    assert described["nnz"] == np.count_nonzero(values)
-    np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
-    np.testing.assert_array_equal(matrices.read(path), values)
-    (path / "part-000001").unlink()
-    with pytest.raises(UserError, match=r"X: found \d+ values other than 0, expected"):
-        matrices.read(path)
-
-
-def test_a_matrix_that_was_interrupted_gets_only_what_it_lacks(quick_dml, values, tmp_path):
-    path = tmp_path / "X"
-    matrices = quick_dml.engine.matrices
-    writing = matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])
-    assert next(writing) == 1000
-    writing.close()
-    assert not (tmp_path / "X.mtd").exists()
-    [first] = path.iterdir()
-    before = first.stat().st_mtime_ns
-    (path / "_part-000001").write_bytes(b"cut off")  # as a kill leaves it
-    assert list(matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
-    assert first.stat().st_mtime_ns == before
-    assert len(list(path.iterdir())) == 3
-    np.testing.assert_array_equal(matrices.read(path), values)  # which counts the values other than 0
-    np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
-
-
-def test_programs_pass_over_unfinished_parts(quick_dml, values, tmp_path):
-    path = tmp_path / "X"
-    for _ in quick_dml.engine.matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b]):
-        pass
-    for name in ("_part-000001", "._part-000001.crc"):
-        (path / name).write_bytes(b"cut off")
-    np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
-
-
-def test_matrices_hold_images_channel_by_channel_and_labels_from_1(quick_dml, shared, tmp_path, capfd):
-    flags = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path]
-    assert run_here(capfd, "prepare", *flags).code == 0
-    shards = {path: changed for path, changed in changes(tmp_path).items() if path.suffix == ".npy"}
-
-    outcome = run_here(capfd, "prepare", *flags, "--matrices")  # later
-    assert (outcome.code, outcome.err) == (0, "")
-    matrices = tmp_path / "matrices"
-    assert f"X={matrices / 'train_X'} " in outcome.out
-    after = changes(tmp_path)
-    assert all(after[path] == changed for path, changed in shards.items())
-    for split in COUNTS:
-        digits = open_dataset("digits", split, image_size=8)
-        images, labels = digits.arrays()
-        rows = np.concatenate([images[..., channel].reshape(len(images), -1) for channel in range(3)], axis=1)
-        np.testing.assert_array_equal(read_by_dml(quick_dml, matrices / f"{split}_X"), rows)
-        np.testing.assert_array_equal(read_by_dml(quick_dml, matrices / f"{split}_Y"), labels[:, None] + 1)
-    np.testing.assert_array_equal(
-        read_by_dml(quick_dml, matrices / "mean_std"), np.stack([digits.mean, digits.std])
-    )
-
-    recorded = json.loads((tmp_path / "manifest.json").read_text())["files"]
-    names = {path.relative_to(tmp_path).as_posix() for path in matrices.rglob("[!.]*") if path.is_file()}
-    assert {"matrices/train_X/part-000001", "matrices/val_X.mtd", "matrices/mean_std"} < names
-    assert names < set(recorded)
-    assert verify.main([str(tmp_path), "--out", str(tmp_path / "bad.csv")]) == 0
-    part = matrices / "train_X" / "part-000001"
-    whole = part.read_bytes()
-    flip(part, len(whole) // 2)
-    assert verify.main([str(tmp_path), "--out", str(tmp_path / "bad.csv")]) == 1
-    assert pd.read_csv(tmp_path / "bad.csv")["name"].tolist() == [str(part)]
-
-
-def test_complete_matrices_stay_as_they_are(shared, tmp_path, capfd, monkeypatch):
-    digits = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path]
-    assert run_here(capfd, "prepare", *digits, "--matrices").code == 0
-    before = changes(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
-    for flags in (["--matrices"], []):
-        outcome = run_here(capfd, "prepare", *digits, *flags)
-        assert (outcome.code, outcome.err) == (0, "")
-        assert changes(tmp_path) == before
-
-
-def test_matrices_that_were_interrupted_are_completed(quick_dml, shared, tmp_path, capfd, monkeypatch):
-    flags = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path, "--matrices"]
-    calls = []
-
-    def stop_at_the_third(source, start, stop):
-        calls.append(start)
-        if len(calls) == 3:  # val's first
-            raise KeyboardInterrupt
-        return rows(source, start, stop)
-
-    rows = prepare._rows
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_rows", stop_at_the_third)
-        assert run_here(capfd, "prepare", *flags).code == 130
-    assert calls == [0, 1000, 0]
-    assert len(open_dataset(tmp_path, "train")) == 1437, "the shards are complete"
-    assert not (tmp_path / "matrices" / "val_X.mtd").exists()
-    part = tmp_path / "matrices" / "train_X" / "part-000001"
-    before = part.stat().st_mtime_ns
-    assert run_here(capfd, "prepare", *flags).code == 0
-    assert part.stat().st_mtime_ns == before
-    images, _ = open_dataset("digits", "val", image_size=8).arrays()
-    np.testing.assert_array_equal(
-        read_by_dml(quick_dml, tmp_path / "matrices" / "val_X"),
-        images.transpose(0, 3, 1, 2).reshape(len(images), -1),
-    )
-    assert verify.main([str(tmp_path), "--out", str(tmp_path / "bad.csv")]) == 0

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet import convert, doctor, evaluate, predict, train
+from sysds_resnet import convert, doctor, evaluate, predict, prepare, show, train, verify
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings import build, parse
 from sysds_resnet.train import TrainSettings
@@ -15,6 +15,9 @@ COMMANDS = {
     "predict": predict.PredictSettings,
     "convert": convert.ConvertSettings,
     "doctor": doctor.DoctorSettings,
+    "prepare": prepare.PrepareSettings,
+    "show": show.ShowSettings,
+    "verify": verify.VerifySettings,
 }
 DOCUMENTED = {  # the list for train
     *["dataset", "model", "image_size", "epochs", "batch_size", "micro_batch", "optimizer", "base_lr"],
@@ -96,7 +99,7 @@ def test_help_explains_every_option(capfd, command):
     assert text.startswith(f"usage: python -m sysds_resnet.{command} ")
     assert "%%" not in text and "==SUPPRESS==" not in text
     for name, field in COMMANDS[command].model_fields.items():
-        flag = name.upper() if name in ("source", "destination") else f"--{name.replace('_', '-')}"
+        flag = name.upper() if name in ("source", "destination", "path") else f"--{name.replace('_', '-')}"
         assert f" {flag}" in text
         assert " ".join(field.description.split()) in text.replace("- ", "-")
 
