@@ -162,18 +162,17 @@ def test_random_crop_boxes_are_torchvisions_for_the_same_random_numbers(monkeypa
 
     monkeypatch.setattr(torch.Tensor, "uniform_", uniform)
     monkeypatch.setattr(torch, "randint", randint)
-    tried = 0
+    differences = []
     for width, height in [(500, 375), (375, 500), (64, 640), (33, 31), (1, 1)] * 40:
         script = rng.random(40).tolist()
-        tried += 1
         numbers = iter(script)
         i, j, h, w = transforms.RandomResizedCrop.get_params(
             Image.new("L", (width, height)), [0.08, 1.0], [3 / 4, 4 / 3]
         )
-        # one pixel for the rounding of float32
         found = random_crop_box(height, width, ScriptedRng(*script))
-        assert np.abs(np.subtract(found, (i, j, h, w))).max() <= 1
-    assert tried == 200
+        differences.append(np.abs(np.subtract(found, (i, j, h, w))).max())
+    # float32 may round to the next pixel
+    assert len(differences) == 200 and max(differences) <= 1 and np.count_nonzero(differences) <= 2
 
 
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
@@ -193,6 +192,16 @@ def test_additions_follow_the_crop_in_their_order(policy):
     np.testing.assert_array_equal(found, expected)
     assert (found == np.rint(IMAGENET_MEAN)).all(axis=2).any()
     assert not np.array_equal(found, plain)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 500)])
+def test_tiny_and_elongated_images_go_through_everything(size):
+    options = Augmentation(policy="trivialaugment", color_jitter=0.4, hue=0.1, erasing=1)
+    image = as_picture(picture(*size))
+    for index in range(20):
+        rng = sample_rng(0, Purpose.AUGMENT, 0, index)
+        assert train_transform(image, 224, rng, options).shape == (224, 224, 3)
+    assert eval_transform(image, 224).shape == (224, 224, 3)
 
 
 # --- mixing ---
