@@ -266,7 +266,9 @@ def command(settings: PrepareSettings) -> None:
     images = sum(map(sum, manifest.shards.values()))
     print(f"{settings.out}: {images} images; train with --dataset {settings.out}")
     if settings.matrices:
-        print(f"DML: X={settings.out / MATRICES}/train_X Y=.../train_Y mean_std=.../mean_std")
+        folder = settings.out / MATRICES
+        files = f"X={folder / 'train_X'} Y={folder / 'train_Y'} mean_std={folder / 'mean_std'}"
+        print(f"scripts/systemds dml/train.dml -nvargs {files} out=MODEL")
 
 
 def main(argv: list[str] | None = None) -> int:

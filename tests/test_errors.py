@@ -152,7 +152,7 @@ def test_an_unreadable_image_ends_training_with_its_name(shared, folder, images,
     [
         (
             ["--dataset", "nowhere"],
-            "data set nowhere: found nothing, expected digits, synthetic, a folder or a table",
+            "data set nowhere: found nothing, expected digits, photos, synthetic, a folder or a table",
         ),
         (["--dataset", "data/val"], "data set data/val: found no train/ to train on"),
         (["--dataset", "synthetic", "--batch-size", "300"], "batch_size: found 300 for 256 training images"),

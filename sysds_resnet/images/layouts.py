@@ -43,7 +43,8 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(
-            f"data set {root}: found nothing, expected digits, synthetic, a folder or a table: check the path"
+            f"data set {root}: found nothing, expected digits, photos, synthetic, a folder or a table: check "
+            "the path"
         )
     if layout is None:
         layout = _signs(root, split)
