@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import (
@@ -153,6 +154,17 @@ def test_folder_reads_images_in_subfolders_and_leaves_other_files(folder):
         "/val/ant/deeper/x.PnG",
         "/val/zebra/0.JPEG",
     ]
+
+
+def test_classes_files_and_their_order_are_those_of_torchvisions_image_folder(folder):
+    for name in ("10.jpg", "9.jpg", "B.JPEG", "a/b.png", "a-b.png"):
+        save(folder / "train" / "ant" / name)
+    save(folder / "train" / "Zebra" / "x.webp")
+    save(folder / "val" / "Zebra" / "x.webp")
+    theirs = ImageFolder(folder / "train")
+    ours = open_dataset(folder, "train")
+    assert ours.classes == theirs.classes
+    assert list(zip(names(ours), ours.labels.tolist(), strict=True)) == theirs.samples
 
 
 def test_folder_without_train_and_val_is_for_evaluation_only(folder):
