@@ -10,6 +10,7 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
+from sysds_resnet.schedule import PLAN, Schedule
 
 _VELOCITIES = """
 source("dml/trainer.dml") as trainer
@@ -27,10 +28,12 @@ _ADD = """
 source("dml/trainer.dml") as trainer
 gradients = trainer::add(gradients, others)
 """
-_UPDATE = """
+_UPDATE = f"""
 source("dml/schedule.dml") as schedule
 source("dml/trainer.dml") as trainer
-lr = schedule::polynomial(step, total_steps, warmup_steps, base_lr, end_lr, power)
+{PLAN}
+while(FALSE){{}}  # or the compiler may pass the list's first element in place of the list
+lr = schedule::rate(step, steps_per_epoch, plan)
 opt = trainer::optimizer(optimizer, momentum, weight_decay, trust_coeff, trust_eps, trust_clip, nesterov,
                          lr_in_momentum)
 [model, velocities] = trainer::update(model, gradients, velocities, registry, opt, lr)
@@ -41,13 +44,16 @@ samples = data::order(n, seed, epoch)
 """
 
 
+_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing")
+
+
 @dataclass(frozen=True)
 class Optimizer:
-    """How a step changes the weights: see dml/trainer.dml, dml/optim/ and dml/schedule.dml.
+    """How a step changes the weights: see dml/trainer.dml and dml/optim/.
 
     Attributes:
         optimizer: Name.
-        total_steps, warmup_steps, base_lr, end_lr, power: Schedule of the learning rate.
+        schedule: Of the learning rate.
         momentum, weight_decay: Of every optimizer; norms and biases do not decay.
         trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
         label_smoothing: Of the loss.
@@ -55,11 +61,7 @@ class Optimizer:
     """
 
     optimizer: Literal["lars", "sgd", "nesterov"]
-    total_steps: int
-    warmup_steps: int
-    base_lr: float
-    end_lr: float
-    power: float
+    schedule: Schedule
     momentum: float
     weight_decay: float
     trust_coeff: float
@@ -118,7 +120,8 @@ class State:
                 "gradients": gradients,
                 "registry": network.registry,
                 "step": self.step,
-                **{k: v for k, v in vars(optimizer).items() if k not in ("micro_batch", "label_smoothing")},
+                **optimizer.schedule.inputs(),
+                **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
             },
             {"model": "list", "velocities": "list", "lr": "double"},
         )

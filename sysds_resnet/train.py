@@ -117,10 +117,10 @@ def _run(
     title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
     bad = BadImages(settings, folder)
     began, best, last = time.perf_counter(), 0.0, None
-    with _signals() as stopped, _progress(optimizer.total_steps, state.step) as bar:
+    with _signals() as stopped, _progress(optimizer.schedule.total_steps, state.step) as bar:
         profiler = None
         if settings.profile is not None:
-            left = optimizer.total_steps - state.step
+            left = optimizer.schedule.total_steps - state.step
             profiler = StepProfiler(state, settings.profile, left, folder, bar.write)
         for event in training_loop(
             state,

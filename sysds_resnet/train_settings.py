@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sysds_resnet.data_settings import AugmentationSettings, DataSettings, ReadingSettings
 from sysds_resnet.engine.blas import Blas, Precision
+from sysds_resnet.schedule import Schedule, ScheduleName
 from sysds_resnet.state import Optimizer
 
 # What a resumed run may change: everything else decides what the weights become.
@@ -37,10 +38,22 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
         None, ge=1, description="Images whose gradients are computed at a time; by default what fits."
     )
     optimizer: Literal["lars", "sgd", "nesterov"] = Field("lars", description="How weights are updated.")
-    base_lr: float = Field(10.0, gt=0, description="Learning rate after the warm-up.")
-    end_lr: float = Field(0.0, ge=0, description="Learning rate at the end.")
-    power: float = Field(2.0, gt=0, description="Of the polynomial decay.")
-    warmup_epochs: float = Field(0.8, ge=0, description="Linear warm-up from 0.")
+    schedule: ScheduleName = Field("polynomial", description="Of the learning rate, after a linear warm-up.")
+    base_lr: float = Field(10.0, gt=0, description="Rate after the warm-up, onecycle's highest.")
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field(
+        "none", description="Multiply base_lr by batch_size / base_batch, or by its square root."
+    )
+    base_batch: int = Field(256, ge=1, description="Batch size that base_lr is for, with lr_scaling.")
+    end_lr: float = Field(0.0, ge=0, description="Learning rate at the end of polynomial and cosine.")
+    power: float = Field(2.0, gt=0, description="Of polynomial.")
+    warmup_epochs: float = Field(0.8, ge=0, description="Linear warm-up from 0, of all but onecycle.")
+    milestones: list[Annotated[float, Field(gt=0)]] = Field(
+        [30.0, 60.0, 80.0], min_length=1, description="Epochs at which multistep multiplies by gamma."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="Of multistep.")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="Share of the steps in which onecycle rises.")
+    div_factor: float = Field(25.0, gt=0, description="Of base_lr by onecycle's first learning rate.")
+    final_div_factor: float = Field(1e4, gt=0, description="Of onecycle's first learning rate by its last.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of the velocity.")
     weight_decay: float = Field(1e-4, ge=0, description="L2; norms and biases do not decay.")
     trust_coeff: float = Field(0.001, gt=0, description="LARS's eta.")
@@ -74,22 +87,40 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
         """The settings that a resumed run must agree with."""
         return {k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_SETTINGS}
 
+    def make_schedule(self, steps_per_epoch: int) -> Schedule:
+        """The schedule of a run, with the learning rate that belongs to its batch size."""
+        ratio = self.batch_size / self.base_batch
+        factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
+        return Schedule(
+            name=self.schedule,
+            steps_per_epoch=steps_per_epoch,
+            base_lr=factor * self.base_lr,
+            milestones=tuple(self.milestones),
+            **{name: getattr(self, name) for name in _SCHEDULE_SETTINGS},
+        )
+
     def make_optimizer(self, steps_per_epoch: int) -> Optimizer:
         """The optimizer and schedule of a run whose settings are resolved."""
         return Optimizer(
-            total_steps=self.epochs * steps_per_epoch,
-            warmup_steps=math.floor(self.warmup_epochs * steps_per_epoch + 0.5),  # as DML rounds
+            schedule=self.make_schedule(steps_per_epoch),
             nesterov=self.lars_nesterov,
             micro_batch=self.micro_batch,
             **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
         )
 
 
-_OPTIMIZER_SETTINGS = (
-    "optimizer",
-    "base_lr",
+_SCHEDULE_SETTINGS = (
+    "epochs",
+    "warmup_epochs",
     "end_lr",
     "power",
+    "gamma",
+    "pct_start",
+    "div_factor",
+    "final_div_factor",
+)
+_OPTIMIZER_SETTINGS = (
+    "optimizer",
     "momentum",
     "weight_decay",
     "trust_coeff",

@@ -121,7 +121,9 @@ def stepped(request, engine, registry, images, mean_std):
     steps = len(images["X"]) // BATCH
     step = f"""{PARTS}
     pixels = data::normalize(X, mean, std)
-    lr = schedule::polynomial(step, {EPOCHS * steps}, {steps}, base_lr, 0.0, 2.0)
+    plan = schedule::plan("polynomial", {EPOCHS}, 1, base_lr, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
+    while(FALSE){{}}
+    lr = schedule::rate(step, {steps}, plan)
     opt = trainer::optimizer("lars", momentum, weight_decay, trust_coeff, 0.0, FALSE, FALSE, TRUE)
     [model, velocities, metrics] = trainer::step(pixels, y, model, velocities, registry, geometry, opt,
                                                  {MICRO_BATCH}, lr, 0.0, 1e-5)
@@ -298,6 +300,30 @@ print("evaluate " + abs(mean_loss + sum(one_hot*log_p)/4) + " " + top5)
     assert re.search(r"^evaluate \S*E-1[3-9] 1.0$|^evaluate 0.0 1.0$", outcome.out, re.M), outcome.out
 
 
+def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
+    engine.matrices.write(tmp_path / "milestones", np.array([[1.0], [2.0]]))
+    outcome = run_systemds(
+        ROOT / "dml" / "train.dml",
+        X=files["X"],
+        Y=files["Y"],
+        format="csv",
+        depth=18,
+        epochs=3,
+        batch_size=24,
+        micro_batch=8,
+        optimizer="sgd",
+        schedule="multistep",
+        milestones=tmp_path / "milestones",
+        gamma=0.5,
+        base_lr=0.01,
+        warmup_epochs=0,
+        out=tmp_path / "weights",
+        history=tmp_path / "history.csv",
+    )
+    assert outcome.code == 0, outcome
+    assert np.loadtxt(tmp_path / "history.csv", delimiter=",")[:, 6].tolist() == [0.01, 0.005, 0.0025]
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -306,6 +332,10 @@ print("evaluate " + abs(mean_loss + sum(one_hot*log_p)/4) + " " + top5)
         (
             {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "C": 3, "depth": 20},
             ["depth: found 20"],
+        ),
+        (
+            {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "depth": 18, "schedule": "square"},
+            ["schedule: found square, expected polynomial, cosine, multistep, constant or onecycle"],
         ),
     ],
 )
@@ -365,10 +395,12 @@ def test_weights_with_a_lost_part_are_refused(engine, trained):
 def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
     program = f"""{PARTS}
     opt = trainer::optimizer(name, 0.9, 0.0, 0.001, 0.0, FALSE, FALSE, TRUE)
+    plan = schedule::plan("constant", epochs, 0, 1.0, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
+    while(FALSE){{}}
     [model, velocities, history] = trainer::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),
-      model=list(), velocities=list(), registry=registry, opt=opt, mean=matrix(0, 1, 3), std=matrix(1, 1, 3),
-      H=H, W=W, epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, base_lr=1.0, end_lr=0.0,
-      power=2.0, warmup_epochs=0.0, label_smoothing=0.0, seed=1, eps=1e-5)
+      model=list(), velocities=list(), registry=registry, opt=opt, plan=plan, mean=matrix(0, 1, 3),
+      std=matrix(1, 1, 3), H=H, W=W, batch_size=batch_size, micro_batch=micro_batch, label_smoothing=0.0,
+      seed=1, eps=1e-5)
     """
     inputs = {
         "name": "lars",
