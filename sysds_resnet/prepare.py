@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sysds_resnet.batches import BatchStream, sequential_order
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.images.files import CLASSES_FILE, Split
@@ -66,7 +66,10 @@ def prepare(settings: PrepareSettings) -> Manifest:
         UserError: It cannot be read, the disk is too small, or the folder holds something else.
     """
     splits: tuple[Split, ...] = ("train", "val") if settings.splits == "both" else (settings.splits,)
-    sets = {split: _open(settings, split) for split in splits}
+    try:
+        sets = {split: _open(settings, split) for split in splits}
+    except NoSuchSplit as error:
+        raise UserError(f"{error}, or prepare what is there with --splits") from error
     manifest = _begin(settings, sets)
     _check_room(settings, sets, manifest)
     for left in settings.out.glob(".*.tmp"):  # by a run that was killed

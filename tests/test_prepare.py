@@ -191,6 +191,8 @@ def test_processes_read_from_shards(prepared):
 
 def test_one_split_can_be_prepared_alone(source, tmp_path, capfd):
     """Of a data set that has no other, here PATH/CLASS."""
+    outcome = run_here(capfd, "prepare", "--dataset", source / "val", "--out", tmp_path / "out", *OPTIONS)
+    assert_one_line_error(outcome, "found no train/ to train on", "or prepare what is there with --splits")
     outcome = run_here(
         capfd, "prepare", "--dataset", source / "val", "--splits", "val", "--out", tmp_path / "out", *OPTIONS
     )
