@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.recipes import read_recipe
 
 S = TypeVar("S", bound="Settings")
 
@@ -21,7 +22,8 @@ S = TypeVar("S", bound="Settings")
 class Settings(BaseSettings):
     """Base of the settings of a command: frozen, and unknown names are errors.
 
-    Values come from flags, then from the YAML file given with --config, then from the defaults. They do
+    Values come from flags, then from the YAML file given with --config, then from the recipe if a command has
+    them, then from the defaults. They do
     not come from environment variables.
     """
 
@@ -62,18 +64,26 @@ def parse(settings: type[S], argv: Sequence[str], base: dict[str, Any] | None = 
         UserError: If a name is unknown or a value does not fit.
         SystemExit: For --help (code 0) and unknown flags (code 2).
     """
+    path = find_flag("config", argv)
+    return build(settings, {**(base or {}), **(read_yaml(Path(path)) if path else {})}, argv)
+
+
+def find_flag(name: str, argv: Sequence[str]) -> str | None:
+    """The value of a flag that decides how the others are read, if it is given."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
-    path = early.parse_known_args(argv)[0].config
-    return build(settings, {**(base or {}), **(read_yaml(path) if path else {})}, argv)
+    early.add_argument(f"--{name}")
+    return getattr(early.parse_known_args(argv)[0], name)
 
 
 def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None = None) -> S:
-    """Settings from a mapping, and from flags that win over it.
+    """Settings from a mapping, from flags that win over it, and from the recipe that either names.
 
     Raises:
         UserError: If a name is unknown or a value does not fit.
     """
+    recipe = find_flag("recipe", argv or []) or values.get("recipe")
+    if recipe is not None and "recipe" in settings.model_fields:
+        values = {**read_recipe(str(recipe)).settings, **values}
     try:
         if argv is None:
             return settings(**values)

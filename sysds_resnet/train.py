@@ -30,7 +30,8 @@ from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.model import ResNet
 from sysds_resnet.plots import plot_curves
 from sysds_resnet.profiling import StepProfiler
-from sysds_resnet.settings import build, parse, read_yaml, run
+from sysds_resnet.recipes import describe_all
+from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
 from sysds_resnet.state import State
 from sysds_resnet.train_settings import TrainSettings
 
@@ -284,6 +285,9 @@ def _to_yaml(settings: TrainSettings) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
+    if find_flag("recipe", sys.argv[1:] if argv is None else argv) == "list":
+        print(describe_all())
+        return 0
     return run(TrainSettings, lambda settings: _command(settings, argv), argv)
 
 

@@ -22,6 +22,9 @@ FREE_SETTINGS = {"config", "debug", "out", "resume", "heap", "log_every", "profi
 class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
     """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
 
+    recipe: str | None = Field(
+        None, description="Settings by name, which flags and files win over; list shows the names."
+    )
     model: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = Field(
         "resnet50", description="Network."
     )
