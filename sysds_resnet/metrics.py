@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from sysds_resnet.files import write_whole
 
 FILE_NAME = "metrics.jsonl"
 
@@ -24,9 +25,8 @@ class MetricsFile:
         self._path = folder / FILE_NAME
         if self._path.exists():
             kept = [line for line in read_lines(self._path) if line["step"] <= step]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, self._path)
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_whole({self._path: lambda temporary: temporary.write_text(text)})
 
     def write(self, event: str, **values: Any) -> None:
         """Appends one line; `values` hold at least "step"."""

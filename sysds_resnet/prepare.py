@@ -22,7 +22,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, open_dataset
-from sysds_resnet.images.files import CLASSES_FILE, Split
+from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
 from sysds_resnet.images.shards import (
     MANIFEST,
     PROGRESS,
@@ -80,7 +80,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
         with Readers(list(sets.values()), settings.workers) as readers:
             for split, dataset in sets.items():
                 _write_shards(settings, split, dataset, readers, bad, manifest)
-        names = "".join(f"{name}\n" for name in manifest.classes)
+        names = classes_text(manifest.classes)
         write_whole({settings.out / CLASSES_FILE: lambda temporary: temporary.write_text(names)})
         _save(settings.out / MANIFEST, manifest)
         if len(bad):

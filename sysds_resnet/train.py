@@ -24,7 +24,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, Dataset, open_dataset
-from sysds_resnet.images.files import CLASSES_FILE
+from sysds_resnet.images.files import CLASSES_FILE, classes_text
 from sysds_resnet.loop import EpochEvent, StepEvent, choose_micro_batch, training_loop
 from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.model import ResNet
@@ -63,7 +63,7 @@ def train(settings: TrainSettings) -> Path:
         else:
             (folder / "checkpoints").mkdir(parents=True)
             (folder / "config.yaml").write_text(_to_yaml(settings))
-            (folder / CLASSES_FILE).write_text("".join(f"{name}\n" for name in sets[0].classes))
+            (folder / CLASSES_FILE).write_text(classes_text(sets[0].classes))
         print(_introduction(settings, folder, engine, sets, state.step))
         finished = _run(settings, folder, state, sets, start)
         if finished:

@@ -7,6 +7,7 @@ import torch
 import torchvision_reference  # noqa: F401  before transformers imports torchvision
 from command_line import share_engine
 from dml_runner import Dml
+from listed_images import make_source
 
 from sysds_resnet.engine import Engine
 
@@ -76,3 +77,15 @@ def folder(tmp_path):
     """An empty folder, gone after the test: pytest would keep the weights of the last three runs."""
     yield tmp_path
     shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A data set in lists; no test changes it."""
+    return make_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A data set in lists that a test may change."""
+    return make_source(tmp_path / "own")

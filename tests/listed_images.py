@@ -1,5 +1,7 @@
 """A small data set in lists, which several tests read and break."""
 
+import csv
+
 import numpy as np
 from PIL import Image
 
@@ -21,3 +23,9 @@ def make_source(root):
                 lines.append(f"{path.relative_to(root)} {label}\n")
         (root / f"{split}_list.txt").write_text("".join(lines))
     return root
+
+
+def rows(path):
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,35 +1,16 @@
 """The show command, which draws what training sees."""
 
-import csv
-
 import numpy as np
 import pandas as pd
 import pytest
 from command_line import assert_one_line_error, run_here
-from listed_images import COUNTS, make_source
+from listed_images import COUNTS
 from PIL import Image
 
 from sysds_resnet import show
 from sysds_resnet.data_settings import AugmentationSettings
 from sysds_resnet.images import Augmentation, open_dataset
 from sysds_resnet.images.mixing import Mixing
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A data set; no test changes it."""
-    return make_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture
-def own(tmp_path):
-    """A data set that a test may change."""
-    return make_source(tmp_path / "own")
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

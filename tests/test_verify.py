@@ -1,6 +1,5 @@
 """The verify command, which finds what is broken."""
 
-import csv
 import io
 import shutil
 import tarfile
@@ -9,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 from command_line import assert_one_line_error, run_here
 from damage import cut, flip
-from listed_images import COUNTS, make_source
+from listed_images import COUNTS, rows
 from PIL import Image
 
 from sysds_resnet import prepare
@@ -18,23 +17,6 @@ REPORT = """\
 train: 18 images, {} bad, 3 classes of 6 to 6 images
 val: 9 images, {} bad, 3 classes of 3 to 3 images
 """
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A data set; no test changes it."""
-    return make_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture
-def own(tmp_path):
-    """A data set that a test may change."""
-    return make_source(tmp_path / "own")
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_good_data_set_is_reported_as_good(source, tmp_path, capfd):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,11 @@ def find_files(root: Path, split: Split, ending: str) -> list[Path]:
             if found:
                 return found
     return []
+
+
+def classes_text(classes: Iterable[str]) -> str:
+    """The text of a classes.txt, which `named_classes` reads."""
+    return "".join(f"{name}\n" for name in classes)
 
 
 def named_classes(root: Path, number: int | None = None) -> list[str] | None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files, number_labels
+from sysds_resnet.images.sources import locate
 
 _ROW_GROUPS = 4  # in memory, for each process
 
@@ -102,14 +103,14 @@ class ParquetSource:
 
     def name(self, index: int) -> str:
         """FILE, row I, counted from 0 in the file."""
-        group, _ = self._find(index)
+        group, _ = locate(self._ends, index)
         number, within = self._groups[group]
         first = self._ends[group - within - 1] if group > within else 0
         return f"{self.files[number]}, row {index - first}"
 
     def read(self, index: int) -> bytes:
         """The bytes in the image column."""
-        group, row = self._find(index)
+        group, row = locate(self._ends, index)
         if group not in self._cache:
             self._cache[group] = self._read_group(group, index)
             while len(self._cache) > _ROW_GROUPS:
@@ -120,11 +121,6 @@ class ParquetSource:
                 f"image {self.name(index)}: found no bytes, expected an image file's: fill or drop the row"
             )
         return data
-
-    def _find(self, index: int) -> tuple[int, int]:
-        """Row group, counted over all files, and row in it."""
-        group = int(np.searchsorted(self._ends, index, side="right"))
-        return group, index - (int(self._ends[group - 1]) if group else 0)
 
     def _read_group(self, group: int, index: int) -> pa.Array:
         number, within = (int(value) for value in self._groups[group])

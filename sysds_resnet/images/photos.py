@@ -19,7 +19,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.images.files import CLASSES_FILE, Split
+from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
 
 RECIPE = 1
 """Version of what is made, part of the folder's name: to be raised with every change of the files."""
@@ -139,7 +139,7 @@ def make_photos(folder: Path) -> None:
                 number += 1
     for split, lines in lists.items():
         (folder / f"{split}_list.txt").write_text("".join(lines))
-    (folder / CLASSES_FILE).write_text("".join(f"{photo.name}\n" for photo in PHOTOS))
+    (folder / CLASSES_FILE).write_text(classes_text(photo.name for photo in PHOTOS))
 
 
 def open_photo(photo: Photo) -> Image.Image:

@@ -17,6 +17,7 @@ import numpy as np
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import Split
+from sysds_resnet.images.sources import locate
 
 FORMAT = "sysds_resnet shards 1"
 MANIFEST = "manifest.json"
@@ -182,16 +183,12 @@ class ShardSource:
 
     def name(self, index: int) -> str:
         """SHARD, image I."""
-        shard, place = self._place(index)
+        shard, place = locate(self._ends, index)
         return f"{self._paths[shard]}, image {place}"
 
     def read(self, index: int) -> np.ndarray:
         """The image, uint8 of shape (H, W, 3)."""
-        shard, place = self._place(index)
+        shard, place = locate(self._ends, index)
         if shard not in self._arrays:
             self._arrays[shard] = _load(self._paths[shard], self._shapes[shard], np.uint8, mmap_mode="r")
         return self._arrays[shard][place]
-
-    def _place(self, index: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        return shard, index - (int(self._ends[shard - 1]) if shard else 0)

@@ -41,6 +41,17 @@ class Source(Protocol):
         ...
 
 
+def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
+    """Find sample `index` of files or groups of many: which of them, and the place in it, from 0.
+
+    Args:
+        ends: of each, how many samples it and those before it have.
+        index: over all of them.
+    """
+    part = int(np.searchsorted(ends, index, side="right"))
+    return part, index - (int(ends[part - 1]) if part else 0)
+
+
 class FileSource:
     """Images in files of their own.
 
