@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 set_up ".[test]"
+command -v chromedriver >/dev/null || { install_first chromium && install_first chromium-driver; } ||
+  echo "going on without Chromium: the tests of pages will fail" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 exec .venv/bin/python -m pytest "$@"
