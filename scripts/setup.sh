@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Functions for quickstart.sh and test.sh, to be sourced: a virtual environment, a C++ compiler, Java and OpenBLAS.
 
 # Installs the first of these Debian packages that the system offers, where this user may; otherwise says in

@@ -1,0 +1,366 @@
+"""The scripts for AWS, against a local stand-in of its API (moto) that boto3 is asked about afterwards."""
+
+import base64
+import datetime
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+from command_line import assert_one_line_error, finish
+from moto.server import ThreadedMotoServer
+from moto.ssm.models import Parameter, ssm_backends
+
+ROOT = Path(__file__).parents[1]
+AWS = ROOT / "scripts" / "aws"
+REGION = "eu-central-1"
+ACCOUNT = "123456789012"  # moto's
+IMAGE = "ami-785db401"  # one of Ubuntu that moto knows
+UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+PROJECT = {"Project": "sysds-resnet", "Name": "sysds-resnet"}
+REPOSITORY = "https://example.org/some/sysds_resnet.git"
+OPTIONS = ["--epochs", "3", "--out", "it's $(touch here)", "*"]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    """The environment of a user of AWS, with a key pair, an instance profile and Ubuntu's image."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    now = datetime.datetime.now(datetime.timezone.utc)
+    # names that begin with aws cannot be put there from outside
+    parameter = Parameter(ACCOUNT, UBUNTU, IMAGE, "String", None, None, None, now, 1, "aws:ec2:image")
+    ssm_backends[ACCOUNT][REGION]._parameters[UBUNTU].append(parameter)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.delenv("AWS_REGION", raising=False)
+        boto3.client("ec2").create_key_pair(KeyName="my key")
+        boto3.client("iam").create_instance_profile(InstanceProfileName="training")
+        yield environment
+    server.stop()
+
+
+def start(name, *arguments, cwd=None, **environment):
+    """Run a script as its users do, with the aws of this Python."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", AWS / f"{name}.sh", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PATH": path, **environment},
+    )
+    return finish(process)
+
+
+def instances():
+    reservations = boto3.client("ec2").describe_instances()["Reservations"]
+    return [instance for reservation in reservations for instance in reservation["Instances"]]
+
+
+def states():
+    return {instance["InstanceId"]: instance["State"]["Name"] for instance in instances()}
+
+
+def tags(thing):
+    return {tag["Key"]: tag["Value"] for tag in thing["Tags"]}
+
+
+@pytest.fixture(scope="module")
+def launched(cloud):
+    """What launch.sh printed, and the instance that it started; no test changes it."""
+    storage = ["--data", "s3://bucket/imagenet/", "--results", "s3://bucket/runs"]
+    storage += ["--instance-profile", "training"]
+    place = ["--repo", REPOSITORY, "--ref", "v1.0", "--ssh-from", "203.0.113.7/32"]
+    size = ["--type", "gpu", "--disk", 300, "--at-end", "terminate"]
+    outcome = start("launch", "--key-name", "my key", *storage, *place, *size, "--", *OPTIONS)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    [instance] = [instance for instance in instances() if instance["KeyName"] == "my key"]
+    return outcome.out, instance
+
+
+@pytest.fixture(scope="module")
+def user_data(launched):
+    identity = launched[1]["InstanceId"]
+    answer = boto3.client("ec2").describe_instance_attribute(InstanceId=identity, Attribute="userData")
+    return base64.b64decode(answer["UserData"]["Value"]).decode()
+
+
+# An instance
+
+
+def test_the_instance_is_of_the_image_type_and_key_that_were_asked_for(launched):
+    _, instance = launched
+    assert (instance["ImageId"], instance["InstanceType"]) == (IMAGE, "g6.4xlarge")
+    assert instance["State"]["Name"] == "running" and tags(instance) == PROJECT
+    assert instance["IamInstanceProfile"]["Arn"].endswith(":instance-profile/training")
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_its_disk_is_large_encrypted_tagged_and_goes_with_it(launched):
+    [disk] = launched[1]["BlockDeviceMappings"]
+    assert disk["DeviceName"] == "/dev/sda1" and disk["Ebs"]["DeleteOnTermination"]
+    [volume] = boto3.client("ec2").describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
+    assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (300, "gp3", True)
+    assert tags(volume) == PROJECT
+
+
+def test_it_terminates_when_it_shuts_down(launched):
+    ec2, identity = boto3.client("ec2"), launched[1]["InstanceId"]
+    answer = ec2.describe_instance_attribute(
+        InstanceId=identity, Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert answer["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+
+
+def test_only_ssh_from_the_users_address_is_let_in(launched):
+    [group] = launched[1]["SecurityGroups"]
+    [group] = boto3.client("ec2").describe_security_groups(GroupIds=[group["GroupId"]])["SecurityGroups"]
+    [rule] = group["IpPermissions"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 22, 22)
+    assert [addresses["CidrIp"] for addresses in rule["IpRanges"]] == ["203.0.113.7/32"]
+    assert not rule["Ipv6Ranges"] and not rule["PrefixListIds"] and not rule["UserIdGroupPairs"]
+
+
+def test_what_it_costs_and_how_to_stop_it_is_printed(launched):
+    out, instance = launched
+    assert f"ssh ubuntu@{instance['PublicIpAddress']} " in out
+    assert f"stop.sh {instance['InstanceId']} " in out and "costs:    paid by the second until" in out
+
+
+STAND_IN = """#!/usr/bin/env bash
+printf '%s' "$(basename "$0")" >>"{calls}"
+printf ' %q' "$@" >>"{calls}"
+echo >>"{calls}"
+if [ "$(basename "$0")" = sudo ]; then shift 4; exec "$@"; fi
+"""
+
+
+def boot(user_data, folder, broken=""):
+    """Run user data in a folder, with programs that only write down how they were called."""
+    calls, home, programs = folder / "calls", folder / "home", folder / "bin"
+    programs.mkdir(parents=True)
+    home.mkdir()
+    for name in ("apt-get", "ubuntu-drivers", "modprobe", "python3", "pip", "aws", "git", "sudo", "shutdown"):
+        text = STAND_IN.format(calls=calls, home=home)
+        (programs / name).write_text(text + ("exit 1\n" if name == broken else ""))
+        (programs / name).chmod(0o755)
+    (home / "sysds_resnet" / "scripts").mkdir(parents=True)
+    (home / "sysds_resnet" / "scripts" / "quickstart.sh").write_text(
+        f"printf quickstart >>{shlex.quote(str(calls))}; printf ' %q' \"$@\" >>{shlex.quote(str(calls))}\n"
+        f"echo >>{shlex.quote(str(calls))}; mkdir -p runs\n"
+    )
+    for place, stand_in in {
+        "/home/ubuntu": home,
+        "/var/log": folder,
+        "/etc/apt/apt.conf.d": folder,
+        "/opt/awscli": folder,
+        "sleep 600": "sleep 1",
+    }.items():
+        user_data = user_data.replace(place, str(stand_in))
+    assert not any(f"{place}/" in user_data for place in ("/var", "/etc", "/opt")), "of this machine"
+    script = folder / "user-data"
+    script.write_text(user_data)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(["bash", script], env={**os.environ, "PATH": path}, cwd=folder, text=True)
+    code = process.wait(timeout=60)
+    return code, [shlex.split(line) for line in calls.read_text().splitlines()]
+
+
+def test_the_instance_clones_copies_its_data_trains_and_copies_the_results(user_data, tmp_path):
+    assert user_data.startswith("#!/usr/bin/env bash\n") and len(user_data) <= 16384
+    code, calls = boot(user_data, tmp_path)
+    home = str(tmp_path / "home")
+    assert code == 0, (tmp_path / "sysds-resnet.log").read_text()
+    done = [call for call in calls if call[0] in ("git", "aws", "ubuntu-drivers", "quickstart", "shutdown")]
+    source, target = f"{home}/sysds_resnet", "s3://bucket/runs"
+    assert done == [
+        ["ubuntu-drivers", "install", "--gpgpu"],
+        ["git", "clone", "--depth", "1", "--branch", "v1.0", "--", REPOSITORY, source],
+        ["aws", "s3", "sync", "--only-show-errors", "s3://bucket/imagenet", f"{home}/data"],
+        ["quickstart", "--out", "runs/cloud", "--dataset", f"{home}/data", *OPTIONS],
+        ["aws", "s3", "sync", "--only-show-errors", f"{source}/runs", target],
+        [
+            "aws",
+            "s3",
+            "cp",
+            "--only-show-errors",
+            f"{tmp_path}/sysds-resnet.log",
+            f"{target}/sysds-resnet.log",
+        ],
+        ["shutdown", "-h", "now"],
+    ]
+    assert not list(tmp_path.rglob("here")), "an option was run"
+
+
+def test_an_instance_that_fails_says_so_copies_its_log_and_shuts_down(user_data, tmp_path):
+    code, calls = boot(user_data, tmp_path, broken="git")
+    assert code == 1 and calls[-1] == ["shutdown", "-h", "now"]
+    assert calls[-2][:3] == ["aws", "s3", "cp"]
+    assert not any(call[0] == "quickstart" for call in calls)
+    assert "ended with exit code 1" in (tmp_path / "sysds-resnet.log").read_text()
+
+
+# A cluster, and the end of both
+
+
+@pytest.fixture(scope="module")
+def cluster(launched):
+    outcome = start("emr", "--key-name", "key", "--ssh-from", "203.0.113.7/32", "--workers", 3)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    [found] = boto3.client("emr").list_clusters()["Clusters"]
+    assert f"stop.sh {found['Id']}" in outcome.out
+    return boto3.client("emr").describe_cluster(ClusterId=found["Id"])["Cluster"]
+
+
+def test_the_cluster_has_spark_and_as_many_machines_as_asked_for(cluster):
+    assert cluster["ReleaseLabel"] == "emr-7.10.0" and tags(cluster) == PROJECT
+    assert {application["Name"] for application in cluster["Applications"]} == {"Hadoop", "Spark"}
+    emr = boto3.client("emr")
+    groups = emr.list_instance_groups(ClusterId=cluster["Id"])["InstanceGroups"]
+    sizes = {g["InstanceGroupType"]: (g["RequestedInstanceCount"], g["InstanceType"]) for g in groups}
+    assert sizes == {"MASTER": (1, "m5.4xlarge"), "CORE": (3, "m5.4xlarge")}
+    assert cluster["ServiceRole"] == "EMR_DefaultRole"
+
+
+def test_the_cluster_lets_in_ssh_by_the_same_group_as_the_instance(cluster, launched):
+    [group] = launched[1]["SecurityGroups"]
+    machines = cluster["Ec2InstanceAttributes"]
+    assert machines["AdditionalMasterSecurityGroups"] == [group["GroupId"]]
+    assert (machines["Ec2KeyName"], machines["IamInstanceProfile"]) == ("key", "EMR_EC2_DefaultRole")
+
+
+def test_what_was_started_is_listed_and_stopped_and_nothing_else(launched, cluster):
+    ec2, emr = boto3.client("ec2"), boto3.client("emr")
+    [foreign] = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1)["Instances"]
+    ours = launched[1]["InstanceId"]
+    listed = start("stop", "--list").out
+    assert ours in listed and cluster["Id"] in listed and foreign["InstanceId"] not in listed
+
+    outcome = start("stop", ours, foreign["InstanceId"])
+    assert_one_line_error(outcome, foreign["InstanceId"], "found none with the tag Project=sysds-resnet")
+    assert states()[ours] == "running"
+
+    outcome = start("stop", ours, cluster["Id"])
+    assert (outcome.code, outcome.err) == (0, "")
+    assert states()[ours] == "stopped" and states()[foreign["InstanceId"]] == "running"
+    ended = emr.describe_cluster(ClusterId=cluster["Id"])["Cluster"]
+    assert ended["Status"]["State"] in ("TERMINATING", "TERMINATED")
+    assert "disk is paid for until" in outcome.out
+
+
+# Dry runs and refusals
+
+
+@pytest.mark.parametrize(
+    ("command", "changes"),
+    [
+        (["launch", "--key-name", "a b", "--repo", REPOSITORY], ["ec2 run-instances", "--key-name a\\ b"]),
+        (["emr", "--key-name", "key", "--idle", "30"], ["Name=Spark", "IdleTimeout=1800"]),
+        (["stop", "i-1", "j-1", "--terminate"], ["ec2 terminate-instances", "emr terminate-clusters"]),
+        (["stop", "--list"], ["ec2 describe-instances"]),
+    ],
+)
+def test_a_dry_run_prints_commands_and_needs_no_account(command, changes, tmp_path):
+    """There is no aws on the path: nothing can have been run."""
+    for name in ("bash", "dirname", "mktemp", "cat", "wc", "git"):
+        (tmp_path / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
+    arguments = ["bash", str(AWS / f"{command[0]}.sh"), *command[1:], "--dry-run", "--region", "eu-north-1"]
+    environment = {"PATH": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = [line for line in done.stdout.splitlines() if line.startswith("aws ")]
+    assert commands and all("--region eu-north-1" in line for line in commands)
+    for text in changes:
+        assert any(text in line for line in commands), done.stdout
+    for line in commands:
+        assert shlex.split(line)[0] == "aws"
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        (["launch", "--type", "tpu"], "--type: found tpu"),
+        (["launch", "--repo", "git@example.org:a/b.git"], "--repo: found none or one of another kind"),
+        (
+            ["launch", "--repo", "https://name:word@example.org/b.git"],
+            "--repo: found none or one of another kind",
+        ),
+        (["launch", "--data", "bucket"], "--data: found bucket"),
+        (["launch", "--data", "s3://bucket"], "--instance-profile: found none"),
+        (["launch", "--at-end", "terminate"], "--at-end: found terminate without --results"),
+        (["launch", "--disk", "10G"], "--disk: found 10G"),
+        (["launch", "--disk"], "--disk: found nothing"),
+        (["launch", "--nonsense", "1"], "--nonsense: found an option that there is not"),
+        (["launch", "--repo", REPOSITORY, "--ssh-from", "0.0.0.0/0"], "--ssh-from: found 0.0.0.0/0"),
+        (["emr", "--release", "emr-6.15.0"], "--release: found emr-6.15.0"),
+        (["emr", "--instance-type", "m5.xlarge,Market=SPOT"], "--instance-type: found m5.xlarge,Market=SPOT"),
+        (["stop", "vol-1"], "vol-1: found neither an option nor an id"),
+    ],
+)
+def test_what_does_not_fit_is_named(command, found, tmp_path):
+    name, *options = command
+    key = [] if name == "stop" else ["--key-name", "key"]
+    assert_one_line_error(start(name, *key, *options, "--dry-run", TMPDIR=str(tmp_path)), found)
+
+
+@pytest.mark.parametrize("name", ["launch", "emr", "stop"])
+def test_usage_is_shown_for_help_and_for_nothing(name):
+    helped, empty = start(name, "--help"), start(name)
+    assert (helped.code, helped.err) == (0, "") and helped.out.startswith("usage: bash ")
+    assert (empty.code, empty.out, empty.err) == (2, "", helped.out)
+
+
+def test_what_aws_refuses_is_one_line(cloud):
+    outcome = start("emr", "--key-name", "key", "--subnet", "subnet-0", "--ssh-from", "203.0.113.7/32")
+    assert_one_line_error(outcome, "aws ec2 describe-subnets", "InvalidSubnetID.NotFound")
+
+
+def test_a_group_that_lets_in_others_is_refused(cloud):
+    ec2 = boto3.client("ec2")
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    name = "sysds-resnet-ssh-198-51-100-1-32"
+    group = ec2.create_security_group(GroupName=name, Description="another", VpcId=vpc)["GroupId"]
+    for addresses in ("198.51.100.1/32", "0.0.0.0/0"):
+        ec2.authorize_security_group_ingress(
+            GroupId=group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=addresses
+        )
+    emr = boto3.client("emr")
+    before = emr.list_clusters()["Clusters"]
+    outcome = start("emr", "--key-name", "key", "--ssh-from", "198.51.100.1/32")
+    assert_one_line_error(outcome, name, "0.0.0.0/0", "expected SSH from 198.51.100.1/32 alone")
+    assert emr.list_clusters()["Clusters"] == before
+
+
+def test_a_missing_region_is_named(cloud):
+    outcome = start("stop", "--list", AWS_DEFAULT_REGION="")
+    assert_one_line_error(outcome, "region: found none", "--region")
+
+
+# All scripts
+
+
+def test_all_shell_scripts_are_clean():
+    scripts = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / "scripts" / "systemds"]
+    assert len(scripts) > 10
+    for script in scripts:
+        assert subprocess.run(["bash", "-n", script]).returncode == 0
+    checker = Path(sys.executable).parent / "shellcheck"
+    options = ["--shell=bash", "--external-sources", "--source-path=SCRIPTDIR", "--format=gcc"]
+    done = subprocess.run([checker, *options, *scripts], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == ""
