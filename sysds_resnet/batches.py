@@ -1,4 +1,4 @@
-"""Batches of a data set: order, reading ahead, broken images, and the position to resume from."""
+"""Batches of a data set: order, repetitions, reading ahead, broken images, and where to resume from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from sysds_resnet.readers import Readers, Samples
 
 SAMPLES_PER_TASK = 8
 MAX_RESTARTS = 3  # of killed readers, without a batch in between
+
+REPETITION = 2**32
+"""What each repetition adds to the epoch in which a data set shows a sample: no run has as many epochs."""
 
 Order = Callable[[int], np.ndarray]
 """Gives the order of an epoch: a permutation of 0..n-1, integers of shape (n,), from the epoch alone."""
@@ -46,13 +49,21 @@ class Batch:
     wait: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Samples of a batch that one task reads: their positions, and the epoch in which they are seen."""
+
+    indices: np.ndarray
+    epoch: int
+
+
 @dataclass(eq=False)
 class _Pending:
     """A batch that is being read, task by task."""
 
     epoch: int
     step: int
-    parts: list[np.ndarray]
+    parts: list[_Part]
     tasks: list[Future[Samples]]
 
 
@@ -69,8 +80,15 @@ def raise_error(_dataset: Dataset, _index: int, reason: str) -> None:
 class BatchStream(Iterator[Batch]):
     """The batches of a data set, epoch after epoch, read ahead by workers.
 
-    Use it in a `with` statement or call `close`. What a batch holds depends only on the data set, the order
-    and the position, never on the number of workers or on speed.
+    Use it in a `with` statement or call `close`. What a batch holds depends only on the data set, the order,
+    the repeats and the position, never on the number of workers or on speed.
+
+    With `repeats`, each sample comes so many times, augmented anew each time (Hoffer et al.,
+    https://arxiv.org/abs/1901.09335): k samples k*repeats times in the place of k*repeats samples once, as in
+    MultiGrain (Berman et al., https://arxiv.org/abs/1902.05509) and torchvision's RASampler. An epoch has as
+    many batches as without, and takes only the first n / repeats samples of its order. A batch has all first
+    appearances, then all second ones and so on: so neighbours, which mixing mixes, are different samples, and
+    so are the images of a micro-batch of up to batch_size / repeats, of which norms take statistics.
 
     `order` is only called by the thread that iterates, since what stands behind it may not be thread-safe;
     it is called for the next epoch up to `prefetch` batches before that epoch begins.
@@ -87,6 +105,7 @@ class BatchStream(Iterator[Batch]):
         readers: Readers | None = None,
         *,
         drop_last: bool,
+        repeats: int = 1,
         epochs: int | None = None,
         start_epoch: int = 0,
         start_step: int = 0,
@@ -105,6 +124,7 @@ class BatchStream(Iterator[Batch]):
                 n mod batch_size samples of its order, and the next good image of the data set takes the
                 place of one that cannot be read. False for evaluation: the last batch may be smaller, and so
                 may one with images that cannot be read.
+            repeats: times that each sample comes, in the same batch except where a batch ends in between.
             epochs: the stream ends before this epoch; None means never.
             start_epoch: epoch of the first batch.
             start_step: place of the first batch in its epoch; `steps_per_epoch` means the next epoch's first.
@@ -117,6 +137,7 @@ class BatchStream(Iterator[Batch]):
         """
         for name, value, least in (
             ("batch_size", batch_size, 1),
+            ("repeats", repeats, 1),
             ("prefetch", prefetch, 0),
             ("start_epoch", start_epoch, 0),
         ):
@@ -140,6 +161,7 @@ class BatchStream(Iterator[Batch]):
         self._readers = Readers([dataset]) if readers is None else readers
         self._owns_readers = readers is None
         self._drop_last = drop_last
+        self._repeats = repeats
         self._epochs = epochs
         self._prefetch = prefetch
         self._on_error = on_error
@@ -200,11 +222,11 @@ class BatchStream(Iterator[Batch]):
                 if restarts < MAX_RESTARTS:
                     self._readers.close()  # the next task starts new ones
                     for batch in self._pending:
-                        batch.tasks = [self._task(part, batch.epoch) for part in batch.parts]
+                        batch.tasks = [self._task(part) for part in batch.parts]
         lost = next(
             (part for part, task in zip(pending.parts, pending.tasks, strict=True) if task.exception()),
             pending.parts[0],
-        )
+        ).indices
         raise UserError(
             f"workers: found a reading process killed {MAX_RESTARTS + 1} times, last at "
             f"{self._dataset.name(int(lost[0]))} or the {len(lost) - 1} images after it in the epoch, "
@@ -237,15 +259,29 @@ class BatchStream(Iterator[Batch]):
             return False
         if self._permutation is None or self._permutation[0] != epoch:
             self._permutation = (epoch, self._checked_order(epoch))
-        start = step * self._batch_size
-        indices = self._permutation[1][start : start + self._batch_size]
-        parts = [indices[i : i + SAMPLES_PER_TASK] for i in range(0, len(indices), SAMPLES_PER_TASK)]
-        self._pending.append(_Pending(epoch, step, parts, [self._task(part, epoch) for part in parts]))
+        parts = self._parts(self._permutation[1], epoch, step)
+        self._pending.append(_Pending(epoch, step, parts, [self._task(part) for part in parts]))
         self._submitted = self._carry(epoch, step + 1)
         return True
 
-    def _task(self, part: np.ndarray, epoch: int) -> Future[Samples]:
-        return self._readers.submit(self._dataset, part, epoch, replace=self._drop_last)
+    def _parts(self, order: np.ndarray, epoch: int, step: int) -> list[_Part]:
+        """Divide a batch into tasks, each with samples of one repetition.
+
+        Where each sample of the order is repeated on the spot, place p has repetition p mod repeats of sample
+        p // repeats, and the batch is a range of places: of each repetition a range of the order.
+        """
+        start = step * self._batch_size
+        stop = min(start + self._batch_size, len(order))
+        parts = []
+        for repetition in range(self._repeats):
+            first, end = (-(-(place - repetition) // self._repeats) for place in (start, stop))
+            for i in range(first, end, SAMPLES_PER_TASK):
+                indices = order[i : min(i + SAMPLES_PER_TASK, end)]
+                parts.append(_Part(indices, epoch + repetition * REPETITION))
+        return parts
+
+    def _task(self, part: _Part) -> Future[Samples]:
+        return self._readers.submit(self._dataset, part.indices, part.epoch, replace=self._drop_last)
 
     def _checked_order(self, epoch: int) -> np.ndarray:
         """Give the order of an epoch as int64, checked: a wrong one would lose samples without a word."""

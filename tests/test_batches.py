@@ -1,8 +1,10 @@
-"""Order, resuming, threads and errors of the stream of batches."""
+"""Order, repetitions, resuming, threads and errors of the stream of batches."""
 
 import signal
 import threading
 import time
+from collections import Counter
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -84,42 +86,91 @@ def test_each_sample_comes_once_in_an_epoch():
     assert not np.array_equal(orders[0], orders[1])
 
 
+def of_ra_sampler(order, repetitions, batch_size, ranks, step):
+    """What a step of all ranks sees by the law of torchvision's RASampler: a sample for each of its places.
+
+    The order with each sample repeated on the spot is dealt to the ranks like cards, a card at a time; a rank
+    takes its cards as they come. https://github.com/pytorch/vision, references/classification/sampler.py
+    """
+    hands = [[] for _ in range(ranks)]
+    dealt = 0
+    for sample in order.tolist():
+        for _ in range(repetitions):
+            hands[dealt % ranks].append(sample)
+            dealt += 1
+    share = batch_size // ranks
+    return [sample for hand in hands for sample in hand[step * share : (step + 1) * share]]
+
+
+@pytest.mark.parametrize(("repeats", "size"), [(1, 8), (2, 8), (3, 8), (4, 8), (4, 6), (9, 4), (48, 6)])
+def test_batches_of_repeated_samples_are_those_of_torchvisions_sampler(repeats, size):
+    with BatchStream(numbered(48), shuffled(48), size, drop_last=True, repeats=repeats, epochs=2) as stream:
+        batches = list(stream)
+    assert [(b.epoch, b.step) for b in batches] == [(e, s) for e in (0, 1) for s in range(48 // size)]
+    for b in batches:
+        expected = of_ra_sampler(shuffled(48)(b.epoch), repeats, size, 2, b.step)
+        assert Counter(b.indices.tolist()) == Counter(expected)
+        assert np.all(b.images == b.indices[:, None, None, None])
+        assert b.labels.tolist() == (b.indices % 3).tolist()
+
+
+def test_neighbours_in_a_batch_and_images_of_a_micro_batch_are_different_samples():
+    with BatchStream(numbered(32), shuffled(32), 16, drop_last=True, repeats=4, epochs=1) as stream:
+        for b in stream:
+            assert all(a != b for a, b in pairwise(b.indices.tolist()))
+            assert all(len(set(part)) == 4 for part in b.indices.reshape(4, 4).tolist())
+
+
+def test_an_epoch_shows_a_part_of_the_samples_that_changes_from_epoch_to_epoch():
+    with BatchStream(numbered(50), shuffled(50), 5, drop_last=True, repeats=5, epochs=8) as stream:
+        seen = [set() for _ in range(8)]
+        for b in stream:
+            seen[b.epoch] |= set(b.indices.tolist())
+    assert [len(samples) for samples in seen] == 8 * [10]
+    assert len(set.union(*seen)) > 35  # of 50; 41.6 are expected, with a standard deviation of 2.2
+
+
+def test_each_repetition_is_augmented_anew_and_the_first_as_without_repetitions(photos):
+    data = open_dataset(photos, "train", image_size=16, seed=5, augmentation=EVERYTHING)
+    with Readers([data], 2) as readers:
+        plain, repeated = (
+            list(BatchStream(data, shuffled(11), 9, readers, drop_last=True, repeats=repeats, epochs=2))
+            for repeats in (1, 3)
+        )
+    assert len({image.tobytes() for batch in repeated for image in batch.images}) == 2 * 9
+    for batch, once in zip(repeated, plain, strict=True):
+        for sample in set(batch.indices.tolist()):
+            first = batch.images[batch.indices == sample][0]
+            np.testing.assert_array_equal(first, once.images[once.indices == sample][0])
+
+
 def test_batches_are_the_same_for_any_number_of_workers_and_any_prefetch(photos):
     data = open_dataset(photos, "train", image_size=32, seed=5, augmentation=EVERYTHING)
-    runs = []
+    runs = {1: [], 3: []}
     for workers in (1, 2, 4):
         with Readers([data], workers) as readers:
-            for prefetch in (0, 2, 7):
-                stream = BatchStream(
-                    data, shuffled(11), 4, readers, drop_last=True, epochs=2, prefetch=prefetch
-                )
-                runs.append(collect(stream))
-    assert len(runs[0]) == 4
-    assert all(run == runs[0] for run in runs)
+            for repeats, prefetch in product(runs, (0, 2, 7)):
+                options = {"drop_last": True, "repeats": repeats, "epochs": 2, "prefetch": prefetch}
+                runs[repeats].append(collect(BatchStream(data, shuffled(11), 4, readers, **options)))
+    for found in runs.values():
+        assert len(found[0]) == 4
+        assert all(run == found[0] for run in found)
 
 
 def test_resuming_at_any_place_gives_the_same_following_batches(photos):
     data = open_dataset(photos, "train", image_size=16, seed=5, augmentation=EVERYTHING)
-    readers = Readers([data], 2)
-    whole = collect(BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2))
-    with readers, BatchStream(data, shuffled(11), 3, readers, drop_last=True, epochs=2) as stream:
-        for done in range(len(whole) + 1):
-            epoch, step = stream.position
-            rest = collect(
-                BatchStream(
-                    data,
-                    shuffled(11),
-                    3,
-                    readers,
-                    drop_last=True,
-                    epochs=2,
-                    start_epoch=epoch,
-                    start_step=step,
-                )
-            )
-            assert rest == whole[done:]
-            if done < len(whole):
-                next(stream)
+    with Readers([data], 2) as readers:
+        for repeats in (1, 2):
+            args = (data, shuffled(11), 3, readers)
+            options = {"drop_last": True, "repeats": repeats, "epochs": 2}
+            whole = collect(BatchStream(*args, **options))
+            stream = BatchStream(*args, **options)
+            for done in range(len(whole) + 1):
+                epoch, step = stream.position
+                rest = collect(BatchStream(*args, **options, start_epoch=epoch, start_step=step))
+                assert rest == whole[done:]
+                if done < len(whole):
+                    next(stream)
 
 
 def test_position_counts_batches_handed_out_not_batches_read_ahead():
@@ -246,6 +297,7 @@ for batch in BatchStream(data, sequential_order(256), 64, drop_last=True):
     [
         {"batch_size": 9},
         {"batch_size": 0},
+        {"repeats": 0},
         {"prefetch": -1},
         {"start_epoch": -1},
         {"start_step": 3},
