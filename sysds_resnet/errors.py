@@ -9,6 +9,22 @@ class UserError(Exception):
     """
 
 
+class NotFinite(UserError):
+    """The loss or the gradient of a step is NaN or infinite; nothing was changed.
+
+    Attributes:
+        metrics: Of the step.
+    """
+
+    def __init__(self, message: str, metrics: object) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
+class OutOfMemory(UserError):
+    """The JVM ended because its heap was full."""
+
+
 class NoSuchSplit(UserError):
     """A data set has no images for training, or none for validation."""
 

@@ -27,7 +27,29 @@ def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
                 os.fsync(file.fileno())
         for path, name in temporary.items():
             os.replace(name, path)
+        for folder in {path.parent for path in writers}:
+            _sync_folder(folder)  # or a crash of the machine may take the new name back
     finally:
         for name in temporary.values():
             with contextlib.suppress(OSError):  # there is none when all went well
                 name.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name that `write_whole` gives while it writes."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed processes left unfinished in a folder that no other process writes to."""
+    for path in filter(is_temporary, folder.iterdir()):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

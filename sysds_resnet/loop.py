@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error, sequential_order
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
-from sysds_resnet.state import Optimizer, State, StepMetrics
+from sysds_resnet.state import Optimizer, Progress, State, StepMetrics
 
 NO_MIXING = Mixing()
+MAX_SKIPPED = 10  # updates in a row that are left out before training is given up
 STEP_SHARE = 0.45  # of the heap, for what a step keeps
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
 # float64 (1490, 1890, 3202, 4290, 5634 at 224 x 224) and the few matrices that are at work.
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
+
+OnNan = Literal["stop", "skip"]
+Update = Callable[[np.ndarray, np.ndarray, Optimizer], StepMetrics]
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,10 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class EpochEvent:
-    """An epoch is done; the fields are the columns of metrics.jsonl."""
+    """An epoch is done; the fields are the columns of metrics.jsonl.
+
+    Of an epoch that was resumed, images_per_s, seconds and data_wait_s are of what was done since.
+    """
 
     epoch: int
     step: int
@@ -50,7 +59,7 @@ class EpochEvent:
     val_top1: float | None
     val_top5: float | None
     lr: float
-    images_per_s: float
+    images_per_s: float | None
     seconds: float
     data_wait_s: float
 
@@ -64,83 +73,143 @@ def training_loop(
     batch_size: int,
     epochs: int,
     seed: int,
-    start: tuple[int, int] = (0, 0),
     mixing: Mixing = NO_MIXING,
+    repeats: int = 1,
     workers: int | None = None,
     prefetch: int = 2,
     on_error: OnError = raise_error,
-    update: Callable[[np.ndarray, np.ndarray, Optimizer], StepMetrics] | None = None,
+    on_nan: OnNan = "stop",
+    update: Update | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEvent | EpochEvent]:
-    """Trains, reporting after every step and epoch; stop iterating to stop training.
+    """Trains from where the state's progress says, reporting after every step and epoch.
+
+    Whenever it reports or ends, the state can be saved and training resumed from it.
 
     Args:
         state: Changed in place.
         train: Drawn from without replacement in each epoch; the last partial batch is left out.
-        val: Evaluated after each epoch, if given.
+        val: Evaluated after each epoch, if given, on the averaged weights if they are averaged.
         optimizer: Of every step.
         batch_size: Images in a step.
         epochs: Where training ends.
         seed: Of the samples' order and of mixing.
-        start: Epoch and step in the epoch to begin with.
         mixing: Of the images of a batch.
+        repeats: Times that an image of an epoch comes, see `BatchStream`.
         workers: Processes, or threads, that read images; by default one for each core.
         prefetch: Batches that are read ahead.
         on_error: What to do with images that cannot be read.
+        on_nan: Whether a step whose loss or gradient is not finite ends training, or is left out.
         update: Does a step in the place of `state.update`.
+        stopped: Asked after each step and during evaluation; the loop ends there if it is true.
+
+    Raises:
+        NotFinite: With on_nan "stop", or after `MAX_SKIPPED` steps in a row; the state is as before it.
     """
-    update = update or state.update
-    order = lambda epoch: state.order(len(train), seed, epoch)  # noqa: E731
-    losses: list[float] = []
-    waited = 0.0
+    progress = state.progress
+    update = _watched(update or state.update, on_nan, progress)
     began = before = time.perf_counter()
-    first = start[1]  # an epoch that was resumed counts what it did since
+    waited, n = 0.0, 0
     with (
         Readers([train] if val is None else [train, val], workers) as readers,
         BatchStream(
             train,
-            order,
+            lambda epoch: state.order(len(train), seed, epoch),
             batch_size,
             readers,
             drop_last=True,
+            repeats=repeats,
             epochs=epochs,
-            start_epoch=start[0],
-            start_step=start[1],
+            start_epoch=progress.epoch,
+            start_step=progress.step_in_epoch,
             prefetch=prefetch,
             on_error=on_error,
         ) as stream,
     ):
-        for batch in stream:
-            images, labels = batch.images, batch.labels
-            if mixing:
-                images, labels = mixing.apply(images, labels, seed, batch.epoch, batch.step)
-            metrics = update(images, labels, optimizer)
-            now = time.perf_counter()
-            losses.append(metrics.loss)
-            waited += batch.wait
-            yield StepEvent(state.step, batch.epoch + 1, metrics, now - before, len(labels), batch.wait)
-            if batch.step == stream.steps_per_epoch - 1:
+        while progress.epoch < epochs and not stopped():
+            if progress.step_in_epoch < stream.steps_per_epoch:
+                batch = next(stream)
+                images, labels = batch.images, batch.labels
+                if mixing:
+                    images, labels = mixing.apply(images, labels, seed, batch.epoch, batch.step)
+                metrics = update(images, labels, optimizer)
+                progress.step_in_epoch += 1
+                progress.lr = metrics.lr
+                if not metrics.skipped:
+                    progress.losses.append(metrics.loss)
+                waited += batch.wait
+                n += len(labels)
+                seconds = time.perf_counter() - before
+                yield StepEvent(progress.step, progress.epoch + 1, metrics, seconds, len(labels), batch.wait)
+            else:
                 seconds = time.perf_counter() - began
-                scores = evaluate(state.model, val, readers, on_error) if val is not None else {}
-                yield EpochEvent(
-                    epoch=batch.epoch + 1,
-                    step=state.step,
-                    train_loss=float(np.mean(losses)),
+                scores = evaluate_state(state, val, readers, on_error, stopped)
+                if scores is None:
+                    return
+                event = EpochEvent(
+                    epoch=progress.epoch + 1,
+                    step=progress.step,
+                    train_loss=float(np.mean(progress.losses)) if progress.losses else math.nan,
                     val_loss=scores.get("loss"),
                     val_top1=scores.get("top1"),
                     val_top5=scores.get("top5"),
-                    lr=metrics.lr,
-                    images_per_s=(batch.step + 1 - first) * batch_size / seconds,
+                    lr=progress.lr,
+                    images_per_s=n / seconds if n else None,
                     seconds=seconds,
                     data_wait_s=waited,
                 )
-                losses, first, waited, began = [], 0, 0.0, time.perf_counter()
+                progress.finish_epoch(event.val_top1)
+                yield event
+                began, waited, n = time.perf_counter(), 0.0, 0
             before = time.perf_counter()
 
 
+def _watched(update: Update, on_nan: OnNan, progress: Progress) -> Update:
+    """`update`, leaving out what is not finite if that is asked for."""
+
+    def watched(images: np.ndarray, labels: np.ndarray, optimizer: Optimizer) -> StepMetrics:
+        try:
+            metrics = update(images, labels, optimizer)
+        except NotFinite as error:
+            if on_nan == "stop" or progress.skipped_in_a_row == MAX_SKIPPED:
+                raise
+            progress.skip()
+            return replace(error.metrics, skipped=True)
+        progress.skipped_in_a_row = 0
+        return metrics
+
+    return watched
+
+
+def evaluate_state(
+    state: State,
+    val: Dataset | None,
+    readers: Readers,
+    on_error: OnError,
+    stopped: Callable[[], bool],
+) -> dict[str, float] | None:
+    """`evaluate` with the weights that the run keeps; nothing for no data set, None if stopped meanwhile."""
+    if val is None:
+        return {}
+    model = state.model
+    trained = model.weights
+    model.weights = state.averaged
+    try:
+        return evaluate(model, val, readers, on_error, stopped)
+    finally:
+        model.weights = trained
+
+
 def evaluate(
-    model: ResNet, dataset: Dataset, readers: Readers, on_error: OnError = raise_error
-) -> dict[str, float]:
+    model: ResNet,
+    dataset: Dataset,
+    readers: Readers,
+    on_error: OnError = raise_error,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Mean "loss" and shares "top1" and "top5" over the "images" of a data set that can be read.
+
+    Asks `stopped` after each batch, and gives None if it is true.
 
     Raises:
         UserError: What `on_error` raises, or none can be read.
@@ -150,6 +219,8 @@ def evaluate(
         scores = model.evaluate(batch.images, batch.labels, batch_size=len(batch.images))
         total += len(batch.labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
         n += len(batch.labels)
+        if stopped():
+            return None
     if not n:
         raise UserError("images: found none that can be read, expected some; check the data set")
     loss, top1, top5 = (total / n).tolist()

@@ -69,7 +69,7 @@ class ResNet:
         classes: list[str] | None = None,
     ) -> None:
         self.network = Network(engine or Engine(), depth, channels, num_classes)
-        self._set_preprocessing(mean, std, classes)
+        self.set_preprocessing(mean, std, classes)
         inputs = {"registry": self.network.registry, "seed": seed, "zero_init_residual": zero_init_residual}
         self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
@@ -100,7 +100,7 @@ class ResNet:
         found = infer_architecture(weights, source)
         model = cls.__new__(cls)
         model.network = Network(engine or Engine(), found.depth, found.channels, found.num_classes)
-        model._set_preprocessing(mean, std, classes)
+        model.set_preprocessing(mean, std, classes)
         model.load_state_dict(weights, source)
         return model
 
@@ -129,13 +129,16 @@ class ResNet:
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`."""
-        described = {
+        write_weights(path, self.state_dict(), metadata=describe(self.description(**metadata)))
+
+    def description(self, **metadata: Any) -> dict[str, Any]:
+        """What stands beside the weights in a file: mean, std, class names and `metadata`."""
+        return {
             "mean": self.mean.reshape(-1).tolist(),
             "std": self.std.reshape(-1).tolist(),
             "classes": self.classes,
             **metadata,
         }
-        write_weights(path, self.state_dict(), metadata=describe(described))
 
     def logits(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Class scores of shape (N, num_classes); `batch_size` images at a time."""
@@ -178,9 +181,10 @@ class ResNet:
 
         return fit_arrays(self, images, labels, validation, settings)
 
-    def _set_preprocessing(
+    def set_preprocessing(
         self, mean: np.ndarray | None, std: np.ndarray | None, classes: list[str] | None
     ) -> None:
+        """Sets what images are normalized with (see the class) and the names of the classes."""
         channels = self.network.channels
         if mean is None and channels == len(IMAGENET_MEAN):
             mean, std = IMAGENET_MEAN, IMAGENET_STD

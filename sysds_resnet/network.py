@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -112,6 +112,11 @@ class Network:
             for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
         ]
         self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
+
+    def units_of(self, parts: Iterable[str]) -> int:
+        """How many units (convolutions with their norms) are in "stem", "layer1", ..., "layer4"."""
+        prefixes = tuple("conv1." if part == "stem" else f"{part}." for part in parts)
+        return sum(t.role == Role.CONV_WEIGHT and t.name.startswith(prefixes) for t in self.tensors)
 
     def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
         """The gather matrices for n images of this size (dml/geometry.dml), built once.

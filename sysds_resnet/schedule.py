@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,11 @@ class Schedule:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps before the first one with base_lr, as in dml/schedule.dml; onecycle has no warm-up."""
+        return 0 if self.name == "onecycle" else math.floor(self.warmup_epochs * self.steps_per_epoch + 0.5)
 
     def inputs(self) -> dict[str, Any]:
         """Inputs of a program with `PLAN`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from py4j.java_gateway import JavaObject
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
 from sysds_resnet.schedule import PLAN, Schedule
 
@@ -22,7 +23,7 @@ source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 pixels = data::normalize(X, mean, std)
 [gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
-                                          eps)
+                                          frozen, eps)
 """
 _ADD = """
 source("dml/trainer.dml") as trainer
@@ -34,9 +35,17 @@ source("dml/trainer.dml") as trainer
 {PLAN}
 while(FALSE){{}}  # or the compiler may pass the list's first element in place of the list
 lr = schedule::rate(step, steps_per_epoch, plan)
-opt = trainer::optimizer(optimizer, momentum, weight_decay, trust_coeff, trust_eps, trust_clip, nesterov,
-                         lr_in_momentum)
-[model, velocities] = trainer::update(model, gradients, velocities, registry, opt, lr)
+opt = trainer::optimizer(name=optimizer, momentum=momentum, weight_decay=weight_decay,
+                         trust_coeff=trust_coeff, eps=trust_eps, trust_clip=trust_clip, nesterov=nesterov,
+                         lr_in_momentum=lr_in_momentum, norm_weight_decay=norm_weight_decay,
+                         bias_weight_decay=bias_weight_decay, conv_lr_factor=conv_lr_factor,
+                         norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
+                         frozen=frozen)
+[model, velocities, grad_norm] = trainer::update(model, gradients, velocities, registry, opt, lr)
+"""
+_AVERAGE = """
+source("dml/trainer.dml") as trainer
+average = trainer::average(average, model, decay)
 """
 _ORDER = """
 source("dml/data.dml") as data
@@ -44,7 +53,7 @@ samples = data::order(n, seed, epoch)
 """
 
 
-_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing")
+_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every")
 
 
 @dataclass(frozen=True)
@@ -54,16 +63,28 @@ class Optimizer:
     Attributes:
         optimizer: Name.
         schedule: Of the learning rate.
-        momentum, weight_decay: Of every optimizer; norms and biases do not decay.
+        momentum: Of every optimizer.
+        weight_decay, norm_weight_decay, bias_weight_decay: Of weights, of norms, of the final bias.
+        conv_lr_factor, norm_lr_factor, fc_lr_factor: Of the learning rate.
+        clip_norm: Bound of the gradient's norm; 0 for none.
+        frozen: Units that are not trained (dml/registry.dml).
         trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
         label_smoothing: Of the loss.
         micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.
+        ema_decay, ema_every: Of the moving average of the weights; 0 for none, and steps between its moves.
     """
 
     optimizer: Literal["lars", "sgd", "nesterov"]
     schedule: Schedule
     momentum: float
     weight_decay: float
+    norm_weight_decay: float
+    bias_weight_decay: float
+    conv_lr_factor: float
+    norm_lr_factor: float
+    fc_lr_factor: float
+    clip_norm: float
+    frozen: int
     trust_coeff: float
     trust_eps: float
     trust_clip: bool
@@ -71,31 +92,79 @@ class Optimizer:
     nesterov: bool
     label_smoothing: float
     micro_batch: int
+    ema_decay: float
+    ema_every: int
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step reports: mean loss and shares of hits before the update, and the learning rate."""
+    """What a step reports: mean loss and shares of hits before the update, learning rate, gradient's norm.
+
+    Where an update was left out because the loss or the gradient was not finite, these may be NaN.
+    """
 
     loss: float
     top1: float
     top5: float
     lr: float
+    grad_norm: float
+    skipped: bool = False
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: Steps done in all.
+        epoch: Epochs done.
+        step_in_epoch: Steps done in the epoch under way.
+        losses: Of these steps.
+        lr: Of the last step.
+        skipped, skipped_in_a_row: Updates that were left out because something was not finite.
+        best_top1, best_epoch: Of the validations so far.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    lr: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best_top1: float | None = None
+    best_epoch: int | None = None
+
+    def skip(self) -> None:
+        """A step was done without its update."""
+        self.step += 1
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+
+    def finish_epoch(self, top1: float | None) -> None:
+        """An epoch was done and validated."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.losses = []
+        if top1 is not None and (self.best_top1 is None or top1 > self.best_top1):
+            self.best_top1, self.best_epoch = top1, self.epoch
 
 
 @dataclass
 class State:
-    """The weights, the velocities and the number of steps done.
+    """What training changes.
 
     Attributes:
         model: Its weights are this state's weights.
         velocities: Handle of a list in registry order.
-        step: Steps done.
+        average: Handle of the moving average of the weights, if there is one.
+        progress: Where the run stands.
     """
 
     model: ResNet
     velocities: JavaObject
-    step: int = 0
+    average: JavaObject | None = None
+    progress: Progress = field(default_factory=Progress)
 
     @classmethod
     def fresh(cls, model: ResNet) -> State:
@@ -107,11 +176,12 @@ class State:
         """Does one step on a batch of images (N, H, W, C) with labels from 0.
 
         Raises:
-            UserError: If a label is out of range, the images hold NaN, or the loss is no number; the
-                state is as before.
+            UserError: If a label is out of range or the images hold NaN.
+            NotFinite: If the loss or the gradient is not finite. In each case the state is as before.
         """
         network = self.model.network
         gradients, metrics = self._gradients(images, labels, optimizer)
+        loss, top1, top5, n = metrics
         updated = network.engine.run(
             _UPDATE,
             {
@@ -119,16 +189,39 @@ class State:
                 "velocities": self.velocities,
                 "gradients": gradients,
                 "registry": network.registry,
-                "step": self.step,
+                "step": self.progress.step,
                 **optimizer.schedule.inputs(),
                 **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
             },
-            {"model": "list", "velocities": "list", "lr": "double"},
+            {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
         )
+        done = StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"], updated["grad_norm"])
+        if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
+            # the updated lists are dropped, and with them everything that this step would have changed
+            raise NotFinite(
+                f"step {self.progress.step + 1}: found loss {done.loss:g} and gradient norm "
+                f"{done.grad_norm:g}, expected finite numbers; look at the images, or lower base_lr",
+                done,
+            )
         self.model.weights, self.velocities = updated["model"], updated["velocities"]
-        self.step += 1
-        loss, top1, top5, n = metrics
-        return StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"])
+        self.progress.step += 1
+        if optimizer.ema_decay:
+            self._move_average(optimizer)
+        return done
+
+    @property
+    def averaged(self) -> JavaObject:
+        """Handle of the weights to validate and to keep: the moving average if there is one."""
+        return self.model.weights if self.average is None else self.average
+
+    def _move_average(self, optimizer: Optimizer) -> None:
+        """As `train` in dml/trainer.dml."""
+        schedule, step = optimizer.schedule, self.progress.step
+        if step <= max(schedule.warmup_steps, 1):
+            self.average = self.model.weights
+        elif step % optimizer.ema_every == 0:
+            inputs = {"average": self.average, "model": self.model.weights, "decay": optimizer.ema_decay}
+            self.average = self.model.engine.run(_AVERAGE, inputs, {"average": "list"})["average"]
 
     def _gradients(
         self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer
@@ -158,6 +251,7 @@ class State:
                     "geometry": geometry,
                     "label_smoothing": optimizer.label_smoothing,
                     "batch_size": float(len(images)),
+                    "frozen": optimizer.frozen,
                     "eps": BN_EPS,
                 },
                 {"gradients": "list", "metrics": "matrix"},

@@ -2,78 +2,95 @@
 
 from __future__ import annotations
 
-import signal
+import shlex
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from tqdm import tqdm
 
-from sysds_resnet import checkpoint
+from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
-from sysds_resnet.errors import UserError
-from sysds_resnet.images import ArrayDataset, Dataset, open_dataset
+from sysds_resnet.errors import NotFinite, OutOfMemory, UserError
+from sysds_resnet.files import write_whole
+from sysds_resnet.images import ArrayDataset, Dataset
 from sysds_resnet.images.files import CLASSES_FILE, classes_text
-from sysds_resnet.loop import EpochEvent, StepEvent, choose_micro_batch, training_loop
-from sysds_resnet.metrics import MetricsFile
+from sysds_resnet.loop import EpochEvent, training_loop
 from sysds_resnet.model import ResNet
-from sysds_resnet.plots import plot_curves
 from sysds_resnet.profiling import StepProfiler
 from sysds_resnet.recipes import describe_all
+from sysds_resnet.report import RunReport
+from sysds_resnet.results import results_row, write_results
 from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
-from sysds_resnet.state import State
+from sysds_resnet.signals import StopSignals
+from sysds_resnet.starting import (
+    identity_of,
+    introduction,
+    new_folder,
+    open_set,
+    resolve,
+    sizes_of,
+    starting_model,
+)
+from sysds_resnet.state import Optimizer, State
 from sysds_resnet.train_settings import TrainSettings
+
+CONFIG_FILE = "config.yaml"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 def train(settings: TrainSettings) -> Path:
     """Trains as the settings say and gives the run folder.
 
-    Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once.
+    Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once. When
+    the JVM's heap turns out too small, it goes on from the last checkpoint with micro-batches half as large.
+
+    Raises:
+        UserError: What the user can mend; what was saved before stays.
     """
-    sets = [_open(settings, split) for split in ("train", "val")]
-    folder = settings.resume or _new_folder(settings)
-    with Engine(settings.precision, settings.heap and parse_size(settings.heap), settings.blas) as engine:
-        settings = _resolve(settings, engine, sets[0], settings.depth)
-        model = ResNet(
-            settings.depth,
-            sets[0].num_classes,
-            sets[0].channels,
-            settings.seed,
-            settings.zero_init_residual,
-            engine,
-            sets[0].mean,
-            sets[0].std,
-            sets[0].classes,
-        )
+    sets = [open_set(settings, split) for split in ("train", "val")]
+    folder = settings.resume or new_folder(settings)
+    while True:
+        try:
+            _session(settings, folder, sets)
+            return folder
+        except OutOfMemory as error:
+            settings = _with_smaller_micro_batch(settings, folder, error)
+
+
+def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None:
+    """One JVM's part of a run."""
+    train_set = sets[0]
+    with (
+        StopSignals() as stopped,
+        Engine(settings.precision, settings.heap and parse_size(settings.heap), settings.blas) as engine,
+    ):
+        settings = resolve(settings, engine, train_set, settings.depth)
+        if not (folder / CONFIG_FILE).exists():
+            texts = {CONFIG_FILE: _to_yaml(settings), CLASSES_FILE: classes_text(train_set.classes)}
+            _write_texts(folder, texts)
+        model, origin = starting_model(settings, train_set, engine)
         state = State.fresh(model)
-        start = (0, 0)
-        if settings.resume is not None:
-            start = checkpoint.restore(folder / "checkpoints", state, settings.fixed())
-        else:
-            (folder / "checkpoints").mkdir(parents=True)
-            (folder / "config.yaml").write_text(_to_yaml(settings))
-            (folder / CLASSES_FILE).write_text(classes_text(sets[0].classes))
-        print(_introduction(settings, folder, engine, sets, state.step))
-        finished = _run(settings, folder, state, sets, start)
-        if finished:
-            sizes = {"image_size": list(sets[1].image_size), "resize_size": settings.resize_size}
-            model.save(folder / "weights.safetensors", **{k: v for k, v in sizes.items() if v is not None})
+        identity = identity_of(settings, train_set, model)
+        restored = restore(folder / "checkpoints", state, identity, _warn)
+        print(introduction(settings, folder, engine, sets, restored or origin, state.progress.step))
+        frozen = model.network.units_of(settings.frozen_parts)
+        optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
+        finished = _run(settings, folder, state, sets, optimizer, identity, stopped)
     if finished:
-        print(f"weights: {folder / 'weights.safetensors'}\ncurves:  {folder / 'curves.png'}")
+        names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}
+        print("\n".join(f"{what + ':':8} {folder / name}" for what, name in names.items()))
     else:
-        print(f"stopped at step {state.step}; continue with: python -m sysds_resnet.train --resume {folder}")
-    return folder
+        resume = f"python -m sysds_resnet.train --resume {shlex.quote(str(folder))}"
+        print(f"stopped at step {state.progress.step}; continue with: {resume}")
 
 
 def fit_arrays(
@@ -90,19 +107,24 @@ def fit_arrays(
         None if pair is None else ArrayDataset(*pair, classes, mean=model.mean[0], std=model.std[0])
         for pair in ((images, labels), validation)
     ]
-    settings = _resolve(settings, model.engine, sets[0], model.network.depth)
+    settings = resolve(settings, model.engine, sets[0], model.network.depth)
+    state = State.fresh(model)
     events = training_loop(
-        State.fresh(model),
+        state,
         *sets,
         settings.make_optimizer(len(images) // settings.batch_size),
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,
         mixing=settings.mixing(),
+        repeats=settings.repeats,
         workers=settings.workers,
         prefetch=settings.prefetch,
+        on_nan=settings.on_nan,
     )
-    return pd.DataFrame([asdict(event) for event in events if isinstance(event, EpochEvent)])
+    table = pd.DataFrame([asdict(event) for event in events if isinstance(event, EpochEvent)])
+    model.weights = state.averaged
+    return table
 
 
 def _run(
@@ -110,177 +132,117 @@ def _run(
     folder: Path,
     state: State,
     sets: list[Dataset],
-    start: tuple[int, int],
+    optimizer: Optimizer,
+    identity: dict[str, Any],
+    stopped: Callable[[], bool],
 ) -> bool:
-    steps_per_epoch = len(sets[0]) // settings.batch_size
-    optimizer = settings.make_optimizer(steps_per_epoch)
-    record = MetricsFile(folder, state.step)
-    title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
+    """Trains; whether to the end."""
+    progress, total_steps = state.progress, optimizer.schedule.total_steps
     bad = BadImages(settings, folder)
-    began, best, last = time.perf_counter(), 0.0, None
-    with _signals() as stopped, _progress(optimizer.schedule.total_steps, state.step) as bar:
+    began, last = time.perf_counter(), None
+    with (
+        RunReport(settings, folder, state, total_steps) as report,
+        Checkpoints(
+            folder / "checkpoints",
+            identity,
+            state.model.description(**sizes_of(settings, sets[1])),
+            settings.keep,
+            settings.save_steps,
+            settings.save_minutes,
+            report.note,
+        ) as saved,
+    ):
         profiler = None
         if settings.profile is not None:
-            left = optimizer.schedule.total_steps - state.step
-            profiler = StepProfiler(state, settings.profile, left, folder, bar.write)
-        for event in training_loop(
-            state,
-            *sets,
-            optimizer,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            seed=settings.seed,
-            start=start,
-            mixing=settings.mixing(),
-            workers=settings.workers,
-            prefetch=settings.prefetch,
-            on_error=bad,
-            update=profiler and profiler.update,
-        ):
-            if isinstance(event, StepEvent):
-                bar.update()
-                bar.set_postfix_str(
-                    f"epoch {event.epoch} loss {event.metrics.loss:.3f} lr {event.metrics.lr:.2f}"
-                )
-                if event.step % settings.log_every == 0:
-                    record.write("step", **_step_line(event))
-                if stopped.is_set() and event.step % steps_per_epoch:
-                    checkpoint.save(
-                        folder / "checkpoints", state, divmod(event.step, steps_per_epoch), settings.fixed()
-                    )
-                    return False
-            else:
-                record.write("epoch", **asdict(event))
-                checkpoint.save(folder / "checkpoints", state, (event.epoch, 0), settings.fixed())
-                plot_curves(folder, title)
-                best, last = max(best, event.val_top1), event
-                bar.write(_epoch_line(event, settings.epochs))
-                if stopped.is_set() and event.epoch < settings.epochs:
-                    return False
-    minutes = (time.perf_counter() - began) / 60
+            profiler = StepProfiler(state, settings.profile, total_steps - progress.step, folder, report.note)
+        try:
+            for event in training_loop(
+                state,
+                *sets,
+                optimizer,
+                batch_size=settings.batch_size,
+                epochs=settings.epochs,
+                seed=settings.seed,
+                mixing=settings.mixing(),
+                repeats=settings.repeats,
+                workers=settings.workers,
+                prefetch=settings.prefetch,
+                on_error=bad,
+                on_nan=settings.on_nan,
+                update=profiler and profiler.update,
+                stopped=lambda: stopped() or _reached(settings, state),
+            ):
+                report.add(event)
+                if isinstance(event, EpochEvent):
+                    last = event
+                    saved.save(state, best=progress.best_epoch == event.epoch)
+                else:
+                    saved.save_if_due(state)
+        except NotFinite as error:
+            saved.save(state)
+            raise UserError(
+                f"{error}; the state before this step is in {folder}, from which --resume goes on, with "
+                "--on-nan skip without this step"
+            ) from error
+        finished = progress.epoch == settings.epochs or _reached(settings, state)
+        if finished:
+            state.model.weights = state.averaged
+            state.model.save(folder / WEIGHTS_FILE, **sizes_of(settings, sets[1]))
+        else:
+            saved.save(state)
+    if finished:
+        write_results(folder, results_row(folder))
+        _print_summary(state, last, (time.perf_counter() - began) / 60)
+    if len(bad):
+        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+    return finished
+
+
+def _reached(settings: TrainSettings, state: State) -> bool:
+    """Whether the accuracy that ends training was reached."""
+    best = state.progress.best_top1
+    return settings.acc_thresh is not None and best is not None and 100 * best >= settings.acc_thresh
+
+
+def _print_summary(state: State, last: EpochEvent | None, minutes: float) -> None:
+    progress = state.progress
     if last is None:  # resumed after its last epoch
         print("no epoch left to train")
     else:
-        top1 = 100 * last.val_top1
-        print(f"validation top-1 {top1:.2f} % (best {100 * best:.2f} %) after {minutes:.1f} minutes")
-    if len(bad):
-        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
-    return True
+        best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
+        print(f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes")
+    if progress.skipped:
+        print(f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite")
 
 
-def _step_line(event: StepEvent) -> dict[str, Any]:
-    return {
-        "epoch": event.epoch,
-        "step": event.step,
-        **asdict(event.metrics),
-        "images_per_s": event.images / event.seconds,
-        "seconds": event.seconds,
-        "data_wait_s": event.data_wait,
-    }
-
-
-def _epoch_line(event: EpochEvent, epochs: int) -> str:
-    return (
-        f"epoch {event.epoch:{len(str(epochs))}d}/{epochs}  train loss {event.train_loss:.4f}  "
-        f"val loss {event.val_loss:.4f}  top-1 {100 * event.val_top1:6.2f} %  "
-        f"top-5 {100 * event.val_top5:6.2f} %  "
-        f"lr {event.lr:8.4f}  {event.images_per_s:6.1f} images/s  {event.seconds:.0f} s"
-    )
-
-
-def _introduction(
-    settings: TrainSettings, folder: Path, engine: Engine, sets: list[Dataset], step: int
-) -> str:
-    height, width = sets[0].image_size
-    batch = f"batch {settings.batch_size}"
-    if settings.micro_batch < settings.batch_size:
-        batch += f" in micro-batches of {settings.micro_batch}"
-    return (
-        f"run:     {folder}{f', from step {step}' if step else ''}\n"
-        f"data:    {settings.dataset}, {len(sets[0])} training and {len(sets[1])} validation images of "
-        f"{height} x {width}, {sets[0].num_classes} classes\n"
-        f"network: {settings.model}, {settings.optimizer}, {batch}, {settings.epochs} epochs\n"
-        f"engine:  {engine.describe()}"
-    )
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second acts as usual."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread may set handlers
-        return
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = {name: signal.getsignal(name) for name in names}
-
-    def handle(_number: int, _frame: object) -> None:
-        stopped.set()
-        for name in names:
-            signal.signal(name, before[name])
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
-
-    for name in names:
-        signal.signal(name, handle)
-    try:
-        yield stopped
-    finally:
-        for name in names:
-            signal.signal(name, before[name])
-
-
-def _progress(total: int, initial: int) -> tqdm:
-    return tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, disable=None, smoothing=0.1)
-
-
-def _open(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
-    training = split == "train"
-    return open_dataset(
-        settings.dataset,
-        split,
-        layout=settings.layout,
-        image_size=settings.image_size if training else settings.eval_size or settings.image_size,
-        resize_size=settings.resize_size,
-        augmentation=settings.augmentation(),
-        seed=settings.seed,
-        num_images=settings.num_images if training else None,
-        num_classes=settings.num_classes,
-    )
-
-
-def _new_folder(settings: TrainSettings) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = settings.out or Path("runs") / f"{Path(settings.dataset).name}-{settings.model}-{stamp}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder}: found files there, expected a new or empty run folder; choose another --out, or "
-            f"continue that run with --resume {folder}"
-        )
-    return folder
-
-
-def _resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
-    """Puts what depends on the machine and the data in the place of defaults."""
-    if settings.batch_size > len(dataset):
-        raise UserError(
-            f"batch_size: found {settings.batch_size} for {len(dataset)} training images, expected at most "
-            "their number; choose a smaller one"
-        )
-    steps = settings.epochs * (len(dataset) // settings.batch_size)
-    if settings.profile is not None and settings.profile >= steps:
-        raise UserError(
-            f"profile: found {settings.profile} for a run of {steps} steps, expected fewer than that; choose "
-            "fewer, or train for more epochs"
-        )
-    micro_batch = choose_micro_batch(
-        engine, depth, dataset.image_size, settings.batch_size, settings.micro_batch
-    )
-    return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})
+def _with_smaller_micro_batch(settings: TrainSettings, folder: Path, error: OutOfMemory) -> TrainSettings:
+    """Settings to go on with in a new JVM, also written down in the run folder."""
+    written = read_yaml(folder / CONFIG_FILE)
+    batch_size, micro_batch = settings.batch_size, written["micro_batch"]
+    smaller = [n for n in range(1, micro_batch // 2 + 1) if batch_size % n == 0]
+    if not smaller:
+        raise error
+    _warn(f"{error}; going on with micro-batches of {smaller[-1]} images in place of {micro_batch}")
+    text = yaml.safe_dump({**written, "micro_batch": smaller[-1]}, sort_keys=False)
+    _write_texts(folder, {CONFIG_FILE: text})
+    return settings.model_copy(update={"micro_batch": smaller[-1], "resume": folder})
 
 
 def _to_yaml(settings: TrainSettings) -> str:
-    values = settings.model_dump(mode="json", exclude={"config", "debug", "out", "resume"})
+    values = settings.model_dump(mode="json", exclude={"amp", "config", "debug", "out", "resume"})
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def _write_texts(folder: Path, texts: dict[str, str]) -> None:
+    write_whole({folder / name: partial(_write_text, text=text) for name, text in texts.items()})
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -294,7 +256,7 @@ def main(argv: list[str] | None = None) -> int:
 def _command(settings: TrainSettings, argv: list[str] | None) -> None:
     if settings.resume is not None:
         # the run's own settings stand behind the flags
-        base = read_yaml(settings.resume / "config.yaml")
+        base = read_yaml(settings.resume / CONFIG_FILE)
         settings = parse(TrainSettings, sys.argv[1:] if argv is None else argv, base)
     train(settings)
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sysds_resnet.data_settings import AugmentationSettings, DataSettings, ReadingSettings
 from sysds_resnet.engine.blas import Blas, Precision
@@ -14,9 +14,11 @@ from sysds_resnet.schedule import Schedule, ScheduleName
 from sysds_resnet.state import Optimizer
 
 # What a resumed run may change: everything else decides what the weights become.
-FREE_SETTINGS = {"config", "debug", "out", "resume", "heap", "log_every", "profile"} | set(
-    ReadingSettings.model_fields
-)
+FREE_SETTINGS = set(ReadingSettings.model_fields) | {
+    *("acc_thresh", "amp", "config", "debug", "heap", "init_from", "keep", "log_every", "micro_batch"),
+    *("on_nan", "out", "profile", "recipe", "resume", "save_minutes", "save_steps", "tensorboard"),
+}
+FROZEN_PARTS = ("none", "stem", "layer1", "layer2", "layer3", "layer4")
 
 
 class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
@@ -37,9 +39,12 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
     )
     epochs: int = Field(8, ge=1, description="Passes over the training images.")
     batch_size: int = Field(64, ge=1, description="Images in a step.")
-    micro_batch: int | None = Field(
-        None, ge=1, description="Images whose gradients are computed at a time; by default what fits."
+    micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Images whose gradients are computed at a time; auto for what fits the heap. Halved when "
+        "memory runs out.",
     )
+    repeats: int = Field(1, ge=1, description="Times each image of an epoch comes, augmented anew each time.")
     optimizer: Literal["lars", "sgd", "nesterov"] = Field("lars", description="How weights are updated.")
     schedule: ScheduleName = Field("polynomial", description="Of the learning rate, after a linear warm-up.")
     base_lr: float = Field(10.0, gt=0, description="Rate after the warm-up, onecycle's highest.")
@@ -58,21 +63,46 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
     div_factor: float = Field(25.0, gt=0, description="Of base_lr by onecycle's first learning rate.")
     final_div_factor: float = Field(1e4, gt=0, description="Of onecycle's first learning rate by its last.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of the velocity.")
-    weight_decay: float = Field(1e-4, ge=0, description="L2; norms and biases do not decay.")
+    weight_decay: float = Field(1e-4, ge=0, description="L2, of convolutions and the final weights.")
+    norm_weight_decay: float = Field(0.0, ge=0, description="L2, of the norms' scales and shifts.")
+    bias_weight_decay: float = Field(0.0, ge=0, description="L2, of the final bias.")
+    conv_lr_factor: float = Field(1.0, ge=0, description="Of the learning rate, for convolutions.")
+    norm_lr_factor: float = Field(1.0, ge=0, description="Of the learning rate, for norms.")
+    fc_lr_factor: float = Field(1.0, ge=0, description="Of the learning rate, for the final layer.")
+    clip_norm: float = Field(0.0, ge=0, description="Bound of the gradient's norm; 0 for none.")
     trust_coeff: float = Field(0.001, gt=0, description="LARS's eta.")
     trust_eps: float = Field(0.0, ge=0, description="Added to the trust ratio's denominator.")
     trust_clip: bool = Field(False, description="Bound LARS's rate by the learning rate (LARC).")
     lr_in_momentum: bool = Field(True, description="LARS: learning rate inside the velocity (MLPerf).")
     lars_nesterov: bool = Field(False, description="LARS with Nesterov's momentum.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the loss.")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="Of a moving average of the weights, which is kept; 0 for none."
+    )
+    ema_every: int = Field(1, ge=1, description="Steps between moves of the average.")
     zero_init_residual: bool = Field(False, description="Start the last norm scale of each block at 0.")
+    init_from: Path | None = Field(None, description="Weights to start from, in any form that convert reads.")
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = Field(
+        "none", description="Train only what comes after this part."
+    )
     seed: int = Field(42, ge=0, lt=2**31, description="Of weights, order and augmentation.")
     precision: Precision = Field(
         "single", description="Of matrix multiplies: double, single or bf16; all else is double."
     )
+    amp: bool = Field(False, description="The same as --precision bf16.")
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
+    keep: int = Field(2, ge=1, description="Checkpoints to keep.")
+    save_minutes: float = Field(10.0, gt=0, description="Between checkpoints; one more after each epoch.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints, beside these.")
+    on_nan: Literal["stop", "skip"] = Field(
+        "stop", description="What to do when a loss or gradient is not finite; skip leaves the update out."
+    )
+    acc_thresh: float | None = Field(
+        None, gt=0, le=100, description="Validation top-1 in percent at which training ends."
+    )
+    tensorboard: bool = Field(False, description="Write TensorBoard event files into the run folder.")
     profile: int | None = Field(
         None, ge=1, description="Steps to profile, after ten: profile.csv and profile.png in the run folder."
     )
@@ -80,6 +110,15 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
     num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
     out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
     resume: Path | None = Field(None, description="Run folder to continue.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _amp(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("amp") in (True, "true", "True"):
+            precision = values.setdefault("precision", "bf16")
+            if precision != "bf16":
+                raise ValueError(f"only one of amp and precision {precision}")
+        return values
 
     @property
     def depth(self) -> int:
@@ -102,11 +141,17 @@ class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
             **{name: getattr(self, name) for name in _SCHEDULE_SETTINGS},
         )
 
-    def make_optimizer(self, steps_per_epoch: int) -> Optimizer:
-        """The optimizer and schedule of a run whose settings are resolved."""
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """Names of the parts that are not trained."""
+        return FROZEN_PARTS[1 : FROZEN_PARTS.index(self.freeze) + 1]
+
+    def make_optimizer(self, steps_per_epoch: int, frozen: int = 0) -> Optimizer:
+        """The optimizer and schedule of a run whose settings are resolved, with so many units frozen."""
         return Optimizer(
             schedule=self.make_schedule(steps_per_epoch),
             nesterov=self.lars_nesterov,
+            frozen=frozen,
             micro_batch=self.micro_batch,
             **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
         )
@@ -126,9 +171,17 @@ _OPTIMIZER_SETTINGS = (
     "optimizer",
     "momentum",
     "weight_decay",
+    "norm_weight_decay",
+    "bias_weight_decay",
+    "conv_lr_factor",
+    "norm_lr_factor",
+    "fc_lr_factor",
+    "clip_norm",
     "trust_coeff",
     "trust_eps",
     "trust_clip",
     "lr_in_momentum",
     "label_smoothing",
+    "ema_decay",
+    "ema_every",
 )

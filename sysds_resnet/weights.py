@@ -32,6 +32,7 @@ from sysds_resnet.weight_names import (
 )
 
 METADATA_KEY = "sysds_resnet"
+MODEL, VELOCITY, AVERAGE = "model/", "velocity/", "average/"  # before the names of tensors in a checkpoint
 # A crafted file makes older versions run code in spite of weights_only=True: CVE-2025-32434, CVE-2026-24747.
 TORCH_MINIMUM = (2, 10)
 # What every ResNet v1.5 has in Hugging Face's config.json, and the names do not show.
@@ -43,7 +44,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 
     ``path`` is a ``.safetensors`` file, a Hugging Face snapshot folder with ``model.safetensors``, or a
     ``.pth``/``.pt`` file, which needs PyTorch and is read without running any code in it; its
-    ``{"state_dict": ...}`` or ``{"model": ...}`` is unwrapped. Hugging Face's names are renamed, and a
+    ``{"state_dict": ...}`` or ``{"model": ...}`` is unwrapped. Of a run's checkpoint, it is the weights, or
+    their average if there is one. Hugging Face's names are renamed, and a
     ``module.`` in front of every name is dropped. Dtypes are kept, except bfloat16, which NumPy lacks and
     which becomes float32 without loss.
 
@@ -60,6 +62,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         fail(path, "holds no tensors, expected the weights of a ResNet; give another file")
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): array for name, array in weights.items()}
+    if all(name.startswith((MODEL, VELOCITY, AVERAGE)) for name in weights):
+        weights = weights_of_checkpoint(weights)
     if any(name.startswith(("resnet.", "classifier.")) for name in weights):
         _check_hf_config(path.with_name("config.json"))
         weights = from_huggingface(weights, str(path))
@@ -73,6 +77,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     with safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+
+
+def weights_of_checkpoint(tensors: Mapping[str, np.ndarray]) -> Weights:
+    """The weights to use among the tensors of a checkpoint: the averaged ones if there are such."""
+    prefix = AVERAGE if any(name.startswith(AVERAGE) for name in tensors) else MODEL
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def describe(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ logits = resnet::forward(X, folded, registry, geometry)
 GRADIENTS = """
 source("dml/trainer.dml") as trainer
 [grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
-                                            eps)
+                                            0, eps)
 """
 INIT_VELOCITIES = """
 source("dml/trainer.dml") as trainer
@@ -28,9 +28,10 @@ velocities = trainer::init_velocities(model)
 """
 STEP = """
 source("dml/trainer.dml") as trainer
-opt = trainer::optimizer(optimizer, momentum, weight_decay, 0.001, 0.0, FALSE, FALSE, TRUE)
-[model, velocities, metrics] = trainer::step(X, y, model, velocities, registry, geometry, opt, micro_batch,
-                                             lr, label_smoothing, eps)
+opt = trainer::optimizer(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001, eps=0.0,
+                         trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+[model, velocities, metrics, grad_norm] = trainer::step(X, y, model, velocities, registry, geometry, opt,
+                                                        micro_batch, lr, label_smoothing, eps)
 """
 
 

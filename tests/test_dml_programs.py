@@ -124,9 +124,10 @@ def stepped(request, engine, registry, images, mean_std):
     plan = schedule::plan("polynomial", {EPOCHS}, 1, base_lr, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
     while(FALSE){{}}
     lr = schedule::rate(step, {steps}, plan)
-    opt = trainer::optimizer("lars", momentum, weight_decay, trust_coeff, 0.0, FALSE, FALSE, TRUE)
-    [model, velocities, metrics] = trainer::step(pixels, y, model, velocities, registry, geometry, opt,
-                                                 {MICRO_BATCH}, lr, 0.0, 1e-5)
+    opt = trainer::optimizer(name="lars", momentum=momentum, weight_decay=weight_decay,
+      trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+    [model, velocities, metrics, grad_norm] = trainer::step(pixels, y, model, velocities, registry, geometry,
+                                                            opt, {MICRO_BATCH}, lr, 0.0, 1e-5)
     """
     order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch)\n"
     settings = {name: float(value) for name, value in OPTIMIZER.items() if name != "warmup_epochs"}
@@ -394,7 +395,8 @@ def test_weights_with_a_lost_part_are_refused(engine, trained):
 )
 def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
     program = f"""{PARTS}
-    opt = trainer::optimizer(name, 0.9, 0.0, 0.001, 0.0, FALSE, FALSE, TRUE)
+    opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
+                             trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     plan = schedule::plan("constant", epochs, 0, 1.0, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
     while(FALSE){{}}
     [model, velocities, history] = trainer::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),

@@ -208,11 +208,12 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
         + f"""tensors = matrix(0, rows=7, cols=4)
         tensors[,1] = seq(1, 7)
         registry = list(tensors=tensors)
-        opt = trainer::optimizer(name, 0.9, 0.01, 0.001, 0.0, FALSE, FALSE, TRUE)
+        opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
+                             trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         model = list({lists["w"]})
         grads = list({lists["g"]})
         velocities = list({lists["v"]})
-        [model, velocities] = trainer::update(model, grads, velocities, registry, opt, lr)
+        [model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
         """
         + "".join(
             f"w{i} = as.matrix(model[{i + 1}])\nv{i} = as.matrix(velocities[{i + 1}])\n" for i in range(7)
@@ -246,7 +247,8 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
 def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
     settings = quick_dml(
         TRAINER
-        + """opt = trainer::optimizer(name, 0.9, 0.01, 0.001, 0.0, FALSE, nesterov, inside)
+        + """opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
+                             trust_clip=FALSE, nesterov=nesterov, lr_in_momentum=inside)
         out = matrix(0, rows=1, cols=3)
         out[1,1] = as.integer(as.scalar(opt["lars"]))
         out[1,2] = as.integer(as.scalar(opt["nesterov"]))
@@ -263,7 +265,10 @@ def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
 def test_unknown_optimizer_is_refused(quick_dml):
     program = (
         TRAINER
-        + 'opt = trainer::optimizer("adam", 0.9, 0.0, 0.001, 0.0, FALSE, FALSE, TRUE)\nn = length(opt)\n'
+        + '''opt = trainer::optimizer(name="adam", momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
+                             trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+        n = length(opt)
+        '''
     )
     with pytest.raises(UserError, match="optimizer: found adam, expected lars, sgd or nesterov"):
         quick_dml(program, "n:int")

