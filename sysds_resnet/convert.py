@@ -46,8 +46,8 @@ def read_any(path: Path, engine: Engine | None = None) -> tuple[Weights, dict[st
     """A state dict with torchvision's names and what stands beside it, from any form of weights.
 
     Args:
-        path: A file for `read_weights`, a folder with a run's weights.safetensors, or a folder that
-            dml/weights.dml wrote.
+        path: A file for `read_weights`, a run folder with weights.safetensors, or else best.safetensors, or a
+            folder that dml/weights.dml wrote.
         engine: For the last; by default a small one of its own.
 
     Raises:
@@ -56,9 +56,9 @@ def read_any(path: Path, engine: Engine | None = None) -> tuple[Weights, dict[st
     if (path / COMPLETE).exists():
         with _engine(engine) as ours:
             return _read_systemds(path, ours), {}
-    for name in ("weights.safetensors", "model.safetensors"):  # of a run, of Hugging Face
-        if (path / name).exists():
-            path = path / name
+    # of a run, of one that has not ended, of Hugging Face
+    names = ("weights.safetensors", "best.safetensors", "model.safetensors")
+    path = next((path / name for name in names if (path / name).exists()), path)
     return read_weights(path), read_metadata(path)
 
 

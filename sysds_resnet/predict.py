@@ -3,81 +3,75 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 
 from sysds_resnet.data_settings import BadImages
-from sysds_resnet.evaluate import EngineSettings, load_model
-from sysds_resnet.images import open_images
-from sysds_resnet.loop import read_all
-from sysds_resnet.model import ResNet, softmax
-from sysds_resnet.readers import Readers
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset
+from sysds_resnet.images.encoded import open_files
+from sysds_resnet.images.inputs import find_inputs
+from sysds_resnet.predictions import Format, Rows, choose_format, save, to_table
+from sysds_resnet.scoring import ScoredBatch, ScoringSettings, load_ensemble, repeat_flags, score
 from sysds_resnet.settings import run
 
-TOP = 5
+STDOUT = "-"
 
 
-class PredictSettings(EngineSettings):
-    """Writes the five most probable classes of images, in sorted order of their paths."""
+class PredictSettings(ScoringSettings):
+    """Writes the most probable classes of images, in the order of the inputs; those of folders are sorted."""
 
-    input: Path = Field(description="An image, or a folder that is searched for images.")
-    out: Path = Field(Path("predictions.csv"), description="CSV file for classes and probabilities.")
+    input: list[str] = Field(
+        min_length=1,
+        description="One or more images, folders that are searched for images, .txt files with a path in "
+        'each line, or "-" for such lines on standard input.',
+    )
+    out: str = Field(
+        "predictions.csv",
+        description='File for predictions, .csv, .jsonl or .parquet, or "-" for standard output.',
+    )
+    format: Format | None = Field(None, description="Of out; by default by its ending, csv if it has none.")
+    top: int = Field(5, ge=1, description="Classes of each image.")
     logits: Path | None = Field(None, description=".npy file for the scores, of shape (images, classes).")
-
-
-def to_table(paths: list[str], logits: np.ndarray, classes: list[str] | None) -> pd.DataFrame:
-    """Columns path, class_1 ... class_5 (indices) and prob_1 ... prob_5, and label_1 with class names."""
-    probabilities = softmax(logits)
-    top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
-    table = pd.DataFrame({"path": paths})
-    for i in range(top.shape[1]):
-        table[f"class_{i + 1}"] = top[:, i]
-    for i in range(top.shape[1]):
-        table[f"prob_{i + 1}"] = probabilities[np.arange(len(top)), top[:, i]]
-    if classes:
-        table["label_1"] = [classes[i] for i in top[:, 0]]
-    return table
-
-
-def predict(model: ResNet, settings: PredictSettings, metadata: dict) -> tuple[list[str], np.ndarray]:
-    """Paths and scores of the images that the settings name and that can be read."""
-    dataset = open_images(settings.input, **settings.sizes(metadata))
-    paths, logits = [], [np.empty((0, model.network.num_classes))]
-    bad = BadImages(settings, settings.out.parent)
-    with (
-        Readers([dataset], settings.workers) as readers,
-        tqdm(total=len(dataset), unit="image", disable=None) as bar,
-    ):
-        for batch in read_all(model.engine, dataset, readers, bad):
-            logits.append(model.logits(batch.images, batch_size=len(batch.images)))
-            paths += [dataset.name(i) for i in batch.indices.tolist()]
-            bar.update(len(batch.images))
-    if len(bad):
-        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
-    return paths, np.concatenate(logits)
 
 
 def command(settings: PredictSettings) -> None:
     """Predicts and writes."""
-    with settings.open_engine() as engine:
-        model, metadata = load_model(settings.weights, engine)
-        paths, logits = predict(model, settings, metadata)
-        table = to_table(paths, logits, model.classes)
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(settings.out, index=False)
-    if settings.logits:
-        settings.logits.parent.mkdir(parents=True, exist_ok=True)
-        np.save(settings.logits, logits)
-    print(f"{len(paths)} images: {settings.out}")
+    kind = choose_format(settings.out, settings.format)
+    out = None if settings.out == STDOUT else Path(settings.out)
+    if settings.logits and settings.logits == out:
+        raise UserError(f"{out}: found as --out and as --logits, expected two files; choose another")
+    paths = find_inputs(settings.input)
+    with Engine(**settings.engine_options()) as engine:
+        ensemble, sizes = load_ensemble(settings, engine)
+        dataset = open_files(paths, **sizes)
+        bad = BadImages(settings, out.parent if out else Path())
+        with closing(score(ensemble, dataset, settings, bad)) as batches:
+            n = save(to_rows(batches, dataset, ensemble.classes, settings.top), out, kind, settings.logits)
+    if len(bad):
+        text = f"{len(bad)} images cannot be read and were left out: {bad.path}"
+        print(text, file=sys.stdout if out else sys.stderr)
+    if out:
+        print(f"{n} images: {out}")
+
+
+def to_rows(
+    batches: Iterable[ScoredBatch], dataset: Dataset, classes: list[str] | None, top: int
+) -> Iterator[Rows]:
+    """What is written of each batch."""
+    for batch in batches:
+        paths = [dataset.name(i) for i in batch.indices.tolist()]
+        yield to_table(paths, batch.scores, classes, top), batch.scores
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    return run(PredictSettings, command, argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return run(PredictSettings, command, repeat_flags(PredictSettings, argv))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.recipes import read_recipe
 
 S = TypeVar("S", bound="Settings")
@@ -89,6 +89,8 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
             return settings(**values)
         program = f"python -m sysds_resnet.{settings.__name__.removesuffix('Settings').lower()}"
         return settings(**values, _cli_parse_args=list(argv), _cli_prog_name=program)
+    except SettingsError as error:
+        raise UserError(f"flags: found a list with a stray quote ({one_line(error)}); remove it") from error
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"

@@ -222,7 +222,7 @@ def _with_smaller_micro_batch(settings: TrainSettings, folder: Path, error: OutO
     smaller = [n for n in range(1, micro_batch // 2 + 1) if batch_size % n == 0]
     if not smaller:
         raise error
-    _warn(f"{error}; going on with micro-batches of {smaller[-1]} images in place of {micro_batch}")
+    _warn(f"{error}; going on with micro_batch {smaller[-1]} in place of {micro_batch}")
     text = yaml.safe_dump({**written, "micro_batch": smaller[-1]}, sort_keys=False)
     _write_texts(folder, {CONFIG_FILE: text})
     return settings.model_copy(update={"micro_batch": smaller[-1], "resume": folder})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from sysds_resnet import convert, evaluate, train
+from sysds_resnet import convert, evaluate, predict, train
 
 
 @dataclass
@@ -83,7 +83,7 @@ def assert_gone(jvm):
 
 def share_engine(patch, engine):
     """Have the commands of this process use a running engine instead of starting one each."""
-    for module in (train, evaluate, convert):
+    for module in (train, evaluate, predict, convert):
         patch.setattr(module, "Engine", lambda *_args, **_kwargs: nullcontext(engine))
 
 

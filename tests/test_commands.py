@@ -144,9 +144,10 @@ def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, pa
     )  # fmt: skip
     assert outcome.code == 0, outcome
     table = pd.read_csv(folder / "p.csv")
-    names = ["path", "class_1", "class_2", "class_3", "prob_1", "prob_2", "prob_3", "label_1"]
-    assert table.columns.tolist() == names
-    assert table["label_1"][0] == ["ant", "bee", "cat"][table["class_1"][0]]
+    names = [f"{name}_{i}" for name in ("class", "prob", "label") for i in (1, 2, 3)]
+    assert table.columns.tolist() == ["path", *names]
+    for i in (1, 2, 3):
+        assert table[f"label_{i}"][0] == ["ant", "bee", "cat"][table[f"class_{i}"][0]]
     image = open_dataset(photos, "val", image_size=32).image(0, 0).astype(np.float64)
     with torch.no_grad():
         logits = small(torch.from_numpy((image - 100) / 50).permute(2, 0, 1)[None]).numpy()
@@ -157,7 +158,7 @@ def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, pa
 
 
 def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expected, capfd, folder):
-    out = folder / "scores.json"
+    out = folder / "report"
     outcome = run_here(
         capfd, "evaluate", "--weights", weights, "--dataset", photos, "--image-size", SIZE, "--out", out
     )
@@ -168,10 +169,12 @@ def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expec
     top5 = (ranking[:, :5] == labels[:, None]).any(axis=1).mean()
     assert 0 < top1 < top5 < 1, "or this test shows little"
     loss = functional.cross_entropy(torch.from_numpy(expected), torch.from_numpy(labels)).item()
-    scores = json.loads(out.read_text())
-    assert scores == {"images": len(paths), "loss": pytest.approx(loss), "top1": top1, "top5": top5}
+    scores = json.loads((out / "scores.json").read_text())
+    expected = {"images": len(paths), "loss": pytest.approx(loss), "top1": top1, "top5": top5}
+    assert {name: scores[name] for name in expected} == expected
     assert outcome.out == (
         f"{len(paths)} images: loss {loss:.4f}, top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} %\n"
+        f"scores: {out}\n"
     )
 
 

@@ -11,11 +11,10 @@ from test_train import assert_same_end
 from sysds_resnet import train
 
 SETTINGS = [
-    *["--dataset", "synthetic", "--num-images", "32", "--num-classes", "4", "--model", "resnet18"],
+    *["--dataset", "synthetic", "--num-images", "24", "--num-classes", "4", "--model", "resnet18"],
     *["--batch-size", "8", "--micro-batch", "4", "--mixup", "0.2", "--ema-decay", "0.9"],
     *["--base-lr", "1", "--precision", "double", "--heap", "1g", "--workers", "1", "--save-steps", "2"],
 ]
-STEPS_PER_EPOCH = 4
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +97,11 @@ def disturbed_run(folder, epochs, moments, rng):
 def test_three_kills_leave_no_trace(undisturbed, shared, capfd, folder):
     rng = np.random.default_rng()
     at_start = lambda process, folder, rng: (folder / "config.yaml").exists()  # noqa: E731
-    kills, in_writing = disturbed_run(folder / "run", 3, [at_start, when_writing, after_steps(7)], rng)
+    kills, in_writing = disturbed_run(folder / "run", 2, [at_start, when_writing, after_steps(4)], rng)
     assert kills == 3 and in_writing >= 1
     outcome = run_here(capfd, "train", "--resume", folder / "run")
     assert outcome.code == 0, outcome
-    assert_same_end(folder / "run", undisturbed(3))
+    assert_same_end(folder / "run", undisturbed(2))
 
 
 @pytest.mark.long
@@ -112,7 +111,7 @@ def test_many_kills_leave_no_trace(undisturbed, shared, capfd, folder):
     seed = int(np.random.default_rng().integers(2**31))
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
-    epochs = 10
+    epochs = 12
     target = folder / "run"
 
     def random_moment():

@@ -265,10 +265,10 @@ def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
 def test_unknown_optimizer_is_refused(quick_dml):
     program = (
         TRAINER
-        + '''opt = trainer::optimizer(name="adam", momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
+        + """opt = trainer::optimizer(name="adam", momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         n = length(opt)
-        '''
+        """
     )
     with pytest.raises(UserError, match="optimizer: found adam, expected lars, sgd or nesterov"):
         quick_dml(program, "n:int")

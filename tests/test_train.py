@@ -25,7 +25,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from sysds_resnet import loop, train
+from sysds_resnet.errors import OutOfMemory
 from sysds_resnet.metrics import read_metrics
+from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.weights import read_metadata
 
@@ -160,7 +162,9 @@ def test_sizes_of_evaluation_go_with_the_weights(folder, capfd):
         out = folder / "scores"
         outcome = run_here(capfd, "evaluate", *data, "--weights", folder / "run", "--out", out, *flags)
         assert (outcome.code, outcome.err) == (0, "")
-        assert (json.loads((out / "scores.json").read_text())["loss"] == pytest.approx(loss, rel=1e-12)) == same
+        assert (
+            json.loads((out / "scores.json").read_text())["loss"] == pytest.approx(loss, rel=1e-12)
+        ) == same
 
 
 def test_epoch_lines_have_the_documented_keys_and_means(run):
@@ -297,6 +301,54 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, copied, shar
     assert f"weights: {copied / 'checkpoints' / 'step-00000002.safetensors'}\n" in outcome.out
     assert outcome.err.startswith(f"warning: {newest}: found a damaged checkpoint (")
     assert_same_end(copied, run)
+
+
+def test_memory_that_runs_out_halves_the_micro_batch(shared, capfd, monkeypatch, tmp_path):
+    """As if the heap held no more than two images; the other run has two from the start."""
+    update = State.update
+
+    def limited(state, images, labels, optimizer):
+        if optimizer.micro_batch > 2:
+            raise OutOfMemory("JVM: found its heap full")
+        return update(state, images, labels, optimizer)
+
+    monkeypatch.setattr(State, "update", limited)
+    outcome = run_here(capfd, "train", *SETTINGS, "--micro-batch", 8, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome
+    assert outcome.err == "".join(
+        f"warning: JVM: found its heap full; going on with micro_batch {n} in place of {2 * n}\n"
+        for n in (4, 2)
+    )
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] == 2
+    outcome = run_here(capfd, "train", *SETTINGS, "--micro-batch", 2, "--out", tmp_path / "other")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert_same_end(tmp_path / "run", tmp_path / "other")
+    for name in ("run", "other"):
+        shutil.rmtree(tmp_path / name)
+
+
+def test_memory_that_is_not_enough_for_one_image_is_an_error(shared, capfd, monkeypatch, tmp_path):
+    def failing(*_):
+        raise OutOfMemory("JVM: found its heap full")
+
+    monkeypatch.setattr(State, "update", failing)
+    outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
+    assert outcome.code == 2 and outcome.err.endswith("\nerror: JVM: found its heap full\n"), outcome
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_heap_that_is_too_small_halves_the_micro_batch(capfd, tmp_path):
+    """A real one: the JVM ends, and another goes on."""
+    data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 64]
+    options = ["--model", "resnet18", "--epochs", 1, "--batch-size", 64, "--micro-batch", 64, "--heap", "1g"]
+    outcome = run_here(capfd, "train", *data, *options, "--optimizer", "sgd", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome
+    assert re.search(
+        r"^warning: JVM: found its heap of .* going on with micro_batch 32 in", outcome.err, re.M
+    )
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] < 64
+    shutil.rmtree(tmp_path / "run")
 
 
 # Refusals

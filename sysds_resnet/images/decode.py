@@ -55,6 +55,7 @@ class Picture:
         self._data = data
         self._name = name
         self._turbo = False  # libjpeg-turbo reads it
+        self._decoded: tuple[int, np.ndarray] | None = None  # by what it is shrunk, and the last pixels
         if isinstance(data, np.ndarray):
             self.height, self.width = data.shape[:2]
             return
@@ -72,7 +73,7 @@ class Picture:
                 raise self._error(error) from error
 
     def pixels(self, shrink: int = 1) -> np.ndarray:
-        """Decode.
+        """Decode, unless the last call did the same.
 
         Args:
             shrink: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster. Others may
@@ -86,6 +87,11 @@ class Picture:
         """
         if isinstance(self._data, np.ndarray):
             return self._data
+        if self._decoded is None or self._decoded[0] != shrink:
+            self._decoded = shrink, self._decode(shrink)
+        return self._decoded[1]
+
+    def _decode(self, shrink: int) -> np.ndarray:
         if self._turbo:
             try:
                 # the same library as Pillow's without its copies, and the same pixels

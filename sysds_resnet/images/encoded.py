@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sysds_resnet.images.transforms import (
     IMAGENET_STD,
     Augmentation,
     Purpose,
+    default_resize_size,
     eval_transform,
     sample_rng,
     train_transform,
@@ -35,6 +38,9 @@ class EncodedDataset:
         resize_size: shorter side before the centre crop; None means 256 for 224 and in proportion.
         mean: per-channel mean in units of 0..255, shape (3,).
         std: per-channel standard deviation likewise.
+
+    Attributes:
+        resize_size: as given or by default.
     """
 
     channels = 3
@@ -61,7 +67,7 @@ class EncodedDataset:
         self.std = std.copy()
         self._augmentation = augmentation
         self._seed = seed
-        self._resize_size = resize_size
+        self.resize_size = default_resize_size(size) if resize_size is None else resize_size
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,12 +82,17 @@ class EncodedDataset:
         Raises:
             UserError: it cannot be read as an image.
         """
-        try:
-            picture = Picture(self._source.read(index), self.name(index))
+        with self.open(index) as picture:
             if self._augmentation is None:
-                return eval_transform(picture, self.image_size[0], self._resize_size)
+                return eval_transform(picture, self.image_size[0], self.resize_size)
             rng = sample_rng(self._seed, Purpose.AUGMENT, epoch, index)
             return train_transform(picture, self.image_size[0], rng, self._augmentation)
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[Picture]:
+        """Give the file of sample `index`, not decoded yet; errors within name the class too."""
+        try:
+            yield Picture(self._source.read(index), self.name(index))
         except UserError as error:
             if not self.classes:
                 raise
@@ -93,12 +104,20 @@ def open_images(
 ) -> EncodedDataset:
     """Open the images of `list_images(path)` as a data set without labels, for prediction.
 
-    Its labels are -1 and it has no classes; images have the evaluation preprocessing.
-
     Raises:
         UserError: as `list_images`.
     """
     paths = [str(name) for name in list_images(path)]
+    return open_files(paths, image_size=image_size, resize_size=resize_size)
+
+
+def open_files(
+    paths: Sequence[str], *, image_size: int | None = None, resize_size: int | None = None
+) -> EncodedDataset:
+    """Open image files as a data set without labels, in their order.
+
+    Its labels are -1 and it has no classes; images have the evaluation preprocessing.
+    """
     source = FileSource(paths, np.full(len(paths), -1), [])
     return EncodedDataset(source, image_size=image_size, resize_size=resize_size)
 

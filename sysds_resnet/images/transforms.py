@@ -27,6 +27,12 @@ CROP_SCALE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
+Place = tuple[float, float]
+"""Of a crop in an image, down and across: 0 at its beginning, 1 at its end."""
+
+CENTRE: Place = (0.5, 0.5)
+CORNERS: tuple[Place, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
+
 Policy = Literal["none", "randaugment", "trivialaugment"]
 
 
@@ -81,18 +87,22 @@ def default_resize_size(image_size: int) -> int:
     return round(image_size * 256 / 224)
 
 
-def eval_transform(picture: Picture, image_size: int, resize_size: int | None = None) -> np.ndarray:
-    """Preprocess for evaluation: resize the shorter side, then crop the centre.
+def eval_transform(
+    picture: Picture, image_size: int, resize_size: int | None = None, place: Place = CENTRE
+) -> np.ndarray:
+    """Preprocess for evaluation: resize the shorter side, then crop, usually the centre.
 
     Args:
         picture: the image.
         image_size: side of the result in pixels.
         resize_size: shorter side before the crop; None means `default_resize_size(image_size)`. Where it is
             less than `image_size`, what is missing is black.
+        place: of the crop.
 
     Returns:
         uint8 of shape (image_size, image_size, 3), no value more than 1 from that of torchvision's
-        `CenterCrop(image_size)(Resize(resize_size)(image))` on Pillow images, except by scaled decoding.
+        `CenterCrop(image_size)(Resize(resize_size)(image))`, or in the corners `FiveCrop`'s, on Pillow
+        images, except by scaled decoding.
     """
     size = default_resize_size(image_size) if resize_size is None else resize_size
     height, width = picture.height, picture.width
@@ -100,8 +110,8 @@ def eval_transform(picture: Picture, image_size: int, resize_size: int | None = 
     new_height, new_width = (
         (int(size * height / width), size) if width <= height else (size, int(size * width / height))
     )
-    top, bottom, above = _centre(new_height, image_size)
-    left, right, before = _centre(new_width, image_size)
+    top, bottom, above = _span(new_height, image_size, place[0])
+    left, right, before = _span(new_width, image_size, place[1])
     down, across = height / new_height, width / new_width
     box = (top * down, left * across, (bottom - top) * down, (right - left) * across)
     pixels = picture.part(box, bottom - top, right - left, alone=False)
@@ -112,14 +122,14 @@ def eval_transform(picture: Picture, image_size: int, resize_size: int | None = 
     return padded
 
 
-def _centre(length: int, size: int) -> tuple[int, int, int]:
-    """First and last (exclusive) of `length` pixels in a central crop of `size`, and those missing before.
+def _span(length: int, size: int, place: float) -> tuple[int, int, int]:
+    """First and last (exclusive) of `length` pixels in a crop of `size`, and those missing before.
 
-    The odd missing pixel is missing behind, as torchvision pads.
+    Missing pixels are missing on both sides, the odd one behind, as torchvision pads.
     """
     if length < size:
         return 0, length, (size - length) // 2
-    start = round((length - size) / 2)
+    start = round((length - size) * place)
     return start, start + size, 0
 
 

@@ -1,0 +1,71 @@
+"""Images that are named one by one: files, folders, lists in files, and a list on standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images.encoded import list_images
+
+STDIN = "-"
+LIST_ENDING = ".txt"
+
+
+def find_inputs(inputs: Sequence[str]) -> list[str]:
+    """List the image files that some inputs name.
+
+    Args:
+        inputs: of each, an image; a folder, which is searched for images; a .txt file with a path in each
+            line; or "-" for such lines on standard input. Paths in lists start at the working directory.
+
+    Returns:
+        paths, at least one: inputs in their order, folders sorted, lists as they are. Whether listed files
+        are there shows when they are read.
+
+    Raises:
+        UserError: there is nothing at a path, a folder has no images, or a list no lines.
+    """
+    paths: list[str] = []
+    for name in inputs:
+        if name == STDIN:
+            paths += _lines(sys.stdin.buffer.read(), "standard input")
+        elif Path(name).suffix.lower() == LIST_ENDING and Path(name).expanduser().is_file():
+            paths += _lines(_read(Path(name).expanduser()), name)
+        else:
+            paths += [str(path) for path in list_images(name)]
+    for path in paths:
+        if not path.isprintable() and not _is_text(path):
+            raise UserError(f"images: found the name {path!r}, expected one in UTF-8: rename the file")
+    return paths
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"images {path}: found {one_line(error)}, expected a list of paths") from error
+
+
+def _lines(data: bytes, source: str) -> list[str]:
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"images {source}: found no text in UTF-8 ({one_line(error)}), expected a path in each line: "
+            "write the list again"
+        ) from error
+    paths = [line.removesuffix("\r") for line in lines if line.strip()]
+    if not paths:
+        raise UserError(f"images {source}: found no paths, expected one in each line: fill the list")
+    return paths
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written to files, and opened."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name

@@ -1,0 +1,233 @@
+"""What evaluation and prediction share: settings, networks and their scores of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import numpy as np
+from pydantic import Field
+from tqdm import tqdm
+
+from sysds_resnet.batches import OnError
+from sysds_resnet.convert import read_any
+from sysds_resnet.data_settings import ReadingSettings
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.blas import Blas, Precision
+from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset
+from sysds_resnet.images.views import Tta, View, ViewDataset, choose_views
+from sysds_resnet.loop import read_all
+from sysds_resnet.model import ResNet, default_batch
+from sysds_resnet.readers import Readers
+from sysds_resnet.settings import Settings
+
+Scale = Annotated[float, Field(ge=0.25, le=4)]
+
+
+class ScoringSettings(ReadingSettings):
+    """Settings of commands that run trained networks."""
+
+    weights: list[str] = Field(
+        min_length=1,
+        description="One or more of: .safetensors, .pth, a run folder, a Hugging Face folder, ... Of "
+        "several, the probabilities are averaged.",
+    )
+    image_size: int | None = Field(
+        None, ge=32, description="Side of the images in pixels; by default what the weights say, or 224."
+    )
+    resize_size: int | None = Field(
+        None,
+        ge=32,
+        description="Shorter side before the crop; by default as the weights say, or 256.",
+    )
+    tta: Tta = Field(
+        "none",
+        description="Views of each image whose probabilities are averaged: the centre; it and its mirror "
+        "image; corners and centre; these and their mirror images.",
+    )
+    scales: list[Scale] = Field(
+        [1.0], min_length=1, description="Factors of resize_size; all views are taken at each of them."
+    )
+    precision: Precision = Field("single", description="Of matrix multiplies.")
+    blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
+    heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
+
+    def engine_options(self) -> dict[str, Any]:
+        """Arguments for the engine that these settings ask for."""
+        heap = self.heap and parse_size(self.heap)
+        return {"precision": self.precision, "heap": heap, "blas": self.blas}
+
+    def views(self) -> list[View]:
+        """The views of each image that these settings ask for."""
+        return choose_views(self.tta, self.scales)
+
+
+def repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
+    """`--input A B` as `--input="A" --input="B"`, which is how pydantic-settings takes lists.
+
+    Without the quotes it would read names with commas and brackets as lists.
+
+    Args:
+        settings: Whose lists may be given so.
+        argv: Arguments.
+    """
+    fields = settings.model_fields.items()
+    lists = {f"--{name.replace('_', '-')}" for name, field in fields if get_origin(field.annotation) is list}
+    result: list[str] = []
+    flag = None  # of the list that is being read
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and argument != "-":
+            flag = name if name in lists else None
+            result += [f'{name}="{value}"' if flag and equals else argument]
+        elif flag is None:
+            result.append(argument)
+        else:
+            if result[-1] == flag:
+                result.pop()
+            result.append(f'{flag}="{argument}"')
+    return result
+
+
+class Ensemble:
+    """Networks on one engine whose probabilities are averaged; usually one.
+
+    Args:
+        models: With equally many classes, of the same names where they have names.
+        names: What errors call them.
+
+    Attributes:
+        models: As given.
+        num_classes: Number of classes.
+        classes: Their names, or None if no network has any.
+
+    Raises:
+        UserError: If the networks' classes differ.
+    """
+
+    def __init__(self, models: Sequence[ResNet], names: Sequence[str]) -> None:
+        self.models = list(models)
+        self.num_classes = models[0].network.num_classes
+        for model, name in zip(models, names, strict=True):
+            if model.network.num_classes != self.num_classes:
+                raise UserError(
+                    f"{name}: found {model.network.num_classes} classes, expected {self.num_classes} as in "
+                    f"{names[0]}; give networks for the same classes"
+                )
+        named = [(model.classes, name) for model, name in zip(models, names, strict=True) if model.classes]
+        self.classes = named[0][0] if named else None
+        for classes, name in named[1:]:
+            i = next((i for i in range(self.num_classes) if classes[i] != self.classes[i]), None)
+            if i is not None:
+                raise UserError(
+                    f"{name}: found {classes[i]!r} for class {i}, expected {self.classes[i]!r} as in "
+                    f"{named[0][1]}; give networks for the same classes"
+                )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the networks run on."""
+        return self.models[0].engine
+
+    def scores(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        """Scores whose softmax are the probabilities, averaged over networks and views.
+
+        Those of one network and view are its logits; others are logarithms of mean probabilities.
+
+        Args:
+            images: Of shape (N, V*H, W, C): V views of each image, one below the other.
+            views: V.
+
+        Returns:
+            float64 of shape (N, num_classes).
+        """
+        n, height, width, channels = images.shape
+        parts = images.reshape(n * views, height // views, width, channels)
+        # as even as can be, since the last part is filled up
+        limit = default_batch(self.engine, *parts.shape[1:3])
+        size = math.ceil(len(parts) / math.ceil(len(parts) / limit))
+        found = [model.logits(parts, batch_size=size) for model in self.models]
+        if len(found) == views == 1:
+            return found[0]
+        logs = np.stack([log_softmax(logits).reshape(n, views, -1) for logits in found], axis=1)
+        return np.logaddexp.reduce(logs, axis=(1, 2)) - math.log(len(found) * views)
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, of shape (N, K), from scores of the same shape."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, dict[str, int | None]]:
+    """The networks of the settings, and the images' sizes: the settings' or what stands beside the weights.
+
+    Raises:
+        UserError: If weights cannot be read or do not fit together.
+    """
+    models, sizes = [], {}
+    for name in settings.weights:
+        state_dict, metadata = read_any(Path(name), engine)
+        models.append(ResNet.from_state_dict(state_dict, engine, name, **metadata))
+        image_size = settings.image_size or metadata.get("image_size", [None])[0]
+        resize_size = settings.resize_size
+        if resize_size is None and settings.image_size is None:
+            resize_size = metadata.get("resize_size")
+        sizes[name] = {"image_size": image_size, "resize_size": resize_size}
+    ensemble = Ensemble(models, settings.weights)
+    first = settings.weights[0]
+    for name, found in sizes.items():
+        if found != sizes[first]:
+            raise UserError(
+                f"{name}: found images of {_size(found)}, expected {_size(sizes[first])} as in {first}; add "
+                "--image-size, and --resize-size where it is not the usual one"
+            )
+    return ensemble, sizes[first]
+
+
+def _size(sizes: dict[str, int | None]) -> str:
+    text = f"{sizes['image_size']} pixels" if sizes["image_size"] else "an unknown size"
+    return text + (f" cropped from {sizes['resize_size']}" if sizes["resize_size"] else "")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredBatch:
+    """Scores of m images.
+
+    Attributes:
+        indices: Positions in the data set, int64 of shape (m,).
+        labels: 0-based, int64 of shape (m,); -1 where there is none.
+        scores: float64 of shape (m, num_classes), as of `Ensemble.scores`.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+def score(
+    ensemble: Ensemble, dataset: Dataset, settings: ScoringSettings, on_error: OnError
+) -> Iterator[ScoredBatch]:
+    """Scores of a data set, batch by batch in its order, with a progress bar if there is a terminal.
+
+    Raises:
+        UserError: What `on_error` raises, or no image can be read.
+    """
+    views = settings.views()
+    seen = dataset if views == [View()] else ViewDataset(dataset, views)
+    n = 0
+    with (
+        Readers([seen], settings.workers) as readers,
+        tqdm(total=len(dataset), unit="image", disable=None) as bar,
+    ):
+        for batch in read_all(ensemble.engine, seen, readers, on_error):
+            n += len(batch.labels)
+            yield ScoredBatch(batch.indices, batch.labels, ensemble.scores(batch.images, len(views)))
+            bar.update(len(batch.labels))
+    if not n:
+        raise UserError("images: found none that can be read, expected some; check the files")
