@@ -14,7 +14,7 @@ from sysds_resnet.data_settings import BadImages, DataSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
-from sysds_resnet.scoring import Ensemble, ScoringSettings, load_ensemble, repeat_flags, score
+from sysds_resnet.scoring import Ensemble, ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
 
 
@@ -86,8 +86,7 @@ def command(settings: EvaluateSettings) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    argv = sys.argv[1:] if argv is None else argv
-    return run(EvaluateSettings, command, repeat_flags(EvaluateSettings, argv))
+    return run(EvaluateSettings, command, argv)
 
 
 if __name__ == "__main__":

@@ -56,14 +56,13 @@ class PlotSettings(Settings):
 class ScheduleSettings(TrainSettings):
     """Draws the learning rate of a run that has not started, from the flags of sysds_resnet.train."""
 
+    command = "plot"
+
     runs: CliPositionalArg[list[Path]] = Field([], description="None.")
     out: Path | None = Field(None, description="Folder to write to; by default the working directory.")
     images: int | None = Field(
         None, ge=1, description="Number of training images; by default that of the data set."
     )
-
-
-ScheduleSettings.__name__ = "PlotSettings"  # from which --help takes the name of the command
 
 
 def plot_runs(settings: PlotSettings) -> None:

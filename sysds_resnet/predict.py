@@ -16,7 +16,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import open_files
 from sysds_resnet.images.inputs import find_inputs
 from sysds_resnet.predictions import Format, Rows, choose_format, save, to_table
-from sysds_resnet.scoring import ScoredBatch, ScoringSettings, load_ensemble, repeat_flags, score
+from sysds_resnet.scoring import ScoredBatch, ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
 
 STDOUT = "-"
@@ -70,8 +70,7 @@ def to_rows(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    argv = sys.argv[1:] if argv is None else argv
-    return run(PredictSettings, command, repeat_flags(PredictSettings, argv))
+    return run(PredictSettings, command, argv)
 
 
 if __name__ == "__main__":

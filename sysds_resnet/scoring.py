@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,6 @@ from sysds_resnet.images.views import Tta, View, ViewDataset, choose_views
 from sysds_resnet.loop import read_all
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
-from sysds_resnet.settings import Settings
 
 Scale = Annotated[float, Field(ge=0.25, le=4)]
 
@@ -65,33 +64,6 @@ class ScoringSettings(ReadingSettings):
     def views(self) -> list[View]:
         """The views of each image that these settings ask for."""
         return choose_views(self.tta, self.scales)
-
-
-def repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
-    """`--input A B` as `--input="A" --input="B"`, which is how pydantic-settings takes lists.
-
-    Without the quotes it would read names with commas and brackets as lists.
-
-    Args:
-        settings: Whose lists may be given so.
-        argv: Arguments.
-    """
-    fields = settings.model_fields.items()
-    lists = {f"--{name.replace('_', '-')}" for name, field in fields if get_origin(field.annotation) is list}
-    result: list[str] = []
-    flag = None  # of the list that is being read
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if argument.startswith("-") and argument != "-":
-            flag = name if name in lists else None
-            result += [f'{name}="{value}"' if flag and equals else argument]
-        elif flag is None:
-            result.append(argument)
-        else:
-            if result[-1] == flag:
-                result.pop()
-            result.append(f'{flag}="{argument}"')
-    return result
 
 
 class Ensemble:

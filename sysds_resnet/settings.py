@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, get_origin
 
 import yaml
 from pydantic import Field, ValidationError
@@ -37,6 +37,8 @@ class Settings(BaseSettings):
         cli_avoid_json=True,
         protected_namespaces=(),
     )
+
+    command: ClassVar[str | None] = None  # its name, where the class is not called CommandSettings
 
     config: Path | None = Field(None, description="YAML file with these names; flags win over it.")
     debug: bool = Field(False, description="Show tracebacks.")
@@ -87,8 +89,10 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
     try:
         if argv is None:
             return settings(**values)
-        program = f"python -m sysds_resnet.{settings.__name__.removesuffix('Settings').lower()}"
-        return settings(**values, _cli_parse_args=list(argv), _cli_prog_name=program)
+        program = (
+            f"python -m sysds_resnet.{settings.command or settings.__name__.removesuffix('Settings').lower()}"
+        )
+        return settings(**values, _cli_parse_args=_repeat_flags(settings, argv), _cli_prog_name=program)
     except SettingsError as error:
         raise UserError(f"flags: found a list with a stray quote ({one_line(error)}); remove it") from error
     except ValidationError as error:
@@ -101,6 +105,29 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
             raise UserError(f"{name}: found nothing, expected a value; add it") from error
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise UserError(f"{name}: found {first['input']}, expected {expected}") from error
+
+
+def _repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
+    """`--input A B` as `--input="A" --input="B"`, which is how pydantic-settings takes lists.
+
+    Without the quotes it would read names with commas and brackets as lists.
+    """
+    fields = settings.model_fields.items()
+    lists = {f"--{name.replace('_', '-')}" for name, field in fields if get_origin(field.annotation) is list}
+    result: list[str] = []
+    flag = None  # of the list that is being read
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and argument != "-":
+            flag = name if name in lists else None
+            result += [f'{name}="{value}"' if flag and equals else argument]
+        elif flag is None:
+            result.append(argument)
+        else:
+            if result[-1] == flag:
+                result.pop()
+            result.append(f'{flag}="{argument}"')
+    return result
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

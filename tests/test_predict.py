@@ -19,7 +19,6 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.inputs import find_inputs
 from sysds_resnet.predict import PredictSettings
 from sysds_resnet.predictions import save, to_table
-from sysds_resnet.scoring import repeat_flags
 from sysds_resnet.settings import parse
 
 
@@ -117,11 +116,11 @@ def test_an_empty_standard_input_is_refused(monkeypatch, capfd):
 def test_flags_take_several_values_whatever_is_in_them():
     given = ["a, [x].png", "2024", "-", "{y}", "null", " b", "1e3"]
     argv = ["--weights", "v,w", "--input", *given, "--scales", "1", "1.5", "--out", "-"]
-    settings = parse(PredictSettings, repeat_flags(PredictSettings, argv))
+    settings = parse(PredictSettings, argv)
     assert (settings.weights, settings.input) == (["v,w"], given)
     assert (settings.scales, settings.out) == ([1.0, 1.5], "-")
     argv = ["--input=a,b", "--weights=w", "--input", "c", "--no-debug", "--top", "3"]
-    settings = parse(PredictSettings, repeat_flags(PredictSettings, argv))
+    settings = parse(PredictSettings, argv)
     assert (settings.input, settings.weights, settings.top) == (["a,b", "c"], ["w"], 3)
 
 

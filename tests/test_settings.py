@@ -57,6 +57,26 @@ def test_the_default_is_the_documented_run():
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
+def test_amp_is_bf16_and_nothing_else():
+    assert parse(TrainSettings, ["--amp"]).precision == "bf16"
+    assert parse(TrainSettings, ["--amp", "--precision", "bf16"]).precision == "bf16"
+    assert parse(TrainSettings, ["--no-amp"]).precision == "single"
+    with pytest.raises(UserError, match="expected only one of amp and precision double"):
+        parse(TrainSettings, ["--amp", "--precision", "double"])
+
+
+def test_a_list_takes_several_values():
+    assert parse(TrainSettings, ["--milestones", "3", "6.5", "--gamma", "0.2"]).milestones == [3, 6.5]
+
+
+def test_micro_batch_is_a_number_or_auto():
+    assert parse(TrainSettings, []).micro_batch == parse(TrainSettings, ["--micro-batch", "auto"]).micro_batch
+    assert parse(TrainSettings, ["--micro-batch", "16"]).micro_batch == 16
+    for wrong in ("0", "some"):
+        with pytest.raises(UserError, match="micro_batch: found"):
+            parse(TrainSettings, ["--micro-batch", wrong])
+
+
 def test_flags_win_over_yaml_and_yaml_over_defaults(yaml_file):
     path = yaml_file({"epochs": 3, "base_lr": 1.5, "trust_clip": True, "model": "resnet18"})
     flags = ["--config", str(path), "--base-lr", "2.5", "--no-trust-clip"]
