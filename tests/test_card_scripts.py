@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_named(options, found, tmp_path):
 # A training
 
 
+@pytest.mark.long
 def test_four_cards_train_on_a_folder_of_images(tmp_path):
     rng = np.random.default_rng(0)
     for split, number in (("train", 16), ("val", 4)):

@@ -256,6 +256,7 @@ def test_predictions_agree_with_python(trained, files, evaluated, tmp_path):
     assert np.allclose(np.loadtxt(out, delimiter=","), evaluated[1], rtol=1e-10, atol=0)
 
 
+@pytest.mark.long
 def test_public_face_trains_as_its_parts_do(tmp_path):
     """One step of `train` against `forward`, `backward` and the update, and `evaluate` against `predict`."""
     script = tmp_path / "face.dml"
@@ -301,6 +302,7 @@ print("evaluate " + abs(mean_loss + sum(one_hot*log_p)/4) + " " + top5)
     assert re.search(r"^evaluate \S*E-1[3-9] 1.0$|^evaluate 0.0 1.0$", outcome.out, re.M), outcome.out
 
 
+@pytest.mark.long
 def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
     engine.matrices.write(tmp_path / "milestones", np.array([[1.0], [2.0]]))
     outcome = run_systemds(
@@ -330,9 +332,10 @@ def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
     [
         ({}, ["arguments: found X= Y=", "expected all three"]),
         ({"X": "X", "Y": "Y", "out": "weights", "format": "csv"}, ["path does not exist"]),
-        (
+        pytest.param(
             {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "C": 3, "depth": 20},
             ["depth: found 20"],
+            marks=pytest.mark.long,
         ),
         (
             {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "depth": 18, "schedule": "square"},
@@ -347,6 +350,7 @@ def test_wrong_arguments_end_with_one_line(arguments, found, files, tmp_path):
     assert not (tmp_path / "weights").exists()
 
 
+@pytest.mark.long
 def test_unfinished_weights_are_refused(engine, trained, files, tmp_path):
     folder = tmp_path / "weights"
     shutil.copytree(trained[1], folder)

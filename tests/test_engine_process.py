@@ -16,7 +16,7 @@ from py4j.java_gateway import GatewayParameters, JavaGateway
 from py4j.protocol import Py4JError
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import OutOfMemory, UserError
 
 HEAP = 512 * 2**20
 PARENT = """
@@ -116,7 +116,7 @@ def test_a_jvm_killed_during_a_run_is_a_one_line_error(own_engine, capfd):
 
 def test_a_jvm_out_of_memory_is_a_one_line_error_that_advises_more_heap(own_engine):
     program = "X = rand(rows=n, cols=n)\nY = X %*% X + t(X)\ny = sum(Y)"
-    with pytest.raises(UserError, match=r"^JVM: it ended with code 3 .*if memory ran out, .*--heap"):
+    with pytest.raises(OutOfMemory, match=r"^JVM: found its heap of 0.5 GiB full, .*--heap"):
         own_engine.run(program, {"n": 7000}, {"y": "double"})
 
 

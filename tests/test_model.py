@@ -230,7 +230,7 @@ def test_wrong_images_and_labels_are_named_and_change_nothing(model, change, fou
     state = State(model, velocities=None)
     weights, optimizer = model.weights, TrainSettings(micro_batch=4).make_optimizer(steps_per_epoch=1)
     assert found in message(state.update, images, labels, optimizer)
-    assert model.weights is weights and state.velocities is None and state.step == 0
+    assert model.weights is weights and state.velocities is None and state.progress.step == 0
 
 
 def test_a_batch_that_micro_batches_do_not_divide_is_refused(model):

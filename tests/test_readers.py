@@ -63,7 +63,7 @@ def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
     assert reading_processes() == []
 
 
-@pytest.mark.parametrize("deaths", [1, 3])
+@pytest.mark.parametrize("deaths", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_killed_worker_is_replaced_and_no_sample_is_lost(tmp_path, deaths):
     for i in range(deaths):
         (tmp_path / str(i)).touch()

@@ -235,7 +235,14 @@ def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_before_the_first_step_ends_a_run_without_one(run, shared, capfd, tmp_path, number):
     folder = tmp_path / "run"
     process = start_process("train", *SETTINGS, "--out", folder)

@@ -78,7 +78,10 @@ ENGINES = {
 
 
 @pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "single_openblas" else []) for name in ENGINES],
+)
 def test_other_precisions_stay_near_double(engine, name, depth):
     reference = random_resnet(depth, CLASSES)
     with Engine(**ENGINES[name], heap=3 * 2**29) as other:
@@ -99,6 +102,7 @@ def test_other_precisions_stay_near_double(engine, name, depth):
         assert min(distances) <= smooth_bound
 
 
+@pytest.mark.long
 def test_single_precision_keeps_weights_in_double(engine_single):
     """An update smaller than a float's resolution is not lost."""
     reference = random_resnet(18, CLASSES)
