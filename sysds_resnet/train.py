@@ -74,10 +74,10 @@ def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None
         Engine(settings.precision, settings.heap and parse_size(settings.heap), settings.blas) as engine,
     ):
         settings = resolve(settings, engine, train_set, settings.depth)
+        model, origin = starting_model(settings, train_set, engine)
         if not (folder / CONFIG_FILE).exists():
             texts = {CONFIG_FILE: _to_yaml(settings), CLASSES_FILE: classes_text(train_set.classes)}
             _write_texts(folder, texts)
-        model, origin = starting_model(settings, train_set, engine)
         state = State.fresh(model)
         identity = identity_of(settings, train_set, model)
         restored = restore(folder / "checkpoints", state, identity, _warn)
