@@ -53,7 +53,16 @@ MODES = {
 }
 
 
-@pytest.fixture(params=MODES)
+# what the others do not show; all nine are run with -m long
+QUICK = {
+    *("engine-sizes_unknown", "engine-sizes_known", "engine-codegen"),
+    *("engine_java-sizes_unknown", "engine_one_thread-codegen"),
+}
+
+
+@pytest.fixture(
+    params=[pytest.param(mode, marks=[] if mode in QUICK else [pytest.mark.long]) for mode in MODES]
+)
 def dml(request):
     """Run DML in each way that programs run."""
     engine, mode = MODES[request.param]

@@ -42,6 +42,7 @@ def test_training_stops_at_a_broken_image_and_names_it(photos, folder, capfd):
     assert not (folder / "run" / "bad_images.csv").exists()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_training_skips_broken_images_and_lists_each_once(photos, folder, capfd):
     flags = ["--on-error", "skip", "--max-bad", "0.4"]

@@ -24,6 +24,8 @@ PROJECT = {"Project": "sysds-resnet", "Name": "sysds-resnet"}
 REPOSITORY = "https://example.org/some/sysds_resnet.git"
 OPTIONS = ["--epochs", "3", "--out", "it's $(touch here)", "*"]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):

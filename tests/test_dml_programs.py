@@ -186,6 +186,7 @@ def evaluated(engine, registry, trained, images, mean_std):
     return metrics[:3] / n, engine.to_numpy(results["probabilities"])
 
 
+@pytest.mark.long
 def test_snippet_of_the_seed_document_runs(tmp_path):
     script = tmp_path / "snippet.dml"
     script.write_text(

@@ -55,6 +55,7 @@ def test_training_starts_from_weights_with_a_new_final_layer(trained, shared, ca
     np.testing.assert_allclose(found["fc.weight"], fresh["fc.weight"], rtol=0, atol=1e-25)
 
 
+@pytest.mark.long
 def test_the_final_layer_stays_where_the_classes_are_the_same(trained, shared, capfd, folder):
     settings = changed(SETTINGS, base_lr=1e-30, epochs=1)
     outcome = run_here(capfd, "train", *settings, "--init-from", trained, "--out", folder / "run")
@@ -63,6 +64,7 @@ def test_the_final_layer_stays_where_the_classes_are_the_same(trained, shared, c
     np.testing.assert_allclose(found["fc.weight"], start["fc.weight"], rtol=0, atol=1e-25)
 
 
+@pytest.mark.long
 def test_mean_and_std_are_those_of_the_weights(trained, shared, capfd, folder):
     mean, std = [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
     beside = read_metadata(trained / "weights.safetensors") | {"mean": mean, "std": std}
@@ -95,6 +97,7 @@ def test_weights_of_another_network_are_refused(trained, shared, capfd, folder):
     assert_one_line_error(outcome, folder / "no")
 
 
+@pytest.mark.long
 def test_an_averaged_run_goes_on_with_both_its_weights(trained, shared, capfd, folder):
     copied = folder / "copied"
     shutil.copytree(trained, copied)
@@ -107,6 +110,7 @@ def test_an_averaged_run_goes_on_with_both_its_weights(trained, shared, capfd, f
 # When a run ends
 
 
+@pytest.mark.long
 def test_a_run_ends_once_its_accuracy_is_reached(shared, capfd, folder):
     outcome = run_here(
         capfd, "train", *changed(SETTINGS, epochs=5), "--acc-thresh", "1", "--out", folder / "run"
@@ -178,6 +182,7 @@ def test_a_full_disk_is_reported_and_outlived(trained, shared, capfd, monkeypatc
     np.testing.assert_equal(*(load_file(path / "weights.safetensors") for path in (folder / "run", trained)))
 
 
+@pytest.mark.long
 def test_tensorboard_gets_what_metrics_get(shared, capfd, folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -141,6 +141,7 @@ def test_metrics_have_a_line_for_each_step_and_epoch(run):
     assert kinds == expected
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_sizes_of_evaluation_go_with_the_weights(folder, capfd):
     rng = np.random.default_rng(0)

@@ -93,9 +93,13 @@ def assert_same(found, expected, tolerance=1e-8):
         (18, {"weight_decay": 0.01, "norm_weight_decay": 0.02, "bias_weight_decay": 0.05}),
         (18, {"conv_lr_factor": 0.5, "norm_lr_factor": 0.0, "fc_lr_factor": 3.0}),
         *[(18, {"freeze": part}) for part in ("stem", "layer1", "layer4")],
-        (50, {"freeze": "stem"}),
-        (50, {"freeze": "layer2", "fc_lr_factor": 10.0, "clip_norm": 1.0, "weight_decay": 0.01}),
-        (50, {"freeze": "layer4"}),
+        pytest.param(50, {"freeze": "stem"}, marks=pytest.mark.long),
+        pytest.param(
+            50,
+            {"freeze": "layer2", "fc_lr_factor": 10.0, "clip_norm": 1.0, "weight_decay": 0.01},
+            marks=pytest.mark.long,
+        ),
+        pytest.param(50, {"freeze": "layer4"}, marks=pytest.mark.long),
     ],
 )
 def test_training_is_pytorchs(engine, depth, settings):

@@ -80,7 +80,10 @@ ENGINES = {
 @pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.long] if name == "single_openblas" else []) for name in ENGINES],
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in ("single_openblas", "bf16") else [])
+        for name in ENGINES
+    ],
 )
 def test_other_precisions_stay_near_double(engine, name, depth):
     reference = random_resnet(depth, CLASSES)
