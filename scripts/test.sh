@@ -10,4 +10,7 @@ command -v chromedriver >/dev/null || { install_first chromium && install_first 
   echo "going on without Chromium: the tests of pages will fail" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+# two processes, since many tests wait for others; one where markers are asked for: the long tests need the memory
+workers=(-n 2 --dist loadfile)
+case " $* " in *" -m "*) workers=() ;; esac
+exec .venv/bin/python -m pytest "${workers[@]}" "$@"
