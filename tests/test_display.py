@@ -64,7 +64,9 @@ class Terminal:
             pass_fds=[commands],
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color"},
+            # a size in the environment, as pytest's own processes have it, would win over the terminal's
+            env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+            | {"TERM": "xterm-256color"},
         )
         os.close(commands)
         os.close(slave)
