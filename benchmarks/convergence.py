@@ -1,15 +1,16 @@
 """Where the same recipe ends here and in PyTorch: LARS and SGD, digits and photographs, several seeds.
 
     python benchmarks/convergence.py [--datasets digits photos] [--optimizers lars sgd] [--seeds 41 42 43]
-        [--epochs N] [--heap 6g] [--out FILE.json]
-    python benchmarks/convergence.py --markdown FILE.json
+        [--control-seeds 41 42 43] [--epochs N] [--heap 6g] [--out FILE.json]
+    python benchmarks/convergence.py --markdown FILE.json [FILE.json ...]
 
 A cell is a data set, an optimizer and a seed. `python -m sysds_resnet.train` runs first, in single precision.
 PyTorch then starts from the same weights and sees the same batches in the same order at the same learning
-rates, in FP32; and once more in channels_last, which sums in another order: what rounding alone does to where
-a training ends. Each side evaluates itself on all validation images after each epoch; the last epoch counts,
-whose learning rate is next to 0. Cells that the file holds already, of the same commit and recipe, are not
-run again. PyTorch is needed, which is among the packages that the tests use.
+rates, in FP32; and, for all seeds or for some, once more in channels_last, which sums in another order: what
+rounding alone does to where a training ends. Each side evaluates itself on all validation images after each
+epoch; the last epoch counts, whose learning rate is next to 0. Cells that the file holds already, of the same
+commit and recipe, are not run again. Cells may be spread over processes with a file each, which --markdown
+puts together. PyTorch is needed, which is among the packages that the tests use.
 """
 
 from __future__ import annotations
@@ -195,8 +196,8 @@ def make_start(settings: TrainSettings, train: Dataset) -> Start:
         return Start(model.state_dict(), rates, orders)
 
 
-def run_cell(recipe: list[str], dataset: str, heap: str) -> dict[str, dict[str, Any]]:
-    """All sides of a cell, one after the other."""
+def run_cell(recipe: list[str], dataset: str, heap: str, control: bool) -> dict[str, dict[str, Any]]:
+    """The sides of a cell, one after the other."""
     sides: dict[str, dict[str, Any]] = {}
     began = time.perf_counter()
     sides[OURS], settings = train_ours([*recipe, "--dataset", dataset, "--heap", heap])
@@ -204,7 +205,8 @@ def run_cell(recipe: list[str], dataset: str, heap: str) -> dict[str, dict[str, 
     size = settings.image_size
     sets = [open_dataset(dataset, x, image_size=size, seed=settings.seed) for x in ("train", "val")]
     start = make_start(settings, sets[0])
-    for side, layout in ((PYTORCH, torch.contiguous_format), (CONTROL, torch.channels_last)):
+    layouts = {PYTORCH: torch.contiguous_format} | ({CONTROL: torch.channels_last} if control else {})
+    for side, layout in layouts.items():
         began = time.perf_counter()
         sides[side] = train_pytorch(start, settings, sets, layout)
         sides[side]["minutes"] = (time.perf_counter() - began) / 60
@@ -214,8 +216,14 @@ def run_cell(recipe: list[str], dataset: str, heap: str) -> dict[str, dict[str, 
     return sides
 
 
-def compare(cells: list[dict[str, Any]], side: str) -> dict[str, Any]:
-    """Last top-1 of a side in each cell, their mean, and the mean difference from PyTorch's, seed by seed."""
+def compare(cells: list[dict[str, Any]], side: str) -> dict[str, Any] | None:
+    """Last top-1 of a side in each cell, their mean, and the mean difference from PyTorch's, seed by seed.
+
+    Of cells that have this side only; None if no cell has it.
+    """
+    cells = [cell for cell in cells if side in cell["sides"]]
+    if not cells:
+        return None
     top1, peers = ([cell["sides"][name]["val_top1"][-1] for cell in cells] for name in (side, PYTORCH))
     differences = [found - expected for found, expected in zip(top1, peers, strict=True)]
     return {
@@ -240,10 +248,14 @@ def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table, in per cent and points."""
 
-    def top1(side: dict[str, Any]) -> str:
+    def top1(side: dict[str, Any] | None) -> str:
+        if side is None:
+            return "not run"
         return f"{100 * side['mean']:.2f} ({', '.join(f'{100 * value:.2f}' for value in side['val_top1'])})"
 
-    def difference(side: dict[str, Any]) -> str:
+    def difference(side: dict[str, Any] | None) -> str:
+        if side is None:
+            return ""
         error = "" if side["standard_error"] is None else f" ± {100 * side['standard_error']:.2f}"
         return f"{100 * side['difference']:+.2f}{error}"
 
@@ -292,7 +304,8 @@ def run_all(args: argparse.Namespace, photos: Path) -> dict[str, Any]:
         if any(run.items() >= cell.items() for run in result["runs"]):
             print(f"{dataset}, {optimizer}, seed {seed}: in the file already", flush=True)
             continue
-        sides = run_cell(recipe, str(photos) if dataset == "photos" else dataset, args.heap)
+        source = str(photos) if dataset == "photos" else dataset
+        sides = run_cell(recipe, source, args.heap, seed in args.control_seeds)
         result["runs"].append(cell | {"sides": sides})
         result["summary"] = summarize(result["runs"])
         if args.out:
@@ -308,13 +321,17 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--optimizers", nargs="+", choices=["lars", "sgd"], default=["lars", "sgd"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[41, 42, 43])
+    parser.add_argument("--control-seeds", nargs="*", type=int, default=[41, 42, 43])
     parser.add_argument("--epochs", type=int, help="in the place of the recipe's, for a trial")
     parser.add_argument("--heap", default="6g")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--markdown", type=Path, help="print the table of this file and do nothing else")
+    parser.add_argument(
+        "--markdown", nargs="+", type=Path, help="print the table of these files and do nothing else"
+    )
     args = parser.parse_args()
     if args.markdown:
-        result = json.loads(args.markdown.read_text())
+        runs = [run for path in args.markdown for run in json.loads(path.read_text())["runs"]]
+        result = {"runs": sorted(runs, key=lambda run: run["seed"])}
     else:
         with tempfile.TemporaryDirectory() as folder:
             photos = Path(folder) / "photos"
