@@ -49,6 +49,7 @@ from sysds_resnet.metrics import read_metrics
 from sysds_resnet.model import ResNet
 from sysds_resnet.readers import Readers
 from sysds_resnet.settings import build, read_yaml
+from sysds_resnet.starting import open_set
 from sysds_resnet.state import State
 from sysds_resnet.train_settings import TrainSettings
 
@@ -231,8 +232,7 @@ def run_cell(recipe: list[str], dataset: str, heap: str, control: bool) -> dict[
     began = time.perf_counter()
     sides[OURS], settings = train_ours([*recipe, "--dataset", dataset, "--heap", heap])
     sides[OURS]["minutes"] = (time.perf_counter() - began) / 60
-    size = settings.image_size
-    sets = [open_dataset(dataset, x, image_size=size, seed=settings.seed) for x in ("train", "val")]
+    sets = [open_set(settings, split) for split in ("train", "val")]
     start = make_start(settings, sets[0])
     layouts = {PYTORCH: torch.contiguous_format} | ({CONTROL: torch.channels_last} if control else {})
     for side, layout in layouts.items():
