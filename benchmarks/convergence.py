@@ -9,8 +9,8 @@ PyTorch then starts from the same weights and sees the same batches in the same 
 rates, in FP32; and, for all seeds or for some, once more in channels_last, which sums in another order: what
 rounding alone does to where a training ends. Each side evaluates itself on all validation images after each
 epoch; the last epoch counts, whose learning rate is next to 0. Cells that the file holds already, of the same
-commit and recipe, are not run again. Cells may be spread over processes with a file each, which --markdown
-puts together. PyTorch is needed, which is among the packages that the tests use.
+commit and recipe, with or without control, are not run again. Cells may be spread over processes with a file
+each, which --markdown puts together. PyTorch is needed, which is among the packages that the tests use.
 """
 
 from __future__ import annotations
@@ -65,8 +65,13 @@ SAME_START = 1e-4  # of the first loss, relative: FP32 rounding is below 1e-5
 # https://arxiv.org/abs/1706.02677, section 2.1.
 DATASETS = {
     "digits": {
-        **{"model": "resnet18", "image-size": 32, "batch-size": 64, "epochs": 10, "warmup-epochs": 2},
-        **{"crop-area": 0.6, "flip": 0},
+        "model": "resnet18",
+        "image-size": 32,
+        "batch-size": 64,
+        "epochs": 10,
+        "warmup-epochs": 2,
+        "crop-area": 0.6,
+        "flip": 0,
     },
     "photos": {"model": "resnet18", "image-size": 64, "batch-size": 32, "epochs": 12, "warmup-epochs": 2},
 }
