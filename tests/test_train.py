@@ -348,14 +348,15 @@ def test_memory_that_is_not_enough_for_one_image_is_an_error(shared, capfd, monk
 @pytest.mark.timeout(900)
 def test_a_heap_that_is_too_small_halves_the_micro_batch(capfd, tmp_path):
     """A real one: the JVM ends, and another goes on."""
-    data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 64]
-    options = ["--model", "resnet18", "--epochs", 1, "--batch-size", 64, "--micro-batch", 64, "--heap", "1g"]
-    outcome = run_here(capfd, "train", *data, *options, "--optimizer", "sgd", "--out", tmp_path / "run")
+    data = ["--dataset", "synthetic", "--num-images", 128, "--num-classes", 4, "--image-size", 64]
+    options = ["--model", "resnet18", "--epochs", 1, "--batch-size", 128, "--heap", "1g"]
+    options += ["--micro-batch", 128, "--optimizer", "sgd", "--out", tmp_path / "run"]
+    outcome = run_here(capfd, "train", *data, *options)
     assert outcome.code == 0, outcome
     assert re.search(
-        r"^warning: JVM: found its heap of .* going on with micro_batch 32 in", outcome.err, re.M
+        r"^warning: JVM: found its heap of .* going on with micro_batch 64 in", outcome.err, re.M
     )
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] < 64
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] < 128
     shutil.rmtree(tmp_path / "run")
 
 
