@@ -40,7 +40,8 @@ from torch.nn import functional
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from reference import ResNet as Reference
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.images import Dataset, open_dataset

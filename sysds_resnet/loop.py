@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.images import Dataset
-from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
 from sysds_resnet.state import Optimizer, Progress, State, StepMetrics
+from sysds_resnet.steps import StepBatch, Steps
 
-NO_MIXING = Mixing()
 MAX_SKIPPED = 10  # updates in a row that are left out before training is given up
 STEP_SHARE = 0.45  # of the heap, for what a step keeps
 # Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
@@ -27,14 +27,13 @@ STEP_SHARE = 0.45  # of the heap, for what a step keeps
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
 
 OnNan = Literal["stop", "skip"]
-Update = Callable[[np.ndarray, np.ndarray, Optimizer], StepMetrics]
 
 
 @dataclass(frozen=True)
 class StepEvent:
     """A step is done: its number (from 1), epoch (from 1), metrics, and seconds since the one before.
 
-    `data_wait` are the seconds of these that it waited for its batch.
+    `data_wait` are the seconds of these that it waited for its batch; `measured` is what else is to be told.
     """
 
     step: int
@@ -43,6 +42,7 @@ class StepEvent:
     seconds: float
     images: int
     data_wait: float
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,12 @@ class EpochEvent:
 
 def training_loop(
     state: State,
-    train: Dataset,
-    val: Dataset | None,
+    steps: Steps,
     optimizer: Optimizer,
     *,
-    batch_size: int,
     epochs: int,
-    seed: int,
-    mixing: Mixing = NO_MIXING,
-    repeats: int = 1,
-    workers: int | None = None,
-    prefetch: int = 2,
-    on_error: OnError = raise_error,
+    validate: Callable[[], Mapping[str, float] | None],
     on_nan: OnNan = "stop",
-    update: Update | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEvent | EpochEvent]:
     """Trains from where the state's progress says, reporting after every step and epoch.
@@ -88,105 +80,78 @@ def training_loop(
 
     Args:
         state: Changed in place.
-        train: Drawn from without replacement in each epoch; the last partial batch is left out.
-        val: Evaluated after each epoch, if given, on the averaged weights if they are averaged.
+        steps: Batches from where the state's progress says, and what does a step on one.
         optimizer: Of every step.
-        batch_size: Images in a step.
         epochs: Where training ends.
-        seed: Of the samples' order and of mixing.
-        mixing: Of the images of a batch.
-        repeats: Times that an image of an epoch comes, see `BatchStream`.
-        workers: Processes, or threads, that read images; by default one for each core.
-        prefetch: Batches that are read ahead.
-        on_error: What to do with images that cannot be read.
+        validate: Asked after each epoch: "loss", "top1" and "top5", as far as there are any, or None if it
+            was stopped.
         on_nan: Whether a step whose loss or gradient is not finite ends training, or is left out.
-        update: Does a step in the place of `state.update`.
-        stopped: Asked after each step and during evaluation; the loop ends there if it is true.
+        stopped: Asked after each step; the loop ends there if it is true.
 
     Raises:
         NotFinite: With on_nan "stop", or after `MAX_SKIPPED` steps in a row; the state is as before it.
     """
     progress = state.progress
-    update = _watched(update or state.update, on_nan, progress)
     began = before = time.perf_counter()
     waited, n = 0.0, 0
-    with (
-        Readers([train] if val is None else [train, val], workers) as readers,
-        BatchStream(
-            train,
-            lambda epoch: state.order(len(train), seed, epoch),
-            batch_size,
-            readers,
-            drop_last=True,
-            repeats=repeats,
-            epochs=epochs,
-            start_epoch=progress.epoch,
-            start_step=progress.step_in_epoch,
-            prefetch=prefetch,
-            on_error=on_error,
-        ) as stream,
-    ):
-        while progress.epoch < epochs and not stopped():
-            if progress.step_in_epoch < stream.steps_per_epoch:
-                batch = next(stream)
-                images, labels = batch.images, batch.labels
-                if mixing:
-                    images, labels = mixing.apply(images, labels, seed, batch.epoch, batch.step)
-                metrics = update(images, labels, optimizer)
-                progress.step_in_epoch += 1
-                progress.lr = metrics.lr
-                if not metrics.skipped:
-                    progress.losses.append(metrics.loss)
-                waited += batch.wait
-                n += len(labels)
-                seconds = time.perf_counter() - before
-                yield StepEvent(progress.step, progress.epoch + 1, metrics, seconds, len(labels), batch.wait)
-            else:
-                seconds = time.perf_counter() - began
-                scores = evaluate_state(state, val, readers, on_error, stopped)
-                if scores is None:
-                    return
-                event = EpochEvent(
-                    epoch=progress.epoch + 1,
-                    step=progress.step,
-                    train_loss=float(np.mean(progress.losses)) if progress.losses else math.nan,
-                    val_loss=scores.get("loss"),
-                    val_top1=scores.get("top1"),
-                    val_top5=scores.get("top5"),
-                    lr=progress.lr,
-                    images_per_s=n / seconds if n else None,
-                    seconds=seconds,
-                    data_wait_s=waited,
-                )
-                progress.finish_epoch(event.val_top1)
-                yield event
-                began, waited, n = time.perf_counter(), 0.0, 0
-            before = time.perf_counter()
+    while progress.epoch < epochs and not stopped():
+        if progress.step_in_epoch < steps.steps_per_epoch:
+            batch = next(steps)
+            metrics = _watched(steps, batch, optimizer, on_nan, progress)
+            progress.step_in_epoch += 1
+            progress.lr = metrics.lr
+            if not metrics.skipped:
+                progress.losses.append(metrics.loss)
+            waited += batch.wait
+            n += len(batch)
+            seconds = time.perf_counter() - before
+            yield StepEvent(
+                progress.step, progress.epoch + 1, metrics, seconds, len(batch), batch.wait, steps.measured
+            )
+        else:
+            seconds = time.perf_counter() - began
+            scores = validate()
+            if scores is None:
+                return
+            event = EpochEvent(
+                epoch=progress.epoch + 1,
+                step=progress.step,
+                train_loss=float(np.mean(progress.losses)) if progress.losses else math.nan,
+                val_loss=scores.get("loss"),
+                val_top1=scores.get("top1"),
+                val_top5=scores.get("top5"),
+                lr=progress.lr,
+                images_per_s=n / seconds if n else None,
+                seconds=seconds,
+                data_wait_s=waited,
+            )
+            progress.finish_epoch(event.val_top1)
+            yield event
+            began, waited, n = time.perf_counter(), 0.0, 0
+        before = time.perf_counter()
 
 
-def _watched(update: Update, on_nan: OnNan, progress: Progress) -> Update:
-    """`update`, leaving out what is not finite if that is asked for."""
-
-    def watched(images: np.ndarray, labels: np.ndarray, optimizer: Optimizer) -> StepMetrics:
-        try:
-            metrics = update(images, labels, optimizer)
-        except NotFinite as error:
-            if on_nan == "stop" or progress.skipped_in_a_row == MAX_SKIPPED:
-                raise
-            progress.skip()
-            return replace(error.metrics, skipped=True)
-        progress.skipped_in_a_row = 0
-        return metrics
-
-    return watched
+def _watched(
+    steps: Steps, batch: StepBatch, optimizer: Optimizer, on_nan: OnNan, progress: Progress
+) -> StepMetrics:
+    """A step, left out if it is not finite and that is asked for."""
+    try:
+        metrics = steps.update(batch, optimizer)
+    except NotFinite as error:
+        if on_nan == "stop" or progress.skipped_in_a_row == MAX_SKIPPED:
+            raise
+        progress.skip()
+        return replace(error.metrics, skipped=True)
+    progress.skipped_in_a_row = 0
+    return metrics
 
 
 def evaluate_state(
     state: State,
     val: Dataset | None,
     readers: Readers,
-    on_error: OnError,
-    stopped: Callable[[], bool],
+    on_error: OnError = raise_error,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
     """`evaluate` with the weights that the run keeps; nothing for no data set, None if stopped meanwhile."""
     if val is None:
@@ -243,11 +208,12 @@ def choose_micro_batch(
     """Images whose gradients are computed at a time.
 
     Args:
-        engine: Whose heap they must fit.
+        engine: Whose heap they must fit, or its executors'.
         depth: Of the network.
         image_size: Height and width in pixels.
         batch_size: Images in a step.
-        asked: The user's choice, or None for the largest that fits and divides the batch.
+        asked: The user's choice, or None for the largest that fits and divides the batch, with work for all
+            executors.
 
     Raises:
         UserError: If the batch is no multiple of what the user chose.
@@ -259,7 +225,8 @@ def choose_micro_batch(
                 "size; choose one"
             )
         return asked
-    limit = largest_micro_batch(engine.heap, depth, image_size)
+    heap, workers = (engine.spark.heap, engine.spark.workers) if engine.spark else (engine.heap, 1)
+    limit = min(largest_micro_batch(heap, depth, image_size), max(1, batch_size // workers))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
 
 

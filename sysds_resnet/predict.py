@@ -18,21 +18,25 @@ from sysds_resnet.images.inputs import find_inputs
 from sysds_resnet.predictions import Format, Rows, choose_format, save, to_table
 from sysds_resnet.scoring import ScoredBatch, ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
+from sysds_resnet.spark_scoring import predict_on_spark
+from sysds_resnet.spark_settings import SparkSettings
 
 STDOUT = "-"
 
 
-class PredictSettings(ScoringSettings):
+class PredictSettings(SparkSettings, ScoringSettings):
     """Writes the most probable classes of images, in the order of the inputs; those of folders are sorted."""
 
     input: list[str] = Field(
         min_length=1,
         description="One or more images, folders that are searched for images, .txt files with a path in "
-        'each line, or "-" for such lines on standard input.',
+        'each line, or "-" for such lines on standard input. With engine spark: folders, and .parquet tables '
+        "with image files in a column, as paths or URLs.",
     )
     out: str = Field(
         "predictions.csv",
-        description='File for predictions, .csv, .jsonl or .parquet, or "-" for standard output.',
+        description='File for predictions, .csv, .jsonl or .parquet, or "-" for standard output; with engine '
+        "spark, a folder of parquet files.",
     )
     format: Format | None = Field(None, description="Of out; by default by its ending, csv if it has none.")
     top: int = Field(5, ge=1, description="Classes of each image.")
@@ -41,6 +45,9 @@ class PredictSettings(ScoringSettings):
 
 def command(settings: PredictSettings) -> None:
     """Predicts and writes."""
+    if settings.engine == "spark":
+        predict_on_spark(settings)
+        return
     kind = choose_format(settings.out, settings.format)
     out = None if settings.out == STDOUT else Path(settings.out)
     if settings.logits and settings.logits == out:

@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.spark_session import spark_session
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, open_dataset
@@ -28,12 +31,14 @@ from sysds_resnet.images.shards import (
     PROGRESS,
     FileRecord,
     Manifest,
+    Shard,
     ShardSource,
     open_shards,
-    shard_files,
 )
 from sysds_resnet.readers import Readers
 from sysds_resnet.settings import run
+from sysds_resnet.spark_prepare import spark_shards
+from sysds_resnet.spark_settings import SparkSettings
 
 DEFAULT_SIZE = 256
 MATRICES = "matrices"
@@ -42,7 +47,7 @@ MATRIX_HEAP = 2**30
 COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly
 
 
-class PrepareSettings(ReadingSettings, DataSettings):
+class PrepareSettings(SparkSettings, ReadingSettings, DataSettings):
     """Writes a data set once: shards that training reads much faster, and matrices for DML programs."""
 
     out: Path = Field(description="Folder to write; the same command again goes on after a stop.")
@@ -77,9 +82,9 @@ def prepare(settings: PrepareSettings) -> Manifest:
     if not (settings.out / MANIFEST).exists():
         _save(settings.out / PROGRESS, manifest)  # first of all, to tell this folder from others
         bad = BadImages(settings, settings.out)
-        with Readers(list(sets.values()), settings.workers) as readers:
+        with _shards(settings, list(sets.values()), bad) as shards:
             for split, dataset in sets.items():
-                _write_shards(settings, split, dataset, readers, bad, manifest)
+                _write_shards(settings, split, dataset, shards, manifest)
         names = classes_text(manifest.classes)
         write_whole({settings.out / CLASSES_FILE: lambda temporary: temporary.write_text(names)})
         _save(settings.out / MANIFEST, manifest)
@@ -183,52 +188,52 @@ def _size(number: float) -> str:
     return tqdm.format_sizeof(number, "B")
 
 
+Shards = Callable[[Split, Dataset, int], Iterable[Shard]]
+"""Gives the shards of a split from a number on, in their order, as they are written."""
+
+
+@contextmanager
+def _shards(settings: PrepareSettings, sets: list[Dataset], bad: BadImages) -> Iterator[Shards]:
+    """What writes shards: this machine, or a cluster."""
+    if settings.engine == "spark":
+        cluster = settings.cluster()
+        with spark_session(cluster, {}) as spark:
+            yield partial(spark_shards, spark, cluster, settings.out, settings.shard_images, bad)
+    else:
+        with Readers(sets, settings.workers) as readers:
+            yield partial(_local_shards, settings, readers, bad)
+
+
+def _local_shards(
+    settings: PrepareSettings, readers: Readers, bad: BadImages, split: Split, dataset: Dataset, first: int
+) -> Iterator[Shard]:
+    with BatchStream(
+        dataset,
+        sequential_order(len(dataset)),
+        settings.shard_images,
+        readers,
+        drop_last=False,
+        epochs=1,
+        start_step=first,
+        prefetch=settings.prefetch,
+        on_error=bad,
+    ) as stream:
+        for batch in stream:
+            yield Shard.write(settings.out, split, batch.step, batch.images, batch.labels)
+
+
 def _write_shards(
-    settings: PrepareSettings,
-    split: Split,
-    dataset: Dataset,
-    readers: Readers,
-    bad: BadImages,
-    manifest: Manifest,
+    settings: PrepareSettings, split: Split, dataset: Dataset, shards: Shards, manifest: Manifest
 ) -> None:
     counts = manifest.shards[split]
     size = settings.shard_images
-    with (
-        BatchStream(
-            dataset,
-            sequential_order(len(dataset)),
-            size,
-            readers,
-            drop_last=False,
-            epochs=1,
-            start_step=len(counts),
-            prefetch=settings.prefetch,
-            on_error=bad,
-        ) as stream,
-        tqdm(
-            total=len(dataset),
-            initial=min(len(counts) * size, len(dataset)),
-            unit="image",
-            desc=split,
-            disable=None,
-        ) as bar,
-    ):
-        for batch in stream:
-            names = shard_files(split, len(counts))
-            arrays = dict(zip(names, (batch.images, batch.labels), strict=True))
-            write_whole({settings.out / name: _saver(array) for name, array in arrays.items()})
-            manifest.files.update({name: FileRecord.of(settings.out / name) for name in names})
-            counts.append(len(batch.labels))
+    initial = min(len(counts) * size, len(dataset))
+    with tqdm(total=len(dataset), initial=initial, unit="image", desc=split, disable=None) as bar:
+        for shard in shards(split, dataset, len(counts)):
+            manifest.files.update(shard.files)
+            counts.append(shard.images)
             _save(settings.out / PROGRESS, manifest)
-            bar.update(min((batch.step + 1) * size, len(dataset)) - bar.n)
-
-
-def _saver(array: np.ndarray) -> Callable[[Path], None]:
-    def save(path: Path) -> None:
-        with open(path, "wb") as file:  # np.save would add .npy to the name
-            np.save(file, array, allow_pickle=False)
-
-    return save
+            bar.update(min(len(counts) * size, len(dataset)) - bar.n)
 
 
 def _save(path: Path, manifest: Manifest) -> None:

@@ -86,4 +86,4 @@ def _step_line(event: StepEvent) -> dict[str, Any]:
         line["images_per_s"] = event.images / event.seconds
     else:
         line["skipped"] = True
-    return {**line, "seconds": event.seconds, "data_wait_s": event.data_wait}
+    return {**line, "seconds": event.seconds, "data_wait_s": event.data_wait, **event.measured}

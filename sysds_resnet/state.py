@@ -179,8 +179,20 @@ class State:
             UserError: If a label is out of range or the images hold NaN.
             NotFinite: If the loss or the gradient is not finite. In each case the state is as before.
         """
+        return self.apply(*self._gradients(images, labels, optimizer), optimizer)
+
+    def apply(self, gradients: JavaObject, metrics: np.ndarray, optimizer: Optimizer) -> StepMetrics:
+        """Does the rest of a step whose gradients are there.
+
+        Args:
+            gradients: Handle of a list in registry order, of the whole batch.
+            metrics: [summed loss, top-1 hits, top-5 hits, images], of shape (4,).
+            optimizer: Of the step.
+
+        Raises:
+            NotFinite: If the loss or the gradient is not finite; the state is as before.
+        """
         network = self.model.network
-        gradients, metrics = self._gradients(images, labels, optimizer)
         loss, top1, top5, n = metrics
         updated = network.engine.run(
             _UPDATE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
@@ -23,14 +24,16 @@ from sysds_resnet.errors import NotFinite, OutOfMemory, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import ArrayDataset, Dataset
 from sysds_resnet.images.files import CLASSES_FILE, classes_text
-from sysds_resnet.loop import EpochEvent, training_loop
+from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_loop
 from sysds_resnet.model import ResNet
 from sysds_resnet.profiling import StepProfiler
+from sysds_resnet.readers import Readers
 from sysds_resnet.recipes import describe_all
 from sysds_resnet.report import RunReport
 from sysds_resnet.results import results_row, write_results
 from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
 from sysds_resnet.signals import StopSignals
+from sysds_resnet.spark_steps import spark_steps
 from sysds_resnet.starting import (
     identity_of,
     introduction,
@@ -41,6 +44,7 @@ from sysds_resnet.starting import (
     starting_model,
 )
 from sysds_resnet.state import Optimizer, State
+from sysds_resnet.steps import Update, local_steps
 from sysds_resnet.train_settings import TrainSettings
 
 CONFIG_FILE = "config.yaml"
@@ -69,9 +73,10 @@ def train(settings: TrainSettings) -> Path:
 def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None:
     """One JVM's part of a run."""
     train_set = sets[0]
+    heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
     with (
         StopSignals() as stopped,
-        Engine(settings.precision, settings.heap and parse_size(settings.heap), settings.blas) as engine,
+        Engine(settings.precision, heap, settings.blas, cluster=cluster) as engine,
     ):
         settings = resolve(settings, engine, train_set, settings.depth)
         model, origin = starting_model(settings, train_set, engine)
@@ -109,22 +114,24 @@ def fit_arrays(
     ]
     settings = resolve(settings, model.engine, sets[0], model.network.depth)
     state = State.fresh(model)
-    events = training_loop(
-        state,
-        *sets,
-        settings.make_optimizer(len(images) // settings.batch_size),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        mixing=settings.mixing(),
-        repeats=settings.repeats,
-        workers=settings.workers,
-        prefetch=settings.prefetch,
-        on_nan=settings.on_nan,
-    )
-    table = pd.DataFrame([asdict(event) for event in events if isinstance(event, EpochEvent)])
+    optimizer = settings.make_optimizer(len(images) // settings.batch_size)
+    train_set, val_set = sets
+    known = [dataset for dataset in sets if dataset is not None]
+    with (
+        Readers(known, settings.workers) as readers,
+        local_steps(settings, state, train_set, readers) as steps,
+    ):
+        events = training_loop(
+            state,
+            steps,
+            optimizer,
+            epochs=settings.epochs,
+            validate=partial(evaluate_state, state, val_set, readers),
+            on_nan=settings.on_nan,
+        )
+        rows = [asdict(event) for event in events if isinstance(event, EpochEvent)]
     model.weights = state.averaged
-    return table
+    return pd.DataFrame(rows)
 
 
 def _run(
@@ -152,26 +159,12 @@ def _run(
             report.note,
         ) as saved,
     ):
-        profiler = None
+        update = None
         if settings.profile is not None:
-            profiler = StepProfiler(state, settings.profile, total_steps - progress.step, folder, report.note)
+            steps = total_steps - progress.step
+            update = StepProfiler(state, settings.profile, steps, folder, report.note).update
         try:
-            for event in training_loop(
-                state,
-                *sets,
-                optimizer,
-                batch_size=settings.batch_size,
-                epochs=settings.epochs,
-                seed=settings.seed,
-                mixing=settings.mixing(),
-                repeats=settings.repeats,
-                workers=settings.workers,
-                prefetch=settings.prefetch,
-                on_error=bad,
-                on_nan=settings.on_nan,
-                update=profiler and profiler.update,
-                stopped=lambda: stopped() or _reached(settings, state),
-            ):
+            for event in _events(settings, state, sets, optimizer, bad, stopped, update):
                 report.add(event)
                 if isinstance(event, EpochEvent):
                     last = event
@@ -196,6 +189,38 @@ def _run(
     if len(bad):
         print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     return finished
+
+
+def _events(
+    settings: TrainSettings,
+    state: State,
+    sets: list[Dataset],
+    optimizer: Optimizer,
+    on_error: OnError,
+    stopped: Callable[[], bool],
+    update: Update | None,
+) -> Iterator[StepEvent | EpochEvent]:
+    """The training loop on the run's data, with those who read it."""
+
+    def ended() -> bool:
+        return stopped() or _reached(settings, state)
+
+    train_set, val_set = sets
+    with (
+        Readers(sets, settings.workers) as readers,
+        spark_steps(settings, state, train_set, on_error)
+        if state.model.engine.spark
+        else local_steps(settings, state, train_set, readers, on_error, update) as steps,
+    ):
+        yield from training_loop(
+            state,
+            steps,
+            optimizer,
+            epochs=settings.epochs,
+            validate=partial(evaluate_state, state, val_set, readers, on_error, ended),
+            on_nan=settings.on_nan,
+            stopped=ended,
+        )
 
 
 def _reached(settings: TrainSettings, state: State) -> bool:

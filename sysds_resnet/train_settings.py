@@ -11,17 +11,18 @@ from pydantic import Field, model_validator
 from sysds_resnet.data_settings import AugmentationSettings, DataSettings, ReadingSettings
 from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.schedule import Schedule, ScheduleName
+from sysds_resnet.spark_settings import SparkSettings
 from sysds_resnet.state import Optimizer
 
 # What a resumed run may change: everything else decides what the weights become.
-FREE_SETTINGS = set(ReadingSettings.model_fields) | {
+FREE_SETTINGS = {*ReadingSettings.model_fields, *SparkSettings.model_fields} | {
     *("acc_thresh", "amp", "config", "debug", "heap", "init_from", "keep", "log_every", "micro_batch"),
     *("on_nan", "out", "profile", "recipe", "resume", "save_minutes", "save_steps", "tensorboard"),
 }
 FROZEN_PARTS = ("none", "stem", "layer1", "layer2", "layer3", "layer4")
 
 
-class TrainSettings(ReadingSettings, AugmentationSettings, DataSettings):
+class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSettings):
     """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
 
     recipe: str | None = Field(

@@ -14,7 +14,8 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from tqdm import tqdm
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import NoSuchSplit
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split

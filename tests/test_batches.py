@@ -11,7 +11,8 @@ import pytest
 from command_line import start_python
 from PIL import Image
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, Augmentation, open_dataset, open_images
 from sysds_resnet.readers import THREAD_NAME, Readers
@@ -271,7 +272,8 @@ def test_finished_stream_leaves_no_threads_without_close():
 def test_ctrl_c_while_waiting_ends_the_process_at_once():
     program = """
 import time, numpy as np
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.images import open_dataset
 data = open_dataset("synthetic", "train")
 def slow(index, epoch):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from command_line import reading_processes
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.images import Augmentation, EncodedDataset
 from sysds_resnet.images.photos import PHOTOS, open_photo
 from sysds_resnet.readers import Readers

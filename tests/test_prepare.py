@@ -19,7 +19,8 @@ from damage import changes, cut, flip
 from PIL import Image
 
 from sysds_resnet import prepare
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Augmentation, open_dataset
 from sysds_resnet.images.decode import Picture

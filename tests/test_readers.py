@@ -10,7 +10,8 @@ import pytest
 from command_line import reading_processes, start_python
 from PIL import Image
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset, open_images
 from sysds_resnet.readers import Readers
@@ -89,7 +90,8 @@ def test_workers_that_are_killed_again_and_again_are_an_error_that_names_an_imag
 
 def test_no_worker_outlives_a_parent_that_is_killed(photos):
     program = f"""
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.images import open_dataset
 data = open_dataset({str(photos)!r}, "train", image_size=16)
 stream = BatchStream(data, sequential_order(12), 4, drop_last=True)

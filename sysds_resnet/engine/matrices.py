@@ -9,12 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-from py4j.java_gateway import JVMView
+from py4j.java_gateway import JavaObject, JVMView
 
+from sysds_resnet.engine.blocks import BLOCK_SIZE
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.errors import UserError
-
-BLOCK_SIZE = 1000  # SystemDS's default
 
 
 class MatrixFiles:
@@ -104,6 +103,16 @@ class MatrixFiles:
                 "write it again"
             )
         return array
+
+    def open(self, path: str, rows: int, columns: int) -> JavaObject:
+        """A handle of a dense matrix in a file of any file system, which is read where it is used."""
+        with self._errors():
+            runtime = self._jvm.org.apache.sysds.runtime
+            double = self._jvm.org.apache.sysds.common.Types.ValueType.FP64
+            place = runtime.meta.MetaDataFormat(self._size(rows, columns, rows * columns), self._binary)
+            matrix = runtime.controlprogram.caching.MatrixObject(double, path, place)
+            matrix.enableCleanup(False)  # or the engine would delete the file once a program has used it
+            return matrix
 
     def _write_part(self, file: Path, row: int, values: np.ndarray) -> None:
         runtime, hadoop = self._jvm.org.apache.sysds.runtime, self._jvm.org.apache.hadoop

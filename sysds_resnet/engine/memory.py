@@ -26,11 +26,11 @@ def machine_memory() -> int:
     return total
 
 
-def parse_size(text: str, name: str = "heap") -> int:
+def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
     """Bytes of a size written as Java writes it: "12g", "800m".
 
     Raises:
-        UserError: If it is none, below 512m, or more than the machine's memory.
+        UserError: If it is none, below 512m, or, if it is of memory here, more than the machine's.
     """
     match = re.fullmatch(r"(\d+)([kmgt]?)", text.strip().lower())
     if not match:
@@ -38,7 +38,7 @@ def parse_size(text: str, name: str = "heap") -> int:
     size = int(match.group(1)) * _UNITS.get(match.group(2), 1)
     if size < MIN_HEAP:
         raise UserError(f"{name}: found {text}, expected at least {MIN_HEAP // 2**20}m; ask for more")
-    if size > machine_memory():
+    if here and size > machine_memory():
         most = f"this machine's memory of {machine_memory() // 2**20}m"
         raise UserError(f"{name}: found {text}, expected at most {most}; ask for less")
     return size

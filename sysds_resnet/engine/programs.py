@@ -19,6 +19,8 @@ _GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwis
 _SAMPLE = "dml/layers/pixelwise_sample.dml"
 # What takes the place of products with the package's native helper.
 _PRODUCT, _NATIVE_PRODUCT = "dml/layers/product.dml", "dml/layers/product_native.dml"
+# What has loops with workers on a cluster.
+_DISTRIBUTED = "dml/distributed.dml"
 
 
 class Programs:
@@ -28,18 +30,22 @@ class Programs:
         gateway: The py4j gateway of the JVM.
         multiply: What multiplies matrices.
         codegen: Whether code may be generated; it is not where the JVM has no Java compiler.
+        settings: More of the engine's settings, by name.
 
     Attributes:
         codegen: Whether code is generated for the programs that ask for it.
         compiled: Prepared scripts by text, inputs, outputs and whether with generated code, oldest first.
         sources: Texts of the package's DML files by name, without and with code generation.
         connections: What prepares scripts, without and with calls of generated code.
+        distributed: What prepares scripts whose workers are on a cluster.
         generated: The functions of dml/layers/pixelwise.dml as generated code, by name, once a program has
             asked for them.
     """
 
-    def __init__(self, gateway: JavaGateway, multiply: Multiply, codegen: bool) -> None:
-        self._gateway, self._jvm = gateway, gateway.jvm
+    def __init__(
+        self, gateway: JavaGateway, multiply: Multiply, codegen: bool, settings: Mapping[str, str]
+    ) -> None:
+        self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self._compiler = self._find_compiler() if codegen else None
         self.codegen = self._compiler is not None
@@ -52,6 +58,11 @@ class Programs:
         array = self._gateway.new_array(flags, 1)
         array[0] = flags.ALLOW_DYN_RECOMPILATION
         self.connections[True].setConfigTypes(False, array)
+        # a worker is one of several on its machine, with a thread of its own
+        array = self._gateway.new_array(flags, 2)
+        array[0], array[1] = flags.ALLOW_DYN_RECOMPILATION, flags.PARALLEL_CP_MATRIX_OPERATIONS
+        self.distributed = self._connect()
+        self.distributed.setConfigTypes(False, array)
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
@@ -64,7 +75,12 @@ class Programs:
         self.sources[True].put(_GENERATED, (home / _GENERATED_SOURCE).read_text())
 
     def prepare(
-        self, program: str, inputs: Mapping[str, str], outputs: Mapping[str, Kind], codegen: bool
+        self,
+        program: str,
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, Kind],
+        codegen: bool,
+        distributed: bool = False,
     ) -> JavaObject:
         """The prepared script of a program, compiled unless it is among the last 32.
 
@@ -73,9 +89,10 @@ class Programs:
             inputs: Names of the variables that it reads, and the types that `read` takes for them.
             outputs: Names and kinds of the variables to give back.
             codegen: Whether to call dml/layers/pixelwise.dml as generated code.
+            distributed: Whether it has workers on a cluster.
         """
         codegen = codegen and self.codegen
-        key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen)
+        key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen, distributed)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
@@ -83,12 +100,13 @@ class Programs:
                 self.generated = self.generate()
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            script = self._prepare(
-                self.connections[codegen], f"{reads}{program}\n{writes}", codegen, inputs, outputs
-            )
+            connection = self.distributed if distributed else self.connections[codegen]
+            script = self._prepare(connection, f"{reads}{program}\n{writes}", codegen, inputs, outputs)
             if codegen:
                 for namespace, name in self._pixelwise(script):
                     replace_function(script, namespace, name, self.generated[name])
+            if distributed:
+                self._keep_plans(script)
             self.compiled[key] = script
         return self.compiled[key]
 
@@ -110,6 +128,19 @@ class Programs:
         for function in functions.values():
             function.setRecompileOnce(False)
         return functions
+
+    def _keep_plans(self, script: JavaObject) -> None:
+        """Has loops with workers on a cluster run as they were compiled.
+
+        Otherwise the engine compiles whatever they call anew at each run, before for one node and afterwards
+        for Spark, and drops generated code. It does not if it misses what the loop was compiled from.
+        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
+        """
+        for space, name in self.functions(script):
+            if space.endswith(_DISTRIBUTED):
+                for block in hidden(script, "_prog").getFunctionProgramBlock(space, name).getChildBlocks():
+                    if block.getClass().getSimpleName() == "ParForProgramBlock":
+                        block.setStatementBlock(None)
 
     def functions(self, script: JavaObject) -> list[tuple[str, str]]:
         """Namespaces and names of the functions that a script calls."""
@@ -142,6 +173,8 @@ class Programs:
     def _connect(self, compiler: str | None = None) -> JavaObject:
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", self._precision)
+        for name, value in self._settings.items():
+            config.setTextValue(name, value)
         if compiler:
             config.setTextValue("sysds.codegen.enabled", "true")
             config.setTextValue("sysds.codegen.api", "java")

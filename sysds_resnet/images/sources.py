@@ -105,3 +105,30 @@ class ArraySource:
     def read(self, index: int) -> np.ndarray:
         """The image."""
         return self._images[index]
+
+
+class BytesSource:
+    """Image files in memory, without labels.
+
+    Args:
+        names: of n images.
+        files: bytes of each; None where there is no file.
+    """
+
+    def __init__(self, names: Sequence[str], files: Sequence[bytes | None]) -> None:
+        self._names, self._files = names, files
+        self.labels = np.full(len(files), -1)
+        self.classes: list[str] = []
+
+    def name(self, index: int) -> str:
+        """As given."""
+        return self._names[index]
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        data = self._files[index]
+        if data is None:
+            raise UserError(
+                f"image {self.name(index)}: found no bytes, expected an image file's: fill or drop the row"
+            )
+        return bytes(data)

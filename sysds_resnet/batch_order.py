@@ -1,0 +1,158 @@
+"""Which samples are in which batch: orders, repetitions, and the place to resume from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sysds_resnet.errors import UserError
+
+REPETITION = 2**32
+"""What each repetition adds to the epoch in which a data set shows a sample: no run has as many epochs."""
+
+Order = Callable[[int], np.ndarray]
+"""Gives the order of an epoch: a permutation of 0..n-1, integers of shape (n,), from the epoch alone."""
+
+
+def sequential_order(n: int) -> Order:
+    """Give the order 0, 1, ..., n-1 in every epoch, for evaluation."""
+    return lambda epoch: np.arange(n)
+
+
+@dataclass(frozen=True, eq=False)
+class SamplesAt:
+    """Samples by position, of shape (k,), and the epoch in which they are seen."""
+
+    indices: np.ndarray
+    epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class BatchSamples:
+    """What a batch holds.
+
+    Attributes:
+        epoch: of the batch, from 0.
+        step: place of the batch in its epoch, from 0.
+        parts: its samples, in this order; each part has those of one repetition.
+    """
+
+    epoch: int
+    step: int
+    parts: list[SamplesAt]
+
+
+class BatchOrder(Iterator[BatchSamples]):
+    """The batches of a data set by the positions of their samples, epoch after epoch.
+
+    With `repeats`, each sample comes so many times, augmented anew each time (Hoffer et al.,
+    https://arxiv.org/abs/1901.09335): k samples k*repeats times in the place of k*repeats samples once, as in
+    MultiGrain (Berman et al., https://arxiv.org/abs/1902.05509) and torchvision's RASampler. An epoch has as
+    many batches as without, and takes only the first n / repeats samples of its order. A batch has all first
+    appearances, then all second ones and so on: so neighbours, which mixing mixes, are different samples, and
+    so are the images of a micro-batch of up to batch_size / repeats, of which norms take statistics.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        order: Order,
+        batch_size: int,
+        *,
+        drop_last: bool,
+        repeats: int = 1,
+        epochs: int | None = None,
+        start_epoch: int = 0,
+        start_step: int = 0,
+    ) -> None:
+        """Describe the batches.
+
+        Args:
+            n: samples of the data set.
+            order: the order of each epoch.
+            batch_size: samples in a batch.
+            drop_last: True for training: an epoch has floor(n / batch_size) batches and leaves out the last
+                n mod batch_size samples of its order. False for evaluation: the last batch may be smaller.
+            repeats: times that each sample comes, in the same batch except where a batch ends in between.
+            epochs: there are no batches from this epoch on; None means never.
+            start_epoch: epoch of the first batch.
+            start_step: place of the first batch in its epoch; `steps_per_epoch` means the next epoch's first.
+
+        Raises:
+            UserError: a size is out of range, or with drop_last an epoch would have no batch.
+        """
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("repeats", repeats, 1),
+            ("start_epoch", start_epoch, 0),
+        ):
+            check_least(name, value, least)
+        if drop_last and batch_size > n:
+            raise UserError(
+                f"batch_size: found {batch_size} for {n} training images, expected at most {n}: "
+                "choose a smaller batch size or add images"
+            )
+        self.steps_per_epoch = n // batch_size if drop_last else -(-n // batch_size)
+        if not 0 <= start_step <= self.steps_per_epoch:
+            raise UserError(
+                f"start_step: found {start_step}, expected 0 to {self.steps_per_epoch} for {n} images in "
+                f"batches of {batch_size}: resume with the data set and batch size of the run"
+            )
+        self._n, self._order, self._batch_size = n, order, batch_size
+        self._repeats, self._epochs = repeats, epochs
+        self._next = self.after(start_epoch, start_step - 1)
+        self._permutation: tuple[int, np.ndarray] | None = None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, step) of the next batch."""
+        return self._next
+
+    def after(self, epoch: int, step: int) -> tuple[int, int]:
+        """(epoch, step) of the batch after this one."""
+        return (epoch, step + 1) if step + 1 < self.steps_per_epoch else (epoch + 1, 0)
+
+    def __next__(self) -> BatchSamples:
+        """Give the next batch."""
+        epoch, step = self._next
+        if self._epochs is not None and epoch >= self._epochs:
+            raise StopIteration
+        if self._permutation is None or self._permutation[0] != epoch:
+            self._permutation = (epoch, self._checked_order(epoch))
+        self._next = self.after(epoch, step)
+        return BatchSamples(epoch, step, self._parts(self._permutation[1], epoch, step))
+
+    def _parts(self, order: np.ndarray, epoch: int, step: int) -> list[SamplesAt]:
+        """Divide a batch by repetition.
+
+        Where each sample of the order is repeated on the spot, place p has repetition p mod repeats of sample
+        p // repeats, and the batch is a range of places: of each repetition a range of the order.
+        """
+        start = step * self._batch_size
+        stop = min(start + self._batch_size, len(order))
+        parts = []
+        for repetition in range(self._repeats):
+            first, end = (-(-(place - repetition) // self._repeats) for place in (start, stop))
+            parts.append(SamplesAt(order[first:end], epoch + repetition * REPETITION))
+        return parts
+
+    def _checked_order(self, epoch: int) -> np.ndarray:
+        """Give the order of an epoch as int64, checked: a wrong one would lose samples without a word."""
+        n = self._n
+        order = np.asarray(self._order(epoch))
+        if order.shape != (n,) or order.dtype.kind not in "iu":
+            raise ValueError(f"order({epoch}): {order.dtype} of shape {order.shape}, not integers of ({n},)")
+        if order.min() < 0 or order.max() >= n or np.bincount(order, minlength=n).max() > 1:
+            raise ValueError(f"order({epoch}) is not a permutation of 0..{n - 1}")
+        return order.astype(np.int64)
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Raise a UserError unless a number is at least so large."""
+    if value < least:
+        raise UserError(f"{name}: found {value}, expected at least {least}: choose a larger number")

@@ -1,0 +1,39 @@
+"""Files on file systems that the machines of a cluster share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from pyarrow import ArrowException
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from sysds_resnet.errors import UserError, one_line
+
+
+def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file on a file system that machines share: a path, or a URL such as hdfs://... or s3a://...
+
+    It appears whole or not at all. Nothing is synced to the disk: it is for what can be written again.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        if "://" in path:
+            # Arrow has Hadoop's s3a under the name s3
+            system, name = FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+        else:
+            system, name = LocalFileSystem(), path
+        temporary = f"{name}.{uuid4().hex}.tmp"  # a task that is thought lost may still be writing
+        system.create_dir(os.path.dirname(name), recursive=True)
+        with system.open_output_stream(temporary) as file:
+            write(file)
+        system.move(temporary, name)
+    except (OSError, ArrowException) as error:
+        raise UserError(
+            f"{path}: cannot be written ({one_line(error)}), expected room in a folder that all machines "
+            "share; check --scratch"
+        ) from error

@@ -1,0 +1,72 @@
+"""The settings of commands that can run on a Spark cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.spark_session import Cluster, local_workers, on_this_machine
+from sysds_resnet.errors import UserError
+from sysds_resnet.settings import Settings
+
+
+class SparkSettings(Settings):
+    """Settings of commands that can run on a Spark cluster."""
+
+    engine: Literal["jvm", "spark"] = Field(
+        "jvm", description="Where gradients are computed: in a JVM beside Python, or by a Spark cluster."
+    )
+    master: str | None = Field(
+        None,
+        description="Spark's: local[N], spark://HOST:PORT, yarn, k8s://...; by default local[*].",
+    )
+    executors: int | None = Field(None, ge=1, description="Spark executors to ask for and wait for.")
+    executor_cores: int = Field(1, ge=1, description="Cores of each; a micro-batch has one.")
+    executor_memory: str = Field("4g", description="Memory of each, shared by its cores.")
+    scratch: str | None = Field(
+        None,
+        description="Folder that driver and executors share, for what they exchange: a path or a URL such as "
+        "hdfs://... By default in the run folder where all is on one machine.",
+    )
+    spark_conf: list[str] = Field([], description="More of Spark's settings, as NAME=VALUE.")
+
+    @model_validator(mode="after")
+    def _only_for_spark(self) -> SparkSettings:
+        names = ("master", "executors", "scratch", "spark_conf")
+        if self.engine != "spark" and (given := [name for name in names if getattr(self, name)]):
+            raise ValueError(f"{given[0]} without engine spark")
+        if wrong := [text for text in self.spark_conf if "=" not in text]:
+            raise ValueError(f"spark_conf {wrong[0]!r}, expected NAME=VALUE")
+        return self
+
+    def cluster(self, folder: Path | None = None) -> Cluster | None:
+        """The cluster to compute on, if any; `folder` is of the run, where it needs a scratch folder.
+
+        Raises:
+            UserError: If something is missing that has no default there.
+        """
+        if self.engine != "spark":
+            return None
+        master = self.master or "local[*]"
+        workers = local_workers(master)
+        if workers is None and self.executors is None:
+            raise UserError(f"executors: found none for {master}, expected a number; add --executors")
+        scratch = self.scratch or ""
+        if not scratch and folder is not None:
+            if not on_this_machine(master):
+                raise UserError(
+                    f"scratch: found none for {master}, expected a folder that all its machines share; add "
+                    "--scratch"
+                )
+            scratch = str(folder.resolve() / "scratch")
+        return Cluster(
+            master=master,
+            executors=1 if workers else self.executors,
+            cores=workers or self.executor_cores,
+            memory=parse_size(self.executor_memory, "executor_memory", here=False),
+            scratch=scratch,
+            conf=dict(text.split("=", 1) for text in self.spark_conf),
+        )

@@ -1,0 +1,33 @@
+"""A Spark cluster of separate processes for tests, and what happens to its executors."""
+
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"
+
+
+@contextmanager
+def spark_cluster(folder, workers=2, memory="2g"):
+    """Start a cluster and give its URL; it is gone afterwards."""
+    options = ["--workers", str(workers), "--memory", memory, "--folder", str(folder)]
+    started = subprocess.run(["bash", SCRIPT, "start", *options], capture_output=True, text=True)
+    assert started.returncode == 0, started
+    try:
+        yield started.stdout.strip()
+    finally:
+        subprocess.run(["bash", SCRIPT, "stop", "--folder", str(folder)], check=True)
+
+
+def executors(folder):
+    """The executors' processes of the cluster in a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = process.info["cmdline"] or []
+        is_executor = any("CoarseGrainedExecutorBackend" in word for word in command)
+        if is_executor and (process.info["cwd"] or "").startswith(os.fspath(folder)):
+            found.append(process)
+    return found

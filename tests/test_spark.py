@@ -1,0 +1,182 @@
+"""Steps on a real Spark cluster of two executors against the same steps beside Python."""
+
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import assert_one_line_error, run_here
+from scoring_reference import write_images, write_networks
+from spark_cluster import executors, spark_cluster
+
+from sysds_resnet.batch_order import BatchOrder
+from sysds_resnet.batches import BatchStream
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.spark_session import Cluster
+from sysds_resnet.images import ArrayDataset
+from sysds_resnet.images.mixing import Mixing
+from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
+from sysds_resnet.model import ResNet
+from sysds_resnet.readers import Readers
+from sysds_resnet.spark_steps import micro_batches, spark_steps, write_micro_batch
+from sysds_resnet.state import State
+from sysds_resnet.steps import local_steps
+from sysds_resnet.train_settings import TrainSettings
+
+CLASSES, IMAGES, BATCH, MICRO_BATCH = 5, 24, 8, 2
+GIB = 2**30
+MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])
+SETTINGS = TrainSettings(
+    model="resnet18", batch_size=BATCH, micro_batch=MICRO_BATCH, base_lr=1, mixup=0.2, label_smoothing=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, 32, 40, 3), dtype=np.uint8)
+    return ArrayDataset(images, rng.integers(0, CLASSES, IMAGES), list("abcde"), mean=MEAN, std=STD)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two workers with a core each: their folder and the master's URL."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with spark_cluster(folder) as url:
+        yield SimpleNamespace(folder=folder, url=url)
+
+
+@contextmanager
+def engine_of(cluster, executors=2):
+    scratch = str(cluster.folder / "scratch")
+    spark = Cluster(cluster.url, executors, scratch, memory=GIB)
+    with Engine("double", 2 * GIB, cluster=spark) as engine:
+        yield engine
+
+
+def train(engine, dataset, steps_of, steps, during=lambda step: None):
+    """So many steps: after each of them, everything that it changed, by name."""
+    state = State.fresh(ResNet(18, CLASSES, engine=engine, mean=MEAN, std=STD))
+    optimizer = SETTINGS.make_optimizer(IMAGES // BATCH)
+    found = []
+    with steps_of(SETTINGS, state, dataset) as source:
+        for step in range(steps):
+            batch = next(source)
+            during(step)
+            loss = source.update(batch, optimizer).loss
+            velocities = state.model.network.from_engine(state.velocities, trained_only=True)
+            changed = state.model.state_dict() | {f"{name} velocity": v for name, v in velocities.items()}
+            found.append(changed | {"loss": np.array(loss)})
+    return found
+
+
+@contextmanager
+def here(settings, state, dataset):
+    with Readers([dataset], 1) as readers, local_steps(settings, state, dataset, readers) as steps:
+        yield steps
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, dataset):
+    with engine_of(cluster) as engine:
+        return train(engine, dataset, spark_steps, 3)
+
+
+def difference(found, expected):
+    """The largest, relative to the largest value of the same name."""
+    return max(np.abs(found[name] - array).max() / np.abs(array).max() for name, array in expected.items())
+
+
+def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, dataset):
+    expected = train(engine, dataset, here, 3)
+    assert difference(undisturbed[0], expected[0]) < 1e-12
+    assert difference(undisturbed[2], expected[2]) < 1e-9, "rounding grows from step to step"
+
+
+def test_an_executor_killed_in_a_step_changes_nothing(undisturbed, cluster, dataset):
+    killed = []
+
+    def kill():
+        time.sleep(0.3)
+        process = executors(cluster.folder)[0]
+        process.kill()
+        killed.append(process.pid)
+
+    def during(step):
+        if step == 1:
+            threading.Thread(target=kill).start()
+
+    with engine_of(cluster) as engine:
+        found = train(engine, dataset, spark_steps, 3, during)
+    assert killed
+    for one, other in zip(found, undisturbed, strict=True):
+        assert all(np.array_equal(one[name], array) for name, array in other.items())
+
+
+def test_nothing_is_left_behind(undisturbed, cluster):
+    assert executors(cluster.folder) == []
+    assert list((cluster.folder / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), Mixing(mixup=0.4), Mixing(cutmix=1.0)])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_executors_read_what_one_machine_reads(engine, dataset, tmp_path, mixing, repeats):
+    order = np.random.default_rng(1).permutation(IMAGES)
+    options = dict(drop_last=True, repeats=repeats, epochs=1)
+    batches = BatchOrder(IMAGES, lambda epoch: order, BATCH, **options)
+    known = SimpleNamespace(value=dataset)  # in the place of a broadcast
+    with BatchStream(dataset, lambda epoch: order, BATCH, **options) as stream:
+        for samples, batch in zip(batches, stream, strict=True):
+            images, labels = batch.images, batch.labels
+            if mixing:
+                images, labels = mixing.apply(images, labels, 7, batch.epoch, batch.step)
+            tasks = micro_batches(samples, MICRO_BATCH, str(tmp_path / str(batch.step)))
+            for task in tasks:
+                assert write_micro_batch(known, CLASSES, mixing, 7, task) == []
+            columns = 3 if mixing else 1
+            rows = [engine.matrices.open(f"{task.path}-images", MICRO_BATCH, 3 * 32 * 40) for task in tasks]
+            ys = [engine.matrices.open(f"{task.path}-labels", MICRO_BATCH, columns) for task in tasks]
+            found_images, found_labels = (
+                np.concatenate(list(map(engine.to_numpy, engine.list_items(engine.make_list(handles)))))
+                for handles in (rows, ys)
+            )
+            assert np.array_equal(found_images.reshape(BATCH, 3, 32, 40).transpose(0, 2, 3, 1), images)
+            expected = labels.reshape(BATCH, -1) + (np.array([1, 1, 0]) if mixing else 1)
+            assert np.array_equal(found_labels, expected)
+
+
+def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
+    data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50]
+    options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    for out, more in (("here", []), ("cluster", options)):
+        assert run_here(capfd, "prepare", *data, *more, "--out", folder / out).code == 0
+    here, there = (Manifest.read(folder / out / MANIFEST) for out in ("here", "cluster"))
+    assert there == here
+    assert {name: FileRecord.of(folder / "cluster" / name) for name in there.files} == here.files
+
+
+def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, folder):
+    write_networks(folder, 18)
+    images = write_images(folder / "images", 5)
+    options = ["--weights", folder / "18.safetensors", "--tta", "flip", "--precision", "double", "--top", 3]
+    run_here(capfd, "predict", *options, "--input", folder / "images", "--out", folder / "here.parquet")
+    expected = pd.read_parquet(folder / "here.parquet")
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    options += ["--input", folder / "images", "--out", folder / "there"]
+    outcome = run_here(capfd, "predict", *options)
+    assert_one_line_error(outcome, "broken.png")
+    outcome = run_here(capfd, "predict", *options, "--on-error", "skip", "--max-bad", 0.5)
+    assert outcome.code == 0 and f"{len(images)} images: " in outcome.out, outcome
+    found = pd.read_parquet(folder / "there")
+    found["path"] = [Path(url2pathname(urlsplit(path).path)).as_posix() for path in found["path"]]
+    found = found.sort_values("path").set_index("path")
+    assert found["error"].notna().to_dict() == {path: path.endswith("broken.png") for path in found.index}
+    good = found[found["error"].isna()].drop(columns="error")
+    pd.testing.assert_frame_equal(good, expected.set_index("path"), check_dtype=False, rtol=1e-9)
