@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+# Settings for Hadoop in the executors.
+EXECUTOR_FOLDER = Path(__file__).parent / "executor"
+
+
 class SparkDriver:
     """A Spark session whose JVM has SystemDS in it.
 
@@ -130,18 +134,22 @@ def local_path(name: str) -> str:
 
 def _conf(cluster: Cluster, heap: int, multiply: Multiply) -> dict[str, str]:
     """Spark's settings for SystemDS in driver and executors."""
-    options = [o for o in jvm_options(heap) if not o.startswith(("-Xms", "-Xmx", "-Xmn"))]
-    own = [option for option in options if not option.startswith("-Dlog4j")]
+    # Spark itself gives the most that a heap may have
+    driver, executor = (
+        [option for option in jvm_options(size) if not option.startswith("-Xmx")]
+        for size in (heap, cluster.memory)
+    )
+    executor = [option for option in executor if not option.startswith("-Dlog4j")]
     path = str(HELPER_FOLDER) if multiply.native else ""
     return {
         "spark.jars": ",".join(map(str, engine_jars())),
         "spark.driver.memory": f"{heap // 2**20}m",
         "spark.driver.extraClassPath": os.pathsep.join(filter(None, [path, class_path()])),
-        "spark.driver.extraJavaOptions": " ".join(options),
+        "spark.driver.extraJavaOptions": " ".join(driver),
         "spark.driver.maxResultSize": "0",
-        "spark.executor.extraClassPath": path,
+        "spark.executor.extraClassPath": os.pathsep.join(filter(None, [path, str(EXECUTOR_FOLDER)])),
         # a core of the executor is a thread of the engine, whatever the machine has
-        "spark.executor.extraJavaOptions": " ".join([*own, f"-XX:ActiveProcessorCount={cluster.cores}"]),
+        "spark.executor.extraJavaOptions": " ".join([*executor, f"-XX:ActiveProcessorCount={cluster.cores}"]),
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",
