@@ -22,7 +22,7 @@ class NotFinite(UserError):
 
 
 class OutOfMemory(UserError):
-    """The JVM ended because its heap was full."""
+    """A JVM ended because its heap was full: ours, or one of a cluster's."""
 
 
 class NoSuchSplit(UserError):

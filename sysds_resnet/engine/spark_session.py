@@ -22,7 +22,7 @@ from uuid import uuid4
 from py4j import java_gateway, protocol
 
 from sysds_resnet.engine.java import find_java
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import OutOfMemory, UserError, one_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # What SystemDS 3.4 is built with, to the last digit: its jar brings Spark's classes of this version before
 # those of pyspark, which refuse to talk to others.
 SPARK_VERSION = "3.5.7"
+# What is left of an executor whose heap was full: Java's error, a code that a JVM ended with, or that the
+# engine looks for a matrix that was broadcast, and taken away by the collector, in a file of the driver's.
+_OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
 CONNECT_TIMEOUT = 5.0  # seconds
 EXECUTORS_TIMEOUT = 120.0
 
@@ -58,6 +61,13 @@ class Cluster:
     def workers(self) -> int:
         """How many tasks run at a time."""
         return self.executors * self.cores
+
+    def __str__(self) -> str:
+        cores = f"{self.cores} core{'s' * (self.cores > 1)}"
+        if local_workers(self.master):
+            return f"Spark {self.master} with {cores}"
+        executors = f"{self.executors} executor{'s' * (self.executors > 1)} with {cores}"
+        return f"Spark {self.master}, {executors} and heap {self.memory / 2**30:.1f} GiB each"
 
 
 def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> SparkSession:
@@ -224,8 +234,8 @@ def explain(message: str, memory: int) -> UserError:
     """
     if found := re.search(r"^sysds_resnet\.errors\.\w+: (.*)$", message, re.MULTILINE):
         return UserError(found[1])  # raised in a task in Python
-    if re.search(r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b", message):
-        return UserError(
+    if re.search(_OUT_OF_MEMORY, message):
+        return OutOfMemory(
             f"executors: found heaps of {memory // 2**20}m full, expected enough for the images computed at "
             "a time; give them more with --executor-memory or lower --micro-batch"
         )
@@ -234,11 +244,11 @@ def explain(message: str, memory: int) -> UserError:
             "scratch: found no space left on its device, expected room for a step's images and gradients; "
             "make room or choose another --scratch"
         )
-    # the last line of Python's traceback, or the first of Java's
-    reason = re.search(r"\n(\w[\w.]*(?:Error|Exception)\b.*)\n\n", message) or re.search(
-        r"most recent failure: (?:Lost task \S+ in stage \S+ )?(.*)", message
-    )
-    text = " ".join((reason[1] if reason else message.split("\n")[0]).split())
+    # the last line of Python's traceback, or Java's last cause
+    found = re.findall(r"\n(\w[\w.]*(?:Error|Exception)\b.*)\n\n", message)
+    found = found or re.findall(r"^Caused by: (.*)", message, re.MULTILINE)
+    found = found or re.findall(r"most recent failure: (?:Lost task \S+ in stage \S+ )?(.*)", message)
+    text = " ".join((found[-1] if found else message.split("\n")[0]).split())
     return UserError(
         f"Spark: found a job that failed again and again ({text}), expected executors that live and reach "
         "the data; see their logs"

@@ -1,0 +1,123 @@
+"""How training scales over Spark executors with a core each, on this machine.
+
+    python benchmarks/scaling.py [--sizes 64 224] [--executors 1 2] [--images 32] [--steps 5] [--out FILE.json]
+
+For each size and number of executors, a cluster of separate processes on loopback (scripts/spark_cluster.sh)
+trains ResNet-50 on synthetic images, so many images an executor and step, read by the executors. The figures
+are medians over the steps after a warm-up; efficiency is images per second by executor, relative to the first
+number of executors, in the same run of this script. It needs a core for each executor: the driver and the
+executors' Python take theirs from the same ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from throughput import machine
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.spark_session import Cluster
+from sysds_resnet.images import open_dataset
+from sysds_resnet.model import ResNet
+from sysds_resnet.spark_steps import spark_steps
+from sysds_resnet.state import State
+from sysds_resnet.train_settings import TrainSettings
+
+WARMUP = 6  # steps in which the JVMs compile what runs often
+SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"
+PARTS = ("broadcast_s", "compute_s", "gather_s", "update_s")
+
+
+@contextmanager
+def running_cluster(workers: int, memory: int):
+    """A cluster's URL and folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--workers", str(workers), "--memory", f"{memory // 2**20}m", "--folder", folder]
+        started = subprocess.run(
+            ["bash", SCRIPT, "start", *options], capture_output=True, text=True, check=True
+        )
+        try:
+            yield started.stdout.strip(), folder
+        finally:
+            subprocess.run(["bash", SCRIPT, "stop", "--folder", folder], check=True)
+
+
+def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
+    """Steps with so many executors."""
+    memory, batch = parse_size(args.executor_memory), executors * args.images
+    dataset = open_dataset("synthetic", "train", image_size=size, num_images=batch, num_classes=1000)
+    settings = TrainSettings(batch_size=batch, micro_batch=args.micro_batch, epochs=WARMUP + args.steps)
+    seconds, parts = [], []
+    with running_cluster(executors, memory) as (url, folder):
+        cluster = Cluster(url, executors, f"{folder}/scratch", memory=memory)
+        with Engine(args.precision, parse_size(args.heap), cluster=cluster) as engine:
+            described = engine.describe()
+            state = State.fresh(ResNet(50, 1000, engine=engine, mean=dataset.mean, std=dataset.std))
+            optimizer = settings.make_optimizer(1)
+            with spark_steps(settings, state, dataset) as steps:
+                for _ in range(WARMUP + args.steps):
+                    began = time.perf_counter()
+                    steps.update(next(steps), optimizer)
+                    seconds.append(time.perf_counter() - began)
+                    parts.append({name: float(steps.measured[name]) for name in PARTS})
+                    state.progress.finish_epoch(None)
+    measured, parts = seconds[WARMUP:], parts[WARMUP:]
+    found = {
+        "size": size,
+        "executors": executors,
+        "batch": batch,
+        "engine": described,
+        "first_step_s": seconds[0],
+        "step_s": {"median": statistics.median(measured), "min": min(measured), "max": max(measured)},
+        "n": len(measured),
+        "images_per_s": batch / statistics.median(measured),
+        "parts_s": {name: statistics.median(part[name] for part in parts) for name in PARTS},
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measures and writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224])
+    parser.add_argument("--executors", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--images", type=int, default=32, help="of an executor and step")
+    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--precision", default="single")
+    parser.add_argument("--executor-memory", default="5g")
+    parser.add_argument("--heap", default="6g", help="of the driver")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    results = []
+    for size in args.sizes:
+        runs = [measure(size, executors, args) for executors in args.executors]
+        alone = runs[0]["images_per_s"] / runs[0]["executors"]
+        for run in runs:
+            run["efficiency"] = run["images_per_s"] / run["executors"] / alone
+            print(f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}", flush=True)
+        results += runs
+    if args.out:
+        result = {
+            "command": shlex.join(["python", *sys.argv]),
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "runs": results,
+        }
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
