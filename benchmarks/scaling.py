@@ -1,18 +1,21 @@
 """How training scales over Spark executors with a core each, on this machine.
 
-    python benchmarks/scaling.py [--sizes 64 224] [--executors 1 2] [--images 32] [--steps 5] [--out FILE.json]
+    python benchmarks/scaling.py [--sizes 64 224] [--executors 1 2] [--images 32] [--out FILE.json]
 
 For each size and number of executors, a cluster of separate processes on loopback (scripts/spark_cluster.sh)
 trains ResNet-50 on synthetic images, so many images an executor and step, read by the executors. The figures
 are medians over the steps after a warm-up; efficiency is images per second by executor, relative to the first
 number of executors, in the same run of this script. It needs a core for each executor: the driver and the
-executors' Python take theirs from the same ones.
+executors' Python take theirs from the same ones. What cores that share caches and memory can reach at all is
+measured beside it: as many separate engines with a thread each, without Spark, that do the same steps at the
+same time ("separate_s", and "ceiling" as efficiency is).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shlex
 import statistics
 import subprocess
@@ -23,6 +26,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 from throughput import machine
 
 from sysds_resnet.engine import Engine
@@ -88,6 +92,34 @@ def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
     return found
 
 
+def separate_steps(size: int, args: argparse.Namespace, processes: int) -> float:
+    """Median seconds of steps on `args.images` images in each of so many engines at the same time."""
+    context = multiprocessing.get_context("spawn")
+    barrier, found = context.Barrier(processes), context.Queue()
+    workers = [context.Process(target=_steps, args=(size, args, barrier, found)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    seconds = [time for _ in workers for time in found.get()]
+    for worker in workers:
+        worker.join()
+    return statistics.median(seconds)
+
+
+def _steps(size: int, args: argparse.Namespace, barrier, found) -> None:
+    dataset = open_dataset("synthetic", "train", image_size=size, num_images=args.images, num_classes=1000)
+    images = np.stack([dataset.image(i, 0) for i in range(args.images)])
+    optimizer = TrainSettings(micro_batch=args.micro_batch).make_optimizer(1)
+    with Engine(args.precision, parse_size(args.executor_memory), threads=1) as engine:
+        state = State.fresh(ResNet(50, 1000, engine=engine, mean=dataset.mean, std=dataset.std))
+        seconds = []
+        for _ in range(WARMUP + args.steps):
+            barrier.wait()
+            began = time.perf_counter()
+            state.update(images, dataset.labels, optimizer)
+            seconds.append(time.perf_counter() - began)
+    found.put(seconds[WARMUP:])
+
+
 def main() -> None:
     """Measures and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -106,8 +138,14 @@ def main() -> None:
         runs = [measure(size, executors, args) for executors in args.executors]
         alone = runs[0]["images_per_s"] / runs[0]["executors"]
         for run in runs:
+            run["separate_s"] = separate_steps(size, args, run["executors"])
+            run["ceiling"] = runs[0]["separate_s"] / run["separate_s"]
             run["efficiency"] = run["images_per_s"] / run["executors"] / alone
-            print(f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}", flush=True)
+            print(
+                f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}, ceiling "
+                f"{run['ceiling']:.3f}",
+                flush=True,
+            )
         results += runs
     if args.out:
         result = {

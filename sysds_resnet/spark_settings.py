@@ -12,6 +12,8 @@ from sysds_resnet.engine.spark_session import Cluster, local_workers, on_this_ma
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings import Settings
 
+SCRATCH_FOLDER = "scratch"  # in a run folder
+
 
 class SparkSettings(Settings):
     """Settings of commands that can run on a Spark cluster."""
@@ -61,7 +63,7 @@ class SparkSettings(Settings):
                     f"scratch: found none for {master}, expected a folder that all its machines share; add "
                     "--scratch"
                 )
-            scratch = str(folder.resolve() / "scratch")
+            scratch = str(folder.resolve() / SCRATCH_FOLDER)
         return Cluster(
             master=master,
             executors=1 if workers else self.executors,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from sysds_resnet.report import RunReport
 from sysds_resnet.results import results_row, write_results
 from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
 from sysds_resnet.signals import StopSignals
+from sysds_resnet.spark_settings import SCRATCH_FOLDER
 from sysds_resnet.spark_steps import spark_steps
 from sysds_resnet.starting import (
     identity_of,
@@ -74,6 +76,7 @@ def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None
     """One JVM's part of a run."""
     train_set = sets[0]
     heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
+    shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
     with (
         StopSignals() as stopped,
         Engine(settings.precision, heap, settings.blas, cluster=cluster) as engine,

@@ -121,6 +121,12 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
                 raise ValueError(f"only one of amp and precision {precision}")
         return values
 
+    @model_validator(mode="after")
+    def _no_profile_of_clusters(self) -> TrainSettings:
+        if self.engine == "spark" and self.profile is not None:
+            raise ValueError("profile with engine spark")
+        return self
+
     @property
     def depth(self) -> int:
         """Layers of the network."""

@@ -1,5 +1,7 @@
 """Steps on a real Spark cluster of two executors against the same steps beside Python."""
 
+import os
+import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -11,15 +13,24 @@ from urllib.request import url2pathname
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import assert_one_line_error, run_here
+from command_line import (
+    assert_gone,
+    assert_one_line_error,
+    finish,
+    jvms_of,
+    run_here,
+    start_process,
+    wait_for,
+)
 from scoring_reference import write_images, write_networks
 from spark_cluster import executors, spark_cluster
+from test_train import assert_same_end
 
 from sysds_resnet.batch_order import BatchOrder
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.spark_session import Cluster
-from sysds_resnet.images import ArrayDataset
+from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
 from sysds_resnet.model import ResNet
@@ -60,12 +71,13 @@ def engine_of(cluster, executors=2):
         yield engine
 
 
-def train(engine, dataset, steps_of, steps, during=lambda step: None):
+def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=SETTINGS):
     """So many steps: after each of them, everything that it changed, by name."""
-    state = State.fresh(ResNet(18, CLASSES, engine=engine, mean=MEAN, std=STD))
-    optimizer = SETTINGS.make_optimizer(IMAGES // BATCH)
+    model = ResNet(18, dataset.num_classes, engine=engine, mean=dataset.mean, std=dataset.std)
+    state = State.fresh(model)
+    optimizer = settings.make_optimizer(len(dataset) // settings.batch_size)
     found = []
-    with steps_of(SETTINGS, state, dataset) as source:
+    with steps_of(settings, state, dataset) as source:
         for step in range(steps):
             batch = next(source)
             during(step)
@@ -99,22 +111,45 @@ def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, d
     assert difference(undisturbed[2], expected[2]) < 1e-9, "rounding grows from step to step"
 
 
-def test_an_executor_killed_in_a_step_changes_nothing(undisturbed, cluster, dataset):
-    killed = []
+def kill_executor(folder):
+    executors(folder)[0].kill()
 
-    def kill():
+
+def kill_worker(folder):
+    """The process that starts executors; its own goes on until it sees that it is alone."""
+    os.kill(int((folder / "worker1.pid").read_text()), signal.SIGKILL)
+
+
+def pause_executor(folder):
+    process = executors(folder)[0]
+    process.suspend()
+    time.sleep(8)
+    process.resume()
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        kill_executor,
+        pytest.param(pause_executor, marks=pytest.mark.long),
+        pytest.param(kill_worker, marks=pytest.mark.long),  # the last: nobody replaces it
+    ],
+)
+def test_a_disturbed_step_changes_nothing(undisturbed, cluster, dataset, disturb):
+    disturbed = []
+
+    def act():
         time.sleep(0.3)
-        process = executors(cluster.folder)[0]
-        process.kill()
-        killed.append(process.pid)
+        disturb(cluster.folder)
+        disturbed.append(disturb)
 
     def during(step):
         if step == 1:
-            threading.Thread(target=kill).start()
+            threading.Thread(target=act).start()
 
     with engine_of(cluster) as engine:
         found = train(engine, dataset, spark_steps, 3, during)
-    assert killed
+    assert disturbed
     for one, other in zip(found, undisturbed, strict=True):
         assert all(np.array_equal(one[name], array) for name, array in other.items())
 
@@ -161,6 +196,7 @@ def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
     assert {name: FileRecord.of(folder / "cluster" / name) for name in there.files} == here.files
 
 
+@pytest.mark.long
 def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, folder):
     write_networks(folder, 18)
     images = write_images(folder / "images", 5)
@@ -180,3 +216,38 @@ def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, 
     assert found["error"].notna().to_dict() == {path: path.endswith("broken.png") for path in found.index}
     good = found[found["error"].isna()].drop(columns="error")
     pd.testing.assert_frame_equal(good, expected.set_index("path"), check_dtype=False, rtol=1e-9)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_ten_steps_on_digits_are_those_of_one_machine(engine, tmp_path, count):
+    """A batch in four micro-batches, by one, two and four executors."""
+    digits = open_dataset("digits", "train")
+    settings = SETTINGS.model_copy(update={"batch_size": 64, "micro_batch": 16, "base_lr": 10, "mixup": 0.0})
+    with spark_cluster(tmp_path, workers=count) as url:
+        with engine_of(SimpleNamespace(folder=tmp_path, url=url), count) as own:
+            found = train(own, digits, spark_steps, 10, settings=settings)
+    expected = train(engine, digits, here, 10, settings=settings)
+    for one, other in zip(found, expected, strict=True):
+        assert difference(one, other) < 1e-12
+
+
+@pytest.mark.long
+def test_a_killed_driver_is_resumed_exactly(cluster, capfd, folder):
+    data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 32]
+    options = [*data, "--model", "resnet18", "--batch-size", 8, "--micro-batch", 4, "--precision", "double"]
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    options += ["--heap", "2g", "--epochs", 1, "--save-steps", 2, "--base-lr", 1]
+    assert finish(start_process("train", *options, "--out", folder / "whole"), 300).code == 0
+    killed = start_process("train", *options, "--out", folder / "killed")
+    metrics = folder / "killed" / "metrics.jsonl"
+    wait_for(killed, lambda: metrics.exists() and '"step": 5,' in metrics.read_text())
+    jvms = jvms_of(killed)
+    killed.kill()
+    finish(killed)
+    for jvm in jvms:
+        assert_gone(jvm)
+    outcome = finish(start_process("train", "--resume", folder / "killed"), 300)
+    assert outcome.code == 0 and "from step 4" in outcome.out, outcome
+    assert_same_end(folder / "killed", folder / "whole")
+    assert not any((folder / "killed" / "scratch").iterdir())

@@ -1,0 +1,103 @@
+"""What is wrong with a cluster is said in one line, before or after it was asked for something."""
+
+import socket
+
+import pytest
+from command_line import assert_one_line_error, run_here
+
+from sysds_resnet.engine import spark_session
+from sysds_resnet.engine.spark_session import SPARK_VERSION, explain, local_workers
+from sysds_resnet.errors import OutOfMemory
+
+SPARK = ["--engine", "spark"]
+LOST = "Job aborted due to stage failure: Task 0 in stage 4.0 failed 4 times, most recent failure: "
+LOST += "Lost task 0.3 in stage 4.0 (TID 12) (10.0.0.7 executor 1): "
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_a_master_that_does_not_listen(capfd, tmp_path):
+    url = f"spark://127.0.0.1:{free_port()}"
+    outcome = run_here(capfd, "train", *SPARK, "--master", url, "--executors", 2, "--out", tmp_path / "run")
+    assert_one_line_error(outcome, f"master: found none at {url} (connection refused)", "check --master")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("version", ["3.5.1", "4.0.1"])
+def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
+    monkeypatch.setattr(spark_session, "version", lambda name: version)
+    outcome = run_here(capfd, "train", *SPARK, "--master", "local[2]", "--out", tmp_path / "run")
+    assert_one_line_error(outcome, f"pyspark: found {version}, expected {SPARK_VERSION}", "[spark]")
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--master", "local[2]"], "master without engine spark"),
+        ([*SPARK, "--master", "yarn"], "executors: found none for yarn, expected a number; add --executors"),
+        ([*SPARK, "--master", "yarn", "--executors", 2], "scratch: found none for yarn"),
+        (
+            [*SPARK, "--master", "local", "--executor-memory", "4"],
+            "executor_memory: found 4, expected at least",
+        ),
+        ([*SPARK, "--spark-conf", "a"], "expected NAME=VALUE"),
+        ([*SPARK, "--profile", "3"], "profile with engine spark"),
+    ],
+)
+def test_settings_that_do_not_fit(capfd, tmp_path, options, found):
+    outcome = run_here(capfd, "train", *options, "--out", tmp_path / "run")
+    assert_one_line_error(outcome, found)
+
+
+@pytest.mark.parametrize(
+    ("master", "workers"),
+    [
+        ("local", 1),
+        ("local[3]", 3),
+        ("local[2,4]", 2),
+        ("spark://local[2]", None),
+        ("local-cluster[2,1,9]", None),
+    ],
+)
+def test_how_many_tasks_the_driver_runs_itself(master, workers):
+    assert local_workers(master) == workers
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        LOST
+        + "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: Command exited "
+        "with code 3",
+        LOST + "java.lang.OutOfMemoryError: Java heap space\n\tat a.B.c(B.java:1)",
+        LOST
+        + "X: y\n\tat a.B.c(B.java:1)\nCaused by: java.io.IOException: File /s/engine/_p1_h/_t0/temp4 does "
+        "not exist on HDFS/LFS.",
+    ],
+)
+def test_executors_out_of_memory(message):
+    error = explain(message, 2**30)
+    assert isinstance(error, OutOfMemory) and str(error).startswith("executors: found heaps of 1024m full")
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (
+            LOST
+            + "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n  File x\n"
+            "sysds_resnet.errors.UserError: image a.jpg: found nothing: restore it\n\n\tat org.apache.X",
+            "image a.jpg: found nothing: restore it",
+        ),
+        (LOST + "java.io.IOException: No space left on device\n\tat a", "scratch: found no space left"),
+        (LOST + "X: y\n\tat a.B\nCaused by: a.E: first\n\tat c\nCaused by: b.E: last\n\tat d", "(b.E: last)"),
+        (LOST + "a.E: alone\n\tat b", "(TID 12) (10.0.0.7 executor 1): a.E: alone"),
+    ],
+)
+def test_jobs_that_failed(message, found):
+    error = explain(message, 2**30)
+    assert not isinstance(error, OutOfMemory) and found in str(error) and "\n" not in str(error)
