@@ -127,15 +127,8 @@ def pause_executor(folder):
     process.resume()
 
 
-@pytest.mark.parametrize(
-    "disturb",
-    [
-        kill_executor,
-        pytest.param(pause_executor, marks=pytest.mark.long),
-        pytest.param(kill_worker, marks=pytest.mark.long),  # the last: nobody replaces it
-    ],
-)
-def test_a_disturbed_step_changes_nothing(undisturbed, cluster, dataset, disturb):
+def check_disturbed(undisturbed, cluster, dataset, disturb):
+    """Three steps, in the second of which something happens to the cluster: the same bits."""
     disturbed = []
 
     def act():
@@ -152,6 +145,17 @@ def test_a_disturbed_step_changes_nothing(undisturbed, cluster, dataset, disturb
     assert disturbed
     for one, other in zip(found, undisturbed, strict=True):
         assert all(np.array_equal(one[name], array) for name, array in other.items())
+
+
+@pytest.mark.parametrize("disturb", [kill_executor, pytest.param(pause_executor, marks=pytest.mark.long)])
+def test_a_disturbed_executor_changes_nothing(undisturbed, cluster, dataset, disturb):
+    check_disturbed(undisturbed, cluster, dataset, disturb)
+
+
+@pytest.mark.long
+def test_a_lost_worker_changes_nothing(undisturbed, dataset, tmp_path):
+    with spark_cluster(tmp_path) as url:  # of its own: nobody replaces the worker
+        check_disturbed(undisturbed, SimpleNamespace(folder=tmp_path, url=url), dataset, kill_worker)
 
 
 def test_nothing_is_left_behind(undisturbed, cluster):
@@ -224,9 +228,11 @@ def test_ten_steps_on_digits_are_those_of_one_machine(engine, tmp_path, count):
     """A batch in four micro-batches, by one, two and four executors."""
     digits = open_dataset("digits", "train")
     settings = SETTINGS.model_copy(update={"batch_size": 64, "micro_batch": 16, "base_lr": 10, "mixup": 0.0})
-    with spark_cluster(tmp_path, workers=count) as url:
-        with engine_of(SimpleNamespace(folder=tmp_path, url=url), count) as own:
-            found = train(own, digits, spark_steps, 10, settings=settings)
+    with (
+        spark_cluster(tmp_path, workers=count) as url,
+        engine_of(SimpleNamespace(folder=tmp_path, url=url), count) as own,
+    ):
+        found = train(own, digits, spark_steps, 10, settings=settings)
     expected = train(engine, digits, here, 10, settings=settings)
     for one, other in zip(found, expected, strict=True):
         assert difference(one, other) < 1e-12

@@ -89,9 +89,9 @@ def lines(folder):
     """The lines of metrics.jsonl without what depends on the clock."""
     texts = (folder / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(text) for text in texts]
-    timed = ("time", "images_per_s", "seconds", "data_wait_s")
+    timed = ("time", "seconds", "straggler", "executors")
     return [
-        {name: value for name, value in line.items() if name not in timed}
+        {name: value for name, value in line.items() if name not in timed and not name.endswith("_s")}
         for line in found
         if line["event"] != "resources"
     ]
