@@ -153,11 +153,7 @@ class Jvm:
 
     def wait_alive(self) -> bool:
         """Whether the JVM is still running, after giving one that is going down a moment to do so."""
-        try:
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        return wait_alive(self.process)
 
     def close(self) -> None:
         """Ends the JVM and removes the shared folder."""
@@ -174,6 +170,15 @@ class Jvm:
         if not ready:
             raise TimeoutError
         return self.process.stdout.readline().decode().strip()
+
+
+def wait_alive(process: subprocess.Popen) -> bool:
+    """Whether a JVM is still running, after giving one that is going down a moment to do so."""
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def last_line(log: Path) -> str:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import psutil
 
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
-from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options, last_line, shared_memory
+from sysds_resnet.engine.jvm import (
+    class_path,
+    engine_jars,
+    jvm_options,
+    last_line,
+    shared_memory,
+    wait_alive,
+)
 from sysds_resnet.engine.spark_session import (
     Cluster,
     end_session,
@@ -118,11 +125,7 @@ class SparkDriver:
 
     def wait_alive(self) -> bool:
         """Whether the driver's JVM is still running, after giving one that is going down a moment."""
-        try:
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        return wait_alive(self.process)
 
     def log_tail(self) -> str:
         """The last line of what the driver's JVM wrote, for error messages."""
