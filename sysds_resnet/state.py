@@ -49,7 +49,7 @@ average = trainer::average(average, model, decay)
 """
 _ORDER = """
 source("dml/data.dml") as data
-samples = data::order(n, seed, epoch)
+samples = data::order(n, seed, epoch, block)
 """
 
 
@@ -227,7 +227,7 @@ class State:
         return self.model.weights if self.average is None else self.average
 
     def _move_average(self, optimizer: Optimizer) -> None:
-        """As `train` in dml/trainer.dml."""
+        """As `train` in dml/loop.dml."""
         schedule, step = optimizer.schedule, self.progress.step
         if step <= max(schedule.warmup_steps, 1):
             self.average = self.model.weights
@@ -277,7 +277,8 @@ class State:
                 gradients = network.engine.run(_ADD, inputs, {"gradients": "list"})["gradients"]
         return gradients, metrics
 
-    def order(self, n: int, seed: int, epoch: int) -> np.ndarray:
-        """The order of n samples in an epoch, from 0 (dml/data.dml)."""
-        results = self.model.engine.run(_ORDER, {"n": n, "seed": seed, "epoch": epoch}, {"samples": "matrix"})
+    def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
+        """The order of n samples in an epoch, from 0; see dml/data.dml."""
+        inputs = {"n": n, "seed": seed, "epoch": epoch, "block": block}
+        results = self.model.engine.run(_ORDER, inputs, {"samples": "matrix"})
         return self.model.engine.to_numpy(results["samples"])[:, 0].astype(np.int64) - 1

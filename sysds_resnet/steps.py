@@ -102,7 +102,7 @@ def local_steps(
     """
     with BatchStream(
         train,
-        lambda epoch: state.order(len(train), settings.seed, epoch),
+        lambda epoch: state.order(len(train), settings.seed, epoch, settings.shuffle_block),
         settings.batch_size,
         readers,
         drop_last=True,

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from sysds_resnet.results import results_row, write_results
 from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
 from sysds_resnet.signals import StopSignals
 from sysds_resnet.spark_settings import SCRATCH_FOLDER
-from sysds_resnet.spark_steps import spark_steps
+from sysds_resnet.spark_steps import spark_evaluate, spark_steps
 from sysds_resnet.starting import (
     identity_of,
     introduction,
@@ -209,18 +210,20 @@ def _events(
         return stopped() or _reached(settings, state)
 
     train_set, val_set = sets
-    with (
-        Readers(sets, settings.workers) as readers,
-        spark_steps(settings, state, train_set, on_error)
-        if state.model.engine.spark
-        else local_steps(settings, state, train_set, readers, on_error, update) as steps,
-    ):
+    with ExitStack() as stack:
+        if state.model.engine.spark:
+            steps = stack.enter_context(spark_steps(settings, state, train_set, on_error))
+            validate = partial(spark_evaluate, settings, state, val_set, on_error, ended)
+        else:
+            readers = stack.enter_context(Readers(sets, settings.workers))
+            steps = stack.enter_context(local_steps(settings, state, train_set, readers, on_error, update))
+            validate = partial(evaluate_state, state, val_set, readers, on_error, ended)
         yield from training_loop(
             state,
             steps,
             optimizer,
             epochs=settings.epochs,
-            validate=partial(evaluate_state, state, val_set, readers, on_error, ended),
+            validate=validate,
             on_nan=settings.on_nan,
             stopped=ended,
         )

@@ -46,6 +46,12 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
         "memory runs out.",
     )
     repeats: int = Field(1, ge=1, description="Times each image of an epoch comes, augmented anew each time.")
+    shuffle_block: int = Field(
+        1,
+        ge=1,
+        description="Images that stay together when they are shuffled, where reading them one by one takes "
+        "long.",
+    )
     optimizer: Literal["lars", "sgd", "nesterov"] = Field("lars", description="How weights are updated.")
     schedule: ScheduleName = Field("polynomial", description="Of the learning rate, after a linear warm-up.")
     base_lr: float = Field(10.0, gt=0, description="Rate after the warm-up, onecycle's highest.")

@@ -30,8 +30,9 @@ STEP = """
 source("dml/trainer.dml") as trainer
 opt = trainer::optimizer(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                          eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-[model, velocities, metrics, grad_norm] = trainer::step(X, y, model, velocities, registry, geometry, opt,
-                                                        micro_batch, lr, label_smoothing, eps)
+[grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
+                                            0, eps)
+[model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
 """
 
 

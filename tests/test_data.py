@@ -21,13 +21,15 @@ def test_channel_major_images_become_pixel_major(dml, shape):
     assert np.array_equal(pixels, pixel_major(images))
 
 
-def orders(dml, n, seed, epoch):
-    return dml(DATA + "out = data::order(n, seed, epoch)\n", "out", n=n, seed=seed, epoch=epoch)[:, 0]
+def orders(dml, n, seed, epoch, block=1):
+    program = DATA + "out = data::order(n, seed, epoch, block)\n"
+    return dml(program, "out", n=n, seed=seed, epoch=epoch, block=block)[:, 0]
 
 
+@pytest.mark.parametrize("block", [1, 3])
 @pytest.mark.parametrize("n", [1, 2, 1000])
-def test_order_is_a_permutation(dml, n):
-    assert sorted(orders(dml, n, 42, 0)) == list(range(1, n + 1))
+def test_order_is_a_permutation(dml, n, block):
+    assert sorted(orders(dml, n, 42, 0, block)) == list(range(1, n + 1))
 
 
 def test_order_depends_on_seed_and_epoch_alone(dml):
@@ -35,6 +37,15 @@ def test_order_depends_on_seed_and_epoch_alone(dml):
     assert np.array_equal(orders(dml, 1000, 42, 0), first)
     for other in (orders(dml, 1000, 43, 0), orders(dml, 1000, 42, 1)):
         assert (other == first).mean() < 0.02
+
+
+def test_blocks_of_samples_stay_together(dml):
+    found = orders(dml, 1003, 42, 0, 4)
+    blocks = found[:1000].reshape(250, 4)
+    assert np.array_equal(blocks, blocks[:, :1] + np.arange(4))
+    assert np.array_equal(sorted(blocks[:, 0]), np.arange(250) * 4 + 1)
+    assert (blocks[:, 0] == np.arange(250) * 4 + 1).mean() < 0.05
+    assert found[1000:].tolist() == [1001, 1002, 1003], "those that fill no block"
 
 
 def test_normalization_is_by_channel(dml):

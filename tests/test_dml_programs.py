@@ -22,6 +22,7 @@ PARTS = "".join(
     for name, file in {
         "data": "data",
         "geo": "geometry",
+        "loop": "loop",
         "reg": "registry",
         "resnet": "resnet",
         "schedule": "schedule",
@@ -126,10 +127,11 @@ def stepped(request, engine, registry, images, mean_std):
     lr = schedule::rate(step, {steps}, plan)
     opt = trainer::optimizer(name="lars", momentum=momentum, weight_decay=weight_decay,
       trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-    [model, velocities, metrics, grad_norm] = trainer::step(pixels, y, model, velocities, registry, geometry,
-                                                            opt, {MICRO_BATCH}, lr, 0.0, 1e-5)
+    [grads, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, {MICRO_BATCH}, 0.0, 0,
+                                                1e-5)
+    [model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
     """
-    order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch)\n"
+    order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch, 1)\n"
     settings = {name: float(value) for name, value in OPTIMIZER.items() if name != "warmup_epochs"}
     for epoch in range(EPOCHS):
         samples = engine.run(order, {"epoch": epoch}, {"samples": "matrix"})["samples"]
@@ -404,10 +406,10 @@ def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     plan = schedule::plan("constant", epochs, 0, 1.0, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
     while(FALSE){{}}
-    [model, velocities, history] = trainer::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),
+    [model, velocities, history] = loop::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),
       model=list(), velocities=list(), registry=registry, opt=opt, plan=plan, mean=matrix(0, 1, 3),
       std=matrix(1, 1, 3), H=H, W=W, batch_size=batch_size, micro_batch=micro_batch, label_smoothing=0.0,
-      seed=1, eps=1e-5)
+      seed=1, eps=1e-5, blocks=list(), val_blocks=list())
     """
     inputs = {
         "name": "lars",

@@ -26,16 +26,19 @@ from scoring_reference import write_images, write_networks
 from spark_cluster import executors, spark_cluster
 from test_train import assert_same_end
 
-from sysds_resnet.batch_order import BatchOrder
+from sysds_resnet.batch_order import BatchOrder, sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.spark_session import Cluster
+from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
+from sysds_resnet.loop import evaluate_state
 from sysds_resnet.model import ResNet
 from sysds_resnet.readers import Readers
-from sysds_resnet.spark_steps import micro_batches, spark_steps, write_micro_batch
+from sysds_resnet.spark_images import micro_batches, write_micro_batch
+from sysds_resnet.spark_steps import spark_evaluate, spark_steps
 from sysds_resnet.state import State
 from sysds_resnet.steps import local_steps
 from sysds_resnet.train_settings import TrainSettings
@@ -72,7 +75,7 @@ def engine_of(cluster, executors=2):
 
 
 def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=SETTINGS):
-    """So many steps: after each of them, everything that it changed, by name."""
+    """So many steps: after each of them, everything that it changed, by name, and at last an evaluation."""
     model = ResNet(18, dataset.num_classes, engine=engine, mean=dataset.mean, std=dataset.std)
     state = State.fresh(model)
     optimizer = settings.make_optimizer(len(dataset) // settings.batch_size)
@@ -85,6 +88,12 @@ def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=S
             velocities = state.model.network.from_engine(state.velocities, trained_only=True)
             changed = state.model.state_dict() | {f"{name} velocity": v for name, v in velocities.items()}
             found.append(changed | {"loss": np.array(loss)})
+    if engine.spark:
+        scores = spark_evaluate(settings, state, dataset)
+    else:
+        with Readers([dataset], 1) as readers:
+            scores = evaluate_state(state, dataset, readers)
+    found[-1] |= {f"validation {name}": np.array(score) for name, score in scores.items()}
     return found
 
 
@@ -176,18 +185,52 @@ def test_executors_read_what_one_machine_reads(engine, dataset, tmp_path, mixing
             if mixing:
                 images, labels = mixing.apply(images, labels, 7, batch.epoch, batch.step)
             tasks = micro_batches(samples, MICRO_BATCH, str(tmp_path / str(batch.step)))
-            for task in tasks:
-                assert write_micro_batch(known, CLASSES, mixing, 7, task) == []
-            columns = 3 if mixing else 1
-            rows = [engine.matrices.open(f"{task.path}-images", MICRO_BATCH, 3 * 32 * 40) for task in tasks]
-            ys = [engine.matrices.open(f"{task.path}-labels", MICRO_BATCH, columns) for task in tasks]
-            found_images, found_labels = (
-                np.concatenate(list(map(engine.to_numpy, engine.list_items(engine.make_list(handles)))))
-                for handles in (rows, ys)
-            )
-            assert np.array_equal(found_images.reshape(BATCH, 3, 32, 40).transpose(0, 2, 3, 1), images)
+            written = [write_micro_batch(known, MICRO_BATCH, True, mixing, 7, task) for task in tasks]
+            assert [part.errors for part in written] == [[]] * len(tasks)
+            rows = read_matrices(engine, [task.path for task in tasks])
+            assert np.array_equal(rows.reshape(BATCH, 3, 32, 40).transpose(0, 2, 3, 1), images)
             expected = labels.reshape(BATCH, -1) + (np.array([1, 1, 0]) if mixing else 1)
-            assert np.array_equal(found_labels, expected)
+            assert np.array_equal(np.concatenate([part.y for part in written]), expected)
+
+
+def read_matrices(engine, paths):
+    handles = [engine.matrices.open(path, MICRO_BATCH, 3 * 32 * 40) for path in paths]
+    return np.concatenate(list(map(engine.to_numpy, engine.list_items(engine.make_list(handles)))))
+
+
+class OneBad:
+    """A data set of which one image cannot be read."""
+
+    def __init__(self, dataset, bad):
+        self._dataset, self._bad = dataset, bad
+
+    def __getattr__(self, name):
+        return getattr(self._dataset, name)
+
+    def __len__(self):
+        return len(self._dataset)
+
+    def image(self, index, epoch):
+        if index == self._bad:
+            raise UserError("image broken.jpg: found no image")
+        return self._dataset.image(index, epoch)
+
+
+def test_micro_batches_of_an_evaluation_are_filled_up(engine, dataset, tmp_path):
+    """Images that cannot be read are left out, and there is nothing in the place of those after the last."""
+    order = BatchOrder(7, sequential_order(7), 7, drop_last=False, epochs=1)
+    tasks = micro_batches(next(order), MICRO_BATCH, str(tmp_path))
+    known = SimpleNamespace(value=OneBad(dataset, 2))
+    written = [write_micro_batch(known, MICRO_BATCH, False, Mixing(), 0, task) for task in tasks]
+    rows = read_matrices(engine, [task.path for task in tasks])
+    images = np.stack([dataset.image(index, 0) for index in range(7)])
+    expected = np.zeros((8, 32, 40, 3))
+    expected[[0, 1, 2, 4, 5, 6]] = images[[0, 1, 3, 4, 5, 6]]
+    assert np.array_equal(rows.reshape(8, 3, 32, 40).transpose(0, 2, 3, 1), expected)
+    y = np.concatenate([part.y for part in written])[:, 0]
+    assert y[[3, 7]].tolist() == [0, 0]
+    assert np.array_equal(y[[0, 1, 2, 4, 5, 6]], dataset.labels[[0, 1, 3, 4, 5, 6]] + 1)
+    assert [error for part in written for error in part.errors] == [(2, "image broken.jpg: found no image")]
 
 
 def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):

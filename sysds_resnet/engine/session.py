@@ -248,8 +248,7 @@ class Engine:
         for name, value in sent.items():
             if _is_list(value):
                 if distributed:  # or Spark's context takes away what is in it once the program has used it
-                    for i in range(value.getLength()):
-                        value.getData(i).enableCleanup(False)
+                    value.enableCleanup(False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
                 script.setMatrix(name, value, False)
