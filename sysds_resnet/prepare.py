@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sys
@@ -13,14 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
-from sysds_resnet.engine import Engine
 from sysds_resnet.engine.spark_session import spark_session
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
@@ -29,21 +26,23 @@ from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
 from sysds_resnet.images.shards import (
     MANIFEST,
     PROGRESS,
-    FileRecord,
     Manifest,
     Shard,
-    ShardSource,
-    open_shards,
+)
+from sysds_resnet.prepare_matrices import (
+    MATRICES,
+    Blocks,
+    blocks_file,
+    matrix_file,
+    write_blocks,
+    write_matrices,
 )
 from sysds_resnet.readers import Readers
 from sysds_resnet.settings import run
-from sysds_resnet.spark_prepare import spark_shards
+from sysds_resnet.spark_prepare import spark_blocks, spark_shards
 from sysds_resnet.spark_settings import SparkSettings
 
 DEFAULT_SIZE = 256
-MATRICES = "matrices"
-WRITTEN = f"{MATRICES}/mean_std.mtd"  # in the manifest once all matrices are
-MATRIX_HEAP = 2**30
 COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly
 
 
@@ -60,7 +59,12 @@ class PrepareSettings(SparkSettings, ReadingSettings, DataSettings):
     )
     shard_images: int = Field(1000, ge=1, description="Images in a shard.")
     matrices: bool = Field(
-        False, description="Also write SystemDS matrices for dml/train.dml, Spark and any DML program."
+        False, description="Also write SystemDS matrices for dml/train.dml and any DML program."
+    )
+    blocks: int | None = Field(
+        None,
+        ge=1,
+        description="Also write lists of matrices of so many images each, for dml/train.dml on Spark.",
     )
 
 
@@ -77,7 +81,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
         raise UserError(f"{error}, or prepare what is there with --splits") from error
     manifest = _begin(settings, sets)
     _check_room(settings, sets, manifest)
-    for left in settings.out.glob(".*.tmp"):  # by a run that was killed
+    for left in settings.out.rglob(".*.tmp"):  # by a run that was killed
         left.unlink()
     if not (settings.out / MANIFEST).exists():
         _save(settings.out / PROGRESS, manifest)  # first of all, to tell this folder from others
@@ -92,8 +96,24 @@ def prepare(settings: PrepareSettings) -> Manifest:
             print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     (settings.out / PROGRESS).unlink(missing_ok=True)
     if settings.matrices:
-        _write_matrices(settings, splits, manifest)
+        write_matrices(settings.out, splits, manifest)
+        _save(settings.out / MANIFEST, manifest)
+    if settings.blocks:
+        with _blocks(settings) as blocks:
+            write_blocks(settings.out, splits, manifest, settings.blocks, blocks)
+        _save(settings.out / MANIFEST, manifest)
     return manifest
+
+
+@contextmanager
+def _blocks(settings: PrepareSettings) -> Iterator[Blocks | None]:
+    """What writes blocks of images: this machine, or a cluster."""
+    if settings.engine == "spark":
+        cluster = settings.cluster()
+        with spark_session(cluster, {}) as spark:
+            yield partial(spark_blocks, spark, cluster)
+    else:
+        yield None
 
 
 def _open(settings: PrepareSettings, split: Split) -> Dataset:
@@ -167,16 +187,19 @@ def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest:
     parts = ", ".join(f"{len(dataset)} {split}" for split, dataset in sets.items())
     print(f"{parts} images of {height} x {width}, {len(manifest.classes)} classes")
     print(f"shards:   {_size(values)}")
-    if settings.matrices:
+    forms = bool(settings.matrices) + bool(settings.blocks)
+    if forms:
         print(
-            f"matrices: about {_size(values * COMPRESSED)} on the disk, {_size(values * 8)} in the memory of "
-            "a program that reads them"
+            f"matrices: about {_size(values * COMPRESSED * forms)} on the disk, {_size(values * 8)} in the "
+            "memory of a program that reads them"
         )
-    missing = values * (1 + COMPRESSED * settings.matrices)
+    missing = values * (1 + COMPRESSED * forms)
     missing -= sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
     place = next(path for path in (settings.out.resolve(), *settings.out.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    complete = (settings.out / MANIFEST).exists() and (not settings.matrices or WRITTEN in manifest.files)
+    wanted = [matrix_file(split) for split in sets] if settings.matrices else []
+    wanted += [blocks_file(split, settings.blocks) for split in sets] if settings.blocks else []
+    complete = (settings.out / MANIFEST).exists() and all(name in manifest.files for name in wanted)
     if missing > free and not complete:
         raise UserError(
             f"{settings.out}: found {_size(free)} free, expected {_size(missing)}: make room, choose another "
@@ -240,34 +263,6 @@ def _save(path: Path, manifest: Manifest) -> None:
     write_whole({path: lambda temporary: temporary.write_text(manifest.to_json())})
 
 
-def _write_matrices(settings: PrepareSettings, splits: tuple[Split, ...], manifest: Manifest) -> None:
-    """Writes what dml/train.dml reads: images, labels from 1, mean and standard deviation."""
-    folder = settings.out / MATRICES
-    if WRITTEN in manifest.files:
-        return
-    folder.mkdir(exist_ok=True)
-    with Engine(heap=MATRIX_HEAP) as engine:
-        for split in splits:
-            source = open_shards(settings.out, split)
-            n, values = len(source.labels), 3 * math.prod(manifest.image_size)
-            with tqdm(total=n, unit="image", desc=f"{split} matrix", disable=None) as bar:
-                parts = engine.matrices.write_parts(folder / f"{split}_X", n, values, partial(_rows, source))
-                for done in parts:
-                    bar.update(done - bar.n)
-            engine.matrices.write(folder / f"{split}_Y", source.labels.reshape(-1, 1) + 1)
-        engine.matrices.write(folder / "mean_std", np.array([manifest.mean, manifest.std]))
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith((".", "_")):
-            manifest.files[path.relative_to(settings.out).as_posix()] = FileRecord.of(path)
-    _save(settings.out / MANIFEST, manifest)
-
-
-def _rows(source: ShardSource, start: int, stop: int) -> np.ndarray:
-    """Images as rows of a matrix, channel by channel."""
-    images = np.stack([source.read(index) for index in range(start, stop)])
-    return images.transpose(0, 3, 1, 2).reshape(stop - start, -1)
-
-
 def command(settings: PrepareSettings) -> None:
     """Prepares, and says what to do with the result."""
     manifest = prepare(settings)
@@ -277,6 +272,9 @@ def command(settings: PrepareSettings) -> None:
         folder = settings.out / MATRICES
         files = f"X={folder / 'train_X'} Y={folder / 'train_Y'} mean_std={folder / 'mean_std'}"
         print(f"scripts/systemds dml/train.dml -nvargs {files} out=MODEL")
+    if settings.blocks:
+        options = f"--data {settings.out} --blocks {settings.blocks} --out MODEL"
+        print(f"python -m sysds_resnet.spark_command --master URL --executors K {options}")
 
 
 def main(argv: list[str] | None = None) -> int:

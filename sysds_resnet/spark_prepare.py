@@ -13,7 +13,8 @@ from sysds_resnet.batches import OnError
 from sysds_resnet.engine.spark_session import Cluster, job_errors
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.files import Split
-from sysds_resnet.images.shards import Shard
+from sysds_resnet.images.shards import Shard, open_shards
+from sysds_resnet.prepare_matrices import blocks_folder, write_block
 from sysds_resnet.readers import read
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SHARDS_PER_WORKER = 2
 """Of a job; what a job has written is safe, and what a killed one has is written again."""
+BLOCKS_PER_WORKER = 16
 
 Written = tuple[Shard, list[tuple[int, str]]]
 """A shard, and position and reason of each image that could not be read."""
@@ -64,6 +66,20 @@ def spark_shards(
             for index, reason in errors:
                 on_error(dataset, index, reason)
             yield shard
+
+
+def spark_blocks(
+    spark: SparkSession, cluster: Cluster, root: Path, split: Split, size: int, number: int
+) -> Iterator[int]:
+    """Has the executors write the blocks of a split, as `write_blocks`, and gives their numbers."""
+    folder = blocks_folder(root, split, size).resolve()
+    write = partial(write_block, open_shards(root.resolve(), split), folder, size)
+    wave = BLOCKS_PER_WORKER * cluster.workers
+    for start in range(0, number, wave):
+        numbers = range(start, min(start + wave, number))
+        spark.sparkContext.setJobDescription(f"{split} matrices {numbers[0]} to {numbers[-1]}")
+        with job_errors(cluster):
+            yield from spark.sparkContext.parallelize(numbers, len(numbers)).map(write).collect()
 
 
 def write_shard(dataset: Broadcast[Dataset], out: Path, size: int, split: Split, number: int) -> Written:

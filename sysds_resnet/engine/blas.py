@@ -13,6 +13,7 @@ Precision = Literal["double", "single", "bf16"]
 Blas = Literal["auto", "openblas", "none"]
 
 INSTALL_HINT = "apt-get install libopenblas0-pthread libgomp1"
+LIBRARY = "libopenblas.so"  # what the engine loads; only development packages carry that name
 # The engine looks for lib/libsystemds_openblas-Linux-x86_64.so on the class path; what comes first is taken.
 HELPER_FOLDER = Path(__file__).resolve().parents[1] / "native"
 

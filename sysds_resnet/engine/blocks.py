@@ -7,10 +7,17 @@ https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds
 
 from __future__ import annotations
 
+import json
 import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from sysds_resnet.files import write_whole
 
 BLOCK_SIZE = 1000  # SystemDS's default
 _PACKAGE = "org.apache.sysds.runtime.matrix.data"
@@ -18,22 +25,65 @@ _DENSE = 3  # of the kinds of blocks
 _SYNC = bytes(16)  # what marks places to split a file at; these files have none
 
 
-def write_matrix(file: BinaryIO, array: np.ndarray) -> None:
-    """Writes a 2-D array of numbers as doubles, uncompressed.
+_CODEC = b"org.apache.hadoop.io.compress.DefaultCodec"  # zlib
+_FASTEST = 1  # of zlib's levels
+
+
+def write_matrix(file: BinaryIO, array: np.ndarray, compress: bool = False) -> None:
+    """Writes a 2-D array of numbers as doubles.
 
     Its size stands nowhere in the file: whoever reads it must know, from a .mtd file or otherwise.
+
+    Args:
+        file: Where to.
+        array: Of any kind of numbers.
+        compress: Whether to compress each block by zlib.
     """
     file.write(b"SEQ\x06")
     for name in ("MatrixIndexes", "MatrixBlock"):
         text = f"{_PACKAGE}.{name}".encode()
         file.write(bytes([len(text)]) + text)
-    file.write(bytes(2))  # compressed neither by record nor by block
+    file.write(bytes([compress, 0]))  # by record, and never by several of them
+    if compress:
+        file.write(bytes([len(_CODEC)]) + _CODEC)
     file.write(struct.pack(">i", 0) + _SYNC)  # no metadata
     for top in range(0, array.shape[0], BLOCK_SIZE):
         for left in range(0, array.shape[1], BLOCK_SIZE):
             part = array[top : top + BLOCK_SIZE, left : left + BLOCK_SIZE]
             key = struct.pack(">qq", top // BLOCK_SIZE + 1, left // BLOCK_SIZE + 1)
-            head = struct.pack(">iib", *part.shape, _DENSE)
-            values = part.astype(">f8").tobytes()
-            file.write(struct.pack(">ii", len(key) + len(head) + len(values), len(key)) + key + head)
-            file.write(values)
+            block = struct.pack(">iib", *part.shape, _DENSE) + part.astype(">f8").tobytes()
+            if compress:
+                block = zlib.compress(block, _FASTEST)
+            file.write(struct.pack(">ii", len(key) + len(block), len(key)) + key + block)
+
+
+def save_matrix(path: Path, array: np.ndarray) -> None:
+    """Writes PATH, compressed, and PATH.mtd."""
+    nonzeros = int(np.count_nonzero(array))
+    size = {"rows": array.shape[0], "cols": array.shape[1], "rows_in_block": BLOCK_SIZE, "nnz": nonzeros}
+    write_whole({path: partial(_save, array=array), **_metadata(path, "matrix", "double", size)})
+
+
+def save_list(folder: Path, length: int) -> None:
+    """Makes a folder with the matrices `list_item(FOLDER, 0)` and so on a list, by FOLDER.mtd."""
+    write_whole(_metadata(folder, "list", "unknown", {"rows": length, "cols": 1}))
+
+
+def list_item(folder: Path, index: int) -> Path:
+    """Where the item of a list stands, from 0."""
+    return folder / f"{index}_null"  # the engine's name for one without a name
+
+
+def metadata_of(path: Path) -> Path:
+    """Where the metadata of a matrix or a list stands."""
+    return path.with_name(f"{path.name}.mtd")
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        write_matrix(file, array, compress=True)
+
+
+def _metadata(path: Path, kind: str, value: str, size: dict[str, int]) -> dict[Path, Callable[[Path], int]]:
+    text = json.dumps({"data_type": kind, "value_type": value, **size, "format": "binary"}, indent=1)
+    return {metadata_of(path): lambda temporary: temporary.write_text(text)}

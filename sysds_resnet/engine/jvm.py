@@ -17,6 +17,7 @@ from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.errors import UserError
 
 START_TIMEOUT = 60.0  # seconds
+LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
 OUT_OF_MEMORY = 3  # exit code with ExitOnOutOfMemoryError
 YOUNG_SHARE = 0.42  # of the heap
 # What SystemDS opens by reflection outside its own launcher (as in its pom.xml).

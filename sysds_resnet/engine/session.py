@@ -274,8 +274,7 @@ class Engine:
 
     def _load_blas(self, folder: Path) -> bool:
         helper = self._jvm.org.apache.sysds.utils.NativeHelper
-        # the engine loads FOLDER/libopenblas.so, a name that only development packages carry
-        os.symlink(self.multiply.library, folder / "libopenblas.so")
+        os.symlink(self.multiply.library, folder / blas_choice.LIBRARY)
         helper.initialize(str(folder), "openblas")
         return helper.isNativeLibraryLoaded()
 
@@ -307,19 +306,21 @@ class Engine:
                     return explain(str(found.getMessage()), self.spark.cluster.memory)
             return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
         if self._owned and not self._owned.wait_alive():
-            if self._owned.process.returncode == OUT_OF_MEMORY and self.spark:
+            process = self._owned.process
+            code = "that only spark-submit knows" if process is None else process.poll()
+            if code == OUT_OF_MEMORY and self.spark:
                 return UserError(
                     f"driver: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
                     "parameters, velocities and gradients; give it more with --heap"
                 )
-            if self._owned.process.returncode == OUT_OF_MEMORY:
+            if code == OUT_OF_MEMORY:
                 return OutOfMemory(
                     f"JVM: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
                     "the images computed at a time; give it more with --heap or lower --micro-batch"
                 )
             return UserError(
-                f"JVM: it ended with code {self._owned.process.poll()} ({self._owned.log_tail()}); "
-                "if memory ran out, give it more with --heap or lower --micro-batch"
+                f"JVM: it ended with code {code} ({self._owned.log_tail()}); if memory ran out, give it more "
+                "with --heap or lower --micro-batch"
             )
         return RuntimeError(f"JVM: {error}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -12,20 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from py4j.java_gateway import JavaClass
+from py4j.protocol import Py4JError
 
-from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
-from sysds_resnet.engine.jvm import (
-    class_path,
-    engine_jars,
-    jvm_options,
-    last_line,
-    shared_memory,
-    wait_alive,
-)
+from sysds_resnet.engine.blas import Multiply
+from sysds_resnet.engine.jvm import last_line, shared_memory, wait_alive
+from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark_session import (
     Cluster,
     end_session,
     executors_alive,
+    local_path,
     local_workers,
     start_session,
 )
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
-
-
-# Settings for Hadoop in the executors.
-EXECUTOR_FOLDER = Path(__file__).parent / "executor"
 
 
 class SparkDriver:
@@ -51,7 +43,7 @@ class SparkDriver:
 
     Attributes:
         gateway: The py4j gateway of the driver.
-        process: Its JVM.
+        process: Its JVM; None where spark-submit has started this process from its own.
         folder: A private folder of this machine; removed by `close`.
         scratch: A private folder of the cluster; removed by `close`.
         settings: Of the engine, by name.
@@ -66,16 +58,12 @@ class SparkDriver:
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         self._session: SparkSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
-        self.settings = {
-            "sysds.scratch": f"{self.scratch}/engine",
-            "sysds.caching.bufferpoollimit": "70",  # per cent of the heap; what is beyond goes to disk
-        }
         try:
-            if multiply.library:
-                self._link(multiply.library)
-            self._session = start_session(cluster, _conf(cluster, heap, multiply), self.folder / "jvm.log")
+            self.settings = engine_settings(self.scratch, multiply)
+            conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
+            self._session = start_session(cluster, conf, self.folder / "jvm.log")
             self.gateway: JavaGateway = self._session.sparkContext._gateway
-            self.process: subprocess.Popen = self.gateway.proc
+            self.process: subprocess.Popen | None = getattr(self.gateway, "proc", None)
             self._adopt()
         except BaseException:
             self.close()
@@ -125,7 +113,12 @@ class SparkDriver:
 
     def wait_alive(self) -> bool:
         """Whether the driver's JVM is still running, after giving one that is going down a moment."""
-        return wait_alive(self.process)
+        if self.process is not None:
+            return wait_alive(self.process)
+        try:
+            return self.gateway.jvm.System.nanoTime() > 0
+        except (Py4JError, OSError):
+            return False
 
     def log_tail(self) -> str:
         """The last line of what the driver's JVM wrote, for error messages."""
@@ -145,16 +138,14 @@ class SparkDriver:
             self._session = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _link(self, library: Path) -> None:
-        """Puts the library where executors look for it, under the name that the engine asks for."""
-        native = Path(self.scratch) / "native"
-        native.mkdir(parents=True, exist_ok=True)
-        (native / "libopenblas.so").symlink_to(library)
-        self.settings |= {"sysds.native.blas": "openblas", "sysds.native.blas.directory": str(native)}
-
     def _adopt(self) -> None:
         """Has the engine use this session's context in place of making one."""
         jvm = self.gateway.jvm
+        if not isinstance(jvm.org.apache.sysds.api.mlcontext.MLContext, JavaClass):
+            raise UserError(
+                "driver: found no SystemDS on its class path, expected its jar; run the line that python -m "
+                "sysds_resnet.spark_command prints"
+            )
         self._context = jvm.org.apache.sysds.api.mlcontext.MLContext(self._session._jsparkSession)
         jvm.org.apache.sysds.runtime.controlprogram.context.SparkExecutionContext.initSparkContext()
         # The engine names a task's results by the task's number and the driver's matrices by 0, so that the
@@ -168,37 +159,3 @@ def _without_library(_: int) -> str | None:
     jvm = next(process for process in psutil.Process().parents() if process.name() == "java")
     loaded = "libsystemds_openblas" in Path(f"/proc/{jvm.pid}/maps").read_text()
     return None if loaded else socket.gethostname()
-
-
-def local_path(name: str) -> str:
-    """A URL of a local file as a path: the engine does not find the parts of matrices under file: URLs.
-
-    https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/io/IOUtilFunctions.java
-    """
-    return name.removeprefix("file:").replace("//", "/") if name.startswith("file:") else name
-
-
-def _conf(cluster: Cluster, heap: int, multiply: Multiply) -> dict[str, str]:
-    """Spark's settings for SystemDS in driver and executors."""
-    # Spark itself gives the most that a heap may have
-    driver, executor = (
-        [option for option in jvm_options(size) if not option.startswith("-Xmx")]
-        for size in (heap, cluster.memory)
-    )
-    executor = [option for option in executor if not option.startswith("-Dlog4j")]
-    path = str(HELPER_FOLDER) if multiply.native else ""
-    return {
-        "spark.jars": ",".join(map(str, engine_jars())),
-        "spark.driver.memory": f"{heap // 2**20}m",
-        "spark.driver.extraClassPath": os.pathsep.join(filter(None, [path, class_path()])),
-        "spark.driver.extraJavaOptions": " ".join(driver),
-        "spark.driver.maxResultSize": "0",
-        "spark.executor.extraClassPath": os.pathsep.join(filter(None, [path, str(EXECUTOR_FOLDER)])),
-        # a core of the executor is a thread of the engine, whatever the machine has
-        "spark.executor.extraJavaOptions": " ".join([*executor, f"-XX:ActiveProcessorCount={cluster.cores}"]),
-        "spark.executorEnv.OMP_NUM_THREADS": "1",
-        "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
-        "spark.executorEnv.OMP_WAIT_POLICY": "passive",
-        "spark.executorEnv.SYSDS_RESNET_PRECISION": multiply.precision,
-        "spark.broadcast.compress": "false",  # random digits do not get smaller
-    }

