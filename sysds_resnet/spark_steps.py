@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from py4j.java_gateway import JavaObject
 
 from sysds_resnet.batch_order import BatchOrder, sequential_order
 from sysds_resnet.batches import OnError, raise_error
@@ -24,6 +25,10 @@ source("dml/distributed.dml") as distributed
 metrics = distributed::gradients(images, y, model, registry, geometry, mean, std, workers, micro_batch,
                                  label_smoothing, frozen, eps, folder)
 """
+_SUMS = """
+source("dml/distributed.dml") as distributed
+done = distributed::sums(parts, fan_in, folder)
+"""
 _TOTAL = """
 source("dml/distributed.dml") as distributed
 gradients = distributed::total(parts, registry)
@@ -33,6 +38,7 @@ source("dml/distributed.dml") as distributed
 metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
 """
 _COLUMNS = 1000  # of flattened gradients, as in dml/distributed.dml
+FAN_IN = 8  # gradients that the driver, or a task, adds
 EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
 
 
@@ -65,7 +71,6 @@ class SparkSteps:
     def update(self, batch: RemoteBatch, optimizer: Optimizer) -> StepMetrics:
         """Does a step, as `State.update`."""
         began = time.perf_counter()
-        network = self._state.model.network
         inputs = _inputs(self._state, batch, self._dataset, self._micro_batch) | {
             "label_smoothing": optimizer.label_smoothing,
             "frozen": optimizer.frozen,
@@ -77,18 +82,12 @@ class SparkSteps:
             self._spark.check_executors()
             self._checked = True
         computed = time.perf_counter()
-        height = sum(math.prod(tensor.shape) for tensor in network.tensors) // _COLUMNS + 1
-        open_matrix = self._engine.matrices.open
-        names = [f"{batch.folder}/{worker}_null" for worker in range(inputs["workers"])]
-        parts = self._engine.make_list([open_matrix(name, height, _COLUMNS) for name in names])
-        total = self._engine.run(
-            _TOTAL, {"parts": parts, "registry": network.registry}, {"gradients": "list"}
-        )
+        total = self._add(batch.folder, inputs["workers"])
         rows = self._engine.to_numpy(done["metrics"])
         computing, writing = rows[:, 5:].T
         added = time.perf_counter()
         try:
-            return self._state.apply(total["gradients"], rows[:, :4].sum(axis=0), optimizer)
+            return self._state.apply(total, rows[:, :4].sum(axis=0), optimizer)
         finally:
             self._spark.delete(batch.folder)
             self.measured = {
@@ -99,6 +98,23 @@ class SparkSteps:
                 "update_s": time.perf_counter() - added,
                 "executors": self._spark.executors_alive(),
             }
+
+    def _add(self, folder: str, count: int) -> JavaObject:
+        """A handle of the list of gradients, from the files of so many workers."""
+        engine, network = self._engine, self._state.model.network
+        height = sum(math.prod(tensor.shape) for tensor in network.tensors) // _COLUMNS + 1
+
+        def parts() -> JavaObject:
+            names = [f"{folder}/{i}_null" for i in range(count)]
+            return engine.make_list([engine.matrices.open(name, height, _COLUMNS) for name in names])
+
+        while count > FAN_IN:
+            self._spark.describe_jobs(f"step {self._state.progress.step + 1}: sums of {count} gradients")
+            inputs = {"parts": parts(), "fan_in": FAN_IN, "folder": f"{folder}/sums"}
+            count = int(engine.run(_SUMS, inputs, {"done": "double"}, distributed=True)["done"])
+            folder = inputs["folder"]
+        inputs = {"parts": parts(), "registry": network.registry}
+        return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
 
 
 @contextmanager

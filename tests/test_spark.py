@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from scoring_reference import write_images, write_networks
 from spark_cluster import executors, spark_cluster
 from test_train import assert_same_end
 
+from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.batch_order import BatchOrder, sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.engine import Engine
@@ -165,6 +167,16 @@ def test_a_disturbed_executor_changes_nothing(undisturbed, cluster, dataset, dis
 def test_a_lost_worker_changes_nothing(undisturbed, dataset, tmp_path):
     with spark_cluster(tmp_path) as url:  # of its own: nobody replaces the worker
         check_disturbed(undisturbed, SimpleNamespace(folder=tmp_path, url=url), dataset, kill_worker)
+
+
+@pytest.mark.long
+def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset, monkeypatch):
+    """Four workers on two executors, whose sums of two are added in the driver."""
+    monkeypatch.setattr(spark_steps_module, "FAN_IN", 2)
+    with engine_of(cluster) as own:
+        own.spark.cluster = replace(own.spark.cluster, cores=2)
+        found = train(own, dataset, spark_steps, 1)
+    assert difference(found[0], train(engine, dataset, here, 1)[0]) < 1e-12
 
 
 def test_nothing_is_left_behind(undisturbed, cluster):
