@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from throughput import machine
 
+from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.engine.spark_session import Cluster
@@ -59,6 +60,7 @@ def running_cluster(workers: int, memory: int):
 
 def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
     """Steps with so many executors."""
+    spark_steps_module.FAN_IN = args.fan_in
     memory, batch = parse_size(args.executor_memory), executors * args.images
     dataset = open_dataset("synthetic", "train", image_size=size, num_images=batch, num_classes=1000)
     settings = TrainSettings(batch_size=batch, micro_batch=args.micro_batch, epochs=WARMUP + args.steps)
@@ -81,6 +83,7 @@ def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
         "size": size,
         "executors": executors,
         "batch": batch,
+        "fan_in": args.fan_in,
         "engine": described,
         "first_step_s": seconds[0],
         "step_s": {"median": statistics.median(measured), "min": min(measured), "max": max(measured)},
@@ -130,6 +133,8 @@ def main() -> None:
     parser.add_argument("--precision", default="single")
     parser.add_argument("--executor-memory", default="5g")
     parser.add_argument("--heap", default="6g", help="of the driver")
+    parser.add_argument("--fan-in", type=int, default=spark_steps_module.FAN_IN, help="of the tree of sums")
+    parser.add_argument("--separate", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -138,14 +143,13 @@ def main() -> None:
         runs = [measure(size, executors, args) for executors in args.executors]
         alone = runs[0]["images_per_s"] / runs[0]["executors"]
         for run in runs:
-            run["separate_s"] = separate_steps(size, args, run["executors"])
-            run["ceiling"] = runs[0]["separate_s"] / run["separate_s"]
             run["efficiency"] = run["images_per_s"] / run["executors"] / alone
-            print(
-                f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}, ceiling "
-                f"{run['ceiling']:.3f}",
-                flush=True,
-            )
+            text = f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}"
+            if args.separate:
+                run["separate_s"] = separate_steps(size, args, run["executors"])
+                run["ceiling"] = runs[0]["separate_s"] / run["separate_s"]
+                text += f", ceiling {run['ceiling']:.3f}"
+            print(text, flush=True)
         results += runs
     if args.out:
         result = {

@@ -1,6 +1,7 @@
 """Engines for the tests: each is a JVM, started when the first test asks for it."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torchvision_reference  # noqa: F401  before transformers imports torchvis
 from command_line import share_engine
 from dml_runner import Dml
 from listed_images import make_source
+from spark_cluster import spark_cluster
 
 from sysds_resnet.engine import Engine
 
@@ -98,3 +100,11 @@ def source(tmp_path_factory):
 def own(tmp_path):
     """A data set in lists that a test may change."""
     return make_source(tmp_path / "own")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two Spark workers with a core each: their folder and the master's URL."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with spark_cluster(folder) as url:
+        yield SimpleNamespace(folder=folder, url=url)

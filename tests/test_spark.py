@@ -60,14 +60,6 @@ def dataset():
     return ArrayDataset(images, rng.integers(0, CLASSES, IMAGES), list("abcde"), mean=MEAN, std=STD)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Two workers with a core each: their folder and the master's URL."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with spark_cluster(folder) as url:
-        yield SimpleNamespace(folder=folder, url=url)
-
-
 @contextmanager
 def engine_of(cluster, executors=2):
     scratch = str(cluster.folder / "scratch")

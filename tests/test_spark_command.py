@@ -4,13 +4,12 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from command_line import Outcome, assert_one_line_error, run_here
 from safetensors.numpy import load_file
-from spark_cluster import executors, spark_cluster
+from spark_cluster import executors
 from test_dml_programs import run_systemds
 
 from sysds_resnet import prepare
@@ -109,13 +108,6 @@ def test_blocks_are_the_rows_of_the_matrix(engine, prepared):
 def submit(words, timeout=280):
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=timeout)
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cluster")
-    with spark_cluster(folder) as url:
-        yield SimpleNamespace(folder=folder, url=url)
 
 
 @pytest.mark.long

@@ -1,0 +1,91 @@
+"""What goes wrong around a run on a cluster ends it with one line, and leaves what --resume goes on from."""
+
+import shutil
+import signal
+import subprocess
+
+import pytest
+from command_line import assert_one_line_error, finish, run_here, start_process, wait_for
+from spark_cluster import executors
+
+from sysds_resnet import train
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def stopped(cluster, tmp_path_factory):
+    """A run on a prepared data set of two shards, stopped by Ctrl-C: its folder, and that of its data."""
+    folder = tmp_path_factory.mktemp("run")
+    data = ["--dataset", "synthetic", "--num-classes", 4, "--image-size", 64]
+    prepared = finish(start_process("prepare", *data, "--shard-images", 160, "--out", folder / "data"), 100)
+    assert prepared.code == 0, prepared
+    options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    options += ["--dataset", folder / "data", "--image-size", 64, "--model", "resnet18", "--heap", "2g"]
+    options += ["--batch-size", 16, "--micro-batch", 8, "--epochs", 1, "--save-steps", 1, "--out"]
+    process = start_process("train", *options, folder / "run")
+    metrics = folder / "run" / "metrics.jsonl"
+    wait_for(process, lambda: metrics.exists() and '"step": 3,' in metrics.read_text())
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 0 and "continue with: " in outcome.out, outcome
+    return folder / "run", folder / "data"
+
+
+@pytest.fixture
+def copied(stopped, tmp_path):
+    """A copy of the stopped run, and its data."""
+    run, data = stopped
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run", data
+
+
+def checkpoints(run):
+    files = (path for path in (run / "checkpoints").rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_shard_that_executors_cannot_read(cluster, copied, capfd, monkeypatch, damage):
+    """The driver has seen a good one, as where it is one machine's disk that fails."""
+    run, data = copied
+    shard = data / "train-00001-images.npy"
+    content, before = shard.read_bytes(), checkpoints(run)
+    begin = train.spark_steps
+
+    def steps(*arguments):
+        shard.unlink() if damage == "missing" else shard.write_bytes(content[:-1])
+        return begin(*arguments)
+
+    monkeypatch.setattr(train, "spark_steps", steps)
+    outcome = run_here(capfd, "train", "--resume", run)
+    assert_one_line_error(outcome, shard, "found no such array as was prepared", "restore the file")
+    shard.write_bytes(content)
+    assert checkpoints(run) == before
+    assert executors(cluster.folder) == []
+
+
+def test_a_scratch_folder_without_room_for_gradients(cluster, copied, capfd, tmp_path):
+    run, _ = copied
+    before = checkpoints(run)
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", small], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.strip()}")
+    try:
+        outcome = run_here(capfd, "train", "--resume", run, "--scratch", small)
+        assert_one_line_error(outcome, "scratch: found no space left on its device", "another --scratch")
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert checkpoints(run) == before
+
+
+def test_a_stopped_run_goes_on(copied, capfd):
+    run, _ = copied
+    outcome = run_here(capfd, "train", "--resume", run)
+    assert outcome.code == 0 and "weights: " in outcome.out, outcome
+    assert not any((run / "scratch").iterdir())
