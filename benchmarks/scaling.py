@@ -31,8 +31,8 @@ from throughput import machine
 
 from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.cluster import Cluster
 from sysds_resnet.engine.memory import parse_size
-from sysds_resnet.engine.spark_session import Cluster
 from sysds_resnet.images import open_dataset
 from sysds_resnet.model import ResNet
 from sysds_resnet.spark_steps import spark_steps

@@ -68,7 +68,7 @@ case $action in
     python=$root/.venv/bin/python
     [ -x "$python" ] || python=python3
     home=$("$python" -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))' 2>/dev/null) ||
-      fail "pyspark: found none for $python, expected 3.5; run pip install 'sysds-resnet[spark]'"
+      fail "pyspark: found none for $python, expected 3.5.7; run pip install 'sysds-resnet[spark]'"
     JAVA_HOME=$("$python" -c 'from sysds_resnet.engine.java import find_java
 print(find_java().path.resolve().parents[1])') || fail "Java: found none that is usable; see python -m sysds_resnet.doctor"
     export JAVA_HOME

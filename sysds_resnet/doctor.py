@@ -13,6 +13,7 @@ from pydantic import Field
 from sysds_resnet.engine import Engine, blas, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
+from sysds_resnet.engine.spark_session import SPARK_VERSION
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.resample import RESAMPLER
 from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
@@ -55,7 +56,10 @@ def command(settings: DoctorSettings) -> None:
     _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
     gpu = shutil.which("nvidia-smi")
     _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
-    _line("Spark", f"{_version('pyspark')}; not used: this version runs on one machine")
+    spark = _version("pyspark")
+    usable = spark == f"pyspark {SPARK_VERSION}"
+    missing = f"--engine spark needs {SPARK_VERSION}; run pip install 'sysds-resnet[spark]'"
+    _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
     with Engine("single", heap) as engine:
         _line("engine", f"started: {engine.describe()}")
         sizes = ((32, 32), (224, 224))

@@ -12,12 +12,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sysds_resnet.engine.blas import Blas, choose
+from sysds_resnet.engine.cluster import Cluster, cluster_conf
 from sysds_resnet.engine.java import find_java
 from sysds_resnet.engine.jvm import LAUNCHER, dml_home, systemds_home
 from sysds_resnet.engine.memory import default_heap, parse_size
 from sysds_resnet.engine.settings_file import settings_file
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
-from sysds_resnet.engine.spark_session import Cluster, check_pyspark, cluster_conf
+from sysds_resnet.engine.spark_session import check_pyspark
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.shards import MANIFEST, Manifest
 from sysds_resnet.predict import PredictSettings

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sysds_resnet.batches import OnError
-from sysds_resnet.engine.spark_session import Cluster, job_errors
+from sysds_resnet.engine.cluster import Cluster
+from sysds_resnet.engine.spark_errors import job_errors
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.shards import Shard, open_shards

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.spark_session import job_errors, qualified, spark_session, whole_folder
+from sysds_resnet.engine.cluster import qualified
+from sysds_resnet.engine.spark_errors import job_errors
+from sysds_resnet.engine.spark_session import spark_session, whole_folder
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.encoded import EncodedDataset
 from sysds_resnet.images.files import IMG_EXTENSIONS

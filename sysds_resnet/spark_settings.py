@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from sysds_resnet.engine.cluster import Cluster, local_workers, on_this_machine
 from sysds_resnet.engine.memory import parse_size
-from sysds_resnet.engine.spark_session import Cluster, local_workers, on_this_machine
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings import Settings
 

@@ -31,7 +31,7 @@ from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.batch_order import BatchOrder, sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.spark_session import Cluster
+from sysds_resnet.engine.cluster import Cluster
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.mixing import Mixing

@@ -6,7 +6,9 @@ import pytest
 from command_line import assert_one_line_error, run_here
 
 from sysds_resnet.engine import spark_session
-from sysds_resnet.engine.spark_session import SPARK_VERSION, explain, local_workers
+from sysds_resnet.engine.cluster import local_workers
+from sysds_resnet.engine.spark_errors import explain
+from sysds_resnet.engine.spark_session import SPARK_VERSION
 from sysds_resnet.errors import OutOfMemory
 
 SPARK = ["--engine", "spark"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Literal
 
 from py4j.java_gateway import JavaGateway, JavaObject
@@ -37,7 +38,6 @@ class Programs:
         compiled: Prepared scripts by text, inputs, outputs and whether with generated code, oldest first.
         sources: Texts of the package's DML files by name, without and with code generation.
         connections: What prepares scripts, without and with calls of generated code.
-        distributed: What prepares scripts whose workers are on a cluster.
         generated: The functions of dml/layers/pixelwise.dml as generated code, by name, once a program has
             asked for them.
     """
@@ -58,11 +58,6 @@ class Programs:
         array = self._gateway.new_array(flags, 1)
         array[0] = flags.ALLOW_DYN_RECOMPILATION
         self.connections[True].setConfigTypes(False, array)
-        # a worker is one of several on its machine, with a thread of its own
-        array = self._gateway.new_array(flags, 2)
-        array[0], array[1] = flags.ALLOW_DYN_RECOMPILATION, flags.PARALLEL_CP_MATRIX_OPERATIONS
-        self.distributed = self._connect()
-        self.distributed.setConfigTypes(False, array)
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
@@ -109,6 +104,17 @@ class Programs:
                 self._keep_plans(script)
             self.compiled[key] = script
         return self.compiled[key]
+
+    @cached_property
+    def distributed(self) -> JavaObject:
+        """What prepares scripts whose workers are on a cluster."""
+        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
+        # a worker is one of several on its machine, with a thread of its own
+        array = self._gateway.new_array(flags, 2)
+        array[0], array[1] = flags.ALLOW_DYN_RECOMPILATION, flags.PARALLEL_CP_MATRIX_OPERATIONS
+        connection = self._connect()
+        connection.setConfigTypes(False, array)
+        return connection
 
     def generate(self) -> dict[str, JavaObject]:
         """The functions of dml/layers/pixelwise.dml as generated code, by name.

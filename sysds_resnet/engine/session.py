@@ -17,13 +17,14 @@ from py4j.protocol import Py4JError, Py4JJavaError
 
 from sysds_resnet.engine import blas as blas_choice
 from sysds_resnet.engine.blas import Blas, Precision
+from sysds_resnet.engine.cluster import Cluster
 from sysds_resnet.engine.jvm import OUT_OF_MEMORY, Jvm
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.programs import Kind, Programs, hidden
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.spark import SparkDriver
-from sysds_resnet.engine.spark_session import Cluster, explain
+from sysds_resnet.engine.spark_errors import explain
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.errors import OutOfMemory, UserError
 

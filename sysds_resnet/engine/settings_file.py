@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from platformdirs import user_cache_path
 
 from sysds_resnet.engine.blas import LIBRARY
 from sysds_resnet.files import write_whole
@@ -16,7 +17,7 @@ from sysds_resnet.files import write_whole
 
 def cache_folder() -> Path:
     """This user's folder for such files."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysds-resnet"
+    return user_cache_path("sysds-resnet")
 
 
 def library_folder(library: Path) -> Path:

@@ -15,16 +15,10 @@ from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 
 from sysds_resnet.engine.blas import Multiply
+from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
 from sysds_resnet.engine.jvm import last_line, shared_memory, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
-from sysds_resnet.engine.spark_session import (
-    Cluster,
-    end_session,
-    executors_alive,
-    local_path,
-    local_workers,
-    start_session,
-)
+from sysds_resnet.engine.spark_session import end_session, executors_alive, start_session
 from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from sysds_resnet.engine.blas import HELPER_FOLDER, LIBRARY, Multiply
+from sysds_resnet.engine.cluster import Cluster, local_path
 from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options
 from sysds_resnet.engine.settings_file import library_folder
-from sysds_resnet.engine.spark_session import Cluster, local_path
 
 # Settings for Hadoop in the executors.
 MAPRED_SITE = Path(__file__).parent / "executor" / "mapred-site.xml"

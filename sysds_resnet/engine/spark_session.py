@@ -1,9 +1,8 @@
-"""Sessions of Spark: what a run takes of a cluster, and errors that say what is wrong with it."""
+"""Sessions of Spark on a cluster."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import sys
@@ -12,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +19,9 @@ from uuid import uuid4
 
 from py4j import java_gateway, protocol
 
+from sysds_resnet.engine.cluster import Cluster, cluster_conf
 from sysds_resnet.engine.java import find_java
-from sysds_resnet.errors import OutOfMemory, UserError, one_line
+from sysds_resnet.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,52 +29,8 @@ if TYPE_CHECKING:
 # What SystemDS 3.4 is built with, to the last digit: its jar brings Spark's classes of this version before
 # those of pyspark, which refuse to talk to others.
 SPARK_VERSION = "3.5.7"
-# What is left of an executor whose heap was full: Java's error, a code that a JVM ended with, or that the
-# engine looks for a matrix that was broadcast, and taken away by the collector, in a file of the driver's.
-_OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
 CONNECT_TIMEOUT = 5.0  # seconds
 EXECUTORS_TIMEOUT = 120.0
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Spark cluster, and what a run takes of it.
-
-    Attributes:
-        master: Spark's URL: spark://HOST:PORT, yarn, k8s://..., local[N].
-        executors: How many to wait for, and to ask for where that can be asked for.
-        scratch: A folder that driver and executors share: a path, or a URL such as hdfs://... or s3a://...
-        cores: Of each executor; each computes micro-batches of its own.
-        memory: Of each executor's heap, in bytes.
-        conf: More of Spark's settings.
-    """
-
-    master: str
-    executors: int
-    scratch: str
-    cores: int = 1
-    memory: int = 4 * 2**30
-    conf: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def workers(self) -> int:
-        """How many tasks run at a time."""
-        return self.executors * self.cores
-
-    def __str__(self) -> str:
-        cores = f"{self.cores} core{'s' * (self.cores > 1)}"
-        if local_workers(self.master):
-            return f"Spark {self.master} with {cores}"
-        executors = f"{self.executors} executor{'s' * (self.executors > 1)} with {cores}"
-        return f"Spark {self.master}, {executors} and heap {self.memory / 2**30:.1f} GiB each"
-
-
-def local_path(name: str) -> str:
-    """A URL of a local file as a path: the engine does not find the parts of matrices under file: URLs.
-
-    https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/io/IOUtilFunctions.java
-    """
-    return name.removeprefix("file:").replace("//", "/") if name.startswith("file:") else name
 
 
 def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> SparkSession:
@@ -122,20 +77,6 @@ def start_session(cluster: Cluster, conf: Mapping[str, str], log: Path) -> Spark
     return session
 
 
-def cluster_conf(cluster: Cluster) -> dict[str, str]:
-    """Spark's settings for what a run takes of a cluster."""
-    conf = {
-        "spark.executor.instances": str(cluster.executors),
-        "spark.executor.cores": str(cluster.cores),
-        "spark.cores.max": str(cluster.workers),
-        "spark.executor.memory": f"{cluster.memory // 2**20}m",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    if on_this_machine(cluster.master):
-        conf["spark.driver.host"] = "127.0.0.1"
-    return conf
-
-
 @contextmanager
 def spark_session(cluster: Cluster, conf: Mapping[str, str]) -> Iterator[SparkSession]:
     """A session for jobs in Python, which need no engine in the driver."""
@@ -145,18 +86,6 @@ def spark_session(cluster: Cluster, conf: Mapping[str, str]) -> Iterator[SparkSe
             yield session
         finally:
             end_session(session)
-
-
-@contextmanager
-def job_errors(cluster: Cluster) -> Iterator[None]:
-    """Turns errors of jobs into those that users see."""
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (protocol.Py4JError, PySparkException) as error:
-        cause = error.java_exception if isinstance(error, protocol.Py4JJavaError) else error
-        raise explain(str(cause), cluster.memory) from error
 
 
 @contextmanager
@@ -179,11 +108,6 @@ def whole_folder(session: SparkSession, path: str) -> Iterator[str]:
         system.rename(unfinished, target)
     finally:
         system.delete(unfinished, True)
-
-
-def qualified(name: str) -> str:
-    """A path for Spark, which would take one without a scheme for one of its default file system."""
-    return name if "://" in name or name.startswith("file:") else Path(name).expanduser().resolve().as_uri()
 
 
 def end_session(session: SparkSession) -> None:
@@ -221,49 +145,6 @@ def check_pyspark() -> None:
             f"pyspark: found {found}, expected {SPARK_VERSION} with Scala 2.12, which SystemDS is built for; "
             "run pip install 'sysds-resnet[spark]'"
         )
-
-
-def local_workers(master: str) -> int | None:
-    """How many tasks run at a time where the driver is all there is; None for a cluster."""
-    found = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\d+)?\])?", master)
-    if not found:
-        return None
-    return len(os.sched_getaffinity(0)) if found[1] == "*" else int(found[1] or 1)
-
-
-def on_this_machine(master: str) -> bool:
-    """Whether driver and executors are on one machine for sure."""
-    return master.startswith(("local", "spark://127.0.0.1:", "spark://localhost:"))
-
-
-def explain(message: str, memory: int) -> UserError:
-    """What a Spark job that failed means to the user.
-
-    Args:
-        message: Of Spark's exception.
-        memory: Of each executor's heap, in bytes.
-    """
-    if found := re.search(r"^sysds_resnet\.errors\.\w+: (.*)$", message, re.MULTILINE):
-        return UserError(found[1])  # raised in a task in Python
-    if re.search(_OUT_OF_MEMORY, message):
-        return OutOfMemory(
-            f"executors: found heaps of {memory // 2**20}m full, expected enough for the images computed at "
-            "a time; give them more with --executor-memory or lower --micro-batch"
-        )
-    if "No space left on device" in message:
-        return UserError(
-            "scratch: found no space left on its device, expected room for a step's images and gradients; "
-            "make room or choose another --scratch"
-        )
-    # the last line of Python's traceback, or Java's last cause
-    found = re.findall(r"\n(\w[\w.]*(?:Error|Exception)\b.*)\n\n", message)
-    found = found or re.findall(r"^Caused by: (.*)", message, re.MULTILINE)
-    found = found or re.findall(r"most recent failure: (?:Lost task \S+ in stage \S+ )?(.*)", message)
-    text = " ".join((found[-1] if found else message.split("\n")[0]).split())
-    return UserError(
-        f"Spark: found a job that failed again and again ({text}), expected executors that live and reach "
-        "the data; see their logs"
-    )
 
 
 def _restore_py4j() -> None:
