@@ -24,7 +24,7 @@ IMAGES, VALIDATION = 1_281_167, 50_000  # ILSVRC 2012
 EPOCHS = 90
 FORWARD = 1 / 3  # of a step's arithmetic
 FAN_IN = 8  # as in sysds_resnet/spark_steps.py
-MICRO_BATCH = 8
+LEAST = 8  # images in a micro-batch, for norms to take statistics of
 CORES = 2  # of the machine that was measured
 
 
@@ -61,8 +61,8 @@ def fit() -> dict:
         "write_s": written,
         "add_s": added,
         "update_s": float(np.median([run["parts_s"]["update_s"] for run in small])),
+        "job_s": schedule["jobs_s"]["2"],
         "task_s": schedule["task_s"],
-        "file_s": schedule["file_s"],
     }
 
 
@@ -74,7 +74,7 @@ def check(c: dict) -> list[dict]:
         parts, gather = executors, c["write_s"] * max(1, executors / CORES)
         while parts > fan_in:
             parts = math.ceil(parts / fan_in)
-            gather += (fan_in * c["add_s"] + c["write_s"]) * max(1, parts / CORES)
+            gather += c["job_s"] + (fan_in * c["add_s"] + c["write_s"]) * max(1, parts / CORES)
         slow = max(1, executors / CORES) / (c["contention_at_64"] if executors > 1 else 1)
         predicted = {
             "broadcast_s": c["send_s"] + c["receive_s"] * executors,
@@ -108,15 +108,15 @@ def step(c: dict, executors: int, batch: int, bandwidth: float) -> dict[str, flo
     levels, parts = 0, executors
     while parts > FAN_IN:
         levels, parts = levels + 1, math.ceil(parts / FAN_IN)
-    level = FAN_IN * (c["add_s"] + moved) + c["write_s"]
-    tasks = 2 * executors + batch / MICRO_BATCH  # gradients, a few sums, and images
+    level = c["job_s"] + FAN_IN * (c["add_s"] + moved) + c["write_s"]
     return {
         "compute_s": c["image_s"] / c["contention"] * batch / executors,
         # Spark's executors hand on what they have: in and out once each
         "broadcast_s": c["send_s"] + c["receive_s"] + 2 * moved,
         "gather_s": c["write_s"] + levels * level + parts * (c["add_s"] + moved),
         "update_s": c["update_s"],
-        "scheduling_s": tasks * c["task_s"] + batch / MICRO_BATCH * c["file_s"],
+        # tasks that read images start while others compute
+        "scheduling_s": executors * c["task_s"],
     }
 
 
@@ -125,7 +125,7 @@ def predict(c: dict, bandwidth: float) -> list[dict]:
     rows = []
     for executors in (16, 64, 256, 1024):
         for batch in (4096, 8192, 16384, 32768):
-            if batch // executors < MICRO_BATCH:
+            if batch // executors < LEAST:
                 continue
             parts = step(c, executors, batch, bandwidth)
             seconds = sum(parts.values())
@@ -136,6 +136,7 @@ def predict(c: dict, bandwidth: float) -> list[dict]:
                 {
                     "executors": executors,
                     "batch": batch,
+                    "core_hours": hours * executors,
                     "images_per_executor": batch // executors,
                     "parts_s": parts,
                     "step_s": seconds,

@@ -23,11 +23,12 @@ from throughput import machine
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blocks import write_matrix
-from sysds_resnet.engine.spark_session import Cluster
+from sysds_resnet.engine.cluster import Cluster
 from sysds_resnet.model import BN_EPS, ResNet
 from sysds_resnet.spark_steps import _EVALUATE
 
-ROUNDS = 7
+ROUNDS = 9
+WARMUP = 12
 MANY = 1024
 GIB = 2**30
 SIZE = 32
@@ -64,7 +65,7 @@ def main() -> None:
                 write_matrix(file, np.zeros((2, 3 * SIZE * SIZE)))
             network = model.network
 
-            def evaluate(files: int) -> None:
+            def evaluate(files: int) -> float:
                 images = [engine.matrices.open(path, 2, 3 * SIZE * SIZE) for _ in range(files)]
                 inputs = {
                     "images": engine.make_list(images),
@@ -80,14 +81,14 @@ def main() -> None:
                 }
                 began = time.perf_counter()
                 engine.run(_EVALUATE, inputs, {"metrics": "matrix"}, distributed=True)
-                times.append(time.perf_counter() - began)
+                return time.perf_counter() - began
 
-            listed = {}
-            for files in (2, 2 + MANY):
-                times: list[float] = []
-                for _ in range(2 + ROUNDS):
-                    evaluate(files)
-                listed[files] = statistics.median(times[2:])
+            lengths = (2, 2 + MANY)
+            for _ in range(WARMUP):
+                evaluate(lengths[1])
+            # in turns, since the JVMs get faster all the time
+            times = [[evaluate(length) for length in lengths] for _ in range(ROUNDS)]
+            listed = dict(zip(lengths, map(statistics.median, zip(*times, strict=True)), strict=True))
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
