@@ -38,7 +38,13 @@ class SparkSettings(Settings):
     @model_validator(mode="after")
     def _only_for_spark(self) -> SparkSettings:
         names = ("master", "executors", "scratch", "spark_conf")
-        if self.engine != "spark" and (given := [name for name in names if getattr(self, name)]):
+        # flags of a resumed run, whose engine stands in its folder
+        unknown = getattr(self, "resume", None) and "engine" not in self.model_fields_set
+        if (
+            self.engine != "spark"
+            and not unknown
+            and (given := [name for name in names if getattr(self, name)])
+        ):
             raise ValueError(f"{given[0]} without engine spark")
         if wrong := [text for text in self.spark_conf if "=" not in text]:
             raise ValueError(f"spark_conf {wrong[0]!r}, expected NAME=VALUE")

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.long
 def stopped(cluster, tmp_path_factory):
     """A run on a prepared data set of two shards, stopped by Ctrl-C: its folder, and that of its data."""
     folder = tmp_path_factory.mktemp("run")
-    data = ["--dataset", "synthetic", "--num-classes", 4, "--image-size", 64]
-    prepared = finish(start_process("prepare", *data, "--shard-images", 160, "--out", folder / "data"), 100)
+    data = ["--dataset", "synthetic", "--image-size", 64]
+    prepared = finish(start_process("prepare", *data, "--shard-images", 130, "--out", folder / "data"), 100)
     assert prepared.code == 0, prepared
     options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
     options += ["--dataset", folder / "data", "--image-size", 64, "--model", "resnet18", "--heap", "2g"]
