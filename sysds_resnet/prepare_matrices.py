@@ -10,20 +10,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sysds_resnet.engine import Engine
-from sysds_resnet.engine.blocks import list_item, metadata_of, save_list, save_matrix
+from sysds_resnet.engine.blocks import list_item, metadata_of, save_list, save_matrix, save_parts
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.shards import FileRecord, Manifest, ShardSource, open_shards
 
 MATRICES = "matrices"
-HEAP = 2**30
 
 Blocks = Callable[[Path, Split, int, int], Iterable[int]]
 """Writes the blocks of a split: folder of the data set, split, images in a block, number of blocks."""
 
 
-def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> None:
-    """Writes the images of each split as one matrix, unless the manifest has them.
+def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> bool:
+    """Writes the images of each split as one matrix, unless the manifest has them; whether it had not.
 
     Args:
         root: Of the prepared data set.
@@ -31,22 +29,21 @@ def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) ->
         manifest: Of it; gets the records of the new files.
     """
     if all(matrix_file(split) in manifest.files for split in splits):
-        return
-    with Engine(heap=HEAP) as engine:
-        for split in splits:
-            source = open_shards(root, split)
-            n, values = len(source.labels), 3 * math.prod(manifest.image_size)
-            with tqdm(total=n, unit="image", desc=f"{split} matrix", disable=None) as bar:
-                path = root / MATRICES / f"{split}_X"
-                for done in engine.matrices.write_parts(path, n, values, partial(_rows, source)):
-                    bar.update(done - bar.n)
+        return False
+    for split in splits:
+        source = open_shards(root, split)
+        n, values = len(source.labels), 3 * math.prod(manifest.image_size)
+        with tqdm(total=n, unit="image", desc=f"{split} matrix", disable=None) as bar:
+            for done in save_parts(root / MATRICES / f"{split}_X", n, values, partial(_rows, source)):
+                bar.update(done - bar.n)
     _finish(root, splits, manifest)
+    return True
 
 
 def write_blocks(
     root: Path, splits: tuple[Split, ...], manifest: Manifest, size: int, blocks: Blocks | None = None
-) -> None:
-    """Writes the images of each split as a list of matrices, unless the manifest has them.
+) -> bool:
+    """Writes the images of each split as a list of matrices, unless the manifest has them; as above.
 
     Args:
         root: Of the prepared data set.
@@ -55,16 +52,17 @@ def write_blocks(
         size: Images in a matrix; the last one of a split may have less.
         blocks: What writes them and gives their numbers; by default this process.
     """
-    for split in splits:
+    missing = [split for split in splits if blocks_file(split, size) not in manifest.files]
+    for split in missing:
         folder = blocks_folder(root, split, size)
-        if blocks_file(split, size) in manifest.files:
-            continue
         number = -(-len(open_shards(root, split).labels) // size)
         with tqdm(total=number, unit="matrix", desc=f"{split} matrices", disable=None) as bar:
             for _ in (blocks or _blocks)(root, split, size, number):
                 bar.update()
         save_list(folder, number)
-    _finish(root, splits, manifest)
+    if missing:
+        _finish(root, splits, manifest)
+    return bool(missing)
 
 
 def matrix_file(split: Split) -> str:

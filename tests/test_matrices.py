@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,15 +10,10 @@ import pytest
 from command_line import run_here
 from damage import changes, flip
 
-from sysds_resnet import prepare, verify
+from sysds_resnet import prepare_matrices, verify
+from sysds_resnet.engine.blocks import save_parts
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
-
-
-@pytest.fixture
-def shared(engine, monkeypatch):
-    """The command uses the session's engine."""
-    monkeypatch.setattr(prepare, "Engine", lambda **_: nullcontext(engine))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +33,7 @@ def read_by_dml(quick_dml, path):
 def test_a_matrix_written_in_parts_is_read_by_programs(quick_dml, values, tmp_path):
     path = tmp_path / "X"
     matrices = quick_dml.engine.matrices
-    assert list(matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
+    assert list(save_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
     assert [part.name for part in sorted(path.iterdir())] == ["part-000000", "part-000001", "part-000002"]
     described = json.loads((tmp_path / "X.mtd").read_text())
     assert (described["rows"], described["cols"]) == (2300, 1100)
@@ -54,30 +48,21 @@ def test_a_matrix_written_in_parts_is_read_by_programs(quick_dml, values, tmp_pa
 def test_a_matrix_that_was_interrupted_gets_only_what_it_lacks(quick_dml, values, tmp_path):
     path = tmp_path / "X"
     matrices = quick_dml.engine.matrices
-    writing = matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])
+    writing = save_parts(path, 2300, 1100, lambda a, b: values[a:b])
     assert next(writing) == 1000
     writing.close()
     assert not (tmp_path / "X.mtd").exists()
     [first] = path.iterdir()
     before = first.stat().st_mtime_ns
-    (path / "_part-000001").write_bytes(b"cut off")  # as a kill leaves it
-    assert list(matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
+    (path / ".part-000001.7.tmp").write_bytes(b"cut off")  # as a kill leaves it
+    assert list(save_parts(path, 2300, 1100, lambda a, b: values[a:b])) == [1000, 2000, 2300]
     assert first.stat().st_mtime_ns == before
     assert len(list(path.iterdir())) == 3
     np.testing.assert_array_equal(matrices.read(path), values)  # which counts the values other than 0
     np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
 
 
-def test_programs_pass_over_unfinished_parts(quick_dml, values, tmp_path):
-    path = tmp_path / "X"
-    for _ in quick_dml.engine.matrices.write_parts(path, 2300, 1100, lambda a, b: values[a:b]):
-        pass
-    for name in ("_part-000001", "._part-000001.crc"):
-        (path / name).write_bytes(b"cut off")
-    np.testing.assert_array_equal(read_by_dml(quick_dml, path), values)
-
-
-def test_matrices_hold_images_channel_by_channel_and_labels_from_1(quick_dml, shared, tmp_path, capfd):
+def test_matrices_hold_images_channel_by_channel_and_labels_from_1(quick_dml, tmp_path, capfd):
     flags = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path]
     assert run_here(capfd, "prepare", *flags).code == 0
     shards = {path: changed for path, changed in changes(tmp_path).items() if path.suffix == ".npy"}
@@ -110,7 +95,7 @@ def test_matrices_hold_images_channel_by_channel_and_labels_from_1(quick_dml, sh
     assert pd.read_csv(tmp_path / "bad.csv")["name"].tolist() == [str(part)]
 
 
-def test_complete_matrices_stay_as_they_are(shared, tmp_path, capfd, monkeypatch):
+def test_complete_matrices_stay_as_they_are(tmp_path, capfd, monkeypatch):
     digits = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path]
     assert run_here(capfd, "prepare", *digits, "--matrices").code == 0
     before = changes(tmp_path)
@@ -121,7 +106,7 @@ def test_complete_matrices_stay_as_they_are(shared, tmp_path, capfd, monkeypatch
         assert changes(tmp_path) == before
 
 
-def test_matrices_that_were_interrupted_are_completed(quick_dml, shared, tmp_path, capfd, monkeypatch):
+def test_matrices_that_were_interrupted_are_completed(quick_dml, tmp_path, capfd, monkeypatch):
     flags = ["--dataset", "digits", "--image-size", 8, "--out", tmp_path, "--matrices"]
     calls = []
 
@@ -131,9 +116,9 @@ def test_matrices_that_were_interrupted_are_completed(quick_dml, shared, tmp_pat
             raise KeyboardInterrupt
         return rows(source, start, stop)
 
-    rows = prepare._rows
+    rows = prepare_matrices._rows
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_rows", stop_at_the_third)
+        patch.setattr(prepare_matrices, "_rows", stop_at_the_third)
         assert run_here(capfd, "prepare", *flags).code == 130
     assert calls == [0, 1000, 0]
     assert len(open_dataset(tmp_path, "train")) == 1437, "the shards are complete"

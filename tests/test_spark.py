@@ -238,7 +238,7 @@ def test_micro_batches_of_an_evaluation_are_filled_up(engine, dataset, tmp_path)
 
 
 def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
-    data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50]
+    data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50, "--blocks", 40]
     options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
     for out, more in (("here", []), ("cluster", options)):
         assert run_here(capfd, "prepare", *data, *more, "--out", folder / out).code == 0

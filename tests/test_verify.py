@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-from contextlib import nullcontext
 
 import pytest
 from command_line import assert_one_line_error, run_here
@@ -126,13 +125,11 @@ def test_nothing_to_verify_is_one_line(tmp_path, capfd):
 
 
 @pytest.fixture(scope="module")
-def prepared(engine, tmp_path_factory):
+def prepared(tmp_path_factory):
     """With matrices; no test changes it."""
     folder = tmp_path_factory.mktemp("prepared") / "data"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "Engine", lambda **_: nullcontext(engine))
-        flags = ["--dataset", "synthetic", "--image-size", "8", "--shard-images", "150", "--matrices"]
-        assert prepare.main([*flags, "--out", str(folder)]) == 0
+    flags = ["--dataset", "synthetic", "--image-size", "8", "--shard-images", "150", "--matrices"]
+    assert prepare.main([*flags, "--out", str(folder)]) == 0
     return folder
 
 

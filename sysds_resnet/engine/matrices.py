@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from py4j.java_gateway import JavaObject, JVMView
 
 from sysds_resnet.engine.blocks import BLOCK_SIZE
-from sysds_resnet.engine.transfer import Transfer, uncycle
+from sysds_resnet.engine.transfer import Transfer
 from sysds_resnet.errors import UserError
 
 
@@ -41,41 +40,6 @@ class MatrixFiles:
             # the JVM has another working directory
             converter.writeMatrixToHDFS(block, str(path.resolve()), self._binary, size)
             self._write_metadata(path, size)
-
-    def write_parts(
-        self, path: Path, rows: int, columns: int, part: Callable[[int, int], np.ndarray]
-    ) -> Iterator[int]:
-        """Writes a matrix that need not fit into memory, 1000 rows at a time, and compressed by zlib.
-
-        What an interrupted call has written stays, and the next one goes on from there. The metadata comes
-        last: before, it is no matrix to SystemDS.
-
-        Args:
-            path: A folder, made if it is not there.
-            rows: Of the matrix.
-            columns: Of the matrix.
-            part: Gives rows start (from 0) to stop (exclusive), of shape (stop - start, columns).
-
-        Yields:
-            The number of rows that are written, after each part.
-        """
-        path.mkdir(parents=True, exist_ok=True)
-        nonzeros = 0
-        for start in range(0, rows, BLOCK_SIZE):
-            stop = min(start + BLOCK_SIZE, rows)
-            values = part(start, stop)
-            nonzeros += np.count_nonzero(values)
-            file = path / f"part-{start // BLOCK_SIZE:06d}"
-            if not file.exists():
-                unfinished = path / f"_{file.name}"  # SystemDS and Hadoop pass over such names
-                with self._errors():
-                    self._write_part(unfinished, start // BLOCK_SIZE, values)
-                with unfinished.open("rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(unfinished, file)
-            yield stop
-        with self._errors():
-            self._write_metadata(path, self._size(rows, columns, int(nonzeros)))
 
     def read(self, path: Path) -> np.ndarray:
         """Reads a matrix, whose size its metadata tells.
@@ -113,34 +77,6 @@ class MatrixFiles:
             matrix = runtime.controlprogram.caching.MatrixObject(double, path, place)
             matrix.enableCleanup(False)  # or the engine would delete the file once a program has used it
             return matrix
-
-    def _write_part(self, file: Path, row: int, values: np.ndarray) -> None:
-        runtime, hadoop = self._jvm.org.apache.sysds.runtime, self._jvm.org.apache.hadoop
-        job = hadoop.mapred.JobConf()
-        job.set("zlib.compress.level", "BEST_SPEED")
-        runtime.util.HDFSTool.addBinaryBlockSerializationFramework(job)
-        codec = hadoop.io.compress.DefaultCodec()
-        codec.setConf(job)
-        sequence = hadoop.io.SequenceFile
-        matrix = runtime.matrix.data
-        path = hadoop.fs.Path(str(file.resolve()))
-        writer = sequence.createWriter(
-            path.getFileSystem(job),
-            job,
-            path,
-            matrix.MatrixIndexes(1, 1).getClass(),
-            matrix.MatrixBlock().getClass(),
-            sequence.CompressionType.RECORD,
-            codec,
-        )
-        try:
-            for column in range(0, values.shape[1], BLOCK_SIZE):
-                block = self._transfer.send(values[:, column : column + BLOCK_SIZE])
-                writer.append(matrix.MatrixIndexes(row + 1, column // BLOCK_SIZE + 1), block)
-                uncycle(block)
-        finally:
-            writer.close()
-        file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's, of the unfinished name
 
     @property
     def _binary(self) -> object:
