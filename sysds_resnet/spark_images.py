@@ -6,6 +6,7 @@ matrix into a folder that all share (`write_micro_batch`), some batches ahead.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from py4j.java_gateway import JavaObject
+from py4j.protocol import Py4JError
 
 from sysds_resnet.batch_order import BatchSamples
 from sysds_resnet.batches import OnError, raise_error
@@ -148,10 +150,9 @@ class RemoteImages(Iterator[RemoteBatch]):
         for pending in self._pending:
             pending.written.cancel()
         self._jobs.shutdown()
-        for pending in self._pending:
-            self._spark.delete(pending.folder)
-        self._pending.clear()
-        self._known.destroy()
+        self._pending.clear()  # what they have written goes with the scratch folder
+        with contextlib.suppress(Py4JError, OSError):  # of a driver that is gone
+            self._known.destroy()
 
     def __next__(self) -> RemoteBatch:
         """Waits until the executors have read the next batch.
