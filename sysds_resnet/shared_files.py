@@ -22,11 +22,7 @@ def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
         UserError: If it cannot be written.
     """
     try:
-        if "://" in path:
-            # Arrow has Hadoop's s3a under the name s3
-            system, name = FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
-        else:
-            system, name = LocalFileSystem(), path
+        system, name = open_system(path)
         temporary = f"{name}.{uuid4().hex}.tmp"  # a task that is thought lost may still be writing
         system.create_dir(os.path.dirname(name), recursive=True)
         with system.open_output_stream(temporary) as file:
@@ -37,3 +33,20 @@ def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
             f"{path}: cannot be written ({one_line(error)}), expected room in a folder that all machines "
             "share; check --scratch"
         ) from error
+
+
+def is_url(name: str) -> bool:
+    """Whether this is the URL of a file or folder, rather than a path of this machine."""
+    return "://" in name
+
+
+def open_system(name: str) -> tuple[FileSystem, str]:
+    """The file system of a path or URL, and the name in it.
+
+    Raises:
+        OSError, ArrowException: If there is no such file system.
+    """
+    if is_url(name):
+        # Arrow has Hadoop's s3a under the name s3
+        return FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
+    return LocalFileSystem(), name

@@ -11,10 +11,12 @@ from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images.files import Split, find_files
 from sysds_resnet.images.folders import open_arrays, open_folders, open_lists
 from sysds_resnet.images.parquet import open_parquet
+from sysds_resnet.images.remote_shards import open_remote_shards
 from sysds_resnet.images.shards import is_prepared, open_shards
 from sysds_resnet.images.sources import Source
 from sysds_resnet.images.tables import find_table, open_table
 from sysds_resnet.images.tars import open_tar
+from sysds_resnet.shared_files import is_url
 
 Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folders"]
 
@@ -25,7 +27,7 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     PATH/classes.txt, with one name in a line, names classes that are numbered otherwise.
 
     Args:
-        path: a folder or, for a table, a file:
+        path: a folder or, for a table, a file; or the URL of prepared shards, such as s3a://BUCKET/FOLDER:
             shards: what `sysds_resnet.prepare` wrote;
             lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label", label from 0;
             arrays: PATH/train_images.npy, uint8 of shape (n, H, W, 3), PATH/train_labels.npy, and val's;
@@ -40,6 +42,12 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     Raises:
         UserError: there is none, or it is not as its layout says.
     """
+    if is_url(os.fspath(path)):
+        if layout not in (None, "shards"):
+            raise UserError(
+                f"layout: found {layout} for {path}, expected shards: under URLs no other is read"
+            )
+        return open_remote_shards(os.fspath(path).rstrip("/"), split)
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(

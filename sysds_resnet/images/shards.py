@@ -100,23 +100,36 @@ class Manifest:
             UserError: it is not there, damaged, or of another version.
         """
         try:
-            values = json.loads(path.read_text())
+            text = path.read_text()
+        except (OSError, ValueError) as error:
+            raise _no_manifest(path, error) from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, name: str | Path) -> Manifest:
+        """The manifest in a file of this name; raises a UserError if there is none."""
+        try:
+            values = json.loads(text)
             found = values.pop("format")
             if found != FORMAT:
                 raise UserError(
-                    f"{path}: found format {found!r}, expected {FORMAT!r}: prepare the data set anew"
+                    f"{name}: found format {found!r}, expected {FORMAT!r}: prepare the data set anew"
                 )
-            records = {name: FileRecord(**record) for name, record in values.pop("files").items()}
+            records = {file: FileRecord(**record) for file, record in values.pop("files").items()}
             manifest = cls(**values, files=records)
             for split, counts in manifest.shards.items():
-                for name in (name for number in range(len(counts)) for name in shard_files(split, number)):
-                    records[name]  # else a KeyError
+                for file in (file for number in range(len(counts)) for file in shard_files(split, number)):
+                    records[file]  # else a KeyError
             return manifest
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: found no readable manifest ({one_line(error)}), expected one that "
-                "sysds_resnet.prepare wrote: prepare the data set anew"
-            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _no_manifest(name, error) from error
+
+
+def _no_manifest(name: str | Path, error: Exception) -> UserError:
+    return UserError(
+        f"{name}: found no readable manifest ({one_line(error)}), expected one that "
+        "sysds_resnet.prepare wrote: prepare the data set anew"
+    )
 
 
 def shard_files(split: Split, number: int) -> tuple[str, str]:
@@ -145,10 +158,7 @@ def open_shards(root: Path, split: Split) -> ShardSource:
             "sysds_resnet.prepare again as before, and it goes on"
         )
     manifest = Manifest.read(root / MANIFEST)
-    counts = manifest.shards.get(split, [])
-    if not counts:
-        raise NoSuchSplit(f"data set {root}: found no {split} images, expected some: prepare that split too")
-    names = [shard_files(split, number) for number in range(len(counts))]
+    counts, names = shards_of(manifest, root, split)
     for name in (name for pair in names for name in pair):
         path = root / name
         found = path.stat().st_size if path.is_file() else 0
@@ -160,12 +170,25 @@ def open_shards(root: Path, split: Split) -> ShardSource:
     labels = np.concatenate(
         [_load(root / name, (n,), np.int64) for (_, name), n in zip(names, counts, strict=True)]
     )
+    check_labels(labels, manifest, root, split)
+    return ShardSource([str(root / name) for name, _ in names], counts, labels, manifest)
+
+
+def shards_of(manifest: Manifest, root: str | Path, split: Split) -> tuple[list[int], list[tuple[str, str]]]:
+    """Numbers of images and names of files of a split's shards; raises a NoSuchSplit if it has none."""
+    counts = manifest.shards.get(split, [])
+    if not counts:
+        raise NoSuchSplit(f"data set {root}: found no {split} images, expected some: prepare that split too")
+    return counts, [shard_files(split, number) for number in range(len(counts))]
+
+
+def check_labels(labels: np.ndarray, manifest: Manifest, root: str | Path, split: Split) -> None:
+    """Raises a UserError unless all labels are those of classes."""
     if labels.size and not 0 <= labels.min() <= labels.max() < len(manifest.classes):
         raise UserError(
             f"data set {root}: found {split} labels from {labels.min()} to {labels.max()}, expected 0 to "
             f"{len(manifest.classes) - 1}: restore the files or prepare the data set anew"
         )
-    return ShardSource([str(root / name) for name, _ in names], counts, labels, manifest)
 
 
 def _load(path: str | Path, shape: tuple[int, ...], dtype: type, **options: str) -> np.ndarray:
