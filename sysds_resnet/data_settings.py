@@ -36,7 +36,9 @@ class DataSettings(Settings):
     """Settings of commands that read a data set."""
 
     dataset: str = Field(
-        "digits", description="digits, photos, synthetic, or the path of images in one of the layouts."
+        "digits",
+        description="digits, photos, synthetic, the path of images in one of the layouts, or the URL of a "
+        "prepared data set.",
     )
     layout: Layout | None = Field(
         None, description="Of the data set at a path; by default the first of these that there are signs of."
