@@ -95,13 +95,13 @@ def prepare(settings: PrepareSettings) -> Manifest:
         if len(bad):
             print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     (settings.out / PROGRESS).unlink(missing_ok=True)
-    if settings.matrices and write_matrices(settings.out, splits, manifest):
+    if settings.matrices and any(matrix_file(s) not in manifest.files for s in splits):
+        write_matrices(settings.out, splits, manifest)
         _save(settings.out / MANIFEST, manifest)
-    if settings.blocks:
+    if settings.blocks and any(blocks_file(s, settings.blocks) not in manifest.files for s in splits):
         with _blocks(settings) as blocks:
-            written = write_blocks(settings.out, splits, manifest, settings.blocks, blocks)
-        if written:
-            _save(settings.out / MANIFEST, manifest)
+            write_blocks(settings.out, splits, manifest, settings.blocks, blocks)
+        _save(settings.out / MANIFEST, manifest)
     return manifest
 
 

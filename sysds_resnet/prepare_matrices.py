@@ -20,16 +20,14 @@ Blocks = Callable[[Path, Split, int, int], Iterable[int]]
 """Writes the blocks of a split: folder of the data set, split, images in a block, number of blocks."""
 
 
-def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> bool:
-    """Writes the images of each split as one matrix, unless the manifest has them; whether it had not.
+def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> None:
+    """Writes the images of each split as one matrix.
 
     Args:
         root: Of the prepared data set.
         splits: Of it.
         manifest: Of it; gets the records of the new files.
     """
-    if all(matrix_file(split) in manifest.files for split in splits):
-        return False
     for split in splits:
         source = open_shards(root, split)
         n, values = len(source.labels), 3 * math.prod(manifest.image_size)
@@ -37,13 +35,12 @@ def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) ->
             for done in save_parts(root / MATRICES / f"{split}_X", n, values, partial(_rows, source)):
                 bar.update(done - bar.n)
     _finish(root, splits, manifest)
-    return True
 
 
 def write_blocks(
     root: Path, splits: tuple[Split, ...], manifest: Manifest, size: int, blocks: Blocks | None = None
-) -> bool:
-    """Writes the images of each split as a list of matrices, unless the manifest has them; as above.
+) -> None:
+    """Writes the images of each split as a list of matrices, unless the manifest has them.
 
     Args:
         root: Of the prepared data set.
@@ -52,17 +49,16 @@ def write_blocks(
         size: Images in a matrix; the last one of a split may have less.
         blocks: What writes them and gives their numbers; by default this process.
     """
-    missing = [split for split in splits if blocks_file(split, size) not in manifest.files]
-    for split in missing:
+    for split in splits:
+        if blocks_file(split, size) in manifest.files:
+            continue
         folder = blocks_folder(root, split, size)
         number = -(-len(open_shards(root, split).labels) // size)
         with tqdm(total=number, unit="matrix", desc=f"{split} matrices", disable=None) as bar:
             for _ in (blocks or _blocks)(root, split, size, number):
                 bar.update()
         save_list(folder, number)
-    if missing:
-        _finish(root, splits, manifest)
-    return bool(missing)
+    _finish(root, splits, manifest)
 
 
 def matrix_file(split: Split) -> str:

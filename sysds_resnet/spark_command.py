@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sysds_resnet.engine.blas import Blas, choose
 from sysds_resnet.engine.cluster import Cluster, cluster_conf
@@ -25,8 +25,7 @@ from sysds_resnet.predict import PredictSettings
 from sysds_resnet.prepare import PrepareSettings
 from sysds_resnet.prepare_matrices import MATRICES, blocks_file
 from sysds_resnet.settings import run
-from sysds_resnet.spark_program import COMMANDS
-from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.spark_settings import SparkSettings, pairs
 from sysds_resnet.train_settings import TrainSettings
 
 USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,predict} ...
@@ -56,6 +55,11 @@ class DmlSettings(SparkSettings):
     blas: Blas = Field("auto", description="What multiplies, as for train.")
     arguments: list[str] = Field([], description="More arguments of dml/train.dml, as NAME=VALUE.")
 
+    @model_validator(mode="after")
+    def _arguments_are_pairs(self) -> DmlSettings:
+        pairs("arguments", self.arguments)
+        return self
+
 
 def dml_line(settings: DmlSettings) -> list[str]:
     """The words of the line for dml/train.dml.
@@ -73,7 +77,7 @@ def dml_line(settings: DmlSettings) -> list[str]:
     home = dml_home()
     conf["spark.driver.extraClassPath"] += f"{os.pathsep}{home}"
     jar = systemds_home() / "SystemDS.jar"
-    arguments = _arguments(settings, cluster) | dict(text.split("=", 1) for text in settings.arguments)
+    arguments = _arguments(settings, cluster) | pairs("arguments", settings.arguments)
     program = [
         *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
         *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
@@ -160,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *options = argv or sys.argv[1:] or [""]
     if name == "dml":
         return run(DmlSettings, lambda settings: print(shlex.join(dml_line(settings))), options)
-    if name in COMMANDS:
+    if name in _KINDS:
         options = options if "--engine" in options else ["--engine", "spark", *options]
         return run(
             _KINDS[name], lambda settings: print(shlex.join(python_line(name, settings, options))), options

@@ -46,8 +46,7 @@ class SparkSettings(Settings):
             and (given := [name for name in names if getattr(self, name)])
         ):
             raise ValueError(f"{given[0]} without engine spark")
-        if wrong := [text for text in self.spark_conf if "=" not in text]:
-            raise ValueError(f"spark_conf {wrong[0]!r}, expected NAME=VALUE")
+        pairs("spark_conf", self.spark_conf)
         return self
 
     def cluster(self, folder: Path | None = None) -> Cluster | None:
@@ -76,5 +75,12 @@ class SparkSettings(Settings):
             cores=workers or self.executor_cores,
             memory=parse_size(self.executor_memory, "executor_memory", here=False),
             scratch=scratch,
-            conf=dict(text.split("=", 1) for text in self.spark_conf),
+            conf=pairs("spark_conf", self.spark_conf),
         )
+
+
+def pairs(name: str, texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE texts of a setting as a mapping; raises a ValueError, for pydantic, if one is none."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise ValueError(f"{name} {wrong[0]!r}, expected NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)

@@ -78,6 +78,10 @@ def test_the_line_for_a_command_repeats_its_options(capfd):
         ),
         (["dml", "--master", "yarn", "--out", "w", "--blocks", 10], "executors: found none for yarn"),
         (["dml", *MASTER, "--out", "w"], "blocks: found nothing, expected a value; add it"),
+        (
+            ["dml", *MASTER, "--out", "w", "--blocks", 10, "--arguments", "depth"],
+            "'depth', expected NAME=VALUE",
+        ),
     ],
 )
 def test_wrong_options(capfd, prepared, options, found):

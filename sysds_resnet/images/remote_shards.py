@@ -11,7 +11,15 @@ from pyarrow.fs import FileSystem
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.files import Split
-from sysds_resnet.images.shards import MANIFEST, Manifest, ShardSource, check_labels, shards_of
+from sysds_resnet.images.shards import (
+    MANIFEST,
+    Manifest,
+    ShardSource,
+    check_labels,
+    check_sizes,
+    no_such_array,
+    shards_of,
+)
 from sysds_resnet.images.sources import locate
 from sysds_resnet.shared_files import open_system
 
@@ -32,14 +40,11 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
     name = f"{url}/{MANIFEST}"
     manifest = Manifest.parse(reach(name, lambda: _read(system, f"{root}/{MANIFEST}")), name)
     counts, names = shards_of(manifest, url, split)
-    for name in (name for pair in names for name in pair):
-        path, expected = f"{root}/{name}", manifest.files[name].bytes
-        found = reach(f"{url}/{name}", lambda path=path: system.get_file_info(path).size or 0)
-        if found != expected:
-            raise UserError(
-                f"{url}/{name}: found {found} bytes, expected {expected} as in {MANIFEST}: restore the file "
-                "or prepare the data set anew"
-            )
+
+    def size(name: str) -> int:
+        return reach(f"{url}/{name}", lambda: system.get_file_info(f"{root}/{name}").size or 0)
+
+    check_sizes(manifest, url, names, size)
     labels = [
         _labels(system, f"{root}/{name}", f"{url}/{name}", n)
         for (_, name), n in zip(names, counts, strict=True)
@@ -133,7 +138,4 @@ def _check_header(file: NativeFile, shape: tuple[int, ...], dtype: np.dtype, nam
         if found != (shape, False, dtype):
             raise ValueError(f"{found[2]} of shape {found[0]}")
     except ValueError as error:
-        raise UserError(
-            f"{name}: found no such array as was prepared ({one_line(error)}), expected {dtype} of shape "
-            f"{shape}: restore the file or prepare the data set anew"
-        ) from error
+        raise no_such_array(name, error, dtype, shape) from error

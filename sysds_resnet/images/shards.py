@@ -159,14 +159,7 @@ def open_shards(root: Path, split: Split) -> ShardSource:
         )
     manifest = Manifest.read(root / MANIFEST)
     counts, names = shards_of(manifest, root, split)
-    for name in (name for pair in names for name in pair):
-        path = root / name
-        found = path.stat().st_size if path.is_file() else 0
-        if found != manifest.files[name].bytes:
-            raise UserError(
-                f"{path}: found {found} bytes, expected {manifest.files[name].bytes} as in {MANIFEST}: "
-                "restore the file or prepare the data set anew"
-            )
+    check_sizes(manifest, root, names, lambda name: _size(root / name))
     labels = np.concatenate(
         [_load(root / name, (n,), np.int64) for (_, name), n in zip(names, counts, strict=True)]
     )
@@ -180,6 +173,33 @@ def shards_of(manifest: Manifest, root: str | Path, split: Split) -> tuple[list[
     if not counts:
         raise NoSuchSplit(f"data set {root}: found no {split} images, expected some: prepare that split too")
     return counts, [shard_files(split, number) for number in range(len(counts))]
+
+
+def check_sizes(
+    manifest: Manifest, root: str | Path, names: list[tuple[str, str]], size: Callable[[str], int]
+) -> None:
+    """Raises a UserError unless the files of shards, of which `size` gives the bytes, are as prepared."""
+    for name in (name for pair in names for name in pair):
+        found, expected = size(name), manifest.files[name].bytes
+        if found != expected:
+            raise UserError(
+                f"{root}/{name}: found {found} bytes, expected {expected} as in {MANIFEST}: restore the file "
+                "or prepare the data set anew"
+            )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def no_such_array(
+    name: str | Path, error: Exception, dtype: type | np.dtype, shape: tuple[int, ...]
+) -> UserError:
+    """The error for a file that does not hold the array that was prepared."""
+    return UserError(
+        f"{name}: found no such array as was prepared ({one_line(error)}), expected {np.dtype(dtype)} of "
+        f"shape {shape}: restore the file or prepare the data set anew"
+    )
 
 
 def check_labels(labels: np.ndarray, manifest: Manifest, root: str | Path, split: Split) -> None:
@@ -198,10 +218,7 @@ def _load(path: str | Path, shape: tuple[int, ...], dtype: type, **options: str)
             raise ValueError(f"{array.dtype} of shape {array.shape}")
     except Exception as error:
         # Any Exception: NumPy parses the header as Python.
-        raise UserError(
-            f"{path}: found no such array as was prepared ({one_line(error)}), expected {np.dtype(dtype)} of "
-            f"shape {shape}: restore the file or prepare the data set anew"
-        ) from error
+        raise no_such_array(path, error, dtype, shape) from error
     return array
 
 
