@@ -24,6 +24,26 @@ DOT_AREA = 60  # square points, of all of a class's images
 NAME_LENGTH = 20
 
 
+def rows_of(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """The outcomes of N images: label, predicted, top5 (whether it is among these) and loss.
+
+    Of equal scores, that of the class that comes first is the higher one.
+
+    Args:
+        labels: From 0, of shape (N,).
+        scores: Of shape (N, K), as of `Ensemble.scores`.
+    """
+    ranking = np.argsort(-scores, axis=1, kind="stable")
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "predicted": ranking[:, 0],
+            "top5": (ranking[:, :5] == labels[:, None]).any(axis=1),
+            "loss": -np.take_along_axis(log_softmax(scores), labels[:, None], axis=1)[:, 0],
+        }
+    )
+
+
 class Outcomes:
     """What came out of each image: a few numbers for each, and no scores.
 
@@ -36,18 +56,12 @@ class Outcomes:
         self._parts: list[pd.DataFrame] = []
 
     def add(self, labels: np.ndarray, scores: np.ndarray) -> None:
-        """Takes labels from 0, of shape (N,), and scores of shape (N, K).
+        """Takes labels from 0, of shape (N,), and scores of shape (N, K)."""
+        self.add_rows(rows_of(labels, scores))
 
-        Of equal scores, that of the class that comes first is the higher one.
-        """
-        ranking = np.argsort(-scores, axis=1, kind="stable")
-        found = {
-            "label": labels,
-            "predicted": ranking[:, 0],
-            "top5": (ranking[:, :5] == labels[:, None]).any(axis=1),
-            "loss": -np.take_along_axis(log_softmax(scores), labels[:, None], axis=1)[:, 0],
-        }
-        self._parts.append(pd.DataFrame(found))
+    def add_rows(self, rows: pd.DataFrame) -> None:
+        """Takes what `rows_of` made of some images."""
+        self._parts.append(rows)
 
     def scores(self) -> dict[str, float]:
         """The number of "images", their mean cross-entropy "loss", and the shares "top1" and "top5"."""

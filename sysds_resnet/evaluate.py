@@ -14,11 +14,13 @@ from sysds_resnet.data_settings import BadImages, DataSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
-from sysds_resnet.scoring import Ensemble, ScoringSettings, load_ensemble, score
+from sysds_resnet.scoring import ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
+from sysds_resnet.spark_scoring import gather_networks, outcomes_of
+from sysds_resnet.spark_settings import SparkSettings
 
 
-class EvaluateSettings(ScoringSettings, DataSettings):
+class EvaluateSettings(SparkSettings, ScoringSettings, DataSettings):
     """Computes loss, top-1 and top-5 of weights on the validation images of a data set."""
 
     out: Path | None = Field(
@@ -26,17 +28,17 @@ class EvaluateSettings(ScoringSettings, DataSettings):
     )
 
 
-def check_classes(dataset: Dataset, ensemble: Ensemble, settings: EvaluateSettings) -> None:
-    """Refuses a data set whose classes are not the networks'.
+def check_classes(dataset: Dataset, classes: list[str] | int, settings: EvaluateSettings) -> None:
+    """Refuses a data set whose classes are not the networks': names, or their number if they have none.
 
     Names may differ, as they do between synsets and words, but not the order of the same names.
     """
-    if dataset.num_classes != ensemble.num_classes:
+    ours, theirs = ([], dataset.classes) if isinstance(classes, int) else (classes, dataset.classes)
+    if dataset.num_classes != (len(ours) or classes):
         raise UserError(
-            f"{settings.dataset}: found {dataset.num_classes} classes, expected {ensemble.num_classes} as in "
+            f"{settings.dataset}: found {dataset.num_classes} classes, expected {len(ours) or classes} as in "
             f"{settings.weights[0]}; evaluate on its own kind of data"
         )
-    ours, theirs = ensemble.classes, dataset.classes
     if ours and ours != theirs and sorted(ours) == sorted(theirs):
         i = next(i for i, name in enumerate(ours) if theirs[i] != name)
         raise UserError(
@@ -45,7 +47,7 @@ def check_classes(dataset: Dataset, ensemble: Ensemble, settings: EvaluateSettin
         )
 
 
-def describe(dataset: Dataset, ensemble: Ensemble, settings: EvaluateSettings) -> dict[str, Any]:
+def describe(dataset: Dataset, precision: str, settings: EvaluateSettings) -> dict[str, Any]:
     """What scores.json says about how scores came about."""
     return {
         "weights": settings.weights,
@@ -54,7 +56,7 @@ def describe(dataset: Dataset, ensemble: Ensemble, settings: EvaluateSettings) -
         "resize_size": dataset.resize_size if isinstance(dataset, EncodedDataset) else None,
         "tta": settings.tta,
         "scales": settings.scales,
-        "precision": ensemble.engine.multiply.precision,
+        "precision": precision,
     }
 
 
@@ -62,16 +64,9 @@ def command(settings: EvaluateSettings) -> None:
     """Evaluates, prints and writes."""
     if settings.out and settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out}: found a file, expected a folder or nothing; choose another --out")
-    with Engine(**settings.engine_options()) as engine:
-        ensemble, sizes = load_ensemble(settings, engine)
-        dataset = open_dataset(settings.dataset, "val", layout=settings.layout, **sizes)
-        check_classes(dataset, ensemble, settings)
-        bad = BadImages(settings, settings.out or Path())
-        outcomes = Outcomes(dataset.classes)
-        with closing(score(ensemble, dataset, settings, bad)) as batches:
-            for batch in batches:
-                outcomes.add(batch.labels, batch.scores)
-        details = describe(dataset, ensemble, settings)
+    bad = BadImages(settings, settings.out or Path())
+    by = _outcomes_on_spark if settings.engine == "spark" else _outcomes_here
+    outcomes, details = by(settings, bad)
     scores = outcomes.scores()
     print(
         f"{scores['images']} images: loss {scores['loss']:.4f}, top-1 {100 * scores['top1']:.2f} %, "
@@ -82,6 +77,37 @@ def command(settings: EvaluateSettings) -> None:
     if settings.out:
         write_report(settings.out, outcomes, {"left_out": len(bad), **details})
         print(f"scores: {settings.out}")
+
+
+def _outcomes_here(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes, dict[str, Any]]:
+    """Outcomes of all images that can be read, and what `describe` says of them."""
+    with Engine(**settings.engine_options()) as engine:
+        ensemble, sizes = load_ensemble(settings, engine)
+        dataset = _open(settings, sizes, ensemble.classes or ensemble.num_classes)
+        outcomes = Outcomes(dataset.classes)
+        with closing(score(ensemble, dataset, settings, bad)) as batches:
+            for batch in batches:
+                outcomes.add(batch.labels, batch.scores)
+        return outcomes, describe(dataset, ensemble.engine.multiply.precision, settings)
+
+
+def _outcomes_on_spark(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes, dict[str, Any]]:
+    """As `_outcomes_here`, by executors, each of which reads its images."""
+    networks, classes = gather_networks(settings, 1)
+    dataset = _open(settings, networks.sizes, classes)
+    outcomes, precisions = Outcomes(dataset.classes), set()
+    for part in outcomes_of(settings.cluster(), networks, dataset):
+        for index, reason in part.errors:
+            bad(dataset, index, reason)
+        precisions.add(part.precision)
+        outcomes.add_rows(part.rows)
+    return outcomes, describe(dataset, " and ".join(sorted(precisions)), settings)
+
+
+def _open(settings: EvaluateSettings, sizes: dict[str, int | None], classes: list[str] | int) -> Dataset:
+    dataset = open_dataset(settings.dataset, "val", layout=settings.layout, **sizes)
+    check_classes(dataset, classes, settings)
+    return dataset
 
 
 def main(argv: list[str] | None = None) -> int:

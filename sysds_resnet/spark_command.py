@@ -15,11 +15,12 @@ from sysds_resnet.engine.blas import Blas, choose
 from sysds_resnet.engine.cluster import Cluster, cluster_conf
 from sysds_resnet.engine.java import find_java
 from sysds_resnet.engine.jvm import LAUNCHER, dml_home, systemds_home
-from sysds_resnet.engine.memory import default_heap, parse_size
+from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.engine.settings_file import settings_file
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark_session import check_pyspark
 from sysds_resnet.errors import UserError
+from sysds_resnet.evaluate import EvaluateSettings
 from sysds_resnet.images.shards import MANIFEST, Manifest
 from sysds_resnet.predict import PredictSettings
 from sysds_resnet.prepare import PrepareSettings
@@ -28,7 +29,7 @@ from sysds_resnet.settings import run
 from sysds_resnet.spark_settings import SparkSettings, pairs
 from sysds_resnet.train_settings import TrainSettings
 
-USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,predict} ...
+USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
 
 Prints the line for spark-submit that has SystemDS train by dml/train.dml, whose executors need no Python
 (dml --help), or that runs a command of this package (its options, --master and --executors among them).
@@ -37,6 +38,7 @@ PROGRAM = Path(__file__).with_name("spark_program.py")
 _KINDS: dict[str, type[SparkSettings]] = {
     "train": TrainSettings,
     "prepare": PrepareSettings,
+    "evaluate": EvaluateSettings,
     "predict": PredictSettings,
 }
 
@@ -68,7 +70,7 @@ def dml_line(settings: DmlSettings) -> list[str]:
         UserError: If the data set has no such blocks, or something does not fit.
     """
     cluster = settings.cluster(settings.out)
-    heap = parse_size(settings.heap) if settings.heap else default_heap()
+    heap = heap_of(settings.heap)
     multiply = choose(settings.precision, settings.blas, own_jvm=False)
     conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
     own = engine_settings(cluster.scratch, multiply)
@@ -99,7 +101,7 @@ def python_line(name: str, settings: SparkSettings, argv: list[str]) -> list[str
     """
     cluster = settings.cluster(Path())  # whatever the scratch folder
     given = getattr(settings, "heap", None)
-    heap = parse_size(given) if given else default_heap()
+    heap = heap_of(given)
     precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")
     conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
     return [*_submit(cluster, conf), str(PROGRAM), name, *argv]

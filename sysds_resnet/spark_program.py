@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-COMMANDS = ("train", "prepare", "predict")
+COMMANDS = ("train", "prepare", "evaluate", "predict")
 
 
 def main(argv: list[str]) -> int:

@@ -6,6 +6,7 @@ networks into it, and keeps both for as long as it lives: what scores images the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from sysds_resnet.confusion import rows_of
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.cluster import qualified
+from sysds_resnet.engine.cluster import Cluster, qualified
 from sysds_resnet.engine.spark_errors import job_errors
 from sysds_resnet.engine.spark_session import spark_session, whole_folder
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import EncodedDataset
 from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import BytesSource
@@ -174,6 +177,52 @@ def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series
         if name.startswith("class_"):
             table[name] = table[name].astype("Int64")  # which can be missing
     return table[columns]
+
+
+@dataclass(frozen=True, eq=False)
+class OutcomesPart:
+    """What a task found of its images.
+
+    Attributes:
+        rows: As of `rows_of` in confusion.py.
+        errors: Position and reason of each image that could not be read.
+        precision: Of the multiplies there.
+    """
+
+    rows: pd.DataFrame
+    errors: list[tuple[int, str]]
+    precision: str
+
+
+def outcomes_of(cluster: Cluster, networks: Networks, dataset: Dataset) -> list[OutcomesPart]:
+    """Outcomes of the images of a labelled data set, each task's a few numbers for each of its images.
+
+    Raises:
+        UserError: As of `spark_session`, and what stops an executor.
+    """
+    with spark_session(cluster, {}) as spark:
+        context = spark.sparkContext
+        known, images = context.broadcast(networks), context.broadcast(dataset)
+
+        def outcomes(places: Iterator[int]) -> Iterator[OutcomesPart]:
+            yield _outcomes(known, images.value, np.fromiter(places, dtype=np.int64))
+
+        parts = context.parallelize(range(len(dataset)), math.ceil(len(dataset) / ROWS))
+        with job_errors(cluster), progress(spark, "evaluation"):
+            return parts.mapPartitions(outcomes).collect()
+
+
+def _outcomes(known: Broadcast[Networks], dataset: Dataset, places: np.ndarray) -> OutcomesPart:
+    """Outcomes of the images at some places of a data set, in an executor."""
+    ensemble, views = _ensemble(known), known.value.views
+    seen = dataset if views == [View()] else ViewDataset(dataset, views)
+    samples = read(seen, places, 0, replace=False)
+    labels = np.asarray(dataset.labels)[samples.indices]
+    if len(samples.indices):
+        scores = ensemble.scores(samples.images, len(views))
+    else:
+        scores = np.empty((0, ensemble.num_classes))
+    return OutcomesPart(rows_of(labels, scores), samples.errors, ensemble.engine.multiply.precision)
 
 
 def predict_on_spark(settings: PredictSettings) -> None:

@@ -1,5 +1,6 @@
 """Steps on a real Spark cluster of two executors against the same steps beside Python."""
 
+import json
 import os
 import signal
 import threading
@@ -267,6 +268,25 @@ def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, 
     assert found["error"].notna().to_dict() == {path: path.endswith("broken.png") for path in found.index}
     good = found[found["error"].isna()].drop(columns="error")
     pd.testing.assert_frame_equal(good, expected.set_index("path"), check_dtype=False, rtol=1e-9)
+
+
+@pytest.mark.long
+def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, shared, capfd, folder):
+    write_networks(folder, 18)
+    write_images(folder / "data" / "train", 7)
+    images = write_images(folder / "data" / "val", 150)  # more than a task has
+    (images[3]).write_bytes(b"no image")
+    options = ["--weights", folder / "18.safetensors", "--dataset", folder / "data", "--tta", "flip"]
+    options += ["--precision", "double", "--on-error", "skip", "--max-bad", 0.1]
+    run_here(capfd, "evaluate", *options, "--out", folder / "here")
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    outcome = run_here(capfd, "evaluate", *options, "--out", folder / "there")
+    assert outcome.code == 0 and "149 images: loss " in outcome.out, outcome
+    assert "1 images cannot be read and were left out" in outcome.out
+    for name in ("classes.csv", "confusion.csv", "bad_images.csv"):
+        assert (folder / "there" / name).read_text() == (folder / "here" / name).read_text()
+    here, there = (json.loads((folder / out / "scores.json").read_text()) for out in ("here", "there"))
+    assert there == {**here, "loss": pytest.approx(here["loss"], rel=1e-9)}
 
 
 @pytest.mark.long

@@ -44,6 +44,11 @@ def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
     return size
 
 
+def heap_of(text: str | None) -> int:
+    """Bytes of heap that a setting asks for, or the default without one; raises as `parse_size`."""
+    return parse_size(text) if text else default_heap()
+
+
 def default_heap() -> int:
     """Bytes of heap for the JVM when the user names none."""
     return max(int(machine_memory() * HEAP_SHARE), MIN_HEAP)
