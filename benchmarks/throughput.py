@@ -57,7 +57,8 @@ units[2:nrow(units),4] = units[2:nrow(units),4] / 16
 units[,5] = units[,5] / 16
 tensors[,4] = ceil(tensors[,4] / 16)
 tensors[6:nrow(tensors),3] = ceil(tensors[6:nrow(tensors),3] / 16)
-registry = list(blocks=blocks, units=units, tensors=tensors)
+registry = list(blocks=blocks, units=units, tensors=tensors, roles=as.list(full["roles"]),
+                owners=as.list(full["owners"]), channel_major=FALSE)
 model = resnet::init(registry, 42, FALSE)
 """
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,11 @@ class Checkpoints:
         described = {**self._identity, "progress": asdict(state.progress)}  # a copy
         handles = (state.model.weights, state.velocities, state.average)
         path = self._folder / f"step-{step:08d}.safetensors"
-        self._writing = self._writer.submit(self._write, path, state.model.network, handles, described, best)
+        fetch = partial(_fetch, state.model.network, handles)
+        if state.model.engine.gpu:  # which does one thing at a time, and frees what the next step replaces
+            tensors = fetch()
+            fetch = lambda: tensors  # noqa: E731
+        self._writing = self._writer.submit(self._write, path, fetch, described, best)
 
     def _wait(self) -> None:
         """Until the one that is being written is done or has failed."""
@@ -122,16 +127,11 @@ class Checkpoints:
     def _write(
         self,
         path: Path,
-        network: Network,
-        handles: tuple[JavaObject, JavaObject, JavaObject | None],
+        fetch: Callable[[], dict[str, np.ndarray]],
         described: Mapping[str, Any],
         best: bool,
     ) -> None:
-        tensors = {}
-        for prefix, handle in zip(PARTS, handles, strict=True):
-            if handle is not None:
-                found = network.from_engine(handle, trained_only=prefix == VELOCITY)
-                tensors |= {prefix + name: array for name, array in found.items()}
+        tensors = fetch()
         for name, array in tensors.items():
             if not np.isfinite(array).all():
                 raise UserError(
@@ -144,6 +144,18 @@ class Checkpoints:
         write_checkpoint(path, described, tensors, describe(self._beside))
         for old in checkpoints(path.parent)[: -self._keep]:
             old.unlink()
+
+
+def _fetch(
+    network: Network, handles: tuple[JavaObject, JavaObject, JavaObject | None]
+) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by their names in it."""
+    tensors = {}
+    for prefix, handle in zip(PARTS, handles, strict=True):
+        if handle is not None:
+            found = network.from_engine(handle, trained_only=prefix == VELOCITY)
+            tensors |= {prefix + name: array for name, array in found.items()}
+    return tensors
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import Field
 
-from sysds_resnet.engine import Engine, blas, java
+from sysds_resnet.engine import Engine, blas, cuda, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
-from sysds_resnet.engine.memory import default_heap, machine_memory, parse_size
+from sysds_resnet.engine.memory import heap_of, machine_memory
 from sysds_resnet.engine.spark_session import SPARK_VERSION
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.resample import RESAMPLER
@@ -43,7 +42,7 @@ def command(settings: DoctorSettings) -> None:
     _line("bf16", "in this CPU" if blas.has_bf16() else "not in this CPU: single precision takes its place")
     gibibyte = 2**30
     _line("memory", f"{machine_memory() / gibibyte:.1f} GiB")
-    heap = parse_size(settings.heap) if settings.heap else default_heap()
+    heap = heap_of(settings.heap)
     reason = "asked for" if settings.heap else "half of the memory; Python, images and BLAS need the rest"
     _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
     young = f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a step"
@@ -54,8 +53,7 @@ def command(settings: DoctorSettings) -> None:
         f"{cores}, all cores of this process, for operators and for processes that read images",
     )
     _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
-    gpu = shutil.which("nvidia-smi")
-    _line("GPU", f"{gpu or 'no nvidia-smi'}; not used: this version runs on CPUs")
+    _line("GPU", cuda.problem() or f"{cuda.gpu_count()} usable, with --device gpu")
     spark = _version("pyspark")
     usable = spark == f"pyspark {SPARK_VERSION}"
     missing = f"--engine spark needs {SPARK_VERSION}; run pip install 'sysds-resnet[spark]'"

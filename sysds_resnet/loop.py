@@ -26,6 +26,12 @@ STEP_SHARE = 0.45  # of the heap, for what a step keeps
 # float64 (1490, 1890, 3202, 4290, 5634 at 224 x 224) and the few matrices that are at work.
 _BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
 
+GPU_SHARE = 0.85  # of a GPU's free memory, for what a step keeps
+# Values that a training step keeps on a GPU for each pixel of the input, by depth: of ResNet-50 measured
+# (benchmarks/results/gpu.json, 142 MB an image of 224 x 224 in single precision, with what is kept to be used
+# again), of the others in the ratio of what forward_train caches.
+_GPU_VALUES_PER_PIXEL = {18: 340, 34: 420, 50: 720, 101: 960, 152: 1260}
+
 OnNan = Literal["stop", "skip"]
 
 
@@ -225,8 +231,15 @@ def choose_micro_batch(
                 "size; choose one"
             )
         return asked
-    heap, workers = (engine.spark.heap, engine.spark.workers) if engine.spark else (engine.heap, 1)
-    limit = min(largest_micro_batch(heap, depth, image_size), max(1, batch_size // workers))
+    workers = engine.spark.workers if engine.spark else 1
+    if engine.gpu:
+        values = 8 if engine.multiply.precision == "double" else 4
+        bytes_of_image = _GPU_VALUES_PER_PIXEL[depth] * values * image_size[0] * image_size[1]
+        largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
+    else:
+        heap = engine.spark.heap if engine.spark else engine.heap
+        largest = largest_micro_batch(heap, depth, image_size)
+    limit = min(largest, max(1, batch_size // workers))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ _EVALUATE = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
+if (packed) {
+  X = data::unpack(X)
+}
 pixels = data::normalize(X, mean, std)
 [metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
 """
@@ -111,6 +114,9 @@ class ResNet:
 
     @weights.setter
     def weights(self, weights: JavaObject) -> None:
+        if getattr(self, "_folded", None) is not None:
+            # the final layer's weights are in both
+            self.engine.free([self._folded], keep=[self._weights, weights])
         self._weights = weights
         self._folded: JavaObject | None = None  # the same for inference, once it is asked for
 
@@ -125,7 +131,10 @@ class ResNet:
 
     def load_state_dict(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
         """Takes over the weights of a state dict; nothing changes if it does not fit."""
+        before = getattr(self, "_weights", None)
         self.weights = self.network.to_engine(weights, source)
+        if before is not None:
+            self.engine.free([before], keep=[self.weights])
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`."""
@@ -195,19 +204,21 @@ class ResNet:
     def _evaluate(
         self, images: np.ndarray, labels: np.ndarray, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        pixels_of = check_images(images, self.network.channels)
+        pixels_of = check_images(images, self.network.channels, self.engine.channel_major)
         classes = check_labels(labels, len(images), self.network.num_classes)
         size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
         geometry = self.network.geometry(size, *images.shape[1:3])
         if self._folded is None:
             inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
-            self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"})["folded"]
+            self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size):
             part = images[start : start + size]
             padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            X, packed = pixels_of(padded)
             inputs = {
-                "X": pixels_of(padded),
+                "X": X,
+                "packed": packed,
                 "y": classes[start : start + size],
                 "num_classes": self.network.num_classes,
                 "mean": self.mean,
@@ -216,7 +227,9 @@ class ResNet:
                 "registry": self.network.registry,
                 "geometry": geometry,
             }
-            results = self.engine.run(_EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"})
+            results = self.engine.run(
+                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, on_gpu=True
+            )
             total += self.engine.to_numpy(results["metrics"])[0]
             logits.append(self.engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
@@ -228,8 +241,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def check_images(images: np.ndarray, channels: int):  # noqa: ANN201
-    """The function that turns such images into the engine's pixel rows (N*H*W, C).
+def check_images(
+    images: np.ndarray, channels: int, channel_major: bool = False
+) -> Callable[[np.ndarray], tuple[np.ndarray, bool]]:
+    """What turns such images into the engine's matrix, and says whether that is packed.
+
+    It is (N*H*W, C), or channel-major (N, C*H*W), or of whole numbers in three channels one number for each
+    pixel, (N, H*W), as `unpack` in dml/data.dml takes it.
 
     Raises:
         UserError: If they are not (N, H, W, channels), or hold NaN or infinity.
@@ -241,7 +259,19 @@ def check_images(images: np.ndarray, channels: int):  # noqa: ANN201
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         first = int(np.argmax(~np.isfinite(images).all(axis=(1, 2, 3))))
         raise UserError(f"images: found NaN or infinity in image {first}, expected finite values; repair it")
-    return lambda part: part.reshape(-1, channels)
+    if not channel_major:
+        return lambda part: (part.reshape(-1, channels), False)
+    if images.dtype == np.uint8 and channels == 3:
+        return lambda part: (pack(part), True)
+    return lambda part: (part.transpose(0, 3, 1, 2).reshape(len(part), -1), False)
+
+
+def pack(images: np.ndarray) -> np.ndarray:
+    """One number for each pixel of uint8 images (N, H, W, 3), of shape (N, H*W)."""
+    n, height, width, _ = images.shape
+    bytes_of_pixels = np.zeros((n, height * width, 4), dtype=np.uint8)
+    bytes_of_pixels[..., :3] = images.reshape(n, -1, 3)
+    return bytes_of_pixels.view("<u4")[..., 0]
 
 
 def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:

@@ -18,6 +18,9 @@ MIN_SIZE = 32  # pixels; below it the last stage has nothing left
 _DESCRIBE = """
 source("dml/registry.dml") as reg
 registry = reg::describe(depth, channels, num_classes)
+if (channel_major) {
+  registry = reg::channel_major(registry)
+}
 units = as.matrix(registry["units"])
 tensors = as.matrix(registry["tensors"])
 names = ""
@@ -29,6 +32,10 @@ for (t in 1:nrow(tensors)) {
 _GEOMETRY = """
 source("dml/geometry.dml") as geo
 geometry = geo::build(N, H, W, backward)
+"""
+_PLAN = """
+source("dml/resnet_nchw.dml") as nchw
+plan = nchw::plan(registry, H, W, gpu)
 """
 
 
@@ -57,21 +64,34 @@ class Tensor:
         name: torchvision's name.
         role: What it is.
         shape: torchvision's shape.
+        channel_major: How the engine computes with it, see dml/registry.dml.
     """
 
     name: str
     role: Role
     shape: tuple[int, ...]
+    channel_major: bool = False
 
     def to_engine(self, array: np.ndarray) -> np.ndarray:
-        """From torchvision's shape to the engine's matrix: filters (F, C, K, K) become (K*K*C, F)."""
+        """From torchvision's shape to the engine's matrix.
+
+        Filters (F, C, K, K) become (K*K*C, F), or channel-major (F, C*K*K).
+        """
+        if self.role == Role.FC_WEIGHT:
+            return array.T
+        if self.role == Role.FC_BIAS:
+            return array.reshape(1, -1)
+        if self.channel_major:
+            return array.reshape(len(array), -1)
         if self.role == Role.CONV_WEIGHT:
             return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-        return array.T if self.role == Role.FC_WEIGHT else array.reshape(1, -1)
+        return array.reshape(1, -1)
 
     def from_engine(self, matrix: np.ndarray) -> np.ndarray:
         """The inverse of `to_engine`."""
-        if self.role == Role.CONV_WEIGHT:
+        if self.role == Role.CONV_WEIGHT and self.channel_major:
+            array = matrix.reshape(self.shape)
+        elif self.role == Role.CONV_WEIGHT:
             filters, channels, height, width = self.shape
             array = matrix.reshape(height, width, channels, filters).transpose(3, 2, 0, 1)
         else:
@@ -101,14 +121,19 @@ class Network:
         self.engine, self.depth, self.channels, self.num_classes = engine, depth, channels, num_classes
         described = engine.run(
             _DESCRIBE,
-            {"depth": depth, "channels": channels, "num_classes": num_classes},
+            {
+                "depth": depth,
+                "channels": channels,
+                "num_classes": num_classes,
+                "channel_major": engine.channel_major,
+            },
             {"registry": "list", "units": "matrix", "tensors": "matrix", "names": "string"},
         )
         self.registry = described["registry"]
         units = engine.to_numpy(described["units"]).astype(int)
         rows = engine.to_numpy(described["tensors"]).astype(int)
         self.tensors = [
-            Tensor(name, Role(role), _shape(Role(role), unit, height, width, units))
+            Tensor(name, Role(role), _shape(Role(role), unit, height, width, units), engine.channel_major)
             for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
         ]
         self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
@@ -119,7 +144,10 @@ class Network:
         return sum(t.role == Role.CONV_WEIGHT and t.name.startswith(prefixes) for t in self.tensors)
 
     def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
-        """The gather matrices for n images of this size (dml/geometry.dml), built once.
+        """What the network needs to know of images of this size, built once.
+
+        These are the gather matrices of n images (dml/geometry.dml), or channel-major a plan
+        (dml/resnet_nchw.dml).
 
         Raises:
             UserError: If the images are smaller than 32 pixels.
@@ -129,9 +157,16 @@ class Network:
                 f"image size: found {height} x {width} pixels, expected at least {MIN_SIZE} x {MIN_SIZE}; "
                 "enlarge the images"
             )
+        if self.engine.channel_major:
+            n, backward = 0, True  # a plan is for any number of images
         for with_backward in (backward, True):
             if (n, height, width, with_backward) in self._geometries:
                 return self._geometries[n, height, width, with_backward]
+        if self.engine.channel_major:
+            inputs = {"registry": self.registry, "H": height, "W": width, "gpu": self.engine.gpu}
+            built = self.engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
+            self._geometries[n, height, width, backward] = built
+            return built
         inputs = {"N": n, "H": height, "W": width, "backward": backward}
         built = self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
         self._geometries[n, height, width, backward] = built
@@ -166,4 +201,4 @@ def _shape(role: Role, unit: int, height: int, width: int, units: np.ndarray) ->
     if role == Role.CONV_WEIGHT:
         _, kernel, _, channels, filters, *_ = units[unit - 1]
         return (int(filters), int(channels), int(kernel), int(kernel))
-    return (int(width), int(height)) if role == Role.FC_WEIGHT else (int(width),)
+    return (int(width), int(height)) if role == Role.FC_WEIGHT else (int(height * width),)

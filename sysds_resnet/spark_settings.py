@@ -46,6 +46,8 @@ class SparkSettings(Settings):
             and (given := [name for name in names if getattr(self, name)])
         ):
             raise ValueError(f"{given[0]} without engine spark")
+        if self.engine == "spark" and getattr(self, "device", "cpu") != "cpu":
+            raise ValueError("device cpu with engine spark, whose executors compute on CPUs")
         pairs("spark_conf", self.spark_conf)
         return self
 

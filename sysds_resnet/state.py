@@ -21,6 +21,9 @@ _GRADIENTS = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
+if (packed) {
+  X = data::unpack(X)
+}
 pixels = data::normalize(X, mean, std)
 [gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
                                           frozen, eps)
@@ -150,6 +153,25 @@ class Progress:
             self.best_top1, self.best_epoch = top1, self.epoch
 
 
+@dataclass(frozen=True)
+class SentImages:
+    """The images of a batch in the engine.
+
+    Attributes:
+        shape: (N, H, W, C).
+        parts: A matrix for each micro-batch: an array on its way, or a handle.
+        packed: Whether they are as `unpack` in dml/data.dml takes them.
+    """
+
+    shape: tuple[int, ...]
+    parts: list[np.ndarray | JavaObject]
+    packed: bool
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+
 @dataclass
 class State:
     """What training changes.
@@ -172,8 +194,16 @@ class State:
         inputs = {"model": model.weights}
         return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])
 
-    def update(self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer) -> StepMetrics:
-        """Does one step on a batch of images (N, H, W, C) with labels from 0.
+    def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
+        """Copies the images of a batch (N, H, W, C) into the engine, while it does something else."""
+        laid_out = self._lay_out(images, optimizer)
+        handles = [self.model.engine.from_numpy(part) for part in laid_out.parts]
+        return SentImages(laid_out.shape, handles, laid_out.packed)
+
+    def update(
+        self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
+    ) -> StepMetrics:
+        """Does one step on a batch of images (N, H, W, C), or what `send` made of them, with labels from 0.
 
         Raises:
             UserError: If a label is out of range or the images hold NaN.
@@ -206,16 +236,21 @@ class State:
                 **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
             },
             {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
+            on_gpu=True,
+            hold=True,
         )
         done = StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"], updated["grad_norm"])
         if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
             # the updated lists are dropped, and with them everything that this step would have changed
+            self._free(updated["model"], updated["velocities"], gradients)
             raise NotFinite(
                 f"step {self.progress.step + 1}: found loss {done.loss:g} and gradient norm "
                 f"{done.grad_norm:g}, expected finite numbers; look at the images, or lower base_lr",
                 done,
             )
+        before = self.model.weights, self.velocities
         self.model.weights, self.velocities = updated["model"], updated["velocities"]
+        self._free(*before, gradients)
         self.progress.step += 1
         if optimizer.ema_decay:
             self._move_average(optimizer)
@@ -228,33 +263,52 @@ class State:
 
     def _move_average(self, optimizer: Optimizer) -> None:
         """As `train` in dml/loop.dml."""
-        schedule, step = optimizer.schedule, self.progress.step
+        schedule, step, before = optimizer.schedule, self.progress.step, self.average
         if step <= max(schedule.warmup_steps, 1):
             self.average = self.model.weights
         elif step % optimizer.ema_every == 0:
             inputs = {"average": self.average, "model": self.model.weights, "decay": optimizer.ema_decay}
-            self.average = self.model.engine.run(_AVERAGE, inputs, {"average": "list"})["average"]
+            self.average = self.model.engine.run(
+                _AVERAGE, inputs, {"average": "list"}, on_gpu=True, hold=True
+            )["average"]
+        if before is not None and before is not self.average:
+            self._free(before)
 
-    def _gradients(
-        self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer
-    ) -> tuple[JavaObject, np.ndarray]:
-        """`batch_gradients` of dml/trainer.dml, with the pixels of no more than a micro-batch in the JVM."""
+    def _free(self, *lists: JavaObject) -> None:
+        """Frees what is in lists but not in this state."""
+        kept = [self.model.weights, self.velocities, *([] if self.average is None else [self.average])]
+        self.model.engine.free(lists, keep=kept)
+
+    def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         network, size = self.model.network, optimizer.micro_batch
-        to_pixels = check_images(images, network.channels)
-        y = check_labels(labels, len(images), network.num_classes)
+        to_pixels = check_images(images, network.channels, network.engine.channel_major)
         if len(images) % size:
             raise UserError(
                 f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
                 "choose one"
             )
-        geometry = network.geometry(size, *images.shape[1:3], backward=True)
+        parts = [to_pixels(images[start : start + size]) for start in range(0, len(images), size)]
+        return SentImages(images.shape, [part for part, _ in parts], parts[0][1])
+
+    def _gradients(
+        self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
+    ) -> tuple[JavaObject, np.ndarray]:
+        """`batch_gradients` of dml/trainer.dml.
+
+        Of arrays, the pixels of no more than a micro-batch are in the JVM.
+        """
+        network, size = self.model.network, optimizer.micro_batch
+        sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
+        y = check_labels(labels, len(images), network.num_classes)
+        geometry = network.geometry(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
-        for start in range(0, len(images), size):
+        for i, part in enumerate(sent.parts):
             done = network.engine.run(
                 _GRADIENTS,
                 {
-                    "X": to_pixels(images[start : start + size]),
-                    "y": y[start : start + size],
+                    "X": part,
+                    "packed": sent.packed,
+                    "y": y[i * size : (i + 1) * size],
                     "num_classes": network.num_classes,
                     "mean": self.model.mean,
                     "std": self.model.std,
@@ -267,14 +321,17 @@ class State:
                     "eps": BN_EPS,
                 },
                 {"gradients": "list", "metrics": "matrix"},
+                on_gpu=True,
             )
             metrics += network.engine.to_numpy(done["metrics"])[0]
-            part = done["gradients"]
             if gradients is None:
-                gradients = part
+                gradients = done["gradients"]
             else:
-                inputs = {"gradients": gradients, "others": part}
-                gradients = network.engine.run(_ADD, inputs, {"gradients": "list"})["gradients"]
+                inputs = {"gradients": gradients, "others": done["gradients"]}
+                gradients = network.engine.run(_ADD, inputs, {"gradients": "list"}, on_gpu=True, hold=True)[
+                    "gradients"
+                ]
+                network.engine.free(list(inputs.values()), keep=[gradients])
         return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:

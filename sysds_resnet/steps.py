@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from sysds_resnet.batches import BatchStream, OnError, raise_error
+from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.readers import Readers
-from sysds_resnet.state import Optimizer, State, StepMetrics
+from sysds_resnet.state import Optimizer, SentImages, State, StepMetrics
 from sysds_resnet.train_settings import TrainSettings
 
-Update = Callable[[np.ndarray, np.ndarray, Optimizer], StepMetrics]
+Update = Callable[[np.ndarray | SentImages, np.ndarray, Optimizer], StepMetrics]
+Send = Callable[[np.ndarray, Optimizer], SentImages]
 
 
 class StepBatch(Protocol):
@@ -61,24 +65,49 @@ class LocalSteps:
         mixing: Of the images of a batch.
         seed: Of mixing.
         update: Does a step: `State.update`, or what stands around it.
+        send: Copies images into the engine ahead of their step, during the one before: `State.send`. None
+            where a step takes so long that it does not matter, and memory does.
     """
 
     measured: Mapping[str, Any] = {}
 
-    def __init__(self, stream: BatchStream, mixing: Mixing, seed: int, update: Update) -> None:
+    def __init__(
+        self, stream: BatchStream, mixing: Mixing, seed: int, update: Update, send: Send | None = None
+    ) -> None:
         self._stream, self._mixing, self._seed, self._update = stream, mixing, seed, update
+        self._send = send
+        self._thread = ThreadPoolExecutor(1, "sysds-resnet-send") if send else None
+        self._ahead: Future[Batch] | None = None
         self.steps_per_epoch = stream.steps_per_epoch
 
     def __next__(self) -> StepBatch:
         """As of `BatchStream`."""
-        return next(self._stream)
+        if self._ahead is None:
+            return self._next(None)
+        start = time.perf_counter()
+        ahead, self._ahead = self._ahead, None
+        return replace(ahead.result(), wait=time.perf_counter() - start)
 
     def update(self, batch: StepBatch, optimizer: Optimizer) -> StepMetrics:
-        """Mixes the images, and does the step."""
+        """Does the step."""
+        if self._thread:
+            self._ahead = self._thread.submit(self._next, optimizer)
+        return self._update(batch.images, batch.labels, optimizer)
+
+    def close(self) -> None:
+        """Ends the thread that sends."""
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _next(self, optimizer: Optimizer | None) -> Batch:
+        """The next batch, its images mixed, and sent if the optimizer says in which parts."""
+        batch = next(self._stream)
         images, labels = batch.images, batch.labels
         if self._mixing:
             images, labels = self._mixing.apply(images, labels, self._seed, batch.epoch, batch.step)
-        return self._update(images, labels, optimizer)
+        if optimizer is not None:
+            images = self._send(images, optimizer)
+        return replace(batch, images=images, labels=labels)
 
 
 @contextmanager
@@ -113,4 +142,7 @@ def local_steps(
         prefetch=settings.prefetch,
         on_error=on_error,
     ) as stream:
-        yield LocalSteps(stream, settings.mixing(), settings.seed, update or state.update)
+        send = state.send if state.model.engine.gpu else None
+        steps = LocalSteps(stream, settings.mixing(), settings.seed, update or state.update, send)
+        with closing(steps):
+            yield steps

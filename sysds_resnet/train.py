@@ -21,6 +21,7 @@ from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.cuda import choose_gpus
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import NotFinite, OutOfMemory, UserError
 from sysds_resnet.files import write_whole
@@ -77,10 +78,11 @@ def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None
     """One JVM's part of a run."""
     train_set = sets[0]
     heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
+    gpus = () if cluster else choose_gpus(settings.device)
     shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
     with (
         StopSignals() as stopped,
-        Engine(settings.precision, heap, settings.blas, cluster=cluster) as engine,
+        Engine(settings.precision, heap, settings.blas, cluster=cluster, gpus=gpus) as engine,
     ):
         settings = resolve(settings, engine, train_set, settings.depth)
         model, origin = starting_model(settings, train_set, engine)

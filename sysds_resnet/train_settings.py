@@ -16,7 +16,18 @@ from sysds_resnet.state import Optimizer
 
 # What a resumed run may change: everything else decides what the weights become.
 FREE_SETTINGS = {*ReadingSettings.model_fields, *SparkSettings.model_fields} | {
-    *("acc_thresh", "amp", "config", "debug", "heap", "init_from", "keep", "log_every", "micro_batch"),
+    *(
+        "acc_thresh",
+        "amp",
+        "config",
+        "debug",
+        "device",
+        "heap",
+        "init_from",
+        "keep",
+        "log_every",
+        "micro_batch",
+    ),
     *("on_nan", "out", "profile", "recipe", "resume", "save_minutes", "save_steps", "tensorboard"),
 }
 FROZEN_PARTS = ("none", "stem", "layer1", "layer2", "layer3", "layer4")
@@ -97,6 +108,7 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
         "single", description="Of matrix multiplies: double, single or bf16; all else is double."
     )
     amp: bool = Field(False, description="The same as --precision bf16.")
+    device: str = Field("cpu", description="cpu, gpu, cuda:N, or auto for a GPU where one can be used.")
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
@@ -117,6 +129,12 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
     num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
     out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
     resume: Path | None = Field(None, description="Run folder to continue.")
+
+    @model_validator(mode="after")
+    def _profile_on_cpu(self) -> TrainSettings:
+        if self.profile is not None and self.device != "cpu":
+            raise ValueError("device cpu with profile; benchmarks/gpu.py tells where a GPU's time goes")
+        return self
 
     @model_validator(mode="before")
     @classmethod

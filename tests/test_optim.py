@@ -205,9 +205,7 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
     lists = {kind: ", ".join(f"{kind}{i}" for i in range(7)) for kind in "wgv"}
     results = dml(
         TRAINER
-        + f"""tensors = matrix(0, rows=7, cols=4)
-        tensors[,1] = seq(1, 7)
-        registry = list(tensors=tensors)
+        + f"""registry = list(roles=list(1, 2, 3, 4, 5, 6, 7), owners=list(0, 0, 0, 0, 0, 0, 0))
         opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         model = list({lists["w"]})

@@ -1,6 +1,7 @@
 import java.io.IOException;
 import java.util.Arrays;
 import org.apache.sysds.api.DMLScript;
+import org.apache.sysds.hops.OptimizerUtils;
 import org.apache.sysds.runtime.DMLScriptException;
 
 /**
@@ -10,6 +11,7 @@ import org.apache.sysds.runtime.DMLScriptException;
 public class Launcher {
     public static void main(String[] args) {
         int code = 1;
+        OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
         try {
             code = DMLScript.executeScript(args) ? 0 : 2;
         } catch (Throwable error) {

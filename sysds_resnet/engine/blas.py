@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
-Precision = Literal["double", "single", "bf16"]
+Precision = Literal["double", "single", "bf16", "tf32"]
 Blas = Literal["auto", "openblas", "none"]
 
 INSTALL_HINT = "apt-get install libopenblas0-pthread libgomp1"
@@ -27,15 +27,19 @@ class Multiply:
         library: The BLAS library that the engine loads; None for its own Java.
         native: Whether the package's native helper stands between the engine and the library.
         note: Why it is not what was asked for, or nothing.
+        gpu: The GPU that multiplies, and computes all else in the precision (FP32 for TF32).
     """
 
     precision: Precision
     library: Path | None
     native: bool
     note: str = ""
+    gpu: str = ""
 
     def __str__(self) -> str:
-        name = {"double": "FP64", "single": "FP32", "bf16": "bf16"}[self.precision]
+        name = {"double": "FP64", "single": "FP32", "bf16": "bf16", "tf32": "TF32"}[self.precision]
+        if self.gpu:
+            return f"{name} on {self.gpu}" + (f" ({self.note})" if self.note else "")
         by = "oneDNN" if self.native else "OpenBLAS" if self.library else "plain Java"
         return f"{name} by {by}" + (f" ({self.note})" if self.note else "")
 
@@ -49,12 +53,14 @@ def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
         own_jvm: Whether the class path is ours to choose; the native helper must stand on it.
     """
     reason = ""
+    if precision == "tf32":
+        precision, reason = "single", "TF32 needs a GPU"
     if precision != "double" and blas == "auto":
         problem = helper_problem() if own_jvm else "it needs a JVM of our own"
         if problem is None and precision == "bf16" and not has_bf16():
             return Multiply("single", _onednn(), True, "bf16 needs a CPU with AVX512-BF16")
         if problem is None:
-            return Multiply(precision, _onednn(), True)
+            return Multiply(precision, _onednn(), True, reason)
         reason = f"no native helper: {problem}"
     elif precision == "bf16":
         reason = "bf16 needs the native helper"

