@@ -99,7 +99,8 @@ def python_line(name: str, settings: SparkSettings, argv: list[str]) -> list[str
     Raises:
         UserError: If an option does not fit.
     """
-    cluster = settings.cluster(Path())  # whatever the scratch folder
+    # only training has a scratch folder, by default in the run's, whose name does not matter here
+    cluster = settings.cluster(Path() if name == "train" else None)
     given = getattr(settings, "heap", None)
     heap = heap_of(given)
     precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")

@@ -114,6 +114,22 @@ def submit(words, timeout=280):
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("prepare", ["--dataset", "data", "--out", "prepared"]),
+        ("evaluate", ["--weights", "w.safetensors", "--dataset", "data"]),
+        ("predict", ["--weights", "w.safetensors", "--input", "data", "--out", "predictions"]),
+    ],
+)
+def test_only_training_asks_for_a_scratch_folder(capfd, name, options):
+    there = ["--engine", "spark", "--master", "spark://elsewhere:7077", "--executors", "2"]
+    words = line_of(capfd, name, *there, *options)
+    assert words[-len(there) - len(options) - 1 :] == [name, *there, *options]
+    outcome = run_here(capfd, "spark_command", "train", *there)
+    assert_one_line_error(outcome, "scratch: found none for spark://elsewhere:7077")
+
+
 @pytest.mark.long
 def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, engine, tmp_path):
     """The same order, for files that hold more than an image, and validation with a part of a micro-batch."""
