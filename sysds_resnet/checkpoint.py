@@ -105,8 +105,7 @@ class Checkpoints:
         path = self._folder / f"step-{step:08d}.safetensors"
         fetch = partial(_fetch, state.model.network, handles)
         if state.model.engine.gpu:  # which does one thing at a time, and frees what the next step replaces
-            tensors = fetch()
-            fetch = lambda: tensors  # noqa: E731
+            fetch = partial(dict, fetch())
         self._writing = self._writer.submit(self._write, path, fetch, described, best)
 
     def _wait(self) -> None:

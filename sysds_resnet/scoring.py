@@ -21,7 +21,7 @@ from sysds_resnet.engine.cuda import choose_gpus
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
-from sysds_resnet.images.views import Tta, View, ViewDataset, choose_views
+from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.loop import read_all
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
@@ -194,7 +194,7 @@ def score(
         UserError: What `on_error` raises, or no image can be read.
     """
     views = settings.views()
-    seen = dataset if views == [View()] else ViewDataset(dataset, views)
+    seen = seen_in(dataset, views)
     n = 0
     with (
         Readers([seen], settings.workers) as readers,

@@ -25,7 +25,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import EncodedDataset
 from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import BytesSource
-from sysds_resnet.images.views import View, ViewDataset
+from sysds_resnet.images.views import View, seen_in
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.predictions import to_table
 from sysds_resnet.readers import read
@@ -156,7 +156,7 @@ def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series
     ensemble, networks = _ensemble(known), known.value
     contents = [file["bytes"] if isinstance(file, dict) else file for file in files]
     dataset = EncodedDataset(BytesSource([str(name) for name in names], contents), **networks.sizes)
-    seen = dataset if networks.views == [View()] else ViewDataset(dataset, networks.views)
+    seen = seen_in(dataset, networks.views)
     size = default_batch(ensemble.engine, *seen.image_size)
     tables, reasons = [], {}
     for start in range(0, len(contents), size):
@@ -215,7 +215,7 @@ def outcomes_of(cluster: Cluster, networks: Networks, dataset: Dataset) -> list[
 def _outcomes(known: Broadcast[Networks], dataset: Dataset, places: np.ndarray) -> OutcomesPart:
     """Outcomes of the images at some places of a data set, in an executor."""
     ensemble, views = _ensemble(known), known.value.views
-    seen = dataset if views == [View()] else ViewDataset(dataset, views)
+    seen = seen_in(dataset, views)
     samples = read(seen, places, 0, replace=False)
     labels = np.asarray(dataset.labels)[samples.indices]
     if len(samples.indices):

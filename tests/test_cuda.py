@@ -24,7 +24,7 @@ class Machine:
         (self.packages / "nvidia").mkdir(parents=True)
         monkeypatch.setenv("LD_LIBRARY_PATH", str(self.driver))
         monkeypatch.syspath_prepend(self.packages)
-        cuda.problem.cache_clear()
+        cuda.probe.cache_clear()
 
     def add_driver(self, init=0, count=1):
         compile_library(self.driver / cuda.DRIVER, DRIVER, f"-DINIT={init}", f"-DCOUNT={count}")
@@ -51,7 +51,7 @@ def compile_library(path, source, *options):
 @pytest.fixture
 def machine(folder, monkeypatch):
     yield Machine(folder, monkeypatch)
-    cuda.problem.cache_clear()
+    cuda.probe.cache_clear()
 
 
 def test_a_machine_with_everything_has_no_problem(machine):
@@ -64,7 +64,7 @@ def test_a_machine_with_everything_has_no_problem(machine):
 
 def test_what_is_missing_is_named_with_what_brings_it(machine):
     assert cuda.problem().startswith("no NVIDIA driver (libcuda.so.1: cannot open shared object file")
-    cuda.problem.cache_clear()
+    cuda.probe.cache_clear()
     machine.add_driver()
     machine.add_all_but("libcudnn.so.9")
     problem = cuda.problem()

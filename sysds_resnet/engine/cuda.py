@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sysds_resnet.errors import UserError
 
@@ -56,14 +57,20 @@ def library_folders() -> list[Path]:
 
 
 @cache
+def probe() -> dict[str, Any]:
+    """Why each library does not load, or nothing; CUDA's "code" for starting up, and the "count" of GPUs.
+
+    What ended the process that loaded it is missing, and all that comes after.
+    """
+    command = [sys.executable, "-c", _PROBE, DRIVER, *LIBRARIES]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else {}
+
+
 def problem() -> str | None:
     """Why no GPU can be used here, or None."""
-    names = [DRIVER, *LIBRARIES]
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE, *names], env=environment(), capture_output=True, text=True, check=False
-    )
-    lines = probe.stdout.splitlines()
-    found = json.loads(lines[-1]) if lines else {}
+    found = probe()
     if reason := found.get(DRIVER, "it ends the process that loads it"):
         return f"no NVIDIA driver ({reason}); install one for CUDA 12 or later"
     if found["code"] or not found["count"]:
@@ -76,10 +83,7 @@ def problem() -> str | None:
 
 def gpu_count() -> int:
     """GPUs that the driver shows this process; 0 without a driver."""
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE, DRIVER], capture_output=True, text=True, check=False
-    )
-    return json.loads(probe.stdout).get("count", 0) if probe.stdout else 0
+    return probe().get("count", 0)
 
 
 def choose_gpus(device: str) -> tuple[int, ...]:

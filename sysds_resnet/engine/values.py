@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.engine.transfer import uncycle
+
 Value = np.ndarray | JavaObject | bool | int | float | str
 
 
@@ -46,6 +48,7 @@ GETTERS = {
 def _block(matrix: JavaObject) -> JavaObject:
     block = matrix.acquireRead()
     matrix.release()
+    uncycle(matrix)
     return block
 
 

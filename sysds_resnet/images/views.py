@@ -46,6 +46,11 @@ def choose_views(tta: Tta = "none", scales: Sequence[float] = (1.0,)) -> list[Vi
     return [View(scale, place, flip) for scale in scales for flip in mirrored for place in places]
 
 
+def seen_in(dataset: Dataset, views: Sequence[View]) -> Dataset:
+    """A data set as its images are seen in some views; itself for the usual one."""
+    return dataset if list(views) == [View()] else ViewDataset(dataset, views)
+
+
 class ViewDataset:
     """A data set whose images are several views of another's, one below the other.
 
