@@ -1,7 +1,7 @@
 """Images that the executors of a Spark cluster read, for what the cluster's engine computes with them.
 
 They do not pass through the driver: tasks in Python read, augment and mix each micro-batch and write it as a
-matrix into a folder that all share (`write_micro_batch`), some batches ahead.
+matrix into a folder that all share (`write_micro_batch`), between two steps.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class RemoteImages(Iterator[RemoteBatch]):
         mixing: Of the images of a batch.
         seed: Of mixing.
         replace: Whether another image takes the place of one that cannot be read.
-        prefetch: Batches that are read ahead.
+        prefetch: Batches that `read_ahead` reads.
         on_error: What to do with images that cannot be read.
         name: Of the images, for Spark's web pages.
     """
@@ -161,9 +161,7 @@ class RemoteImages(Iterator[RemoteBatch]):
             UserError: What `on_error` raises.
         """
         began = time.perf_counter()
-        while len(self._pending) <= self._prefetch and self._submit():
-            pass
-        if not self._pending:
+        if not self._pending and not self._submit():
             raise StopIteration
         with self._engine.errors():
             written = self._pending[0].written.result()
@@ -181,6 +179,14 @@ class RemoteImages(Iterator[RemoteBatch]):
             self._engine.make_list([self._engine.matrices.open(*place) for place in places]),
             np.concatenate([part.y for part in written]),
         )
+
+    def read_ahead(self) -> None:
+        """Has the batches that come next read meanwhile, if they are not yet.
+
+        What executors read they do in the place of what they compute: call it when they have nothing to do.
+        """
+        while len(self._pending) < self._prefetch and self._submit():
+            pass
 
     def _submit(self) -> bool:
         """Has one more batch read; False when there is none."""

@@ -81,6 +81,7 @@ class SparkSteps:
         if not self._checked:
             self._spark.check_executors()
             self._checked = True
+        self._images.read_ahead()
         computed = time.perf_counter()
         total = self._add(batch.folder, inputs["workers"])
         rows = self._engine.to_numpy(done["metrics"])
@@ -167,6 +168,7 @@ def spark_evaluate(
             spark.describe_jobs(f"evaluation after step {state.progress.step}, part {batch.step + 1}")
             inputs = _inputs(state, batch, val, size) | {"model": state.averaged}
             done = engine.run(_EVALUATE, inputs, {"metrics": "matrix"}, distributed=True)
+            images.read_ahead()
             total += engine.to_numpy(done["metrics"])[:, :4].sum(axis=0)
             spark.delete(batch.folder)
             if stopped():

@@ -40,7 +40,7 @@ class Programs:
         sources: Texts of the package's DML files by name, without and with code generation.
         connections: What prepares scripts, without and with calls of generated code.
         generated: The functions of dml/layers/pixelwise.dml as generated code, by name, once a program has
-            asked for them.
+            asked for them: for this JVM, and for workers on a cluster.
     """
 
     def __init__(
@@ -55,17 +55,14 @@ class Programs:
         self.compiled: dict[tuple, JavaObject] = {}
         self._compiler = self._find_compiler() if codegen else None
         self.codegen = self._compiler is not None
-        self.generated: dict[str, JavaObject] = {}
+        self.generated: dict[bool, dict[str, JavaObject]] = {False: {}, True: {}}
         # the native helper takes doubles; only the engine's own helper has a single precision of its own
         self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
         # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan; and what was
         # compiled for the CPU would be for a GPU.
-        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
-        array = self._gateway.new_array(flags, 1)
-        array[0] = flags.ALLOW_DYN_RECOMPILATION
         for connection in self.connections.values() if fixed else [self.connections[True]]:
-            connection.setConfigTypes(False, array)
+            self._switch_off(connection, "ALLOW_DYN_RECOMPILATION")
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
         for path in sorted((home / "dml").rglob("*.dml")):
@@ -101,15 +98,16 @@ class Programs:
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
-            if codegen and not self.generated:
-                self.generated = self.generate()
+            generated = self.generated[distributed]
+            if codegen and not generated:
+                generated |= self.generate(threads=not distributed)
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
             connection = self.distributed if distributed else self.connections[codegen]
             script = self._prepare(connection, f"{reads}{program}\n{writes}", codegen, inputs, outputs)
             if codegen:
                 for namespace, name in self._pixelwise(script):
-                    replace_function(script, namespace, name, self.generated[name])
+                    replace_function(script, namespace, name, generated[name])
             if distributed:
                 self._keep_plans(script)
             self.compiled[key] = script
@@ -118,21 +116,20 @@ class Programs:
     @cached_property
     def distributed(self) -> JavaObject:
         """What prepares scripts whose workers are on a cluster."""
-        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
-        # a worker is one of several on its machine, with a thread of its own
-        array = self._gateway.new_array(flags, 2)
-        array[0], array[1] = flags.ALLOW_DYN_RECOMPILATION, flags.PARALLEL_CP_MATRIX_OPERATIONS
         connection = self._connect()
-        connection.setConfigTypes(False, array)
+        # a worker is one of several on its machine, with a thread of its own
+        self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
-    def generate(self) -> dict[str, JavaObject]:
-        """The functions of dml/layers/pixelwise.dml as generated code, by name.
+    def generate(self, threads: bool = True) -> dict[str, JavaObject]:
+        """The functions of dml/layers/pixelwise.dml as generated code, by name, with threads or without.
 
         The engine generates the code of a function when it compiles it with sizes at hand: at its first call,
         if told so. Later calls would do this again; they find it told otherwise.
         """
         connection = self._connect(self._compiler)
+        if not threads:
+            self._switch_off(connection, "PARALLEL_CP_MATRIX_OPERATIONS")
         sample = (dml_home() / _SAMPLE).read_text()
         script = self._prepare(connection, sample, True, (), ("used",))
         found = self._pixelwise(script)
@@ -198,6 +195,14 @@ class Programs:
             # the default plan selector makes cell templates of these operators, five times as slow
             config.setTextValue("sysds.codegen.optimizer", "fuse_all")
         return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
+
+    def _switch_off(self, connection: JavaObject, *names: str) -> None:
+        """Switches off what a connection's programs would be compiled or run with."""
+        flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
+        array = self._gateway.new_array(flags, len(names))
+        for i, name in enumerate(names):
+            array[i] = getattr(flags, name)
+        connection.setConfigTypes(False, array)
 
     def _strings(self, names: Collection[str]) -> JavaObject:
         array = self._gateway.new_array(self._jvm.String, len(names))
