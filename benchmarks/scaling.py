@@ -1,11 +1,12 @@
 """How training scales over Spark executors with a core each, on this machine.
 
-    python benchmarks/scaling.py [--sizes 64 224] [--executors 1 2] [--images 32] [--out FILE.json]
+    python benchmarks/scaling.py [--sizes 64 224] [--executors 1 2] [--rounds 2] [--out FILE.json]
 
 For each size and number of executors, a cluster of separate processes on loopback (scripts/spark_cluster.sh)
-trains ResNet-50 on synthetic images, so many images an executor and step, read by the executors. The figures
-are medians over the steps after a warm-up; efficiency is images per second by executor, relative to the first
-number of executors, in the same run of this script. It needs a core for each executor: the driver and the
+trains ResNet-50 on synthetic images, so many images an executor and step, read by the executors. The numbers
+of executors take turns, round by round, since the speed of a machine that is shared with others drifts. The
+figures are medians over the steps of all rounds, each after a warm-up; efficiency is images per second by
+executor, relative to the first number of executors. It needs a core for each executor: the driver and the
 executors' Python take theirs from the same ones. What cores that share caches and memory can reach at all is
 measured beside it: as many separate engines with a thread each, without Spark, that do the same steps at the
 same time ("separate_s", and "ceiling" as efficiency is).
@@ -58,8 +59,8 @@ def running_cluster(workers: int, memory: int):
             subprocess.run(["bash", SCRIPT, "stop", "--folder", folder], check=True)
 
 
-def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
-    """Steps with so many executors."""
+def measure(size: int, executors: int, args: argparse.Namespace) -> tuple[list[float], list[dict], str]:
+    """Seconds of the steps with so many executors, their parts, and what computed them."""
     spark_steps_module.FAN_IN = args.fan_in
     memory, batch = parse_size(args.executor_memory), executors * args.images
     dataset = open_dataset("synthetic", "train", image_size=size, num_images=batch, num_classes=1000)
@@ -78,25 +79,56 @@ def measure(size: int, executors: int, args: argparse.Namespace) -> dict:
                     seconds.append(time.perf_counter() - began)
                     parts.append({name: float(steps.measured[name]) for name in PARTS})
                     state.progress.finish_epoch(None)
-    measured, parts = seconds[WARMUP:], parts[WARMUP:]
-    found = {
-        "size": size,
-        "executors": executors,
-        "batch": batch,
-        "fan_in": args.fan_in,
-        "engine": described,
-        "first_step_s": seconds[0],
-        "step_s": {"median": statistics.median(measured), "min": min(measured), "max": max(measured)},
-        "n": len(measured),
-        "images_per_s": batch / statistics.median(measured),
-        "parts_s": {name: statistics.median(part[name] for part in parts) for name in PARTS},
-    }
-    print(json.dumps(found), flush=True)
+    print(f"{size}: {executors} executors, steps of {seconds[WARMUP:]} s", flush=True)
+    return seconds[WARMUP:], parts[WARMUP:], described
+
+
+def rounds(size: int, args: argparse.Namespace) -> list[dict]:
+    """What all numbers of executors came to."""
+    seconds, parts, separate, engines = {}, {}, {}, {}
+    for _ in range(args.rounds):
+        for executors in args.executors:
+            measured, split, engines[executors] = measure(size, executors, args)
+            seconds.setdefault(executors, []).extend(measured)
+            parts.setdefault(executors, []).extend(split)
+            if args.separate:
+                separate.setdefault(executors, []).extend(separate_steps(size, args, executors))
+    found = []
+    for executors in args.executors:
+        batch = executors * args.images
+        run = {
+            "size": size,
+            "executors": executors,
+            "batch": batch,
+            "fan_in": args.fan_in,
+            "engine": engines[executors],
+            "step_s": summary(seconds[executors]),
+            "images_per_s": batch / statistics.median(seconds[executors]),
+            "parts_s": {name: statistics.median(part[name] for part in parts[executors]) for name in PARTS},
+        }
+        found.append(run)
+        run["efficiency"] = run["images_per_s"] / executors / (found[0]["images_per_s"] / args.executors[0])
+        text = f"{size}: {executors} executors, efficiency {run['efficiency']:.3f}"
+        if args.separate:
+            run["separate_s"] = summary(separate[executors])
+            run["ceiling"] = found[0]["separate_s"]["median"] / run["separate_s"]["median"]
+            text += f", ceiling {run['ceiling']:.3f}"
+        print(text, flush=True)
     return found
 
 
-def separate_steps(size: int, args: argparse.Namespace, processes: int) -> float:
-    """Median seconds of steps on `args.images` images in each of so many engines at the same time."""
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+        "n": len(seconds),
+    }
+
+
+def separate_steps(size: int, args: argparse.Namespace, processes: int) -> list[float]:
+    """Seconds of steps on `args.images` images in each of so many engines at the same time."""
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=_steps, args=(size, args, barrier, found)) for _ in range(processes)]
@@ -105,7 +137,7 @@ def separate_steps(size: int, args: argparse.Namespace, processes: int) -> float
     seconds = [time for _ in workers for time in found.get()]
     for worker in workers:
         worker.join()
-    return statistics.median(seconds)
+    return seconds
 
 
 def _steps(size: int, args: argparse.Namespace, barrier, found) -> None:
@@ -135,22 +167,11 @@ def main() -> None:
     parser.add_argument("--heap", default="6g", help="of the driver")
     parser.add_argument("--fan-in", type=int, default=spark_steps_module.FAN_IN, help="of the tree of sums")
     parser.add_argument("--separate", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="of a round")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    results = []
-    for size in args.sizes:
-        runs = [measure(size, executors, args) for executors in args.executors]
-        alone = runs[0]["images_per_s"] / runs[0]["executors"]
-        for run in runs:
-            run["efficiency"] = run["images_per_s"] / run["executors"] / alone
-            text = f"{size}: {run['executors']} executors, efficiency {run['efficiency']:.3f}"
-            if args.separate:
-                run["separate_s"] = separate_steps(size, args, run["executors"])
-                run["ceiling"] = runs[0]["separate_s"] / run["separate_s"]
-                text += f", ceiling {run['ceiling']:.3f}"
-            print(text, flush=True)
-        results += runs
+    results = [run for size in args.sizes for run in rounds(size, args)]
     if args.out:
         result = {
             "command": shlex.join(["python", *sys.argv]),
