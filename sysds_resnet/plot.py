@@ -102,7 +102,7 @@ def plot_schedule(settings: ScheduleSettings) -> None:
             "give their number by --images, or choose a smaller --batch-size"
         )
     schedule = settings.make_schedule(images // settings.batch_size)
-    with Engine("double", SCHEDULE_HEAP, "none", codegen=False) as engine:
+    with Engine("double", SCHEDULE_HEAP, "none", fused=False) as engine:
         rates = pd.DataFrame({"lr": schedule.rates(engine)})
     rates["step"] = rates.index + 1
     rates["x"] = rates["step"] / schedule.steps_per_epoch

@@ -51,14 +51,14 @@ def engine_one_thread():
 MODES = {
     f"{engine}-{mode}": (engine, mode)
     for engine in ("engine", "engine_java", "engine_one_thread")
-    for mode in ("sizes_unknown", "sizes_known", "codegen")
+    for mode in ("sizes_unknown", "sizes_known", "fused")
 }
 
 
 # what the others do not show; all nine are run with -m long
 QUICK = {
-    *("engine-sizes_unknown", "engine-sizes_known", "engine-codegen"),
-    *("engine_java-sizes_unknown", "engine_one_thread-codegen"),
+    *("engine-sizes_unknown", "engine-sizes_known", "engine-fused"),
+    *("engine_java-sizes_unknown", "engine_one_thread-fused"),
 }
 
 

@@ -7,8 +7,8 @@ class Dml:
     """Runs DML in one of three modes.
 
     Sizes that the compiler does not know (inputs) or knows (literals) give different programs: rewrites
-    and operators are chosen by size where it is known. With code generation another file holds the
-    operators over activations, and nothing else is planned by size.
+    and operators are chosen by size where it is known. Fused, the operators over activations are the
+    package's own, and nothing else is planned by size.
     """
 
     def __init__(self, engine, mode="sizes_unknown"):
@@ -29,7 +29,7 @@ class Dml:
                     inputs.pop(name)
                     literals += f"{name} = {repr(value).upper()}\n"  # TRUE, 1E-05
             program = literals + program
-        results = self.engine.run(program, inputs, kinds, codegen=self.mode == "codegen")
+        results = self.engine.run(program, inputs, kinds, fused=self.mode == "fused")
         values = [
             self.engine.to_numpy(results[name]) if kind == "matrix" else results[name]
             for name, kind in kinds.items()

@@ -109,9 +109,9 @@ def registry(engine):
     return engine.run(program, {}, {"registry": "list"})["registry"]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "codegen"])
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
 def stepped(request, engine, registry, images, mean_std):
-    """Whether with generated code, and the tensors after the same training, step by step from Python."""
+    """Whether with fused operators, and the tensors after the same training, step by step from Python."""
     start = f"""{PARTS}
     model = resnet::init(registry, {SEED}, FALSE)
     velocities = trainer::init_velocities(model)
@@ -150,7 +150,7 @@ def stepped(request, engine, registry, images, mean_std):
                 **state,
             }
             outputs = {"model": "list", "velocities": "list", "metrics": "matrix"}
-            state |= engine.run(step, inputs, outputs, codegen=request.param)
+            state |= engine.run(step, inputs, outputs, fused=request.param)
             del state["metrics"]
     pack = f"{PARTS}tensors = weights::pack(model, registry)\n"
     inputs = {"model": state["model"], "registry": registry}
@@ -214,10 +214,10 @@ def test_training_lowers_the_loss_and_says_so(trained):
 
 
 def test_steps_from_python_give_the_same_weights(engine, trained, stepped):
-    """To the last bit without generated code, whose column sums round differently."""
-    codegen, tensors = stepped
+    """To the last bit without fused operators, whose column sums round differently."""
+    fused, tensors = stepped
     expected = read_matrix(engine, trained[1] / "tensors")
-    if codegen:
+    if fused:
         assert np.abs(tensors - expected).max() <= 1e-7 * np.abs(expected).max()
     else:
         assert np.array_equal(tensors, expected)

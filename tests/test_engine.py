@@ -187,29 +187,7 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
     assert Counting.compiled == 2, "other types are another program"
 
 
-def instructions(engine, function):
-    """Names of a function's instructions, without those that only move variables."""
-    lines = [
-        str(instruction).split("\N{DEGREE SIGN}")[1:]
-        for block in engine._programs._jvm.java.util.ArrayList(function.getChildBlocks())
-        if block.getClass().getSimpleName() == "BasicProgramBlock"
-        for instruction in block.getInstructions()
-    ]
-    return [line[0] for line in lines if not line[0].endswith("var")]
-
-
-def test_each_operator_over_activations_is_one_generated_pass(engine):
-    functions = engine._programs.generate()
-    assert len(functions) == 14
-    for name, function in functions.items():
-        found = instructions(engine, function)
-        passes = 2 if name == "dots" else 1
-        assert found.count("spoof") == passes, (name, found)
-        assert set(found) <= {"spoof", "+"}, (name, "all but making row vectors dense is in the pass", found)
-        assert not function.isRecompileOnce()
-
-
-def test_programs_call_generated_code_and_are_not_compiled_again(engine):
+def test_programs_call_fused_operators_and_are_not_compiled_again(engine):
     program = """source("dml/layers/batch_norm2d.dml") as bn
     [mean, var] = bn::statistics(X)
     """

@@ -38,54 +38,6 @@ def test_column_sums_over_rows_are_divided_twice(quick_dml):
     assert wrong, mended("statistics of dml/layers/batch_norm2d.dml (a block of its own)")
 
 
-def generated(engine, monkeypatch, cut, program, **inputs):
-    """Run a program with the generated operators, without what `cut` takes out of their file."""
-    programs, name = engine._programs, "dml/layers/pixelwise.dml"
-    source = programs.sources[True][name]
-    assert cut(source) != source
-    program = f'# without a workaround\nsource("dml/layers/pixelwise.dml") as pixelwise\n{program}'
-    with monkeypatch.context() as patch:
-        patch.setitem(programs.sources[True], name, cut(source))
-        patch.setattr(programs, "generated", programs.generate())
-        return engine.to_numpy(engine.run(program, inputs, {"found": "matrix"})["found"])
-
-
-def test_generated_code_loses_a_column_sum_of_products(engine, monkeypatch):
-    x, dout = np.random.default_rng(0).random((2, 300, 20))
-    found = generated(
-        engine,
-        monkeypatch,
-        lambda source: source.replace("colSums(max(dout*X, -1.7e308))", "colSums(dout*X)"),
-        "[sum, found] = pixelwise::dots(dout, X)",
-        X=x,
-        dout=dout,
-    )
-    lost = not np.allclose(found, (x * dout).sum(axis=0))
-    assert lost, mended("dml/layers/pixelwise_codegen.dml (maxima in its column sums)")
-
-
-def test_generated_code_reads_beyond_sparse_row_vectors(engine, monkeypatch):
-    x = np.random.default_rng(0).random((64, 40))
-    shift = np.zeros((1, 40))
-    shift[0, 7] = 1
-    try:
-        found = generated(
-            engine,
-            monkeypatch,
-            lambda source: source.replace("shift = shift + 1e-300", ""),
-            """shift = table(matrix(1, 1, 1), matrix(8, 1, 1), 1, 40)
-            found = pixelwise::norm_relu(X, scale, shift)
-            """,
-            X=x,
-            scale=np.ones((1, 40)),
-        )
-    except RuntimeError:
-        return
-    assert not np.allclose(found, x + shift), mended(
-        "dml/layers/pixelwise_codegen.dml (1e-300 added to row vectors)"
-    )
-
-
 def test_scalar_that_a_loop_updates_by_a_function_alone_is_taken_for_a_constant(quick_dml):
     """If the function is small enough to be inlined and the first value is a literal."""
     sizes = quick_dml(

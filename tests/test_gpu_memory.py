@@ -45,7 +45,7 @@ class HostMemory(Gpus):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    with Engine("double", heap=2 * GIB, codegen=False, channel_major=True) as engine:
+    with Engine("double", heap=2 * GIB, fused=False, channel_major=True) as engine:
         engine._gpus = HostMemory(engine._gateway, tmp_path_factory.mktemp("evicted"))
         engine._gpus.start_caching()
         yield engine
@@ -53,7 +53,7 @@ def engine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference():
-    with Engine("double", heap=GIB, codegen=False, channel_major=True) as engine:
+    with Engine("double", heap=GIB, fused=False, channel_major=True) as engine:
         yield engine
 
 

@@ -318,14 +318,14 @@ def test_one_class_is_not_enough(engine):
     assert found == "num_classes: found 1, expected at least 2; there is nothing to tell apart"
 
 
-def test_code_is_generated_of_the_operators_over_activations_alone(engine):
-    """Elsewhere it would be for sizes that the compiler does not know, which fails at some."""
+def test_operators_over_activations_alone_are_fused(engine):
+    """The engine's code generator would fuse others, for sizes that it does not know, and fail at some."""
     engine._programs.compiled.clear()
     model = ResNet(18, num_classes=3, engine=engine)
     images = np.zeros((2, 33, 32, 3), np.uint8)
     model.logits(images)
     model.fit(images, np.array([0, 1]), epochs=1, batch_size=2)
-    generated = set()
+    fused = set()
     for key, script in engine._programs.compiled.items():
         function, explain = "main", engine._jvm.org.apache.sysds.utils.Explain.explain
         for line in explain(hidden(script, "_prog")).splitlines():
@@ -335,5 +335,5 @@ def test_code_is_generated_of_the_operators_over_activations_alone(engine):
                 function = "main"
             elif " spoof " in line:
                 assert key[3] and "pixelwise.dml::" in function, (function, line)
-                generated.add(function.split("::")[1])
-    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "squares"} <= generated
+                fused.add(function.split("::")[1])
+    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "squares"} <= fused

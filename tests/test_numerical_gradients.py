@@ -27,7 +27,7 @@ def differences(name, forward):
     """
 
 
-@pytest.fixture(params=["sizes_unknown", "sizes_known", "codegen"])
+@pytest.fixture(params=["sizes_unknown", "sizes_known", "fused"])
 def check(request, engine):
     """Compare `d_<name>`, as the backward DML sets it, with differences for each of the names."""
 

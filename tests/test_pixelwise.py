@@ -1,4 +1,4 @@
-"""The operators over activations, plain and generated, on every mixture of dense, sparse and empty inputs."""
+"""The operators over activations, plain and fused, on every mixture of dense, sparse and empty inputs."""
 
 import itertools
 
@@ -54,8 +54,8 @@ def make(kind, rng, rows, columns):
     [
         ("sizes_unknown", (64, 40)),
         ("sizes_known", (64, 40)),
-        # generated code has ways of its own for many rows, one row and few columns
-        *[("codegen", shape) for shape in [(64, 40), (30_000, 8), (1, 40), (50, 2)]],
+        # several threads for many rows, and rows that are no multiple of the processor's vectors
+        *[("fused", shape) for shape in [(64, 40), (30_000, 8), (1, 40), (50, 2)]],
     ],
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -92,7 +92,7 @@ def test_every_mixture_of_inputs(engine, name, mode, shape):
             assert name not in DENSE or (actual != 0).all(), "zeros turn a matrix sparse"
 
 
-@pytest.mark.parametrize("mode", ["sizes_unknown", "codegen"])
+@pytest.mark.parametrize("mode", ["sizes_unknown", "fused"])
 def test_nan_comes_through(engine, mode):
     dout, x = np.ones((50, 3)), np.ones((50, 3))
     x[7, 1] = np.nan
@@ -112,7 +112,7 @@ def test_activations_stay_dense(engine):
     """
     inputs = {"X": make("dense", np.random.default_rng(0), 500, 20), "scale": np.ones((1, 20))}
     inputs["shift"] = np.full((1, 20), -2.0)
-    for codegen in (False, True):
-        out = engine.run(program, inputs, {"out": "matrix"}, codegen=codegen)["out"]
+    for fused in (False, True):
+        out = engine.run(program, inputs, {"out": "matrix"}, fused=fused)["out"]
         assert not out.isInSparseFormat()
         assert (engine.to_numpy(out) > 0).all()

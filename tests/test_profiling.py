@@ -96,7 +96,7 @@ def test_nothing_is_compiled_while_a_step_runs(engine, tmp_path):
         assert compiled() == before
         # what the engine does of itself, to see that it counts
         program = "Y = X\nfor (i in 1:3) { Y = Y[, 1:(ncol(Y)-1)] %*% t(Y[, 2:ncol(Y)]) }"
-        engine.run(program, {"X": np.ones((9, 9))}, {"Y": "matrix"}, codegen=False)
+        engine.run(program, {"X": np.ones((9, 9))}, {"Y": "matrix"}, fused=False)
         assert compiled() > before
     finally:
         for connection in connections:

@@ -132,7 +132,7 @@ def pause_executor(folder):
 
 
 def check_disturbed(undisturbed, cluster, dataset, disturb):
-    """Three steps, in the second of which something happens to the cluster: the same bits."""
+    """Three steps, in the second of which something happens to the cluster: the same weights."""
     disturbed = []
 
     def act():
@@ -148,7 +148,8 @@ def check_disturbed(undisturbed, cluster, dataset, disturb):
         found = train(engine, dataset, spark_steps, 3, during)
     assert disturbed
     for one, other in zip(found, undisturbed, strict=True):
-        assert all(np.array_equal(one[name], array) for name, array in other.items())
+        # nearly always to the bit; but a product of a fresh executor may round in another way
+        assert difference(one, other) < 1e-12
 
 
 @pytest.mark.parametrize("disturb", [kill_executor, pytest.param(pause_executor, marks=pytest.mark.long)])

@@ -62,17 +62,17 @@ def jvm_options(heap: int) -> list[str]:
 
 
 def class_path() -> str:
-    """SystemDS.jar, which names most of its libraries, and what code generation needs beyond them.
+    """SystemDS.jar, which names most of its libraries, and what fused operators need beyond them.
 
-    Janino, the Java compiler, resolves every signature of the classes that generated code extends, those
-    with types of the GPU's libraries among them (systemds-*-extra.jar).
+    Janino, the Java compiler, resolves every signature of the class that they extend, those with types of the
+    GPU's libraries among them (systemds-*-extra.jar).
     """
     janino = (systemds_home() / "lib").glob("janino-*.jar")
     return os.pathsep.join(map(str, [*engine_jars(), *janino]))
 
 
 def engine_jars() -> list[Path]:
-    """SystemDS.jar, and what the classes that it generates need beyond it."""
+    """SystemDS.jar, and what the classes of fused operators need beyond it."""
     home = systemds_home()
     return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
 

