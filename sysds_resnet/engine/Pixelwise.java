@@ -97,7 +97,6 @@ public final class $NAME$ extends SpoofOperator {
       }
       return;
     }
-    double[] values = new double[tile];
     double[] sums = new double[tile];
     for (int start = from; start < to; start += tile) {
       add(sums, start, Math.min(tile, to - start), in, numbers);

@@ -94,7 +94,8 @@ def fuse(gateway: JavaGateway, program: JavaObject, namespace: str, name: str, t
         )
         operands = [f"{n}·{t}·FP64" + "·false" * (t == "SCALAR") for n, t in [*used, (output.name, "MATRIX")]]
         words = ["CP", "spoof", "JAVA", f"codegen.{class_name}", *operands, str(threads)]
-        instructions.add(variable.prepCreatevarInstruction(output.name, place, False, "binary"))
+        # its matrices live side by side, so that each call needs a file name of its own
+        instructions.add(variable.prepCreatevarInstruction(output.name, place, True, "binary"))
         instructions.add(spoof.parseInstruction("°".join(words)))
     block = sysds.runtime.controlprogram.BasicProgramBlock(program)
     block.setInstructions(instructions)
