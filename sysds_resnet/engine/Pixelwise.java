@@ -65,16 +65,18 @@ public final class $NAME$ extends SpoofOperator {
     final double[] result = out.getDenseBlockValues();
     final int tiles = (total + tile - 1) / tile;
     int parts = threads > 1 && total >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
+    final double[][] sums = new double[parts][SUMS ? tile : 0];
     if (parts == 1) {
-      part(result, 0, total, tile, columns, in, numbers);
+      part(result, sums[0], 0, total, tile, in, numbers);
     } else {
       List tasks = new ArrayList();
       for (int p = 0; p < parts; p++) {
+        final double[] own = sums[p];
         final int from = (int) ((long) tiles * p / parts) * tile;
         final int to = Math.min((int) ((long) tiles * (p + 1) / parts) * tile, total);
         tasks.add(new Callable() {
           public Object call() {
-            part(result, from, to, tile, columns, in, numbers);
+            part(result, own, from, to, tile, in, numbers);
             return null;
           }
         });
@@ -82,6 +84,11 @@ public final class $NAME$ extends SpoofOperator {
       CommonThreadPool.invokeAndShutdown(CommonThreadPool.get(threads), tasks);
     }
     if (SUMS) {
+      for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
+        for (int i = 0; i < tile; i++) {
+          result[i % columns] += sums[p][i];
+        }
+      }
       out.recomputeNonZeros();
     } else {
       out.setNonZeros(total);
@@ -90,21 +97,15 @@ public final class $NAME$ extends SpoofOperator {
   }
 
   private static void part(
-      double[] result, int from, int to, int tile, int columns, double[][] in, double[] numbers) {
+      double[] result, double[] sums, int from, int to, int tile, double[][] in, double[] numbers) {
     if (!SUMS) {
       for (int start = from; start < to; start += tile) {
         map(result, start, start, Math.min(tile, to - start), in, numbers);
       }
       return;
     }
-    double[] sums = new double[tile];
     for (int start = from; start < to; start += tile) {
       add(sums, start, Math.min(tile, to - start), in, numbers);
-    }
-    synchronized (result) {
-      for (int i = 0; i < tile; i++) {
-        result[i % columns] += sums[i];
-      }
     }
   }
 
