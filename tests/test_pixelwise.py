@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from dml_runner import Dml
 
+from sysds_resnet.engine.programs import hidden
+
 FLOOR = 1e-300
 FUNCTIONS = {
     "norm_relu": "X scale shift",
@@ -90,6 +92,34 @@ def test_every_mixture_of_inputs(engine, name, mode, shape):
         ):
             assert np.abs(actual - right).max() <= 1e-13 * max(np.abs(right).max(), 1), mixtures[number]
             assert name not in DENSE or (actual != 0).all(), "zeros turn a matrix sparse"
+
+
+def instructions(engine, function):
+    """Names of a function's instructions, without those that only move variables."""
+    lines = [
+        str(instruction).split("\N{DEGREE SIGN}")[1:]
+        for block in engine._programs._jvm.java.util.ArrayList(function.getChildBlocks())
+        for instruction in block.getInstructions()
+    ]
+    return [line[0] for line in lines if not line[0].endswith("var")]
+
+
+def test_each_output_is_one_pass(engine):
+    lines = ['source("dml/layers/pixelwise.dml") as pixelwise']
+    for name, arguments in FUNCTIONS.items():
+        results = ", ".join(f"{name}{i}" for i in range(2 if name == "dots" else 1))
+        values = ["x" if value not in NUMBERS else str(NUMBERS[value]) for value in arguments.split()]
+        lines.append(f"[{results}] = pixelwise::{name}({', '.join(values)})")
+    names = [f"{name}0" for name in FUNCTIONS]
+    program = "\n".join([*lines, f"total = {' + '.join(f'sum({name})' for name in names)} + sum(dots1)"])
+    engine.run(program, {"x": np.ones((1, 9))}, {"total": "double"})
+    [script] = [script for key, script in engine._programs.compiled.items() if key[0] == program]
+    compiled = hidden(script, "_prog")
+    found = {
+        name: instructions(engine, compiled.getFunctionProgramBlock(space, name))
+        for space, name in engine._programs.functions(script)
+    }
+    assert found == {name: ["spoof"] * (2 if name == "dots" else 1) for name in FUNCTIONS}
 
 
 @pytest.mark.parametrize("mode", ["sizes_unknown", "fused"])
