@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from throughput import machine
+from throughput import machine, spread
 
 from sysds_resnet.checkpoint import Checkpoints
 from sysds_resnet.engine import Engine
@@ -37,11 +37,6 @@ def seconds(work) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from throughput import machine
+from throughput import machine, spread
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from torchvision_reference import transforms
@@ -150,12 +150,8 @@ def waits() -> dict[str, object]:
 
 def summary(values: list[float]) -> dict[str, object]:
     """Median, least, most and how many."""
-    return {
-        "images_per_s": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "n": len(values),
-    }
+    found = spread(values)
+    return {"images_per_s": found.pop("median"), **found}
 
 
 def main() -> None:

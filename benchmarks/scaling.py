@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from throughput import machine
+from throughput import machine, spread
 
 from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.engine import Engine
@@ -102,7 +102,7 @@ def rounds(size: int, args: argparse.Namespace) -> list[dict]:
             "batch": batch,
             "fan_in": args.fan_in,
             "engine": engines[executors],
-            "step_s": summary(seconds[executors]),
+            "step_s": spread(seconds[executors]),
             "images_per_s": batch / statistics.median(seconds[executors]),
             "parts_s": {name: statistics.median(part[name] for part in parts[executors]) for name in PARTS},
         }
@@ -110,21 +110,11 @@ def rounds(size: int, args: argparse.Namespace) -> list[dict]:
         run["efficiency"] = run["images_per_s"] / executors / (found[0]["images_per_s"] / args.executors[0])
         text = f"{size}: {executors} executors, efficiency {run['efficiency']:.3f}"
         if args.separate:
-            run["separate_s"] = summary(separate[executors])
+            run["separate_s"] = spread(separate[executors])
             run["ceiling"] = found[0]["separate_s"]["median"] / run["separate_s"]["median"]
             text += f", ceiling {run['ceiling']:.3f}"
         print(text, flush=True)
     return found
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {
-        "median": statistics.median(seconds),
-        "min": min(seconds),
-        "max": max(seconds),
-        "n": len(seconds),
-    }
 
 
 def separate_steps(size: int, args: argparse.Namespace, processes: int) -> list[float]:

@@ -317,6 +317,11 @@ def run(peer: str, task: str, batch: int, size: int, warmup: int, steps: int) ->
     }
 
 
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
 def machine() -> dict[str, object]:
     """What the figures depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -167,13 +167,6 @@ class Programs:
         return array
 
 
-def replace_function(script: JavaObject, namespace: str, name: str, function: JavaObject) -> None:
-    """Has a prepared script call another compiled function in the place of one of its own."""
-    program = hidden(script, "_prog")
-    program.removeFunctionProgramBlock(namespace, name)
-    program.addFunctionProgramBlock(namespace, name, function)
-
-
 def hidden(script: JavaObject, name: str) -> JavaObject:
     """A field of a prepared script for which it has no accessor.
 

@@ -11,7 +11,7 @@ from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.own_java import compile_class
-from sysds_resnet.engine.programs import Programs, hidden, replace_function
+from sysds_resnet.engine.programs import Programs, hidden
 from sysds_resnet.errors import UserError
 
 
@@ -65,11 +65,11 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
                 function = hidden(script, "_prog").getFunctionProgramBlock(namespace, name)
                 recorder = new_recorder([function, f"{Path(namespace).stem}.{name}", lines])
                 replaced.append((script, namespace, name, function))
-                replace_function(script, namespace, name, recorder)
+                _replace_function(script, namespace, name, recorder)
         yield calls
     finally:
         for place in replaced:
-            replace_function(*place)
+            _replace_function(*place)
     calls += map(_parse, jvm.java.lang.String.join("\n", lines).splitlines())
 
 
@@ -82,3 +82,10 @@ def _parse(line: str) -> Call:
 def _operand(text: str) -> Matrix | str:
     sizes = text.split(" ")
     return Matrix(*map(int, sizes)) if len(sizes) == 3 and all(size.isdigit() for size in sizes) else text
+
+
+def _replace_function(script: JavaObject, namespace: str, name: str, function: JavaObject) -> None:
+    """Has a prepared script call another compiled function in the place of one of its own."""
+    program = hidden(script, "_prog")
+    program.removeFunctionProgramBlock(namespace, name)
+    program.addFunctionProgramBlock(namespace, name, function)
