@@ -129,18 +129,21 @@ def test_convolution_and_its_gradients(dml, case):
     assert_close(d_x, pixel_major(x.grad))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 3, 4), (2, 64, 16, 20)])
-def test_gradients_of_a_convolution_that_keeps_the_size(dml, kernel, shape):
+def test_convolution_of_windows_and_its_gradients(dml, kernel, shape, stride):
     n, _, h, w = shape
-    x, weight, _, dout = convolution(shape, kernel, 1, kernel // 2)
-    d_weight, d_x = dml(
+    x, weight, expected, dout = convolution(shape, kernel, stride, kernel // 2)
+    out, d_weight, d_x, alone = dml(
         GATHER
         + CONV
-        + """S = gather::windows(N, H, W, K, 1, pad)
-        [d_x, d_weight] = conv2d::backward_same(dout, X, weight, S, K)
+        + """S = gather::windows(N, H, W, K, stride, pad)
+        out = conv2d::windows_forward(X, weight, S, H, W, K, stride)
+        [d_x, d_weight] = conv2d::windows_backward(dout, X, weight, S, t(S), H, W, K, stride)
+        alone = conv2d::windows_backward_filter(dout, X, S, H, W, K, stride)
         """,
-        "d_weight d_x",
+        "out d_weight d_x alone",
         X=pixel_major(x.detach()),
         weight=to_engine(weight.detach().numpy()),
         dout=pixel_major(dout),
@@ -148,9 +151,12 @@ def test_gradients_of_a_convolution_that_keeps_the_size(dml, kernel, shape):
         H=h,
         W=w,
         K=kernel,
+        stride=stride,
         pad=kernel // 2,
     )
+    assert_close(out, pixel_major(expected.detach()))
     assert_close(d_weight, to_engine(weight.grad.numpy()))
+    assert_close(alone, to_engine(weight.grad.numpy()))
     assert_close(d_x, pixel_major(x.grad))
 
 

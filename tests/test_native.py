@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dml_runner import pixel_major, to_engine
 from torch.nn import functional
 
 from sysds_resnet.engine import Engine, blas
@@ -28,17 +29,32 @@ dF = conv2d_backward_filter(X, D, stride=[2,1], padding=[1,0], input_shape=[4,3,
 dX = conv2d_backward_data(F, D, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2])
 """
 
+WINDOWS = """
+source("dml/layers/gather.dml") as gather
+source("dml/layers/conv2d.dml") as conv2d
+S = gather::windows(N, H, W, K, stride, as.integer((K - 1)/2))
+S_t = t(S)
+out = conv2d::windows_forward(X, F, S, H, W, K, stride)
+[dX, dF] = conv2d::windows_backward(D, X, F, S, S_t, H, W, K, stride)
+alone = conv2d::windows_backward_filter(D, X, S, H, W, K, stride)
+"""
+
 pytestmark = pytest.mark.skipif(
     shutil.which("c++") is None and blas.helper_problem() is not None, reason="no C++ compiler here"
 )
 
 
 @pytest.fixture(scope="module", params=["single", "bf16"])
-def native(request):
-    with Engine(precision=request.param, heap=GIB) as engine:
+def precision(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def native(precision):
+    with Engine(precision, heap=GIB) as engine:
         assert engine.multiply.native, engine.multiply
         if blas.has_bf16():
-            assert engine.multiply.precision == request.param
+            assert engine.multiply.precision == precision
         yield engine
 
 
@@ -112,6 +128,46 @@ def test_convolutions_of_the_engine(native):
         right = tensor.detach().numpy()
         found = native.to_numpy(results[name]).reshape(right.shape)
         assert relative_error(found, right) <= BOUNDS[native.multiply.precision], name
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((1, 3, 9, 8), 5, 3, 1),  # fewer images than threads
+        ((5, 3, 37, 51), 16, 7, 2),  # the stem, on odd sizes
+        ((7, 20, 11, 6), 33, 3, 1),
+        ((7, 32, 14, 14), 64, 3, 2),
+        ((12, 64, 56, 56), 64, 3, 1),  # several groups of images for a thread, the last one short
+    ],
+    ids=str,
+)
+def test_convolutions_of_windows(precision, case, threads):
+    """Pixel-major, as the network has them."""
+    (n, c, h, w), filters, kernel, stride = case
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((n, c, h, w))).requires_grad_()
+    weight = torch.from_numpy(rng.standard_normal((filters, c, kernel, kernel))).requires_grad_()
+    out = functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
+    dout = torch.from_numpy(rng.standard_normal(out.shape))
+    out.backward(dout)
+    filter_gradient = to_engine(weight.grad.numpy())
+    expected = {"out": out.detach(), "dX": x.grad, "dF": filter_gradient, "alone": filter_gradient}
+    inputs = {
+        "X": pixel_major(x.detach()),
+        "F": to_engine(weight.detach().numpy()),
+        "D": pixel_major(dout),
+        **{"N": n, "H": h, "W": w, "K": kernel, "stride": stride},
+    }
+    with Engine(precision, heap=2 * GIB, threads=threads) as engine:
+        results = engine.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
+        again = engine.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
+        for name, right in expected.items():
+            found = engine.to_numpy(results[name])
+            right = right if isinstance(right, np.ndarray) else pixel_major(right)
+            error = relative_error(found, right)
+            assert 1e-9 < error <= BOUNDS[engine.multiply.precision], name
+            assert np.array_equal(found, engine.to_numpy(again[name])), name
 
 
 def test_one_thread_gives_the_same_to_rounding(native, monkeypatch):

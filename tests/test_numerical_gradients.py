@@ -66,17 +66,18 @@ def test_convolution(check, kernel, stride, padding):
     )
 
 
-def test_convolution_that_keeps_the_size(check):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_windows(check, stride):
     n, c, f, h, w = 2, 2, 3, 4, 3
     check(
         {"gather": "gather", "conv2d": "conv2d"},
-        f"S = gather::windows({n}, {h}, {w}, 3, 1, 1)",
-        "P = conv2d::patches(X, S, 3)\nout = conv2d::forward(P, weight)",
-        "[d_X, d_weight] = conv2d::backward_same(dout, X, weight, S, 3)",
+        f"S = gather::windows({n}, {h}, {w}, 3, {stride}, 1)",
+        f"out = conv2d::windows_forward(X, weight, S, {h}, {w}, 3, {stride})",
+        f"[d_X, d_weight] = conv2d::windows_backward(dout, X, weight, S, t(S), {h}, {w}, 3, {stride})",
         ["X", "weight"],
         X=normal(n * h * w, c),
         weight=normal(9 * c, f, seed=1),
-        dout=normal(n * h * w, f, seed=2),
+        dout=normal(n * 4 if stride == 2 else n * h * w, f, seed=2),
     )
 
 

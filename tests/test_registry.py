@@ -115,17 +115,17 @@ def geometry_of(size):
     def halve(size):
         return (size[0], *((s - 1) // 2 + 1 for s in size[1:]))
 
-    slots = {1: gathered(size, 7, 2, 3)}
+    slots, sizes = {1: gathered(size, 7, 2, 3)}, {1: size}
     size = halve(size)
-    slots[2] = gathered(size, 3, 2, 1)
+    slots[2], sizes[2] = gathered(size, 3, 2, 1), size
     size = halve(size)
-    slots[5] = gathered(size, 3, 1, 1)
+    slots[5], sizes[5] = gathered(size, 3, 1, 1), size
     for slot in (7, 10, 13):
-        slots[slot] = gathered(size, 3, 2, 1)
-        slots[slot + 2] = gathered(size, 1, 2, 0)
+        slots[slot], sizes[slot] = gathered(size, 3, 2, 1), size
+        slots[slot + 2], sizes[slot + 2] = gathered(size, 1, 2, 0), size
         size = halve(size)
-        slots[slot + 1] = gathered(size, 3, 1, 1)
-    return slots, size
+        slots[slot + 1], sizes[slot + 1] = gathered(size, 3, 1, 1), size
+    return slots, [sizes.get(slot, (0, 0, 0))[1:] for slot in range(1, 16)], size
 
 
 @pytest.mark.parametrize(
@@ -133,20 +133,22 @@ def geometry_of(size):
 )
 def test_geometry_follows_the_network(dml, size, backward):
     count = 30 if backward else 15
+    places = [*range(1, 16), *range(17, 32)][:count]  # the sizes stand between
     program = 'source("dml/geometry.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
-    for i in range(1, count + 1):
-        program += f"G = as.matrix(geometry[{i}])\n" + ("G = t(G)\n" if i > 15 else "")
+    for i, place in enumerate(places, start=1):
+        program += f"G = as.matrix(geometry[{place}])\n" + ("G = t(G)\n" if i > 15 else "")
         # the matrices are large and sparse: a product tells the columns, the sum that there is but one a row
         program += f"ones{i} = as.matrix(sum(G))\nlargest{i} = as.matrix(max(G))\n"
         program += f"columns{i} = G %*% seq(1, ncol(G))\n"
-    program += "mean = as.matrix(geometry[3])\nlength = length(geometry)\n"
+    program += "mean = as.matrix(geometry[3])\nsizes = as.matrix(geometry[16])\nlength = length(geometry)\n"
     names = [f"ones{i} largest{i} columns{i}" for i in range(1, count + 1)]
-    outputs = " ".join(["length:int mean", *names])
-    length, mean, *found = dml(program, outputs, N=size[0], H=size[1], W=size[2], backward=backward)
-    slots, (n, *last) = geometry_of(size)
+    outputs = " ".join(["length:int mean sizes", *names])
+    length, mean, sizes, *found = dml(program, outputs, N=size[0], H=size[1], W=size[2], backward=backward)
+    slots, expected_sizes, (n, *last) = geometry_of(size)
     pixels = last[0] * last[1]
     assert_close(mean, np.kron(np.eye(n), np.full((1, pixels), 1 / pixels)))
-    assert length == count
+    assert length == count + 1
+    assert np.array_equal(sizes, expected_sizes)
     for i in range(count):
         ones, largest, columns = found[3 * i : 3 * i + 3]
         slot = i % 15 + 1

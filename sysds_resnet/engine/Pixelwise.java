@@ -18,7 +18,7 @@ import org.apache.sysds.runtime.util.CommonThreadPool;
 /**
  * A function of dml/layers/pixelwise.dml in one pass over memory, as an operator of the engine's.
  *
- * The text is a template (pixelwise.py); what is in dollars is the function's own. Results are dense and are not
+ * The text is a template (operators.py); what is in dollars is the function's own. Results are dense and are not
  * examined for zeros, which would be another pass. The compiler, Janino, knows no generics.
  */
 public final class $NAME$ extends SpoofOperator {
@@ -45,11 +45,12 @@ public final class $NAME$ extends SpoofOperator {
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     final MatrixBlock first = (MatrixBlock) inputs.get(0);
     final int columns = first.getNumColumns();
-    if ((long) first.getNumRows() * columns > Integer.MAX_VALUE) {
+    final long cells = (long) first.getNumRows() * columns;
+    if (cells > Integer.MAX_VALUE) {
       throw new DMLRuntimeException("$NAME$: found " + first.getNumRows() + " x " + columns
           + " values, expected fewer than 2^31; choose a smaller micro-batch");
     }
-    final int total = first.getNumRows() * columns;
+    final int total = (int) cells;
     final int tile = columns * Math.max(1, TILE / columns);
     final double[][] in = new double[inputs.size()][];
     for (int i = 0; i < in.length; i++) {
@@ -60,9 +61,7 @@ public final class $NAME$ extends SpoofOperator {
     for (int i = 0; i < numbers.length; i++) {
       numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
     }
-    out.reset(SUMS ? 1 : first.getNumRows(), columns, false);
-    out.allocateDenseBlock();
-    final double[] result = out.getDenseBlockValues();
+    final double[] result = SUMS ? new double[columns] : $NEW$;
     final int tiles = (total + tile - 1) / tile;
     int parts = threads > 1 && total >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
     final double[][] sums = new double[parts][SUMS ? tile : 0];
@@ -89,11 +88,12 @@ public final class $NAME$ extends SpoofOperator {
           result[i % columns] += sums[p][i];
         }
       }
-      out.recomputeNonZeros();
-    } else {
-      out.setNonZeros(total);
     }
-    return out;
+    final MatrixBlock block = new MatrixBlock(SUMS ? 1 : first.getNumRows(), columns, result);
+    if (SUMS) {
+      block.recomputeNonZeros();
+    }
+    return block;
   }
 
   private static void part(

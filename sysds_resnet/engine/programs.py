@@ -10,13 +10,17 @@ from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.jvm import dml_home
-from sysds_resnet.engine.pixelwise import SOURCE, can_compile, fuse, uninlined
+from sysds_resnet.engine.operators import (
+    PIXELWISE_SOURCE,
+    can_compile,
+    operators,
+    replace_body,
+    uninlined,
+)
 
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# What takes the place of products with the package's native helper.
-_PRODUCT, _NATIVE_PRODUCT = "dml/layers/product.dml", "dml/layers/product_native.dml"
 # What has loops with workers on a cluster.
 _DISTRIBUTED = "dml/distributed.dml"
 
@@ -48,7 +52,7 @@ class Programs:
     ) -> None:
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
-        self.fused = fused and can_compile(self._jvm)
+        self.fused, self._native = fused and can_compile(self._jvm), multiply.native
         # the native helper takes doubles; only the engine's own helper has a single precision of its own
         self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
@@ -62,10 +66,7 @@ class Programs:
             name, text = path.relative_to(home).as_posix(), path.read_text()
             for sources in self.sources.values():
                 sources.put(name, text)
-        if multiply.native:
-            for sources in self.sources.values():
-                sources.put(_PRODUCT, (home / _NATIVE_PRODUCT).read_text())
-        self.sources[True].put(SOURCE, uninlined((home / SOURCE).read_text()))
+        self.sources[True].put(PIXELWISE_SOURCE, uninlined((home / PIXELWISE_SOURCE).read_text()))
 
     def prepare(
         self,
@@ -82,7 +83,7 @@ class Programs:
             program: DML text.
             inputs: Names of the variables that it reads, and the types that `read` takes for them.
             outputs: Names and kinds of the variables to give back.
-            fused: Whether the functions of dml/layers/pixelwise.dml are to be fused operators.
+            fused: Whether functions of dml/layers/ are to be operators of our own, where there are such.
             distributed: Whether it has workers on a cluster.
             on_gpu: Whether it is to be compiled for a GPU.
         """
@@ -99,8 +100,9 @@ class Programs:
                 machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
                 threads = 1 if distributed else machine.getLocalParallelism()
                 for namespace, name in self.functions(script):
-                    if namespace.endswith(SOURCE):
-                        fuse(self._gateway, hidden(script, "_prog"), namespace, name, threads)
+                    if outputs := operators(namespace, name, self._native):
+                        compiled = hidden(script, "_prog")
+                        replace_body(self._gateway, compiled, namespace, name, outputs, threads)
             if distributed:
                 self._keep_plans(script)
             self.compiled[key] = script

@@ -21,6 +21,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
@@ -298,7 +299,7 @@ long multiply(Type type, const double *A, const double *B, double *C, long m, lo
     return long_sums ? multiply_sums(type, A, false, B, C, m, k, n) : multiply_rows(type, A, B, false, C, m, k, n);
 }
 
-// A convolution of the engine's builtins, in its (N, C*H*W) layout: K filters of C x R x S, outputs P x Q.
+// A convolution in the engine's terms: K filters of C x R x S, outputs P x Q.
 struct Convolution {
     int32_t N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q;
 
@@ -308,6 +309,10 @@ struct Convolution {
     Dims strides() const { return {stride_h, stride_w}; }
     Dims pad_before() const { return {pad_h, pad_w}; }
     Dims pad_after() const { return {(P - 1) * stride_h + R - H - pad_h, (Q - 1) * stride_w + S - W - pad_w}; }
+    auto key() const {
+        return std::tie(N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q);
+    }
+    bool operator<(const Convolution &other) const { return key() < other.key(); }
     // Whether it is a multiply of (N x C) with filters (K x C).
     bool is_multiply() const { return H == 1 && W == 1 && R == 1 && S == 1 && P == 1 && Q == 1; }
 };
@@ -321,7 +326,7 @@ dnnl::convolution_forward::primitive_desc describe_forward(const Convolution &c)
 
 long size_of(const Dims &dims) { return dims[0] * dims[1] * dims[2] * dims[3]; }
 
-// Runs one of oneDNN's three convolution primitives on two FP64 operands.
+// Runs one of oneDNN's three convolution primitives on two FP64 operands in the engine's (N, C*H*W) layout.
 template <typename Primitive, typename Description>
 long convolve(const Description &description, int first, const double *a, const Dims &a_dims,
               const dnnl::memory::desc &a_order, int second, const double *b, const Dims &b_dims,
@@ -384,6 +389,209 @@ long backward_data(const Convolution &c, const double *filter, const double *dou
         description.diff_src_desc());
 }
 
+// Pixel-major: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's terms NHWC and HWIO.
+// Images are spread over threads, each converted, computed and converted back while it is in the caches. Where
+// there are fewer than threads, they are computed together, by oneDNN's own threads.
+namespace pixel_major {
+
+template <typename Primitive>
+struct Made {
+    typename Primitive::primitive_desc description;
+    Primitive primitive;
+
+    void run(int first, void *a, int second, void *b, int third, void *c, const dnnl::memory::desc &a_order,
+             const dnnl::memory::desc &b_order, const dnnl::memory::desc &c_order) const {
+        static thread_local dnnl::stream stream(cpu());
+        auto work = description.scratchpad_desc();
+        primitive.execute(stream, {{first, {a_order, cpu(), a}},
+                                   {second, {b_order, cpu(), b}},
+                                   {third, {c_order, cpu(), c}},
+                                   {DNNL_ARG_SCRATCHPAD, {work, cpu(), scratch.work.get(work.get_size())}}});
+        stream.wait();
+    }
+};
+
+// How the images of a convolution are divided: `group` at a time, each by so many threads of oneDNN's.
+struct Division {
+    long group, groups;
+    int threads;
+
+    // `most`: images that are worth computing together.
+    Division(const Convolution &c, long most) {
+        int all = omp_get_max_threads();
+        bool together = c.N < all;
+        threads = together ? all : 1;
+        group = together ? c.N : std::min(most, (c.N + all - 1l) / all);
+        groups = (c.N + group - 1) / group;
+    }
+};
+
+// What oneDNN made for a shape and a number of threads, once. `describe` gives its description.
+template <typename Primitive, typename Describe>
+const Made<Primitive> &made(Convolution c, long images, int threads, Describe describe) {
+    static std::map<std::pair<int, Convolution>, Made<Primitive>> all;
+    static std::mutex mutex;
+    c.N = images;
+    std::lock_guard<std::mutex> lock(mutex);
+    auto found = all.find({threads, c});
+    if (found == all.end()) {
+        dnnl::primitive_attr attributes;
+        attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // several threads run it at a time
+        int before = omp_get_max_threads();
+        omp_set_num_threads(threads);
+        auto description = describe(c, attributes);
+        omp_set_num_threads(before);
+        found = all.emplace(std::make_pair(threads, c), Made<Primitive>{description, Primitive(description)}).first;
+    }
+    return found->second;
+}
+
+dnnl::memory::desc images(const Dims &dims, Type type) { return {dims, type, Tag::nhwc}; }
+
+auto describe_forward(const Convolution &c, const dnnl::primitive_attr &attributes) {
+    return dnnl::convolution_forward::primitive_desc(
+        cpu(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+        images(c.input(), kPrecision), any(c.filter()), images(c.output(), Type::f32), c.strides(), c.pad_before(),
+        c.pad_after(), attributes);
+}
+
+auto describe_backward_data(const Convolution &c, const dnnl::primitive_attr &attributes) {
+    return dnnl::convolution_backward_data::primitive_desc(
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), Type::f32), any(c.filter()),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, {}),
+        attributes);
+}
+
+auto describe_backward_filter(const Convolution &c, const dnnl::primitive_attr &attributes) {
+    return dnnl::convolution_backward_weights::primitive_desc(
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), kPrecision), any(c.filter(), Type::f32),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, {}),
+        attributes);
+}
+
+void reorder(const dnnl::memory::desc &from_order, void *from, const dnnl::memory::desc &to_order, void *to) {
+    dnnl::memory source(from_order, cpu(), from), target(to_order, cpu(), to);
+    dnnl::stream stream(cpu());
+    dnnl::reorder(source, target).execute(stream, source, target);
+    stream.wait();
+}
+
+// The filters in the order that a primitive wants.
+void *pack(const Convolution &c, const double *filter, const dnnl::memory::desc &order) {
+    long size = size_of(c.filter());
+    auto *plain = static_cast<float *>(scratch.c.get(size * 4));
+    over_parts(size, [&](long start, long n) { to_f32(filter + start, plain + start, n); });
+    void *packed = scratch.packed.get(order.get_size());
+    reorder({c.filter(), Type::f32, Tag::hwio}, plain, order, packed);
+    return packed;
+}
+
+// Runs a primitive on images, group by group: from `input`, `from` values an image, to `output`, `to` an image.
+template <typename Primitive, typename Describe, typename Orders>
+long over_images(const Convolution &c, const double *input, long from, double *output, long to,
+                 const double *filter, Describe describe, Orders orders) {
+    Division division(c, 1);
+    const auto &made_once = made<Primitive>(c, division.group, division.threads, describe);
+    const auto &[first, first_order, third, third_order] = orders(made_once.description);
+    auto filter_order = made_once.description.weights_desc();
+    void *packed = pack(c, filter, filter_order);
+    long nonzeros = 0;
+#pragma omp parallel for schedule(static) reduction(+ : nonzeros) if (division.threads == 1)
+    for (long g = 0; g < division.groups; g++) {
+        long in = division.group * from, out = division.group * to, found = 0;
+        void *a = scratch.a.get(in * size_of(kPrecision));
+        auto *b = static_cast<float *>(scratch.b.get(out * 4));
+        over_parts(in, [&](long start, long n) {
+            convert(input + g * in + start, n, static_cast<char *>(a) + start * size_of(kPrecision), kPrecision, 1, n);
+        });
+        made_once.run(first, a, DNNL_ARG_WEIGHTS, packed, third, b, first_order, filter_order, third_order);
+        over_parts(out, [&](long start, long n) {
+            long part = to_f64(b + start, output + g * out + start, n);
+#pragma omp atomic
+            found += part;
+        });
+        nonzeros += found;
+    }
+    return nonzeros;
+}
+
+long forward(const Convolution &c, const double *input, const double *filter, double *output) {
+    return over_images<dnnl::convolution_forward>(
+        c, input, long(c.H) * c.W * c.C, output, long(c.P) * c.Q * c.K, filter, describe_forward,
+        [](const auto &made) {
+            return std::make_tuple(DNNL_ARG_SRC, made.src_desc(), DNNL_ARG_DST, made.dst_desc());
+        });
+}
+
+long backward_data(const Convolution &c, const double *filter, const double *dout, double *dinput) {
+    return over_images<dnnl::convolution_backward_data>(
+        c, dout, long(c.P) * c.Q * c.K, dinput, long(c.H) * c.W * c.C, filter, describe_backward_data,
+        [](const auto &made) {
+            return std::make_tuple(DNNL_ARG_DIFF_DST, made.diff_dst_desc(), DNNL_ARG_DIFF_SRC, made.diff_src_desc());
+        });
+}
+
+constexpr long kGroupBytes = 4 << 20;  // of images that a core sums filters' gradients over at a time: its L3 cache
+
+// Every thread sums for itself over a share that depends on their number alone; the sums are added in a fixed
+// order.
+long backward_filter(const Convolution &c, const double *input, const double *dout, double *dfilter) {
+    long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K, size = size_of(c.filter());
+    Division division(c, std::max(kGroupBytes / ((from + to) * long(size_of(kPrecision))), 1l));
+    auto make = [&](long images) -> const auto & {
+        return made<dnnl::convolution_backward_weights>(c, images, division.threads, describe_backward_filter);
+    };
+    const auto &whole = make(division.group);
+    int workers = division.threads > 1 ? 1 : omp_get_max_threads();
+    auto order = whole.description.diff_weights_desc();
+    long stored = order.get_size() / 4;
+    std::vector<float *> sums(workers, nullptr);
+#pragma omp parallel for schedule(static, 1) num_threads(workers) if (workers > 1)
+    for (int worker = 0; worker < workers; worker++) {
+        long end = long(c.N) * (worker + 1) / workers;
+        for (long first = long(c.N) * worker / workers, count; first < end; first += count) {
+            count = std::min(division.group, end - first);
+            const auto &primitive = count == division.group ? whole : make(count);
+            void *a = scratch.a.get(division.group * from * size_of(kPrecision));
+            void *b = scratch.b.get(division.group * to * size_of(kPrecision));
+            auto load = [](const double *values, void *target, long n) {
+                over_parts(n, [&](long start, long part) {
+                    convert(values + start, part, static_cast<char *>(target) + start * size_of(kPrecision),
+                            kPrecision, 1, part);
+                });
+            };
+            load(input + first * from, a, count * from);
+            load(dout + first * to, b, count * to);
+            bool fresh = sums[worker] == nullptr;
+            auto *sum = static_cast<float *>(scratch.c.get(stored * 4));
+            auto *part = fresh ? sum : static_cast<float *>(scratch.packed.get(stored * 4));
+            auto own = primitive.description.diff_weights_desc();
+            if (own != order) throw std::runtime_error("oneDNN orders filters differently for fewer images");
+            primitive.run(DNNL_ARG_SRC, a, DNNL_ARG_DIFF_DST, b, DNNL_ARG_DIFF_WEIGHTS, part,
+                          primitive.description.src_desc(), primitive.description.diff_dst_desc(), order);
+            if (!fresh)
+                for (long i = 0; i < stored; i++) sum[i] += part[i];
+            sums[worker] = sum;
+        }
+    }
+    for (int worker = 1; worker < workers; worker++)
+        if (sums[worker])
+            over_parts(stored, [&](long start, long n) {
+                for (long i = start; i < start + n; i++) sums[0][i] += sums[worker][i];
+            });
+    auto *plain = static_cast<float *>(scratch.packed_whole.get(size * 4));
+    reorder(order, sums[0], {c.filter(), Type::f32, Tag::hwio}, plain);
+    long nonzeros = 0;
+    over_parts(size, [&](long start, long n) {
+        long part = to_f64(plain + start, dfilter + start, n);
+#pragma omp atomic
+        nonzeros += part;
+    });
+    return nonzeros;
+}
+
+}  // namespace pixel_major
+
 // A failure ends in the engine as an exception that blames memory; the reason goes to the JVM's errors.
 template <typename Work>
 int64_t guarded(Work work) {
@@ -421,12 +629,18 @@ NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int
 
 #define SHAPE_PARAMETERS                                                                                    \
     int32_t N, int32_t C, int32_t H, int32_t W, int32_t K, int32_t R, int32_t S, int32_t stride_h,           \
-        int32_t stride_w, int32_t pad_h, int32_t pad_w, int32_t P, int32_t Q, int32_t
+        int32_t stride_w, int32_t pad_h, int32_t pad_w, int32_t P, int32_t Q, int32_t threads
+// In the place of the number of threads, which is the engine's to set by setMaxNumThreads: images, filters and
+// outputs are pixel-major. The package's own operators (sysds_resnet/engine/Native.java) say so.
+constexpr int32_t kPixelMajor = -1;
 #define SHAPE Convolution{N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q}
 
 NATIVE(int64_t, conv2dDense)(JniEnv *env, Class, Array input, Array filter, Array ret, SHAPE_PARAMETERS) {
     Doubles X(env, input), F(env, filter), out(env, ret, true);
-    return guarded([&] { return forward(SHAPE, X.data, F.data, out.data); });
+    return guarded([&] {
+        if (threads == kPixelMajor) return pixel_major::forward(SHAPE, X.data, F.data, out.data);
+        return forward(SHAPE, X.data, F.data, out.data);
+    });
 }
 
 NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias, Array filter, Array ret,
@@ -448,11 +662,17 @@ NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias
 NATIVE(int64_t, conv2dBackwardFilterDense)(JniEnv *env, Class, Array input, Array dout, Array ret,
                                            SHAPE_PARAMETERS) {
     Doubles X(env, input), D(env, dout), dF(env, ret, true);
-    return guarded([&] { return backward_filter(SHAPE, X.data, D.data, dF.data); });
+    return guarded([&] {
+        if (threads == kPixelMajor) return pixel_major::backward_filter(SHAPE, X.data, D.data, dF.data);
+        return backward_filter(SHAPE, X.data, D.data, dF.data);
+    });
 }
 
 NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array dout, Array ret,
                                          SHAPE_PARAMETERS) {
     Doubles F(env, filter), D(env, dout), dX(env, ret, true);
-    return guarded([&] { return backward_data(SHAPE, F.data, D.data, dX.data); });
+    return guarded([&] {
+        if (threads == kPixelMajor) return pixel_major::backward_data(SHAPE, F.data, D.data, dX.data);
+        return backward_data(SHAPE, F.data, D.data, dX.data);
+    });
 }
