@@ -169,18 +169,21 @@ def test_batch_norm_in_training(dml, shape, eps):
     expected = functional.batch_norm(x, None, None, gamma, beta, training=True, eps=eps).relu()
     dout = random(*shape, seed=3)
     expected.backward(dout)
-    mean, var, out, d_gamma, d_beta, d_x = dml(
+    mean, var, out, d_gamma, d_beta, d_x, *at_once = dml(
         NORM
         + PIXELWISE
         + """[mean, var] = bn::statistics(X)
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, eps)
         out = pixelwise::norm_relu(X, scale, shift)
         d = pixelwise::relu_backward(dout, out)
-        [d_gamma, d_beta] = bn::backward_parameters(d, X, mean, var, eps)
+        [d_gamma, d_beta] = bn::backward_parameters(pixelwise::dots(d, X), mean, var, eps)
         [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, eps, nrow(X))
         d_x = pixelwise::norm_backward(d, X, a, b, c)
+        sums = pixelwise::relu_dots(dout, out, X)
+        [d_gamma_at_once, d_beta_at_once] = bn::backward_parameters(sums, mean, var, eps)
+        d_x_at_once = pixelwise::norm_relu_backward(dout, out, X, a, b, c)
         """,
-        "mean var out d_gamma d_beta d_x",
+        "mean var out d_gamma d_beta d_x d_gamma_at_once d_beta_at_once d_x_at_once",
         X=pixel_major(x.detach()),
         gamma=to_engine(gamma.detach().numpy()),
         beta=to_engine(beta.detach().numpy()),
@@ -190,9 +193,10 @@ def test_batch_norm_in_training(dml, shape, eps):
     assert_close(mean, x.detach().mean(dim=(0, 2, 3))[None])
     assert_close(var, x.detach().var(dim=(0, 2, 3), correction=0)[None])
     assert_close(out, pixel_major(expected.detach()), 1e-11)
-    assert_close(d_gamma, gamma.grad[None], 1e-11)
-    assert_close(d_beta, beta.grad[None], 1e-11)
-    assert_close(d_x, pixel_major(x.grad), 1e-10)
+    for of_gamma, of_beta, of_x in ((d_gamma, d_beta, d_x), at_once):
+        assert_close(of_gamma, gamma.grad[None], 1e-11)
+        assert_close(of_beta, beta.grad[None], 1e-11)
+        assert_close(of_x, pixel_major(x.grad), 1e-10)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 5, 7, 4), (8, 64, 45, 46)])
@@ -331,30 +335,30 @@ def test_relu_passes_no_gradient_where_its_input_is_zero(dml):
 MAX_POOL = (
     GATHER
     + POOL
-    + """S = gather::windows(N, H, W, K, stride, pad)
-    [out, windows] = pool::forward(X, S, K)
-    d_x = pool::backward(dout, out, windows, t(S), K)
+    + """S = gather::windows(N, H, W, K, stride, as.integer((K - 1)/2))
+    out = pool::forward(X, S, H, W, K, stride)
+    d_x = pool::backward(dout, out, X, S, t(S), H, W, K, stride)
     """
 )
 
 
 @pytest.mark.parametrize(
-    ("shape", "kernel", "stride", "padding"),
+    ("shape", "kernel", "stride"),
     [
-        ((2, 3, 9, 7), 3, 2, 1),
-        ((3, 2, 5, 6), 3, 2, 1),
-        ((1, 1, 1, 1), 3, 2, 1),
-        ((2, 64, 41, 32), 3, 2, 1),  # large enough for several threads
-        ((3, 2, 5, 6), 2, 2, 0),
-        ((2, 3, 9, 7), 3, 1, 1),
+        ((2, 3, 9, 7), 3, 2),
+        ((3, 2, 5, 6), 3, 2),
+        ((1, 1, 1, 1), 3, 2),
+        ((2, 64, 41, 32), 3, 2),  # large enough for several threads
+        ((3, 12, 5, 6), 5, 2),  # more channels than a multiple of the processor's vectors
+        ((2, 3, 9, 7), 3, 1),
     ],
 )
 @pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_and_its_gradient(dml, shape, kernel, stride, padding, ties):
+def test_max_pool_and_its_gradient(dml, shape, kernel, stride, ties):
     """With ties the first position of a window receives the gradient, as in PyTorch."""
     x = random(*shape).abs() + 0.1
     x = ((2 * x).ceil() if ties else x).requires_grad_()
-    expected = functional.max_pool2d(x, kernel, stride, padding)
+    expected = functional.max_pool2d(x, kernel, stride, kernel // 2)
     dout = random(*expected.shape, seed=1)
     expected.backward(dout)
     out, d_x = dml(
@@ -367,7 +371,6 @@ def test_max_pool_and_its_gradient(dml, shape, kernel, stride, padding, ties):
         W=shape[3],
         K=kernel,
         stride=stride,
-        pad=padding,
     )
     assert np.array_equal(out, pixel_major(expected.detach()))
     assert_close(d_x, pixel_major(x.grad))
@@ -391,7 +394,6 @@ def test_max_pool_after_relu(dml, bias):
         W=shape[3],
         K=3,
         stride=2,
-        pad=1,
     )
     assert np.array_equal(out, pixel_major(expected.detach()))
     assert_close(d_before, pixel_major(before.grad))
@@ -399,5 +401,5 @@ def test_max_pool_after_relu(dml, bias):
 
 def test_max_pool_of_nothing_but_zero_gradients(dml):
     x = pixel_major(random(2, 3, 8, 8).abs())
-    d_x = dml(MAX_POOL, "d_x", X=x, dout=np.zeros((32, 3)), N=2, H=8, W=8, K=3, stride=2, pad=1)
+    d_x = dml(MAX_POOL, "d_x", X=x, dout=np.zeros((32, 3)), N=2, H=8, W=8, K=3, stride=2)
     assert np.abs(d_x).max() < 1e-298

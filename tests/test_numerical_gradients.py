@@ -93,7 +93,7 @@ def test_batch_norm_and_relu(check):
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
         out = pixelwise::norm_relu(X, scale, shift)""",
         """d = pixelwise::relu_backward(dout, out)
-        [d_gamma, d_beta] = bn::backward_parameters(d, X, mean, var, 0.001)
+        [d_gamma, d_beta] = bn::backward_parameters(pixelwise::dots(d, X), mean, var, 0.001)
         [a, b, c] = bn::backward_coefficients(d_gamma, d_beta, gamma, mean, var, 0.001, nrow(X))
         d_X = pixelwise::norm_backward(d, X, a, b, c)""",
         ["X", "gamma", "beta"],
@@ -145,8 +145,8 @@ def test_max_pool(check):
     check(
         {"gather": "gather", "max_pool2d": "pool"},
         f"S = gather::windows({n}, {h}, {w}, 3, 2, 1)",
-        "[out, windows] = pool::forward(X, S, 3)",
-        "d_X = pool::backward(dout, out, windows, t(S), 3)",
+        f"out = pool::forward(X, S, {h}, {w}, 3, 2)",
+        f"d_X = pool::backward(dout, out, X, S, t(S), {h}, {w}, 3, 2)",
         ["X"],
         X=x.reshape(n * h * w, c),
         dout=normal(n * 3 * 2, c),

@@ -25,7 +25,7 @@ public final class $NAME$ extends SpoofOperator {
   private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
   private static final int LANES = SPECIES.length();
   private static final boolean[] IS_VECTOR = {$IS_VECTOR$}; // of the inputs: of shape (1, C), not (M, C)
-  private static final boolean SUMS = $SUMS$; // over rows
+  private static final int SUMS = $SUMS$; // over rows, or 0: a value for each of the inputs'
   private static final int LEAST_SHARED = 1 << 18; // values worth several threads
   // Vectors are repeated to this many values, so that loops do not end with each row.
   private static final int TILE = 1024;
@@ -61,10 +61,10 @@ public final class $NAME$ extends SpoofOperator {
     for (int i = 0; i < numbers.length; i++) {
       numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
     }
-    final double[] result = SUMS ? new double[columns] : $NEW$;
+    final double[] result = SUMS > 0 ? new double[SUMS * columns] : $NEW$;
     final int tiles = (total + tile - 1) / tile;
     int parts = threads > 1 && total >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
-    final double[][] sums = new double[parts][SUMS ? tile : 0];
+    final double[][] sums = new double[parts][SUMS * tile];
     if (parts == 1) {
       part(result, sums[0], 0, total, tile, in, numbers);
     } else {
@@ -82,15 +82,17 @@ public final class $NAME$ extends SpoofOperator {
       }
       CommonThreadPool.invokeAndShutdown(CommonThreadPool.get(threads), tasks);
     }
-    if (SUMS) {
+    if (SUMS > 0) {
       for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
-        for (int i = 0; i < tile; i++) {
-          result[i % columns] += sums[p][i];
+        for (int k = 0; k < SUMS; k++) {
+          for (int i = 0; i < tile; i++) {
+            result[k * columns + i % columns] += sums[p][k * tile + i];
+          }
         }
       }
     }
-    final MatrixBlock block = new MatrixBlock(SUMS ? 1 : first.getNumRows(), columns, result);
-    if (SUMS) {
+    final MatrixBlock block = new MatrixBlock(SUMS > 0 ? SUMS : first.getNumRows(), columns, result);
+    if (SUMS > 0) {
       block.recomputeNonZeros();
     }
     return block;
@@ -98,14 +100,14 @@ public final class $NAME$ extends SpoofOperator {
 
   private static void part(
       double[] result, double[] sums, int from, int to, int tile, double[][] in, double[] numbers) {
-    if (!SUMS) {
+    if (SUMS == 0) {
       for (int start = from; start < to; start += tile) {
         map(result, start, start, Math.min(tile, to - start), in, numbers);
       }
       return;
     }
     for (int start = from; start < to; start += tile) {
-      add(sums, start, Math.min(tile, to - start), in, numbers);
+      add(sums, start, Math.min(tile, to - start), tile, in, numbers);
     }
   }
 
@@ -124,18 +126,18 @@ public final class $NAME$ extends SpoofOperator {
     }
   }
 
-  /** Adds them to sums. */
-  private static void add(double[] sums, int from, int count, double[][] in, double[] numbers) {
+  /** Adds them to sums, of `tile` values each. */
+  private static void add(double[] sums, int from, int count, int tile, double[][] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
     for (; i <= count - LANES; i += LANES) {
       $LOADS$
-      DoubleVector.fromArray(SPECIES, sums, i).add($VALUE$).intoArray(sums, i);
+      $ADD$
     }
     if (i < count) {
       VectorMask mask = SPECIES.indexInRange(i, count);
       $MASKED_LOADS$
-      DoubleVector.fromArray(SPECIES, sums, i, mask).add($VALUE$).intoArray(sums, i, mask);
+      $MASKED_ADD$
     }
   }
 

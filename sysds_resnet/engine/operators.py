@@ -14,21 +14,22 @@ from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 from py4j.protocol import Py4JJavaError
 
 PIXELWISE_SOURCE = "dml/layers/pixelwise.dml"
+_POOL_SOURCE = "dml/layers/max_pool2d.dml"
 _FOLDER = Path(__file__).parent
 
 
 class Pixelwise(NamedTuple):
-    """One output of a function of dml/layers/pixelwise.dml, made in one pass over memory (Pixelwise.java).
+    """The output of a function of dml/layers/pixelwise.dml, made in one pass over memory (Pixelwise.java).
 
     Attributes:
         name: As in the function.
-        value: Of its elements, or what is summed over the rows, of the inputs, in Java's DoubleVector.
-        sums: Whether it is summed.
+        value: Of its elements, of the inputs, in Java's DoubleVector; or
+        sums: what is summed over the rows, a row of the output for each.
     """
 
     name: str
-    value: str
-    sums: bool = False
+    value: str = ""
+    sums: tuple[str, ...] = ()
 
 
 class Native(NamedTuple):
@@ -46,27 +47,49 @@ class Native(NamedTuple):
     call: str
 
 
+class MaxPool(NamedTuple):
+    """The output of a function of dml/layers/max_pool2d.dml (MaxPool.java).
+
+    Attributes:
+        name: As in the function.
+        inputs: Those that are used.
+        backward: Whether it is the backward pass.
+    """
+
+    name: str
+    inputs: str
+    backward: bool
+
+
+Output = Pixelwise | Native | MaxPool
+
 # No fused multiply-adds: each operation rounds, as in the plain functions.
-_HELD_BACK = (
-    "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {}))).add(1e-300)"
-)
+_WHERE = "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {})))"
+_PASSED = _WHERE.format("dout", "out", "GT", "1e-300")  # by a ReLU
 _PIXELWISE = {
-    "norm_relu": [Pixelwise("out", "X.mul(scale).add(shift).max(1e-300)")],
-    "norm_add_relu": [Pixelwise("out", "X.mul(scale).add(shift).add(shortcut).max(1e-300)")],
-    "shift_relu": [Pixelwise("out", "X.add(shift).max(1e-300)")],
-    "shift_add_relu": [Pixelwise("out", "X.add(shift).add(shortcut).max(1e-300)")],
-    "relu_backward": [Pixelwise("dX", _HELD_BACK.format("dout", "out", "GT", "1e-300"))],
-    "relu_backward_add": [Pixelwise("dX", _HELD_BACK.format("dout.add(dout_other)", "out", "GT", "1e-300"))],
-    "norm_backward": [Pixelwise("dX", "dout.mul(a).sub(X.mul(b)).sub(c)")],
-    "difference": [Pixelwise("out", "X.sub(Y).sub(shift)")],
-    "weighted_sum": [Pixelwise("out", "X.mul(a).add(Y.mul(b)).add(Z.mul(c))")],
-    "where_equal": [Pixelwise("out", _HELD_BACK.format("X", "Y", "EQ", "Z"))],
-    "where_unequal": [Pixelwise("out", _HELD_BACK.format("X", "Y", "NE", "Z"))],
-    "sums": [Pixelwise("sum", "X", sums=True)],
-    "squares": [Pixelwise("sum_sq", "X.mul(X)", sums=True)],
-    "dots": [Pixelwise("sum", "dout", sums=True), Pixelwise("dot", "dout.mul(X)", sums=True)],
+    "norm_relu": Pixelwise("out", "X.mul(scale).add(shift).max(1e-300)"),
+    "norm_add_relu": Pixelwise("out", "X.mul(scale).add(shift).add(shortcut).max(1e-300)"),
+    "shift_relu": Pixelwise("out", "X.add(shift).max(1e-300)"),
+    "shift_add_relu": Pixelwise("out", "X.add(shift).add(shortcut).max(1e-300)"),
+    "relu_backward": Pixelwise("dX", f"{_PASSED}.add(1e-300)"),
+    "relu_backward_add": Pixelwise(
+        "dX", _WHERE.format("dout.add(dout_other)", "out", "GT", "1e-300") + ".add(1e-300)"
+    ),
+    "norm_backward": Pixelwise("dX", "dout.mul(a).sub(X.mul(b)).sub(c)"),
+    "norm_relu_backward": Pixelwise("dX", f"{_PASSED}.mul(a).sub(X.mul(b)).sub(c)"),
+    "difference": Pixelwise("out", "X.sub(Y).sub(shift)"),
+    "weighted_sum": Pixelwise("out", "X.mul(a).add(Y.mul(b)).add(Z.mul(c))"),
+    "sums": Pixelwise("sum", sums=("X",)),
+    "squares": Pixelwise("sum_sq", sums=("X.mul(X)",)),
+    "moments": Pixelwise("sums", sums=("X", "X.mul(X)")),
+    "dots": Pixelwise("sums", sums=("dout", "dout.mul(X)")),
+    "relu_dots": Pixelwise("sums", sums=(_PASSED, f"{_PASSED}.mul(X)")),
 }
 _VECTORS = {"scale", "shift", "a", "b", "c"}  # matrices of shape (1, C)
+_MAX_POOL = {
+    "forward": MaxPool("out", "X height width K stride", backward=False),
+    "backward": MaxPool("dX", "dout out X height width K stride", backward=True),
+}
 # a product as the 1 x 1 convolution of images of a pixel
 _POINT = "1, 1, {}, 1, 1, 1, 1, 0, 0, 1, 1, threads"
 _WINDOWS = "{}, {}, height, width, {}, K, K, stride, stride, pad, pad, P, Q, PIXEL_MAJOR"
@@ -138,7 +161,7 @@ def can_compile(jvm: JVMView) -> bool:
     return True
 
 
-def operators(namespace: str, name: str, native: bool) -> list[Pixelwise | Native]:
+def operators(namespace: str, name: str, native: bool) -> list[Output]:
     """What takes the place of a function, one for each of its outputs; nothing for most functions.
 
     Args:
@@ -146,7 +169,9 @@ def operators(namespace: str, name: str, native: bool) -> list[Pixelwise | Nativ
         native: Whether there is the native helper.
     """
     if namespace.endswith(PIXELWISE_SOURCE):
-        return _PIXELWISE[name]
+        return [_PIXELWISE[name]]
+    if namespace.endswith(_POOL_SOURCE):
+        return [_MAX_POOL[name]] if name in _MAX_POOL else []
     sources = [functions for source, functions in _NATIVE.items() if native and namespace.endswith(source)]
     return sources[0].get(name, []) if sources else []
 
@@ -156,7 +181,7 @@ def replace_body(
     program: JavaObject,
     namespace: str,
     name: str,
-    outputs: list[Pixelwise | Native],
+    outputs: list[Output],
     threads: int,
 ) -> None:
     """Has a compiled function run as one operator for each output.
@@ -179,13 +204,9 @@ def replace_body(
     new = _UNINITIALIZED if _may_skip_zeros(gateway.jvm) else "new double[(int) cells]"
     for output in outputs:
         class_name = f"{Path(namespace).stem}_{name}_{output.name}"
-        text = " ".join(output[1:4]) if isinstance(output, Native) else output.value
-        if "pad" in text:
-            text += " height width K stride"
-        used = [(n, t) for n, t in inputs if re.search(rf"\b{n}\b", text)]
-        java = _native if isinstance(output, Native) else _pixelwise
+        used = [(n, t) for n, t in inputs if re.search(rf"\b{n}\b", _text(output))]
         sysds.runtime.codegen.CodegenUtils.compileClass(
-            f"codegen.{class_name}", java(class_name, output, used).replace("$NEW$", new)
+            f"codegen.{class_name}", _java(class_name, output, used).replace("$NEW$", new)
         )
         operands = [f"{n}·{t}·FP64" + "·false" * (t == "SCALAR") for n, t in [*used, (output.name, "MATRIX")]]
         words = ["CP", "spoof", "JAVA", f"codegen.{class_name}", *operands, str(threads)]
@@ -197,6 +218,23 @@ def replace_body(
     blocks = gateway.jvm.java.util.ArrayList()
     blocks.add(block)
     function.setChildBlocks(blocks)
+
+
+def _text(output: Output) -> str:
+    """What names the inputs that an output needs."""
+    if isinstance(output, Pixelwise):
+        return " ".join([output.value, *output.sums])
+    if isinstance(output, MaxPool):
+        return output.inputs
+    return " ".join(output[1:]) + (" height width K stride" if "pad" in output.call else "")
+
+
+def _java(class_name: str, output: Output, inputs: list[tuple[str, str]]) -> str:
+    if isinstance(output, Pixelwise):
+        return _pixelwise(class_name, output, inputs)
+    if isinstance(output, Native):
+        return _native(class_name, output, inputs)
+    return _filled("MaxPool.java", {"NAME": class_name, "BACKWARD": str(output.backward).lower()})
 
 
 def _may_skip_zeros(jvm: JVMView) -> bool:
@@ -212,17 +250,21 @@ def _pixelwise(class_name: str, output: Pixelwise, inputs: list[tuple[str, str]]
     scalars = [name for name, kind in inputs if kind == "SCALAR"]
     place = {name: "i" if name in _VECTORS else "from + i" for name in matrices}
     loads = [f"DoubleVector {n} = DoubleVector.fromArray(SPECIES, {n}_, {place[n]}" for n in matrices]
+    add = "DoubleVector.fromArray(SPECIES, sums, i + {0}{1}).add({2}).intoArray(sums, i + {0}{1});"
+    added = [(f"{k} * tile", value) for k, value in enumerate(output.sums)]
     fields = {
         "NAME": class_name,
         "IS_VECTOR": ", ".join(str(name in _VECTORS).lower() for name in matrices),
-        "SUMS": str(output.sums).lower(),
+        "SUMS": str(len(output.sums)),
         "ARRAYS": " ".join(
             [f"double[] {name}_ = in[{i}];" for i, name in enumerate(matrices)]
             + [f"double {name} = numbers[{i}];" for i, name in enumerate(scalars)]
         ),
         "LOADS": " ".join(f"{load});" for load in loads),
         "MASKED_LOADS": " ".join(f"{load}, mask);" for load in loads),
-        "VALUE": output.value,
+        "VALUE": output.value or "DoubleVector.zero(SPECIES)",
+        "ADD": " ".join(add.format(place, "", value) for place, value in added),
+        "MASKED_ADD": " ".join(add.format(place, ", mask", value) for place, value in added),
     }
     return _filled("Pixelwise.java", fields)
 
