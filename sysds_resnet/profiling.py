@@ -18,7 +18,11 @@ WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its 
 _PASSES = {"forward_train": "forward", "backward": "backward", "update": "update"}
 # The last part of the path of files, from which the kind of work is told.
 _KINDS = {
-    "multiply": {"conv2d.forward", "product.left_transposed", "product.right_transposed", "expansion.*"},
+    "multiply": {
+        *("conv2d.forward", "conv2d.windows_forward", "conv2d.windows_backward"),
+        *("conv2d.windows_backward_filter", "product.left_transposed", "product.right_transposed"),
+        "expansion.*",
+    },
     "gather": {"conv2d.patches", "conv2d.backward_gather", "max_pool2d.*"},
     "pass": {"pixelwise.*"},
     "update": {"sgd.*", "lars.*"},
@@ -165,9 +169,8 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
             layer = layers[_updated_unit(node, updated, len(layers))]
         else:
             layer = layers[unit - 1] if unit else "step"
-        matrices = [operand for operand in node.call.operands.values() if isinstance(operand, Matrix)]
-        gigabytes = 0.0 if node.children else sum(matrix.bytes for matrix in matrices) / 1e9
-        rows.append((layer, phase, node.call.function, node.seconds(), gigabytes, _gflop(node.call)))
+        gigabytes = 0.0 if node.children else _bytes(node.call) / 1e9
+        rows.append((layer, phase, node.call.function, node.seconds(), gigabytes, _gflop(node)))
     return rows
 
 
@@ -201,11 +204,25 @@ def _updated_unit(node: _Node, updated: int, layers: int) -> int:
     return min((updated - 1 if began else updated) // 3, layers - 1)
 
 
-def _gflop(call: Call) -> float:
+def _bytes(call: Call) -> int:
+    """Of the matrices that a function reads."""
+    gathers = call.function in ("conv2d.patches", "conv2d.backward_gather")
+    unused = () if gathers else ("S", "S_t")  # operators of our own know the windows by their size
+    operands = [operand for name, operand in call.operands.items() if name not in unused]
+    return sum(operand.bytes for operand in operands if isinstance(operand, Matrix))
+
+
+def _gflop(node: _Node) -> float:
     """Floating point operations of the multiplies in a function itself, in 1e9."""
+    call = node.call
     matrix = {name: value for name, value in call.operands.items() if isinstance(value, Matrix)}
     if call.function == "conv2d.forward":
         flop = 2 * matrix["P"].rows * matrix["W"].rows * matrix["W"].columns
+    elif call.function == "conv2d.windows_forward":
+        flop = _flop_of_windows(call, matrix["X"].columns, matrix["W"].columns)
+    elif call.function.startswith("conv2d.windows_backward") and not node.children:
+        gradients = 2 if "W" in matrix else 1
+        flop = gradients * _flop_of_windows(call, matrix["X"].columns, matrix["dout"].columns)
     elif call.function == "product.left_transposed":
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].columns
     elif call.function == "product.right_transposed":
@@ -217,6 +234,11 @@ def _gflop(call: Call) -> float:
     else:
         flop = 0
     return flop / 1e9
+
+
+def _flop_of_windows(call: Call, channels: int, filters: int) -> float:
+    """Of a convolution, whose gather matrix has a row for each pixel under the filter."""
+    return 2 * call.operands["S"].rows * channels * filters
 
 
 def _kind(function: str) -> str:
