@@ -231,13 +231,13 @@ def choose_micro_batch(
                 "size; choose one"
             )
         return asked
-    workers = engine.spark.workers if engine.spark else 1
+    workers = engine.spark.workers if engine.spark else engine.workers
     if engine.gpu:
         values = 8 if engine.multiply.precision == "double" else 4
         bytes_of_image = _GPU_VALUES_PER_PIXEL[depth] * values * image_size[0] * image_size[1]
         largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
     else:
-        heap = engine.spark.heap if engine.spark else engine.heap
+        heap = engine.spark.heap if engine.spark else engine.heap // workers
         largest = largest_micro_batch(heap, depth, image_size)
     limit = min(largest, max(1, batch_size // workers))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)

@@ -38,6 +38,13 @@ pixels = data::normalize(X, mean, std)
 [metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
 """
 
+_PARALLEL_EVALUATE = """
+source("dml/data.dml") as data
+source("dml/trainer.dml") as trainer
+y = data::check_labels(y, num_classes)
+[metrics, logits] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
+"""
+
 
 class ResNet:
     """A ResNet classifier (v1.5, torchvision's names and semantics) on SystemDS.
@@ -206,20 +213,25 @@ class ResNet:
     ) -> tuple[np.ndarray, np.ndarray]:
         pixels_of = check_images(images, self.network.channels, self.engine.channel_major)
         classes = check_labels(labels, len(images), self.network.num_classes)
-        size = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
+        workers = self.engine.workers
+        at_a_time = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
+        size = -(-at_a_time // workers)
         geometry = self.network.geometry(size, *images.shape[1:3])
         if self._folded is None:
             inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
             self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
         total, logits = np.zeros(4), []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            X, packed = pixels_of(padded)
+        for start in range(0, len(images), size * workers):
+            part = images[start : start + size * workers]
+            padded = np.concatenate([part, np.repeat(part[-1:], -len(part) % size, axis=0)])
+            blocks = [pixels_of(padded[i : i + size]) for i in range(0, len(padded), size)]
+            pixels, packed = blocks[0]
+            if workers > 1:
+                pixels = self.engine.make_list([self.engine.from_numpy(block) for block, _ in blocks])
             inputs = {
-                "X": X,
+                "X": pixels,
                 "packed": packed,
-                "y": classes[start : start + size],
+                "y": classes[start : start + len(part)],
                 "num_classes": self.network.num_classes,
                 "mean": self.mean,
                 "std": self.std,
@@ -228,8 +240,14 @@ class ResNet:
                 "geometry": geometry,
             }
             results = self.engine.run(
-                _EVALUATE, inputs, {"metrics": "matrix", "logits": "matrix"}, on_gpu=True
+                _PARALLEL_EVALUATE if workers > 1 else _EVALUATE,
+                inputs | ({"size": size} if workers > 1 else {}),
+                {"metrics": "matrix", "logits": "matrix"},
+                parallel=workers > 1,
+                on_gpu=True,
             )
+            if workers > 1:
+                self.engine.free([pixels], keep=[])
             total += self.engine.to_numpy(results["metrics"])[0]
             logits.append(self.engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
@@ -310,7 +328,7 @@ def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
 
 
 def default_batch(engine: Engine, height: int, width: int) -> int:
-    """Images at a time for inference: as many as take an eighth of the heap, at most 64."""
+    """Images at a time for inference: as many as take an eighth of the heap, at most 64 for each worker."""
     # the largest activations (after the stem, 64 channels at half the size) times patches and copies
     image_bytes = height * width * 8 * 150
-    return int(np.clip(engine.heap // 8 // image_bytes, 1, 64))
+    return int(np.clip(engine.heap // 8 // image_bytes, 1, 64 * engine.workers))

@@ -17,7 +17,7 @@ from sysds_resnet.convert import read_any
 from sysds_resnet.data_settings import ReadingSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blas import Blas, Precision
-from sysds_resnet.engine.cuda import choose_gpus
+from sysds_resnet.engine.cuda import DEVICE, GPUS, choose_gpus, chosen_device
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
@@ -54,14 +54,15 @@ class ScoringSettings(ReadingSettings):
         [1.0], min_length=1, description="Factors of resize_size; all views are taken at each of them."
     )
     precision: Precision = Field("single", description="Of matrix multiplies.")
-    device: str = Field("cpu", description="cpu, gpu, cuda:N, or auto for a GPU where one can be used.")
+    device: str = Field("cpu", description=DEVICE)
+    gpus: int | None = Field(None, ge=1, description=GPUS)
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
 
     def engine_options(self) -> dict[str, Any]:
         """Arguments for the engine that these settings ask for."""
         heap = self.heap and parse_size(self.heap)
-        gpus = choose_gpus(self.device)
+        gpus = choose_gpus(*chosen_device(self.device, self.gpus))
         return {"precision": self.precision, "heap": heap, "blas": self.blas, "gpus": gpus}
 
     def views(self) -> list[View]:

@@ -46,7 +46,8 @@ class SparkSettings(Settings):
             and (given := [name for name in names if getattr(self, name)])
         ):
             raise ValueError(f"{given[0]} without engine spark")
-        if self.engine == "spark" and getattr(self, "device", "cpu") != "cpu":
+        on_gpu = getattr(self, "device", "cpu") != "cpu" or getattr(self, "gpus", None)
+        if self.engine == "spark" and on_gpu:
             raise ValueError("device cpu with engine spark, whose executors compute on CPUs")
         pairs("spark_conf", self.spark_conf)
         return self

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from sysds_resnet.checkpoint import versions
 from sysds_resnet.convert import read_any
-from sysds_resnet.engine import Engine
+from sysds_resnet.engine import Engine, cuda
+from sysds_resnet.engine.blas import choose, on_gpu
+from sysds_resnet.engine.gpu import gpu_environment
+from sysds_resnet.engine.jvm import command_line
+from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.errors import UserError
 from sysds_resnet.files import is_temporary
 from sysds_resnet.images import Dataset, open_dataset
@@ -78,6 +84,26 @@ def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     """What evaluation must know of the images."""
     sizes = {"image_size": list(dataset.image_size), "resize_size": settings.resize_size}
     return {name: value for name, value in sizes.items() if value is not None}
+
+
+def engine_command(settings: TrainSettings) -> str:
+    """The line that would start the engine of a run, after what it lacks here as a comment.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    gpus = settings.chosen_gpus()
+    if gpus:
+        multiply = on_gpu(settings.precision, "a GPU")
+        environment = gpu_environment(multiply.precision == "tf32")
+    else:
+        multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
+    folder = Path(tempfile.gettempdir(), "sysds_resnet")
+    command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
+    line = shlex.join(["env", *(f"{name}={value}" for name, value in additions.items()), *command])
+    device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
+    problem = gpus and cuda.problem()
+    return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
 
 
 def introduction(

@@ -28,6 +28,13 @@ pixels = data::normalize(X, mean, std)
 [gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
                                           frozen, eps)
 """
+_PARALLEL_GRADIENTS = """
+source("dml/data.dml") as data
+source("dml/trainer.dml") as trainer
+y = data::check_labels(y, num_classes)
+[gradients, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
+                                                   label_smoothing, batch_size, frozen, eps)
+"""
 _ADD = """
 source("dml/trainer.dml") as trainer
 gradients = trainer::add(gradients, others)
@@ -295,20 +302,27 @@ class State:
     ) -> tuple[JavaObject, np.ndarray]:
         """`batch_gradients` of dml/trainer.dml.
 
-        Of arrays, the pixels of no more than a micro-batch are in the JVM.
+        Of arrays, the pixels of no more micro-batches than the engine has workers are in the JVM.
         """
         network, size = self.model.network, optimizer.micro_batch
+        engine, workers = network.engine, network.engine.workers
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
         y = check_labels(labels, len(images), network.num_classes)
         geometry = network.geometry(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
-        for i, part in enumerate(sent.parts):
-            done = network.engine.run(
-                _GRADIENTS,
+        for i in range(0, len(sent.parts), workers):
+            parts = sent.parts[i : i + workers]
+            if workers > 1:
+                blocks = [engine.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
+                pixels = engine.make_list(blocks)
+            else:
+                pixels = parts[0]
+            done = engine.run(
+                _PARALLEL_GRADIENTS if workers > 1 else _GRADIENTS,
                 {
-                    "X": part,
+                    "X": pixels,
                     "packed": sent.packed,
-                    "y": y[i * size : (i + 1) * size],
+                    "y": y[i * size : (i + len(parts)) * size],
                     "num_classes": network.num_classes,
                     "mean": self.model.mean,
                     "std": self.model.std,
@@ -321,17 +335,19 @@ class State:
                     "eps": BN_EPS,
                 },
                 {"gradients": "list", "metrics": "matrix"},
+                parallel=workers > 1,
                 on_gpu=True,
             )
-            metrics += network.engine.to_numpy(done["metrics"])[0]
+            if workers > 1:
+                engine.free([pixels], keep=[])
+            metrics += engine.to_numpy(done["metrics"])[0]
             if gradients is None:
                 gradients = done["gradients"]
             else:
                 inputs = {"gradients": gradients, "others": done["gradients"]}
-                gradients = network.engine.run(_ADD, inputs, {"gradients": "list"}, on_gpu=True, hold=True)[
-                    "gradients"
-                ]
-                network.engine.free(list(inputs.values()), keep=[gradients])
+                done = engine.run(_ADD, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                gradients = done["gradients"]
+                engine.free(list(inputs.values()), keep=[gradients])
         return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:

@@ -21,7 +21,6 @@ from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.cuda import choose_gpus
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import NotFinite, OutOfMemory, UserError
 from sysds_resnet.files import write_whole
@@ -39,6 +38,7 @@ from sysds_resnet.signals import StopSignals
 from sysds_resnet.spark_settings import SCRATCH_FOLDER
 from sysds_resnet.spark_steps import spark_evaluate, spark_steps
 from sysds_resnet.starting import (
+    engine_command,
     identity_of,
     introduction,
     new_folder,
@@ -55,8 +55,8 @@ CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-def train(settings: TrainSettings) -> Path:
-    """Trains as the settings say and gives the run folder.
+def train(settings: TrainSettings) -> Path | None:
+    """Trains as the settings say and gives the run folder; none of a dry run.
 
     Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once. When
     the JVM's heap turns out too small, it goes on from the last checkpoint with micro-batches half as large.
@@ -65,6 +65,9 @@ def train(settings: TrainSettings) -> Path:
         UserError: What the user can mend; what was saved before stays.
     """
     sets = [open_set(settings, split) for split in ("train", "val")]
+    if settings.dry_run:
+        print(_to_yaml(settings) + engine_command(settings))
+        return None
     folder = settings.resume or new_folder(settings)
     while True:
         try:
@@ -78,7 +81,7 @@ def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None
     """One JVM's part of a run."""
     train_set = sets[0]
     heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
-    gpus = () if cluster else choose_gpus(settings.device)
+    gpus = () if cluster else settings.chosen_gpus()
     shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
     with (
         StopSignals() as stopped,
@@ -262,7 +265,7 @@ def _with_smaller_micro_batch(settings: TrainSettings, folder: Path, error: OutO
 
 
 def _to_yaml(settings: TrainSettings) -> str:
-    values = settings.model_dump(mode="json", exclude={"amp", "config", "debug", "out", "resume"})
+    values = settings.model_dump(mode="json", exclude={"amp", "config", "debug", "dry_run", "out", "resume"})
     return yaml.safe_dump(values, sort_keys=False)
 
 

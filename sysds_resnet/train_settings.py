@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from sysds_resnet.data_settings import AugmentationSettings, DataSettings, ReadingSettings
 from sysds_resnet.engine.blas import Blas, Precision
+from sysds_resnet.engine.cuda import DEVICE, GPUS, choose_gpus, chosen_device, named_gpus
 from sysds_resnet.schedule import Schedule, ScheduleName
 from sysds_resnet.spark_settings import SparkSettings
 from sysds_resnet.state import Optimizer
@@ -22,6 +23,8 @@ FREE_SETTINGS = {*ReadingSettings.model_fields, *SparkSettings.model_fields} | {
         "config",
         "debug",
         "device",
+        "dry_run",
+        "gpus",
         "heap",
         "init_from",
         "keep",
@@ -108,7 +111,8 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
         "single", description="Of matrix multiplies: double, single or bf16; all else is double."
     )
     amp: bool = Field(False, description="The same as --precision bf16.")
-    device: str = Field("cpu", description="cpu, gpu, cuda:N, or auto for a GPU where one can be used.")
+    device: str = Field("cpu", description=DEVICE)
+    gpus: int | None = Field(None, ge=1, description=GPUS)
     blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
     heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
     log_every: int = Field(1, ge=1, description="Steps between lines in metrics.jsonl.")
@@ -127,12 +131,21 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
     )
     num_images: int | None = Field(None, ge=1, description="Synthetic training images.")
     num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
+    dry_run: bool = Field(
+        False, description="Print the settings and the engine's command line, and start nothing."
+    )
     out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
     resume: Path | None = Field(None, description="Run folder to continue.")
 
     @model_validator(mode="after")
+    def _dry_run_here(self) -> TrainSettings:
+        if self.dry_run and self.engine == "spark":
+            raise ValueError("dry_run without engine spark, whose line spark_command prints")
+        return self
+
+    @model_validator(mode="after")
     def _profile_on_cpu(self) -> TrainSettings:
-        if self.profile is not None and self.device != "cpu":
+        if self.profile is not None and (self.device != "cpu" or self.gpus):
             raise ValueError("device cpu with profile; benchmarks/gpu.py tells where a GPU's time goes")
         return self
 
@@ -176,6 +189,11 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
     def frozen_parts(self) -> tuple[str, ...]:
         """Names of the parts that are not trained."""
         return FROZEN_PARTS[1 : FROZEN_PARTS.index(self.freeze) + 1]
+
+    def chosen_gpus(self) -> tuple[int, ...]:
+        """Numbers of the GPUs to train on; see `choose_gpus`."""
+        choose = named_gpus if self.dry_run else choose_gpus
+        return choose(*chosen_device(self.device, self.gpus))
 
     def make_optimizer(self, steps_per_epoch: int, frozen: int = 0) -> Optimizer:
         """The optimizer and schedule of a run whose settings are resolved, with so many units frozen."""

@@ -1,12 +1,15 @@
 """What of CUDA a machine has, on machines of stand-ins: libraries of our own under the names of NVIDIA's."""
 
+import shlex
 import subprocess
 
 import pytest
+import yaml
 
 from sysds_resnet.doctor import main as doctor
 from sysds_resnet.engine import cuda
 from sysds_resnet.errors import UserError
+from sysds_resnet.evaluate import main as evaluate
 from sysds_resnet.train import main as train
 
 DRIVER = """
@@ -60,6 +63,9 @@ def test_a_machine_with_everything_has_no_problem(machine):
     assert cuda.problem() is None
     assert cuda.gpu_count() == 2
     assert [cuda.choose_gpus(device) for device in ("cpu", "gpu", "cuda:1", "auto")] == [(), (0,), (1,), (0,)]
+    assert [cuda.choose_gpus("cuda:1,0"), cuda.choose_gpus("auto", 2)] == [(1, 0), (0, 1)]
+    with pytest.raises(UserError, match="device: found 3 GPUs, expected at most cuda:1; choose another"):
+        cuda.choose_gpus("gpu", 3)
 
 
 def test_what_is_missing_is_named_with_what_brings_it(machine):
@@ -101,7 +107,9 @@ def test_a_driver_without_gpus_is_told(machine, driver):
     ("device", "message"),
     [
         ("cuda:3", "device: found cuda:3, expected at most cuda:1; choose another"),
-        ("cuda", "device: found cuda, expected cpu, gpu, cuda:N or auto; choose one"),
+        ("cuda:0,2", "device: found cuda:0,2, expected at most cuda:1; choose another"),
+        ("cuda:1,1", "device: found cuda:1,1, expected each GPU once; leave out the others"),
+        ("cuda", "device: found cuda, expected cpu, gpu, cuda:N, cuda:N,M or auto; choose one"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(machine, device, message):
@@ -112,6 +120,15 @@ def test_devices_that_are_not_there_are_refused(machine, device, message):
     assert str(error.value) == message
 
 
+def test_a_number_of_gpus_means_gpus(machine, capsys):
+    machine.add_driver(count=2)
+    machine.add_all_but()
+    assert train(["--gpus", "3", "--out", str(machine.packages / "run")]) == 2
+    assert "device: found 3 GPUs, expected at most cuda:1; choose another" in capsys.readouterr().err
+    assert evaluate(["--gpus", "3", "--weights", "none"]) == 2
+    assert "device: found 3 GPUs, expected at most cuda:1; choose another" in capsys.readouterr().err
+
+
 def test_commands_say_in_one_line_why_there_is_no_gpu(machine, capsys):
     assert train(["--device", "gpu", "--out", str(machine.packages / "run")]) == 2
     error = capsys.readouterr().err
@@ -119,8 +136,28 @@ def test_commands_say_in_one_line_why_there_is_no_gpu(machine, capsys):
     assert not (machine.packages / "run").exists()
 
 
-def test_executors_of_spark_have_no_gpus(capsys):
-    assert train(["--engine", "spark", "--device", "gpu"]) == 2
+def test_a_dry_run_shows_what_a_gpu_would_run(machine, capsys):
+    """Also where there is none."""
+    assert train(["--device", "cuda:0,1", "--amp", "--dry-run", "--heap", "1g"]) == 0
+    settings, _, shown = capsys.readouterr().out.partition("# the engine, on ")
+    assert yaml.safe_load(settings)["device"] == "cuda:0,1"
+    comment, line, end = shown.split("\n")
+    assert comment.startswith("cuda:0,1; not here: no NVIDIA driver (") and not end
+    words = shlex.split(line)
+    assert words[0] == "env" and "NVIDIA_TF32_OVERRIDE=1" in words and "-Xmx1024m" in words
+    [path] = [word for word in words if word.startswith("LD_LIBRARY_PATH=")]
+    assert path.split("=")[1].split(":")[: len(cuda.library_folders())] == list(
+        map(str, cuda.library_folders())
+    )
+    # it is a line that runs, as far as there is no gateway to start
+    words[words.index("py4j.GatewayServer") :] = ["-version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("flags", [["--device", "gpu"], ["--gpus", "2"]])
+def test_executors_of_spark_have_no_gpus(capsys, flags):
+    assert train(["--engine", "spark", *flags]) == 2
     assert "device cpu with engine spark" in capsys.readouterr().err
 
 

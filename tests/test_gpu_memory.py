@@ -24,6 +24,8 @@ GIB = 2**30
 class HostMemory(Gpus):
     """Everything that `Gpus` does but what needs a GPU."""
 
+    name = "the heap"
+
     def __init__(self, gateway, folder):
         self._gateway, self._jvm = gateway, gateway.jvm
         self._sysds = self._jvm.org.apache.sysds
@@ -32,7 +34,7 @@ class HostMemory(Gpus):
         self._contexts = self._jvm.java.util.Collections.singletonList(None)
         self._new_sweep = lambda _: type("NoSweep", (), {"sweep": lambda self, kept: None})()
 
-    def upload(self, matrices):
+    def upload(self, matrices, everywhere=False):
         pass
 
     def _new_context(self, variables, program):
@@ -43,17 +45,22 @@ class HostMemory(Gpus):
         pass
 
 
+@pytest.fixture(scope="module", params=[1, 2], ids=["a_gpu", "two_gpus"])
+def workers(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    with Engine("double", heap=2 * GIB, fused=False, channel_major=True) as engine:
+def engine(tmp_path_factory, workers):
+    with Engine("double", heap=2 * GIB, fused=False, channel_major=True, workers=workers) as engine:
         engine._gpus = HostMemory(engine._gateway, tmp_path_factory.mktemp("evicted"))
         engine._gpus.start_caching()
         yield engine
 
 
 @pytest.fixture(scope="module")
-def reference():
-    with Engine("double", heap=GIB, fused=False, channel_major=True) as engine:
+def reference(workers):
+    with Engine("double", heap=GIB, fused=False, channel_major=True, workers=workers) as engine:
         yield engine
 
 

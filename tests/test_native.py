@@ -130,7 +130,12 @@ def test_convolutions_of_the_engine(native):
         assert relative_error(found, right) <= BOUNDS[native.multiply.precision], name
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.fixture(scope="module", params=[1, 3])
+def threaded(request, precision):
+    with Engine(precision, heap=2 * GIB, threads=request.param) as engine:
+        yield engine
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -142,7 +147,7 @@ def test_convolutions_of_the_engine(native):
     ],
     ids=str,
 )
-def test_convolutions_of_windows(precision, case, threads):
+def test_convolutions_of_windows(threaded, case):
     """Pixel-major, as the network has them."""
     (n, c, h, w), filters, kernel, stride = case
     rng = np.random.default_rng(0)
@@ -159,15 +164,14 @@ def test_convolutions_of_windows(precision, case, threads):
         "D": pixel_major(dout),
         **{"N": n, "H": h, "W": w, "K": kernel, "stride": stride},
     }
-    with Engine(precision, heap=2 * GIB, threads=threads) as engine:
-        results = engine.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
-        again = engine.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
-        for name, right in expected.items():
-            found = engine.to_numpy(results[name])
-            right = right if isinstance(right, np.ndarray) else pixel_major(right)
-            error = relative_error(found, right)
-            assert 1e-9 < error <= BOUNDS[engine.multiply.precision], name
-            assert np.array_equal(found, engine.to_numpy(again[name])), name
+    results = threaded.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
+    again = threaded.run(WINDOWS, inputs, dict.fromkeys(expected, "matrix"))
+    for name, right in expected.items():
+        found = threaded.to_numpy(results[name])
+        right = right if isinstance(right, np.ndarray) else pixel_major(right)
+        error = relative_error(found, right)
+        assert 1e-9 < error <= BOUNDS[threaded.multiply.precision], name
+        assert np.array_equal(found, threaded.to_numpy(again[name])), name
 
 
 def test_one_thread_gives_the_same_to_rounding(native, monkeypatch):

@@ -41,11 +41,17 @@ def torch_gflop(depth, size, n):
     return counts["aten.convolution"], counts["aten.convolution_backward"]
 
 
-@pytest.mark.parametrize("precision", ["double", "single"])  # the latter with the native helper
+@pytest.fixture(scope="module")
+def engine_single():
+    """With the native helper."""
+    with Engine("single", heap=2 * 2**30) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("name", ["engine", "engine_single"])
 @pytest.mark.parametrize(("depth", "size", "n"), [(18, 64, 4), (50, 32, 3)])
-def test_operations_are_those_that_pytorch_counts(tmp_path, precision, depth, size, n):
-    with Engine(precision, heap=2 * 2**30) as engine:
-        table, _ = profiled(engine, tmp_path, depth, size, n)
+def test_operations_are_those_that_pytorch_counts(request, tmp_path, name, depth, size, n):
+    table, _ = profiled(request.getfixturevalue(name), tmp_path, depth, size, n)
     gflop = table.groupby("pass")["gflop"].sum()
     forward, backward = torch_gflop(depth, size, n)
     moments = table[table["function"].str.startswith("expansion.")]

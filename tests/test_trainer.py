@@ -10,7 +10,11 @@ from dml_runner import assert_close
 from reference import random_resnet
 from torch.nn import functional
 
+from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
+from sysds_resnet.model import ResNet
+from sysds_resnet.state import State
+from sysds_resnet.train_settings import TrainSettings
 
 TRAINER = 'source("dml/trainer.dml") as trainer\n'
 EVALUATE = f"""{TRAINER}
@@ -110,6 +114,30 @@ def test_runs_repeat_bit_by_bit(network):
     first, _ = network.gradients(images, labels)
     again, _ = network.gradients(images, labels)
     assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"channel_major": True, "fused": False}, {"precision": "single"}], ids=str
+)
+def test_workers_add_up_to_what_one_computes(options):
+    """Five micro-batches by two workers: in the last round one has nothing to do."""
+    options = {"precision": "double", "heap": 2 * 2**30} | options
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10, 40, 36, 3), dtype=np.uint8), rng.integers(0, 10, 10)
+    optimizer = TrainSettings(micro_batch=2, label_smoothing=0.1).make_optimizer(1)
+    found = []
+    for workers in (1, 2):
+        with Engine(**options, workers=workers) as engine:
+            state = State.fresh(ResNet(18, 10, seed=3, engine=engine))
+            for _ in range(workers):
+                gradients, metrics = state._gradients(images, labels, optimizer)
+                found.append((state.model.network.from_engine(gradients), metrics))
+    (expected, expected_metrics), (gradients, metrics), (again, _) = found
+    bound = 1e-12 if options["precision"] == "double" else 1e-5
+    assert_close(metrics, expected_metrics, bound)
+    for name in expected:
+        assert_close(gradients[name], expected[name], bound)
+        assert np.array_equal(again[name], gradients[name]), name
 
 
 def test_old_models_leave_the_jvm(network):

@@ -14,8 +14,6 @@ import org.apache.sysds.utils.NativeHelper;
  * The text is a template (operators.py); what is in dollars is the multiply's own.
  */
 public final class $NAME$ extends SpoofOperator {
-  private static final int PIXEL_MAJOR = -1; // to the helper
-
   public String getSpoofType() {
     return "$NAME$";
   }

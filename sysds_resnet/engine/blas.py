@@ -72,6 +72,12 @@ def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
     return Multiply("double" if precision == "double" else "single", library, False, reason)
 
 
+def on_gpu(precision: Precision, gpu: str) -> Multiply:
+    """What a GPU of this name multiplies with: in TF32 where bf16 is asked for, which it does not have."""
+    note = "bf16 is for CPUs" if precision == "bf16" else ""
+    return Multiply("tf32" if note else precision, None, False, note, gpu)
+
+
 def find_openblas() -> Path | None:
     """The machine's OpenBLAS library, or None.
 

@@ -24,6 +24,9 @@ LIBRARIES = {
     "libnvrtc.so.12": "nvidia-cuda-nvrtc-cu12",
     "libcudnn.so.9": "nvidia-cudnn-cu12",
 }
+# Descriptions of the settings that name GPUs.
+DEVICE = "cpu, gpu, cuda:N, cuda:N,M for several, or auto for a GPU where one can be used."
+GPUS = "How many GPUs, from the first on; means device gpu."
 INSTALL_HINT = "pip install 'sysds-resnet[gpu]'"
 # In a process of its own: libraries that are loaded stay, and a broken one may end the process.
 _PROBE = """
@@ -86,24 +89,45 @@ def gpu_count() -> int:
     return probe().get("count", 0)
 
 
-def choose_gpus(device: str) -> tuple[int, ...]:
-    """The numbers of the GPUs that a device means; none for the CPU.
+def chosen_device(device: str, gpus: int | None) -> tuple[str, int | None]:
+    """What the settings of a command mean: a number of GPUs, where no device is named, means GPUs."""
+    return ("gpu" if gpus and device == "cpu" else device), gpus
+
+
+def named_gpus(device: str, count: int | None = None) -> tuple[int, ...]:
+    """The numbers of the GPUs that a device means, whether they are there or not; none for the CPU.
 
     Args:
-        device: "cpu", "gpu" for the first GPU, "cuda:N" for another, or "auto" for the first one if it can be
-            used.
+        device: "cpu", "gpu" or "auto" for the first GPU, "cuda:N" for another, "cuda:N,M" for several.
+        count: Of the GPUs to take, from the first on, where the device does not say which.
+
+    Raises:
+        UserError: If it means none.
+    """
+    if device == "cpu":
+        return ()
+    match = re.fullmatch(r"cuda:(\d+(?:,\d+)*)", device)
+    if device not in ("gpu", "auto") and not match:
+        raise UserError(f"device: found {device}, expected cpu, gpu, cuda:N, cuda:N,M or auto; choose one")
+    numbers = tuple(map(int, match[1].split(","))) if match else tuple(range(count or 1))
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"device: found {device}, expected each GPU once; leave out the others")
+    return numbers
+
+
+def choose_gpus(device: str, count: int | None = None) -> tuple[int, ...]:
+    """`named_gpus`, if they can be used; for "auto" none if not.
 
     Raises:
         UserError: If there is no such device, or it cannot be used.
     """
-    if device == "cpu" or (device == "auto" and problem() is not None):
+    numbers = named_gpus(device, count)
+    if not numbers or (device == "auto" and problem() is not None):
         return ()
-    match = re.fullmatch(r"cuda:(\d+)", device)
-    if device not in ("gpu", "auto") and not match:
-        raise UserError(f"device: found {device}, expected cpu, gpu, cuda:N or auto; choose one")
     if reason := problem():
         raise UserError(f"device: found {device}, but {reason}")
-    number = int(match[1]) if match else 0
-    if number >= (count := gpu_count()):
-        raise UserError(f"device: found {device}, expected at most cuda:{count - 1}; choose another")
-    return (number,)
+    there = gpu_count()
+    if max(numbers) >= there:
+        found = device if device.startswith("cuda:") else f"{len(numbers)} GPUs"
+        raise UserError(f"device: found {found}, expected at most cuda:{there - 1}; choose another")
+    return numbers

@@ -77,32 +77,39 @@ class Gpus:
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
-    def upload(self, matrices: Iterable[JavaObject]) -> None:
-        """Copies matrices to the first GPU, those that are there already as well.
+    def upload(self, matrices: Iterable[JavaObject], everywhere: bool = False) -> None:
+        """Copies matrices to the first GPU, or to all, those that are there already as well.
 
         Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as
         sparse ones, become whatever is in memory there.
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
         """
-        gpu = self._contexts.get(0)
-        gpu.initializeThread()
+        contexts = list(self._contexts) if everywhere else [self._contexts.get(0)]
         for matrix in matrices:
             block = matrix.acquireRead()  # of what is on the GPU alone, a copy that takes its place
-            memory = matrix.getGPUObject(gpu)
-            if memory is None:
-                memory = gpu.createGPUObject(matrix)
-                matrix.setGPUObject(gpu, memory)
-            if block.getNonZeros() == 0:
-                matrix.release()
-                memory.acquireDeviceModifyDense()  # zeros
-            else:
-                if block.isInSparseFormat():
-                    block.sparseToDense()
-                memory.acquireDeviceRead(None)
-                memory.releaseInput()
-                matrix.release()
-            uncycle(matrix, block, memory)
+            empty = block.getNonZeros() == 0
+            if block.isInSparseFormat() and not empty:
+                block.sparseToDense()
+            memories = []
+            for gpu in contexts:
+                gpu.initializeThread()
+                memory = matrix.getGPUObject(gpu)
+                if memory is None:
+                    memory = gpu.createGPUObject(matrix)
+                    matrix.setGPUObject(gpu, memory)
+                memories.append(memory)
+                if not empty:
+                    memory.acquireDeviceRead(None)
+                    memory.releaseInput()
+            matrix.release()
+            if empty:
+                for gpu, memory in zip(contexts, memories, strict=True):
+                    gpu.initializeThread()
+                    memory.acquireDeviceModifyDense()  # zeros
+                    memory.setDirty(memory == memories[0])  # what one GPU alone may be
+            uncycle(matrix, block, *memories)
+        self._contexts.get(0).initializeThread()
 
     @contextmanager
     def compiling(self, on_gpu: bool) -> Iterator[None]:
@@ -117,7 +124,12 @@ class Gpus:
 
     @contextmanager
     def execute(
-        self, script: JavaObject, outputs: Collection[str], inputs: Collection[str], hold: bool
+        self,
+        script: JavaObject,
+        outputs: Collection[str],
+        inputs: Collection[str],
+        hold: bool,
+        everywhere: bool = False,
     ) -> Iterator[JavaObject]:
         """Runs a prepared script on the GPUs, as `PreparedScript.executeScript` does on the CPU.
 
@@ -127,6 +139,7 @@ class Gpus:
             inputs: Names of variables that are.
             hold: Whether what it makes is freed only at its end. The engine frees a matrix once no variable
                 has it, which takes time that grows with the square of long lists.
+            everywhere: Whether all GPUs compute, so that all need what is in its variables.
 
         Yields:
             Its symbol table, which is emptied at the end.
@@ -138,7 +151,10 @@ class Gpus:
         cache = self._sysds.runtime.controlprogram.caching.CacheableData
         bound = [variables.get(name) for name in inputs]
         self.upload(bound)
-        sweep, kept = self._new_sweep([self._contexts.get(0)]), self._jvm.java.util.ArrayList()
+        if everywhere:
+            for value in self._jvm.java.util.ArrayList(variables.entrySet()):
+                self.upload(_matrices(value.getValue()), everywhere=True)
+        sweeps, kept = [self._new_sweep([gpu]) for gpu in self._contexts], self._jvm.java.util.ArrayList()
         try:
             context = self._new_context(variables, program)
             if hold:
@@ -152,7 +168,8 @@ class Gpus:
                     context.cleanupDataObject(variables.remove(name))
         finally:
             cache.enableCaching()
-            sweep.sweep(kept)
+            for sweep in sweeps:
+                sweep.sweep(kept)
             for matrix in bound:
                 matrix.clearData()
             variables.removeAll()
@@ -209,3 +226,11 @@ class Gpus:
 
     def _set_static(self, name: str, value: bool) -> None:
         set_static(self._jvm, "org.apache.sysds.api.DMLScript", name, value)
+
+
+def _matrices(value: JavaObject) -> list[JavaObject]:
+    """The matrices in a variable of a program."""
+    kind = value.getDataType()
+    if kind.isList():
+        return [matrix for item in value.getData() for matrix in _matrices(item)]
+    return [value] if kind.isMatrix() else []

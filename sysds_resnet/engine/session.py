@@ -49,6 +49,8 @@ class Engine:
         fused: Whether `run` may fuse operators; it does not where the JVM of a `context` cannot compile them.
         cluster: A Spark cluster whose driver is to be the JVM, for programs with workers there.
         threads: How many threads a JVM of our own computes with; by default as many as there are cores.
+        workers: How many micro-batches a training step computes at a time, each with a thread of its own; by
+            default one, with all threads. It takes memory for as many. With GPUs, each is a worker.
         gpus: Numbers of the GPUs to compute on; none for the CPU. There "single" and "double" are of all that
             is computed, and "tf32" of multiplies, with all else in single; it takes the place of "bf16".
         channel_major: Whether networks are computed by the engine's own operators on images channel by
@@ -60,6 +62,7 @@ class Engine:
         heap: Bytes of heap that the JVM may use.
         matrices: SystemDS's binary matrices in files.
         spark: The driver of the cluster, if there is one.
+        workers: How many micro-batches are computed at a time here.
 
     Raises:
         UserError: If there is no usable Java, or the JVM does not start.
@@ -74,15 +77,15 @@ class Engine:
         fused: bool = True,
         cluster: Cluster | None = None,
         threads: int | None = None,
+        workers: int = 1,
         gpus: Sequence[int] = (),
         channel_major: bool = False,
     ) -> None:
+        self.workers = len(gpus) or workers
         self.channel_major, self.gpu = channel_major or bool(gpus), bool(gpus)
         self._gpus: Gpus | None = None
         if gpus:
-            note = "bf16 is for CPUs" if precision == "bf16" else ""
-            precision = "tf32" if note else precision
-            self.multiply = blas_choice.Multiply(precision, None, False, note, gpu="a GPU")
+            self.multiply = blas_choice.on_gpu(precision, "a GPU")
         else:
             self.multiply = blas_choice.choose(precision, blas, own_jvm=context is None)
         self.heap = heap or 0  # until the JVM tells
@@ -90,7 +93,7 @@ class Engine:
         if cluster is not None:
             self._owned = SparkDriver(cluster, heap or default_heap(), self.multiply)
         elif context is None:
-            environment = gpu_environment(precision == "tf32") if gpus else {}
+            environment = gpu_environment(self.multiply.precision == "tf32") if gpus else {}
             self._owned = Jvm(heap or default_heap(), self.multiply, threads, environment)
         self.spark = self._owned if isinstance(self._owned, SparkDriver) else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
@@ -123,7 +126,7 @@ class Engine:
             single = self.multiply.precision != "double"
             self._gpus = Gpus(self._gateway, single, gpus, folder)
             self.multiply = replace(self.multiply, gpu=self._gpus.name)
-        self._programs = Programs(self._gateway, self.multiply, fused, settings, fixed=bool(gpus))
+        self._programs = Programs(self._gateway, self.multiply, fused, settings, bool(gpus), self.workers)
         self.fused = self._programs.fused
         if self._gpus:
             self._gpus.start_caching()
@@ -141,6 +144,7 @@ class Engine:
         outputs: Mapping[str, Kind],
         fused: bool = True,
         distributed: bool = False,
+        parallel: bool = False,
         on_gpu: bool = False,
         hold: bool = False,
     ) -> dict[str, JavaObject | float | int | str]:
@@ -158,6 +162,8 @@ class Engine:
                 as from the command line.
             distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
                 runs in the driver, on one thread.
+            parallel: Whether it has a loop with `workers` workers here. All else in it runs on one thread, or
+                on the first GPU.
             on_gpu: Whether it runs on a GPU, if the engine has one, as far as it can.
             hold: Whether what it makes there is freed only at its end, which is faster with long lists.
 
@@ -171,7 +177,8 @@ class Engine:
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         with self.errors():
-            return self._run(program, inputs, outputs, fused, distributed, on_gpu and self.gpu, hold)
+            on_gpu = on_gpu and self.gpu
+            return self._run(program, inputs, outputs, fused, distributed, parallel, on_gpu, hold)
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
@@ -291,6 +298,7 @@ class Engine:
         outputs: Mapping[str, Kind],
         fused: bool,
         distributed: bool,
+        parallel: bool,
         on_gpu: bool,
         hold: bool,
     ) -> dict[str, JavaObject | float | int | str]:
@@ -300,13 +308,13 @@ class Engine:
         self._jvm.Thread.currentThread().setName("main")
         types = {name: declared_type(value) for name, value in inputs.items()}
         with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
-            script = self._programs.prepare(program, types, outputs, fused, distributed, on_gpu)
+            script = self._programs.prepare(program, types, outputs, fused, distributed, parallel, on_gpu)
         variables = hidden(script, "_vars")
         sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
         for name, value in sent.items():
             if is_list(value):
                 # or what is in it is taken away once the program has used it
-                if distributed or self._gpus:
+                if distributed or parallel or self._gpus:
                     value.enableCleanup(False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
@@ -315,7 +323,7 @@ class Engine:
                 script.setScalar(name, value)
         if self._gpus:
             bound = [name for name, value in sent.items() if on_gpu and is_block(value)]
-            with self._gpus.execute(script, outputs, bound, hold) as table:
+            with self._gpus.execute(script, outputs, bound, hold, everywhere=parallel) as table:
                 values = {name: FROM_TABLE[kind](table.get(name)) for name, kind in outputs.items()}
             if not on_gpu:
                 for name in (name for name, kind in outputs.items() if kind == "list"):

@@ -594,7 +594,8 @@ long backward_filter(const Convolution &c, const double *input, const double *do
 
 // A failure ends in the engine as an exception that blames memory; the reason goes to the JVM's errors.
 template <typename Work>
-int64_t guarded(Work work) {
+int64_t guarded(int32_t threads, Work work) {
+    omp_set_num_threads(std::max(std::abs(threads), 1));  // of what this thread of the JVM starts
     try {
         return work();
     } catch (const std::exception &error) {
@@ -608,20 +609,20 @@ int64_t guarded(Work work) {
 #define NATIVE(type, name) \
     extern "C" __attribute__((visibility("default"))) type Java_org_apache_sysds_utils_NativeHelper_##name
 
-NATIVE(void, setMaxNumThreads)(JniEnv *, Class, int32_t threads) { omp_set_num_threads(threads); }
+NATIVE(void, setMaxNumThreads)(JniEnv *, Class, int32_t) {}  // each call says its own number
 
 // ret (m x n) = first (m x k) %*% second (k x n)
 NATIVE(int64_t, dmmdd)(JniEnv *env, Class, Array first, Array second, Array ret, int32_t m, int32_t k, int32_t n,
-                       int32_t) {
+                       int32_t threads) {
     Doubles A(env, first), B(env, second), C(env, ret, true);
-    return guarded([&] { return multiply(kPrecision, A.data, B.data, C.data, m, k, n); });
+    return guarded(threads, [&] { return multiply(kPrecision, A.data, B.data, C.data, m, k, n); });
 }
 
 // ret (n x n) = t(X) %*% X, or (m x m) = X %*% t(X), of X (m x n)
 NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int32_t n, uint8_t left,
-                      int32_t) {
+                      int32_t threads) {
     Doubles X(env, first), C(env, ret, true);
-    return guarded([&] {
+    return guarded(threads, [&] {
         if (left) return multiply_sums(Type::f32, X.data, true, X.data, C.data, n, m, n);
         return multiply_rows(Type::f32, X.data, X.data, true, C.data, m, n, m);
     });
@@ -630,15 +631,14 @@ NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int
 #define SHAPE_PARAMETERS                                                                                    \
     int32_t N, int32_t C, int32_t H, int32_t W, int32_t K, int32_t R, int32_t S, int32_t stride_h,           \
         int32_t stride_w, int32_t pad_h, int32_t pad_w, int32_t P, int32_t Q, int32_t threads
-// In the place of the number of threads, which is the engine's to set by setMaxNumThreads: images, filters and
-// outputs are pixel-major. The package's own operators (sysds_resnet/engine/Native.java) say so.
-constexpr int32_t kPixelMajor = -1;
+// A negative number of threads says that images, filters and outputs are pixel-major. The package's own operators
+// (sysds_resnet/engine/Native.java) give such.
 #define SHAPE Convolution{N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q}
 
 NATIVE(int64_t, conv2dDense)(JniEnv *env, Class, Array input, Array filter, Array ret, SHAPE_PARAMETERS) {
     Doubles X(env, input), F(env, filter), out(env, ret, true);
-    return guarded([&] {
-        if (threads == kPixelMajor) return pixel_major::forward(SHAPE, X.data, F.data, out.data);
+    return guarded(threads, [&] {
+        if (threads < 0) return pixel_major::forward(SHAPE, X.data, F.data, out.data);
         return forward(SHAPE, X.data, F.data, out.data);
     });
 }
@@ -646,7 +646,7 @@ NATIVE(int64_t, conv2dDense)(JniEnv *env, Class, Array input, Array filter, Arra
 NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias, Array filter, Array ret,
                                      SHAPE_PARAMETERS) {
     Doubles X(env, input), b(env, bias), F(env, filter), out(env, ret, true);
-    return guarded([&] {
+    return guarded(threads, [&] {
         forward(SHAPE, X.data, F.data, out.data);
         long pixels = long(P) * Q, nonzeros = 0;
 #pragma omp parallel for schedule(static) reduction(+ : nonzeros)
@@ -662,8 +662,8 @@ NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias
 NATIVE(int64_t, conv2dBackwardFilterDense)(JniEnv *env, Class, Array input, Array dout, Array ret,
                                            SHAPE_PARAMETERS) {
     Doubles X(env, input), D(env, dout), dF(env, ret, true);
-    return guarded([&] {
-        if (threads == kPixelMajor) return pixel_major::backward_filter(SHAPE, X.data, D.data, dF.data);
+    return guarded(threads, [&] {
+        if (threads < 0) return pixel_major::backward_filter(SHAPE, X.data, D.data, dF.data);
         return backward_filter(SHAPE, X.data, D.data, dF.data);
     });
 }
@@ -671,8 +671,8 @@ NATIVE(int64_t, conv2dBackwardFilterDense)(JniEnv *env, Class, Array input, Arra
 NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array dout, Array ret,
                                          SHAPE_PARAMETERS) {
     Doubles F(env, filter), D(env, dout), dX(env, ret, true);
-    return guarded([&] {
-        if (threads == kPixelMajor) return pixel_major::backward_data(SHAPE, F.data, D.data, dX.data);
+    return guarded(threads, [&] {
+        if (threads < 0) return pixel_major::backward_data(SHAPE, F.data, D.data, dX.data);
         return backward_data(SHAPE, F.data, D.data, dX.data);
     });
 }
