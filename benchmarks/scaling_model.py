@@ -52,10 +52,8 @@ def fit() -> dict:
     return {
         "image_s": alone["parts_s"]["compute_s"] / alone["batch"],
         "image_s_at_64": small[0]["parts_s"]["compute_s"] / small[0]["batch"],
-        "contention": large[2]["ceiling"],
-        "contention_at_64": next(
-            run["ceiling"] for run in runs("scaling.json") if (run["size"], run["executors"]) == (64, 2)
-        ),
+        "contention": alone["parts_s"]["compute_s"] / large[2]["parts_s"]["compute_s"],
+        "contention_at_64": small[0]["parts_s"]["compute_s"] / small[1]["parts_s"]["compute_s"],
         "send_s": sent,
         "receive_s": received,
         "write_s": written,

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -318,7 +319,7 @@ def test_one_class_is_not_enough(engine):
     assert found == "num_classes: found 1, expected at least 2; there is nothing to tell apart"
 
 
-def test_operators_over_activations_alone_are_fused(engine):
+def test_operators_of_our_own_alone_are_fused(engine):
     """The engine's code generator would fuse others, for sizes that it does not know, and fail at some."""
     engine._programs.compiled.clear()
     model = ResNet(18, num_classes=3, engine=engine)
@@ -334,6 +335,13 @@ def test_operators_over_activations_alone_are_fused(engine):
             elif "--MAIN" in line:
                 function = "main"
             elif " spoof " in line:
-                assert key[3] and "pixelwise.dml::" in function, (function, line)
-                fused.add(function.split("::")[1])
-    assert {"norm_relu", "norm_add_relu", "norm_backward", "relu_backward", "dots", "squares"} <= fused
+                source, name = function.split("::")
+                file = Path(source).stem
+                assert key[3] and f"codegen.{file}_{name}_" in line, (function, line)
+                fused.add(f"{file}.{name}")
+    functions = {"norm_relu", "norm_add_relu", "norm_backward", "relu_dots", "dots", "moments", "squares"}
+    assert {
+        *(f"pixelwise.{name}" for name in functions),
+        "max_pool2d.forward",
+        "max_pool2d.backward",
+    } <= fused

@@ -201,7 +201,8 @@ def test_curves_are_a_picture(run):
 
 def test_config_names_every_setting_that_matters(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(config) == set(TrainSettings.model_fields) - {"amp", "config", "debug", "out", "resume"}
+    others = {"amp", "config", "debug", "dry_run", "out", "resume"}
+    assert set(config) == set(TrainSettings.model_fields) - others
     assert config["base_lr"] == 0.01 and config["micro_batch"] == 4 and config["image_size"] == 32
 
 
