@@ -24,17 +24,7 @@ public final class $NAME$ extends SpoofOperator {
   private static final int LANES = SPECIES.length();
   private static final boolean BACKWARD = $BACKWARD$;
 
-  public String getSpoofType() {
-    return "$NAME$";
-  }
-
-  public SpoofCUDAOperator createCUDAInstrcution(Integer id, SpoofCUDAOperator.PrecisionProxy precision) {
-    throw new DMLRuntimeException("$NAME$ is for CPUs");
-  }
-
-  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out) {
-    return execute(inputs, scalars, out, 1);
-  }
+  $FRAME$
 
   /** Inputs are dout and out, if it is the backward pass, and X; numbers are height, width, K and stride. */
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock unused, int threads) {
@@ -51,8 +41,8 @@ public final class $NAME$ extends SpoofOperator {
           + " values, expected fewer than 2^31; choose a smaller micro-batch");
     }
     final double[] x = dense(images);
-    final double[] dout = BACKWARD ? dense((MatrixBlock) inputs.get(0)) : null;
-    final double[] out = BACKWARD ? dense((MatrixBlock) inputs.get(1)) : null;
+    final double[] dout = BACKWARD ? dense(inputs.get(0)) : null;
+    final double[] out = BACKWARD ? dense(inputs.get(1)) : null;
     final double[] result = new double[(int) cells];
     if (threads == 1 || n == 1) {
       for (int image = 0; image < n; image++) {
@@ -151,15 +141,5 @@ public final class $NAME$ extends SpoofOperator {
 
   private static int number(ArrayList scalars, int i) {
     return (int) ((ScalarObject) scalars.get(i)).getLongValue();
-  }
-
-  private static double[] dense(MatrixBlock matrix) {
-    MatrixBlock block = matrix;
-    if (block.isInSparseFormat() || block.getDenseBlock() == null) {
-      block = new MatrixBlock(matrix.getNumRows(), matrix.getNumColumns(), false);
-      block.copy(matrix, false);
-      block.allocateDenseBlock(false);
-    }
-    return block.getDenseBlockValues();
   }
 }

@@ -14,17 +14,7 @@ import org.apache.sysds.utils.NativeHelper;
  * The text is a template (operators.py); what is in dollars is the multiply's own.
  */
 public final class $NAME$ extends SpoofOperator {
-  public String getSpoofType() {
-    return "$NAME$";
-  }
-
-  public SpoofCUDAOperator createCUDAInstrcution(Integer id, SpoofCUDAOperator.PrecisionProxy precision) {
-    throw new DMLRuntimeException("$NAME$ is for CPUs");
-  }
-
-  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out) {
-    return execute(inputs, scalars, out, 1);
-  }
+  $FRAME$
 
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     if (!NativeHelper.isNativeLibraryLoaded()) {
@@ -62,16 +52,5 @@ public final class $NAME$ extends SpoofOperator {
 
   private static int outputs(int size, int stride) {
     return (size - 1) / stride + 1; // with padding (K - 1) / 2
-  }
-
-  private static double[] dense(Object input) {
-    MatrixBlock matrix = (MatrixBlock) input;
-    if (matrix.isInSparseFormat() || matrix.getDenseBlock() == null) {
-      MatrixBlock block = new MatrixBlock(matrix.getNumRows(), matrix.getNumColumns(), false);
-      block.copy(matrix, false);
-      block.allocateDenseBlock(false);
-      return block.getDenseBlockValues();
-    }
-    return matrix.getDenseBlockValues();
   }
 }

@@ -30,17 +30,7 @@ public final class $NAME$ extends SpoofOperator {
   // Vectors are repeated to this many values, so that loops do not end with each row.
   private static final int TILE = 1024;
 
-  public String getSpoofType() {
-    return "$NAME$";
-  }
-
-  public SpoofCUDAOperator createCUDAInstrcution(Integer id, SpoofCUDAOperator.PrecisionProxy precision) {
-    throw new DMLRuntimeException("$NAME$ is for CPUs");
-  }
-
-  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out) {
-    return execute(inputs, scalars, out, 1);
-  }
+  $FRAME$
 
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     final MatrixBlock first = (MatrixBlock) inputs.get(0);
@@ -54,7 +44,7 @@ public final class $NAME$ extends SpoofOperator {
     final int tile = columns * Math.max(1, TILE / columns);
     final double[][] in = new double[inputs.size()][];
     for (int i = 0; i < in.length; i++) {
-      double[] values = dense((MatrixBlock) inputs.get(i));
+      double[] values = dense(inputs.get(i));
       in[i] = IS_VECTOR[i] ? repeated(values, columns, tile) : values;
     }
     final double[] numbers = new double[scalars.size()];
@@ -147,15 +137,5 @@ public final class $NAME$ extends SpoofOperator {
       System.arraycopy(values, 0, tile, i, columns);
     }
     return tile;
-  }
-
-  private static double[] dense(MatrixBlock matrix) {
-    MatrixBlock block = matrix;
-    if (block.isInSparseFormat() || block.getDenseBlock() == null) {
-      block = new MatrixBlock(matrix.getNumRows(), matrix.getNumColumns(), false);
-      block.copy(matrix, false);
-      block.allocateDenseBlock(false);
-    }
-    return block.getDenseBlockValues();
   }
 }

@@ -288,7 +288,7 @@ def _native(class_name: str, output: Native, inputs: list[tuple[str, str]]) -> s
 
 
 def _filled(template: str, fields: dict[str, str]) -> str:
-    text = (_FOLDER / template).read_text()
+    text = (_FOLDER / template).read_text().replace("  $FRAME$\n", (_FOLDER / "Frame.java").read_text())
     for field, value in fields.items():
         text = text.replace(f"${field}$", value)
     return text
