@@ -154,6 +154,24 @@ void convert(const double *from, long stride, void *to, Type type, long rows, lo
     }
 }
 
+// Converts n values by all threads.
+void load(const double *values, void *target, Type type, long n) {
+    over_parts(n, [&](long start, long part) {
+        convert(values + start, part, static_cast<char *>(target) + start * size_of(type), type, 1, part);
+    });
+}
+
+// Converts n values back by all threads, and gives the number of those other than 0.
+long store(const float *values, double *target, long n) {
+    long nonzeros = 0;
+    over_parts(n, [&](long start, long part) {
+        long found = to_f64(values + start, target + start, part);
+#pragma omp atomic
+        nonzeros += found;
+    });
+    return nonzeros;
+}
+
 // A multiply (m x k) * (k x n), made once for its shape and for one thread: the blocks are spread over threads.
 struct Multiply {
     Type type;
@@ -351,13 +369,7 @@ long convolve(const Description &description, int first, const double *a, const 
     dnnl::reorder(c_memory, result).execute(stream, c_memory, result);
     stream.wait();
     auto *from = static_cast<float *>(result.get_data_handle());
-    long nonzeros = 0;
-    over_parts(size_of(c_dims), [&](long start, long n) {
-        long found = to_f64(from + start, c + start, n);
-#pragma omp atomic
-        nonzeros += found;
-    });
-    return nonzeros;
+    return store(from, c, size_of(c_dims));
 }
 
 long forward(const Convolution &c, const double *input, const double *filter, double *output) {
@@ -480,7 +492,7 @@ void reorder(const dnnl::memory::desc &from_order, void *from, const dnnl::memor
 void *pack(const Convolution &c, const double *filter, const dnnl::memory::desc &order) {
     long size = size_of(c.filter());
     auto *plain = static_cast<float *>(scratch.c.get(size * 4));
-    over_parts(size, [&](long start, long n) { to_f32(filter + start, plain + start, n); });
+    load(filter, plain, Type::f32, size);
     void *packed = scratch.packed.get(order.get_size());
     reorder({c.filter(), Type::f32, Tag::hwio}, plain, order, packed);
     return packed;
@@ -498,19 +510,12 @@ long over_images(const Convolution &c, const double *input, long from, double *o
     long nonzeros = 0;
 #pragma omp parallel for schedule(static) reduction(+ : nonzeros) if (division.threads == 1)
     for (long g = 0; g < division.groups; g++) {
-        long in = division.group * from, out = division.group * to, found = 0;
+        long in = division.group * from, out = division.group * to;
         void *a = scratch.a.get(in * size_of(kPrecision));
         auto *b = static_cast<float *>(scratch.b.get(out * 4));
-        over_parts(in, [&](long start, long n) {
-            convert(input + g * in + start, n, static_cast<char *>(a) + start * size_of(kPrecision), kPrecision, 1, n);
-        });
+        load(input + g * in, a, kPrecision, in);
         made_once.run(first, a, DNNL_ARG_WEIGHTS, packed, third, b, first_order, filter_order, third_order);
-        over_parts(out, [&](long start, long n) {
-            long part = to_f64(b + start, output + g * out + start, n);
-#pragma omp atomic
-            found += part;
-        });
-        nonzeros += found;
+        nonzeros += store(b, output + g * out, out);
     }
     return nonzeros;
 }
@@ -554,14 +559,8 @@ long backward_filter(const Convolution &c, const double *input, const double *do
             const auto &primitive = count == division.group ? whole : make(count);
             void *a = scratch.a.get(division.group * from * size_of(kPrecision));
             void *b = scratch.b.get(division.group * to * size_of(kPrecision));
-            auto load = [](const double *values, void *target, long n) {
-                over_parts(n, [&](long start, long part) {
-                    convert(values + start, part, static_cast<char *>(target) + start * size_of(kPrecision),
-                            kPrecision, 1, part);
-                });
-            };
-            load(input + first * from, a, count * from);
-            load(dout + first * to, b, count * to);
+            load(input + first * from, a, kPrecision, count * from);
+            load(dout + first * to, b, kPrecision, count * to);
             bool fresh = sums[worker] == nullptr;
             auto *sum = static_cast<float *>(scratch.c.get(stored * 4));
             auto *part = fresh ? sum : static_cast<float *>(scratch.packed.get(stored * 4));
@@ -581,13 +580,7 @@ long backward_filter(const Convolution &c, const double *input, const double *do
             });
     auto *plain = static_cast<float *>(scratch.packed_whole.get(size * 4));
     reorder(order, sums[0], {c.filter(), Type::f32, Tag::hwio}, plain);
-    long nonzeros = 0;
-    over_parts(size, [&](long start, long n) {
-        long part = to_f64(plain + start, dfilter + start, n);
-#pragma omp atomic
-        nonzeros += part;
-    });
-    return nonzeros;
+    return store(plain, dfilter, size);
 }
 
 }  // namespace pixel_major
