@@ -50,9 +50,8 @@ def running_cluster(workers: int, memory: int):
     """A cluster's URL and folder."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--workers", str(workers), "--memory", f"{memory // 2**20}m", "--folder", folder]
-        started = subprocess.run(
-            ["bash", SCRIPT, "start", *options], capture_output=True, text=True, check=True
-        )
+        command = ["bash", SCRIPT, "start", *options]
+        started = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         try:
             yield started.stdout.strip(), folder
         finally:

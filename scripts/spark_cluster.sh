@@ -41,6 +41,7 @@ stop() {
 launch() {
   local name=$1
   shift
+  : >"$folder/$name.log"  # the process may open it only after it is read
   setsid env SPARK_LOCAL_IP=127.0.0.1 SPARK_NO_DAEMONIZE=1 "$home/bin/spark-class" "$@" \
     >"$folder/$name.log" 2>&1 </dev/null &
   echo $! >"$folder/$name.pid"
