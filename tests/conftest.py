@@ -17,17 +17,25 @@ torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(items):
+    """A process for each file, and one for all that start Spark clusters: two at a time need 24 GB."""
+    for item in items:
+        group = "test_spark" if item.path.stem.startswith("test_spark") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def engine():
     """Double precision, as many threads as the machine has, OpenBLAS if it is there."""
-    with Engine(precision="double", heap=4 * GIB) as engine:
+    with Engine(precision="double", heap=5 * GIB // 2) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def engine_single():
     """Multiplies in single precision, if OpenBLAS is there."""
-    with Engine(precision="single", heap=3 * GIB // 2) as engine:
+    with Engine(precision="single", heap=GIB) as engine:
         yield engine
 
 
