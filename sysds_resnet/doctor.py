@@ -61,7 +61,10 @@ def command(settings: DoctorSettings) -> None:
     with Engine("single", heap) as engine:
         _line("engine", f"started: {engine.describe()}")
         sizes = ((32, 32), (224, 224))
-        fitting = [f"{largest_micro_batch(engine.heap, 50, size)} at {size[0]} x {size[1]}" for size in sizes]
+        fitting = [
+            f"{largest_micro_batch(engine.heap, 50, size, engine.fp32)} at {size[0]} x {size[1]}"
+            for size in sizes
+        ]
         _line(
             "micro-batch",
             f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * STEP_SHARE:.0f} % of the heap",

@@ -22,9 +22,9 @@ from sysds_resnet.steps import StepBatch, Steps
 
 MAX_SKIPPED = 10  # updates in a row that are left out before training is given up
 STEP_SHARE = 0.45  # of the heap, for what a step keeps
-# Bytes that a training step keeps for each pixel of the input, by depth: what forward_train caches in
-# float64 (1490, 1890, 3202, 4290, 5634 at 224 x 224) and the few matrices that are at work.
-_BYTES_PER_PIXEL = {18: 1900, 34: 2300, 50: 3500, 101: 4600, 152: 6000}
+# Values that a training step keeps for each pixel of the input, by depth: what forward_train caches (106,
+# 157, 343, 550, 777 for two images of 128 x 128, fewer for more pixels) and the few matrices at work.
+_VALUES_PER_PIXEL = {18: 135, 34: 190, 50: 400, 101: 620, 152: 850}
 
 GPU_SHARE = 0.85  # of a GPU's free memory, for what a step keeps
 # Values that a training step keeps on a GPU for each pixel of the input, by depth: of ResNet-50 measured
@@ -238,11 +238,19 @@ def choose_micro_batch(
         largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
     else:
         heap = engine.spark.heap if engine.spark else engine.heap // workers
-        largest = largest_micro_batch(heap, depth, image_size)
+        largest = largest_micro_batch(heap, depth, image_size, engine.fp32)
     limit = min(largest, max(1, batch_size // workers))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
 
 
-def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int]) -> int:
-    """Images whose gradients can be computed at a time in so many bytes of heap; at least 1."""
-    return max(1, int(STEP_SHARE * heap / (_BYTES_PER_PIXEL[depth] * image_size[0] * image_size[1])))
+def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int], fp32: bool) -> int:
+    """Images whose gradients can be computed at a time in so many bytes of heap; at least 1.
+
+    Args:
+        heap: Bytes.
+        depth: Of the network.
+        image_size: Height and width in pixels.
+        fp32: Whether activations are kept in FP32.
+    """
+    bytes_of_image = _VALUES_PER_PIXEL[depth] * (4 if fp32 else 8) * image_size[0] * image_size[1]
+    return max(1, int(STEP_SHARE * heap / bytes_of_image))

@@ -20,10 +20,16 @@ _PASSES = {"forward_train": "forward", "backward": "backward", "update": "update
 _KINDS = {
     "multiply": {
         *("conv2d.forward", "conv2d.windows_forward", "conv2d.windows_backward"),
-        *("conv2d.windows_backward_filter", "product.left_transposed", "product.right_transposed"),
+        *("conv2d.windows_backward_filter", "product.*"),
         "expansion.*",
     },
-    "gather": {"conv2d.patches", "conv2d.backward_gather", "max_pool2d.*"},
+    "gather": {
+        "conv2d.patches",
+        "conv2d.backward_gather",
+        "conv2d.pixels",
+        "conv2d.pixels_backward",
+        "max_pool2d.*",
+    },
     "pass": {"pixelwise.*"},
     "update": {"sgd.*", "lars.*"},
 }
@@ -165,6 +171,8 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
             layer = "maxpool"
         elif names[0][0] in ("resnet", "trainer") and names[0][1] in _PASSES:
             layer = "step"
+        elif names[0][0] == "product" and names[1] == ["resnet", "backward"]:  # of no unit
+            layer = layers[-1]
         elif phase == "update":
             layer = layers[_updated_unit(node, updated, len(layers))]
         else:
@@ -206,7 +214,7 @@ def _updated_unit(node: _Node, updated: int, layers: int) -> int:
 
 def _bytes(call: Call) -> int:
     """Of the matrices that a function reads."""
-    gathers = call.function in ("conv2d.patches", "conv2d.backward_gather")
+    gathers = call.function == "conv2d.patches"
     unused = () if gathers else ("S", "S_t")  # operators of our own know the windows by their size
     operands = [operand for name, operand in call.operands.items() if name not in unused]
     return sum(operand.bytes for operand in operands if isinstance(operand, Matrix))
@@ -227,10 +235,10 @@ def _gflop(node: _Node) -> float:
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].columns
     elif call.function == "product.right_transposed":
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].rows
-    elif call.function == "expansion.input_moments":  # t(P) %*% P, of which half is computed
-        flop = matrix["P"].rows * matrix["P"].columns ** 2
-    elif call.function == "expansion.backward":  # P %*% Q
-        flop = 2 * matrix["P"].rows * matrix["P"].columns ** 2
+    elif call.function == "product.gram":  # of which half would do
+        flop = matrix["A"].rows * matrix["A"].columns ** 2
+    elif call.function == "conv2d.backward_filter" and not node.children:
+        flop = 2 * matrix["P"].rows * matrix["P"].columns * matrix["dout"].columns
     else:
         flop = 0
     return flop / 1e9

@@ -31,13 +31,13 @@ done = distributed::sums(parts, fan_in, folder)
 """
 _TOTAL = """
 source("dml/distributed.dml") as distributed
-gradients = distributed::total(parts, registry)
+gradients = distributed::total(parts, registry, frozen)
 """
 _EVALUATE = """
 source("dml/distributed.dml") as distributed
 metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
 """
-_COLUMNS = 1000  # of flattened gradients, as in dml/distributed.dml
+_COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/wire.dml
 FAN_IN = 8  # gradients that the driver, or a task, adds
 EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
 
@@ -83,7 +83,7 @@ class SparkSteps:
             self._checked = True
         self._images.read_ahead()
         computed = time.perf_counter()
-        total = self._add(batch.folder, inputs["workers"])
+        total = self._add(batch.folder, inputs["workers"], optimizer.frozen)
         rows = self._engine.to_numpy(done["metrics"])
         computing, writing = rows[:, 5:].T
         added = time.perf_counter()
@@ -100,10 +100,12 @@ class SparkSteps:
                 "executors": self._spark.executors_alive(),
             }
 
-    def _add(self, folder: str, count: int) -> JavaObject:
+    def _add(self, folder: str, count: int, frozen: int) -> JavaObject:
         """A handle of the list of gradients, from the files of so many workers."""
         engine, network = self._engine, self._state.model.network
-        height = sum(math.prod(tensor.shape) for tensor in network.tensors) // _COLUMNS + 1
+        trained = network.tensors[5 * frozen :]
+        units = 5 * frozen + sum(math.ceil(math.prod(tensor.shape) / _UNIT) for tensor in trained)
+        height = units * (1 if engine.fp32 else 2)
 
         def parts() -> JavaObject:
             names = [f"{folder}/{i}_null" for i in range(count)]
@@ -114,7 +116,7 @@ class SparkSteps:
             inputs = {"parts": parts(), "fan_in": FAN_IN, "folder": f"{folder}/sums"}
             count = int(engine.run(_SUMS, inputs, {"done": "double"}, distributed=True)["done"])
             folder = inputs["folder"]
-        inputs = {"parts": parts(), "registry": network.registry}
+        inputs = {"parts": parts(), "registry": network.registry, "frozen": frozen}
         return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
 
 

@@ -20,6 +20,17 @@ def relative_error(actual, expected):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
+def test_a_row_of_fp32_values_stands_elsewhere_than_it_says(engine):
+    """What asks a dense block for the array of a row, and for the row's place in it, gets row and block."""
+    block = engine._jvm.org.apache.sysds.runtime.data.DenseBlockFactory
+    kind = engine._jvm.org.apache.sysds.common.Types.ValueType.FP32
+    sizes = engine._gateway.new_array(engine._jvm.int, 2)
+    sizes[0], sizes[1] = 3, 2
+    values = block.createDenseBlock(kind, sizes)
+    assert values.pos(2) == 4
+    assert len(values.values(2)) == 2, mended("sysds_resnet/engine/Frame.java (class Floats)")
+
+
 def test_column_sums_over_rows_are_divided_twice(quick_dml):
     """With two consumers in a block, colSums(X)/nrow(X) becomes a mean that one of them divides again."""
     x = normal(1000, 2) + 2

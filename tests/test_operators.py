@@ -24,6 +24,9 @@ FUNCTIONS = {
     "moments": "X",
     "dots": "dout X",
     "relu_dots": "dout out X",
+    "scaled": "X scale",
+    "as_fp64": "X",
+    "plus": "X Y",
     "weighted_sum": "X Y Z one two three",
 }
 NUMBERS = {"one": 0.9, "two": -3.0, "three": 1e-4}
@@ -43,8 +46,13 @@ EXPECTED = {
     "moments": lambda x: np.stack([x.sum(0), (x**2).sum(0)]),
     "dots": lambda dout, x: np.stack([dout.sum(0), (dout * x).sum(0)]),
     "relu_dots": lambda dout, out, x: EXPECTED["dots"](np.where(out > FLOOR, dout, 0), x),
+    "scaled": lambda x, scale: x * scale,
+    "as_fp64": lambda x: x,
+    "plus": lambda x, y: x + y,
     "weighted_sum": lambda x, y, z, one, two, three: one * x + two * y + three * z,
 }
+SUMS = ("sums", "squares", "moments", "dots", "relu_dots")
+FP64 = ("as_fp64", "plus", "weighted_sum")  # whatever activations are
 DENSE = ("norm_relu", "norm_add_relu", "shift_relu", "shift_add_relu", "relu_backward", "relu_backward_add")
 
 
@@ -86,6 +94,70 @@ def test_every_mixture_of_inputs(engine, name, mode, shape):
         expected = EXPECTED[name](*inputs.values())
         assert np.abs(found - expected).max() <= 1e-13 * max(np.abs(expected).max(), 1), mixtures[number]
         assert name not in DENSE or (found != 0).all(), "zeros turn a matrix sparse"
+
+
+@pytest.mark.parametrize("shape", [(64, 40), (30_000, 8), (1, 40), (50, 2), (3, 1)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_activations_in_fp32(engine_single, name, shape):
+    """What NumPy gives in FP64 of the same FP32 values, rounded once at the end: bit by bit."""
+    assert engine_single.fp32
+    arguments = FUNCTIONS[name].split()
+    rng = np.random.default_rng(0)
+    inputs, program = {}, 'source("dml/layers/pixelwise.dml") as pixelwise\n'
+    for argument in arguments:
+        if argument in NUMBERS:
+            inputs[argument] = NUMBERS[argument]
+        elif argument.startswith(("scale", "shift")):
+            inputs[argument] = rng.standard_normal((1, shape[1]))
+        else:
+            inputs[argument] = rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+            program += f"{argument} = pixelwise::scaled({argument}, matrix(1, rows=1, cols={shape[1]}))\n"
+    if "out" in inputs:
+        inputs["out"] = np.maximum(inputs["out"], 0)
+    program += f"result = pixelwise::{name}({', '.join(arguments)})"
+    found = Dml(engine_single, "fused")(program, "result", **inputs)
+    expected = EXPECTED[name](*inputs.values())
+    if name in SUMS:
+        assert np.abs(found - expected).max() <= 1e-13 * max(np.abs(expected).max(), shape[0])
+    else:
+        assert np.array_equal(found, expected if name in FP64 else expected.astype(np.float32))
+
+
+def test_the_engines_operators_read_activations_in_fp32(engine_single):
+    """To the engine its blocks of FP32 values are whole in any row (tests/test_engine_canaries.py)."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((40, 12)), rng.standard_normal((12, 5))
+    s = (rng.random((30, 40)) < 0.1) * 1.0
+    program = """source("dml/layers/pixelwise.dml") as pixelwise
+    X = pixelwise::scaled(X, matrix(1, rows=1, cols=12))
+    while(FALSE){}
+    more = X + 1
+    self = t(X) %*% X
+    part = X[3:5, 2:4]
+    rows = rowSums(X)
+    shaped = matrix(X, rows=20, cols=24)
+    below = rbind(X, X)
+    beside = cbind(X, X)
+    picked = S %*% X
+    product = X %*% W
+    positive = X * (X > 0)
+    turned = t(X)
+    cell = as.scalar(X[2,3])
+    total = sum(X)
+    X[2,2] = 7
+    """
+    names = (
+        "more self part rows shaped below beside picked product positive turned X cell:double total:double"
+    )
+    found = Dml(engine_single, "fused")(program, names, X=x, W=w, S=s)
+    x = x.astype(np.float32).astype(np.float64)
+    changed = x.copy()
+    changed[1, 1] = 7
+    expected = [x + 1, x.T @ x, x[2:5, 1:4], x.sum(1, keepdims=True), x.reshape(20, 24), np.vstack([x, x])]
+    expected += [np.hstack([x, x]), s @ x, x @ w, x * (x > 0), x.T, changed, x[1, 2], x.sum()]
+    for name, value, right in zip(names.split(), found, expected, strict=True):
+        tolerance = 1e-6 if name in ("self", "picked", "product") else 1e-14  # products are of FP32
+        assert np.abs(value - right).max() <= tolerance * np.abs(right).max(), name
 
 
 def instructions(engine, function):

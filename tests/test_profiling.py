@@ -54,10 +54,12 @@ def test_operations_are_those_that_pytorch_counts(request, tmp_path, name, depth
     table, _ = profiled(request.getfixturevalue(name), tmp_path, depth, size, n)
     gflop = table.groupby("pass")["gflop"].sum()
     forward, backward = torch_gflop(depth, size, n)
-    moments = table[table["function"].str.startswith("expansion.")]
-    assert gflop["forward"] - moments[moments["pass"] == "forward"]["gflop"].sum() == pytest.approx(forward)
-    products = table[(table["pass"] == "backward") & ~table["function"].str.startswith("expansion.")]
-    small = 0.02 * backward if len(moments) else 0  # products of filters where norms come from moments
+    table = table[table["layer"] != "fc"]
+    moments = table[table["function"] == "product.gram"]
+    assert gflop["forward"] - moments["gflop"].sum() == pytest.approx(forward)
+    products = table[table["pass"] == "backward"]
+    # where norms come from moments, products with their filters and of these
+    small = 0.02 * backward if len(moments) else 0
     assert products["gflop"].sum() == pytest.approx(backward, rel=1e-6, abs=small)
 
 
@@ -90,9 +92,9 @@ def test_every_layer_has_its_rows_and_the_seconds_add_up(engine, tmp_path):
 def test_work_of_a_step_does_not_grow(engine, tmp_path):
     """Counted, not timed: what a change adds to a step, it adds here first."""
     table, _ = profiled(engine, tmp_path, 50, 64, 2)
-    assert table["calls"].sum() <= 1831
+    assert table["calls"].sum() <= 1870
     assert table["gflop"].sum() <= 4.0
-    assert table["gigabytes"].sum() <= 2.71
+    assert table["gigabytes"].sum() <= 2.73
 
 
 def test_nothing_is_compiled_while_a_step_runs(engine, tmp_path):

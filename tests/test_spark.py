@@ -62,18 +62,18 @@ def dataset():
 
 
 @contextmanager
-def engine_of(cluster, executors=2):
+def engine_of(cluster, executors=2, precision="double"):
     scratch = str(cluster.folder / "scratch")
     spark = Cluster(cluster.url, executors, scratch, memory=GIB)
-    with Engine("double", 2 * GIB, cluster=spark) as engine:
+    with Engine(precision, 2 * GIB, cluster=spark) as engine:
         yield engine
 
 
-def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=SETTINGS):
+def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=SETTINGS, frozen=0):
     """So many steps: after each of them, everything that it changed, by name, and at last an evaluation."""
     model = ResNet(18, dataset.num_classes, engine=engine, mean=dataset.mean, std=dataset.std)
     state = State.fresh(model)
-    optimizer = settings.make_optimizer(len(dataset) // settings.batch_size)
+    optimizer = settings.make_optimizer(len(dataset) // settings.batch_size, frozen)
     found = []
     with steps_of(settings, state, dataset) as source:
         for step in range(steps):
@@ -113,6 +113,19 @@ def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, d
     expected = train(engine, dataset, here, 3)
     assert difference(undisturbed[0], expected[0]) < 1e-12
     assert difference(undisturbed[2], expected[2]) < 1e-9, "rounding grows from step to step"
+
+
+def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
+    """And the gradients of what is not trained, here the stem, not at all."""
+    with engine_of(cluster, precision="single") as own:
+        assert own.fp32 == engine_single.fp32
+        [found] = train(own, dataset, spark_steps, 1, frozen=1)
+    [expected] = train(engine_single, dataset, here, 1, frozen=1)
+    for name, array in expected.items():
+        scale = np.abs(array).max()
+        # a ReLU may fall the other way
+        assert np.abs(found[name] - array).max() <= (2e-2 if "velocity" in name else 2e-4) * scale, name
+        assert scale > 0 or name.startswith(("conv1", "bn1"))
 
 
 def kill_executor(folder):

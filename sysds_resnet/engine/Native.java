@@ -1,19 +1,27 @@
 package codegen;
 
+import java.nio.FloatBuffer;
 import java.util.ArrayList;
+import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorSpecies;
 import org.apache.sysds.runtime.DMLRuntimeException;
 import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
 import org.apache.sysds.runtime.codegen.SpoofOperator;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
 import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.utils.NativeHelper;
 
 /**
- * A multiply by the package's native helper (native/helper.cpp), as an operator of the engine's.
+ * A convolution or a product by the package's native helper (native/helper.cpp), as an operator of the engine's.
  *
- * The text is a template (operators.py); what is in dollars is the multiply's own.
+ * The text is a template (operator_classes.py); what is in dollars is the operator's own.
  */
 public final class $NAME$ extends SpoofOperator {
+  private static final boolean IS_SUM = $IS_SUM$; // over pixels, in FP64 for what is done with it
+
   $FRAME$
 
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
@@ -21,36 +29,47 @@ public final class $NAME$ extends SpoofOperator {
       throw new DMLRuntimeException("$NAME$: found no native helper on this machine, expected the one that its "
           + "driver has; install sysds-resnet here as there, or run with --blas openblas");
     }
-    $INPUTS$
-    final int rows = $ROWS$, columns = $COLUMNS$;
-    final long cells = (long) rows * columns;
-    if (cells > Integer.MAX_VALUE) {
-      throw new DMLRuntimeException("$NAME$: found " + rows + " x " + columns
-          + " values, expected fewer than 2^31; choose a smaller micro-batch");
+    final MatrixBlock images = matrix(inputs, $IMAGES$), gradient = matrix(inputs, $GRADIENT$);
+    final MatrixBlock filters = matrix(inputs, $FILTERS$);
+    int height = 1, width = 1, k = 1, stride = 1;
+    if (scalars.size() == 4) {
+      height = number(scalars, 0);
+      width = number(scalars, 1);
+      k = number(scalars, 2);
+      stride = number(scalars, 3);
     }
-    final double[] result = $NEW$;
-    final long nonZeros = $CALL$;
-    if (nonZeros < 0) {
+    final int heightOut = (height - 1) / stride + 1, widthOut = (width - 1) / stride + 1; // padding is (k - 1) / 2
+    final int n = images != null
+        ? images.getNumRows() / (height * width) : gradient.getNumRows() / (heightOut * widthOut);
+    final int channels = images != null ? images.getNumColumns() : filters.getNumRows() / (k * k);
+    final int count = gradient != null ? gradient.getNumColumns()
+        : filters != null ? filters.getNumColumns() : channels;
+    final int rows, columns;
+    if (images == null) {
+      rows = n * height * width;
+      columns = channels;
+    } else if (filters == null) {
+      rows = k * k * channels;
+      columns = count;
+    } else {
+      rows = n * heightOut * widthOut;
+      columns = count;
+    }
+    final float[] result = newfloats(cells(rows, columns));
+    final long status = NativeHelper.sconv2dBiasAddDense(buffer(images), buffer(gradient), buffer(filters),
+        FloatBuffer.wrap(result), n, channels, height, width, count, k, k, stride, stride, (k - 1) / 2, (k - 1) / 2,
+        heightOut, widthOut, threads);
+    if (status < 0) {
       throw new DMLRuntimeException("$NAME$: the native helper failed; see the JVM's errors");
     }
-    final MatrixBlock block = new MatrixBlock(rows, columns, result);
-    block.setNonZeros(nonZeros);
-    return block;
+    return IS_SUM ? block(rows, columns, widened(result)) : block(rows, columns, result);
   }
 
-  private static int rows(Object matrix) {
-    return ((MatrixBlock) matrix).getNumRows();
+  private static MatrixBlock matrix(ArrayList inputs, int i) {
+    return i < 0 ? null : (MatrixBlock) inputs.get(i);
   }
 
-  private static int columns(Object matrix) {
-    return ((MatrixBlock) matrix).getNumColumns();
-  }
-
-  private static int number(Object scalar) {
-    return (int) ((ScalarObject) scalar).getLongValue();
-  }
-
-  private static int outputs(int size, int stride) {
-    return (size - 1) / stride + 1; // with padding (K - 1) / 2
+  private static FloatBuffer buffer(MatrixBlock matrix) {
+    return matrix == null ? null : FloatBuffer.wrap(floats(matrix));
   }
 }

@@ -3,14 +3,15 @@ package codegen;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
-import java.util.concurrent.ExecutorService;
 import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorSpecies;
 import org.apache.sysds.runtime.DMLRuntimeException;
 import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
 import org.apache.sysds.runtime.codegen.SpoofOperator;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
 import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
@@ -18,8 +19,9 @@ import org.apache.sysds.runtime.util.CommonThreadPool;
 /**
  * A function of dml/layers/pixelwise.dml in one pass over memory, as an operator of the engine's.
  *
- * The text is a template (operators.py); what is in dollars is the function's own. Results are dense and are not
- * examined for zeros, which would be another pass. The compiler, Janino, knows no generics.
+ * The text is a template (operator_classes.py); what is in dollars is the function's own. Arithmetic is FP64, also
+ * where values are kept in FP32. Results are dense and are not examined for zeros, which would be another pass. The
+ * compiler, Janino, knows no generics.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
@@ -35,34 +37,32 @@ public final class $NAME$ extends SpoofOperator {
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     final MatrixBlock first = (MatrixBlock) inputs.get(0);
     final int columns = first.getNumColumns();
-    final long cells = (long) first.getNumRows() * columns;
-    if (cells > Integer.MAX_VALUE) {
-      throw new DMLRuntimeException("$NAME$: found " + first.getNumRows() + " x " + columns
-          + " values, expected fewer than 2^31; choose a smaller micro-batch");
-    }
-    final int total = (int) cells;
+    final int cells = cells(first.getNumRows(), columns);
     final int tile = columns * Math.max(1, TILE / columns);
-    final double[][] in = new double[inputs.size()][];
+    final Object[] in = new Object[inputs.size()]; // arrays
     for (int i = 0; i < in.length; i++) {
-      double[] values = dense(inputs.get(i));
-      in[i] = IS_VECTOR[i] ? repeated(values, columns, tile) : values;
+      if (IS_VECTOR[i]) {
+        in[i] = repeated(doubles(inputs.get(i)), columns, tile);
+      } else {
+        in[i] = $REAL$s(inputs.get(i));
+      }
     }
     final double[] numbers = new double[scalars.size()];
     for (int i = 0; i < numbers.length; i++) {
       numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
     }
-    final double[] result = SUMS > 0 ? new double[SUMS * columns] : $NEW$;
-    final int tiles = (total + tile - 1) / tile;
-    int parts = threads > 1 && total >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
+    final $REAL$[] result = SUMS > 0 ? null : new$REAL$s(cells);
+    final int tiles = (cells + tile - 1) / tile;
+    int parts = threads > 1 && cells >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
     final double[][] sums = new double[parts][SUMS * tile];
     if (parts == 1) {
-      part(result, sums[0], 0, total, tile, in, numbers);
+      part(result, sums[0], 0, cells, tile, in, numbers);
     } else {
       List tasks = new ArrayList();
       for (int p = 0; p < parts; p++) {
         final double[] own = sums[p];
         final int from = (int) ((long) tiles * p / parts) * tile;
-        final int to = Math.min((int) ((long) tiles * (p + 1) / parts) * tile, total);
+        final int to = Math.min((int) ((long) tiles * (p + 1) / parts) * tile, cells);
         tasks.add(new Callable() {
           public Object call() {
             part(result, own, from, to, tile, in, numbers);
@@ -72,24 +72,24 @@ public final class $NAME$ extends SpoofOperator {
       }
       CommonThreadPool.invokeAndShutdown(CommonThreadPool.get(threads), tasks);
     }
-    if (SUMS > 0) {
-      for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
-        for (int k = 0; k < SUMS; k++) {
-          for (int i = 0; i < tile; i++) {
-            result[k * columns + i % columns] += sums[p][k * tile + i];
-          }
+    if (SUMS == 0) {
+      return block(first.getNumRows(), columns, result);
+    }
+    final double[] total = new double[SUMS * columns];
+    for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
+      for (int k = 0; k < SUMS; k++) {
+        for (int i = 0; i < tile; i++) {
+          total[k * columns + i % columns] += sums[p][k * tile + i];
         }
       }
     }
-    final MatrixBlock block = new MatrixBlock(SUMS > 0 ? SUMS : first.getNumRows(), columns, result);
-    if (SUMS > 0) {
-      block.recomputeNonZeros();
-    }
+    final MatrixBlock block = block(SUMS, columns, total);
+    block.recomputeNonZeros();
     return block;
   }
 
   private static void part(
-      double[] result, double[] sums, int from, int to, int tile, double[][] in, double[] numbers) {
+      $REAL$[] result, double[] sums, int from, int to, int tile, Object[] in, double[] numbers) {
     if (SUMS == 0) {
       for (int start = from; start < to; start += tile) {
         map(result, start, start, Math.min(tile, to - start), in, numbers);
@@ -102,22 +102,22 @@ public final class $NAME$ extends SpoofOperator {
   }
 
   /** Computes so many values from a place in the inputs. */
-  private static void map(double[] result, int to, int from, int count, double[][] in, double[] numbers) {
+  private static void map($REAL$[] result, int to, int from, int count, Object[] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
     for (; i <= count - LANES; i += LANES) {
       $LOADS$
-      ($VALUE$).intoArray(result, to + i);
+      $STORE$, to + i);
     }
     if (i < count) {
-      VectorMask mask = SPECIES.indexInRange(i, count);
+      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
       $MASKED_LOADS$
-      ($VALUE$).intoArray(result, to + i, mask);
+      $STORE$, to + i, $MASK$);
     }
   }
 
   /** Adds them to sums, of `tile` values each. */
-  private static void add(double[] sums, int from, int count, int tile, double[][] in, double[] numbers) {
+  private static void add(double[] sums, int from, int count, int tile, Object[] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
     for (; i <= count - LANES; i += LANES) {
@@ -125,7 +125,7 @@ public final class $NAME$ extends SpoofOperator {
       $ADD$
     }
     if (i < count) {
-      VectorMask mask = SPECIES.indexInRange(i, count);
+      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
       $MASKED_LOADS$
       $MASKED_ADD$
     }

@@ -5,6 +5,7 @@ import java.util.List;
 import org.apache.sysds.runtime.controlprogram.FunctionProgramBlock;
 import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
 import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
 import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
@@ -44,8 +45,11 @@ public class Recorder extends FunctionProgramBlock {
       Data data = context.getVariable(name);
       if (data instanceof MatrixObject) {
         MatrixBlock block = (MatrixBlock) ((MatrixObject) data).acquireReadAndRelease();
-        operands.append("\t" + name + "=" + block.getNumRows() + " " + block.getNumColumns() + " "
-            + block.getInMemorySize());
+        long bytes = block.getInMemorySize(); // as FP64
+        if (block.getDenseBlock() instanceof DenseBlockFP32) {
+          bytes /= 2;
+        }
+        operands.append("\t" + name + "=" + block.getNumRows() + " " + block.getNumColumns() + " " + bytes);
       }
       else if (data instanceof ScalarObject) {
         operands.append("\t" + name + "=" + ((ScalarObject) data).getStringValue());

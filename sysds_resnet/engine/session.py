@@ -59,6 +59,7 @@ class Engine:
     Attributes:
         multiply: What multiplies matrices, and in which precision.
         fused: Whether operators are fused.
+        fp32: Whether fused operators keep activations, and what travels between machines, in FP32.
         heap: Bytes of heap that the JVM may use.
         matrices: SystemDS's binary matrices in files.
         spark: The driver of the cluster, if there is one.
@@ -128,6 +129,7 @@ class Engine:
             self.multiply = replace(self.multiply, gpu=self._gpus.name)
         self._programs = Programs(self._gateway, self.multiply, fused, settings, bool(gpus), self.workers)
         self.fused = self._programs.fused
+        self.fp32 = self.fused and self.multiply.native
         if self._gpus:
             self._gpus.start_caching()
 
@@ -157,9 +159,9 @@ class Engine:
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
             outputs: Names and kinds of the variables to give back.
-            fused: Whether to fuse each function of dml/layers/pixelwise.dml, and plan everything once,
-                without knowing sizes. Otherwise the engine compiles again what it meets with unknown sizes,
-                as from the command line.
+            fused: Whether functions of DML run as operators of our own (operators.py), where `fp32` with
+                activations in FP32, and everything is planned once, without knowing sizes. Otherwise the
+                engine compiles again what it meets with unknown sizes, as from the command line.
             distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
                 runs in the driver, on one thread.
             parallel: Whether it has a loop with `workers` workers here. All else in it runs on one thread, or

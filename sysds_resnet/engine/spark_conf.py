@@ -53,6 +53,7 @@ def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
         "spark.executorEnv.SYSDS_RESNET_PRECISION": multiply.precision,
         "spark.driver.maxResultSize": "0",
         "spark.broadcast.compress": "false",  # random digits do not get smaller
+        "spark.broadcast.blockSize": "16m",  # executors ask for one after the other
     }
 
 

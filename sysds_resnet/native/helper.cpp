@@ -3,13 +3,14 @@
 // SystemDS hands FP64 arrays to whatever it finds on the class path as
 // lib/libsystemds_openblas-Linux-x86_64.so (org.apache.sysds.utils.NativeHelper). Its own helper multiplies
 // in FP64, or in FP32 after the engine has copied everything to FP32 and back in Java. This one converts
-// block by block while the values are in the caches, multiplies with oneDNN, and sums in FP32.
+// block by block while the values are in the caches, multiplies with oneDNN, and sums in FP32. The package's own
+// operators give it FP32 arrays, which it computes with where they lie (sconv2dBiasAddDense, below).
 // https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/utils/NativeHelper.java
 //
 // SYSDS_RESNET_PRECISION in the environment says what is multiplied: "bf16" or "single" (the default). Sums
 // of products are FP32 in both; tsmm, of which norms make their variances, multiplies FP32 in both.
 //
-// All matrices are row-major. Functions return the number of values other than 0, as the engine expects.
+// All matrices are row-major. Functions on FP64 return the number of values other than 0, as the engine expects.
 
 #include <omp.h>
 
@@ -23,6 +24,7 @@
 #include <new>
 #include <stdexcept>
 #include <tuple>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -34,8 +36,9 @@
 struct JniEnv {
     void *const *table;
 };
-using Array = void *;
-using Class = void *;
+using Object = void *;
+using Array = Object;
+using Class = Object;
 
 namespace {
 
@@ -56,27 +59,38 @@ const dnnl::engine &cpu() {
     return engine;
 }
 
-// An array of the JVM while it is pinned.
-class Doubles {
+// An array of the JVM while it is pinned; nothing if there is none.
+template <typename Value>
+class Pinned {
   public:
-    Doubles(JniEnv *env, Array array, bool written = false) : env_(env), array_(array), written_(written) {
+    Pinned(JniEnv *env, Array array, bool written = false) : env_(env), array_(array), written_(written) {
         auto get = reinterpret_cast<void *(*)(JniEnv *, Array, void *)>(env->table[222]);
-        data = array ? static_cast<double *>(get(env, array, nullptr)) : nullptr;
+        data = array ? static_cast<Value *>(get(env, array, nullptr)) : nullptr;
     }
-    ~Doubles() {
+    ~Pinned() {
         auto release = reinterpret_cast<void (*)(JniEnv *, Array, void *, int32_t)>(env_->table[223]);
         if (data) release(env_, array_, data, written_ ? 0 : 2);  // 2: nothing to copy back
     }
-    Doubles(const Doubles &) = delete;
-    Doubles &operator=(const Doubles &) = delete;
+    Pinned(const Pinned &) = delete;
+    Pinned &operator=(const Pinned &) = delete;
 
-    double *data;
+    Value *data;
 
   private:
     JniEnv *env_;
     Array array_;
     bool written_;
 };
+using Doubles = Pinned<double>;
+
+// The array that a FloatBuffer wraps, or null for null; to be asked for before any array is pinned.
+Array wrapped(JniEnv *env, Object buffer) {
+    if (!buffer) return nullptr;
+    auto class_of = reinterpret_cast<Class (*)(JniEnv *, Object)>(env->table[31]);
+    auto method = reinterpret_cast<void *(*)(JniEnv *, Class, const char *, const char *)>(env->table[33]);
+    auto call = reinterpret_cast<Object (*)(JniEnv *, Object, void *, const void *)>(env->table[36]);
+    return call(env, buffer, method(env, class_of(env, buffer), "array", "()[F"), nullptr);
+}
 
 // Memory that is kept from call to call: fresh pages cost as much as the multiply.
 class Buffer {
@@ -110,26 +124,40 @@ void to_f32(const double *from, float *to, long n) {
     for (long i = 0; i < n; i++) to[i] = static_cast<float>(from[i]);
 }
 
+void to_f32(const float *from, float *to, long n) { std::memcpy(to, from, n * sizeof *to); }
+
 // Rounds to nearest, ties to even; NaN stays NaN.
-__attribute__((target_clones("avx512f", "avx2", "default")))
-void to_bf16(const double *from, uint16_t *to, long n) {
-    for (long i = 0; i < n; i++) {
-        float value = static_cast<float>(from[i]);
-        uint32_t bits;
-        std::memcpy(&bits, &value, 4);
-        uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        to[i] = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
-    }
+inline uint16_t rounded(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    return static_cast<uint16_t>(value != value ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 __attribute__((target_clones("avx512f", "avx2", "default")))
-long to_f64(const float *from, double *to, long n) {
+void to_bf16(const double *from, uint16_t *to, long n) {
+    for (long i = 0; i < n; i++) to[i] = rounded(static_cast<float>(from[i]));
+}
+
+__attribute__((target_clones("avx512f", "avx2", "default")))
+void to_bf16(const float *from, uint16_t *to, long n) {
+    for (long i = 0; i < n; i++) to[i] = rounded(from[i]);
+}
+
+// Gives the number of values other than 0.
+__attribute__((target_clones("avx512f", "avx2", "default")))
+long give(const float *from, double *to, long n) {
     long zeros = 0;
     for (long i = 0; i < n; i++) {
         to[i] = from[i];
         zeros += from[i] == 0;
     }
     return n - zeros;
+}
+
+// Of FP32 the engine does not ask how many are 0.
+long give(const float *from, float *to, long n) {
+    if (from != to) std::memcpy(to, from, n * sizeof *to);
+    return n;
 }
 
 // Calls run(start, count) for a part of 0..size in each thread.
@@ -141,7 +169,8 @@ void over_parts(long size, Run run) {
 }
 
 // Rows of `columns` values each, `stride` apart in `from` and next to each other in `to`.
-void convert(const double *from, long stride, void *to, Type type, long rows, long columns) {
+template <typename Value>
+void convert(const Value *from, long stride, void *to, Type type, long rows, long columns) {
     if (stride == columns) {
         columns *= rows;
         rows = 1;
@@ -154,23 +183,30 @@ void convert(const double *from, long stride, void *to, Type type, long rows, lo
     }
 }
 
-// Converts n values by all threads.
-void load(const double *values, void *target, Type type, long n) {
-    over_parts(n, [&](long start, long part) {
-        convert(values + start, part, static_cast<char *>(target) + start * size_of(type), type, 1, part);
-    });
+// The same rows as an operand of a type: where they lie if they are that already, or converted.
+template <typename Value>
+void *operand(const Value *from, long stride, Buffer &buffer, Type type, long rows, long columns) {
+    if (std::is_same<Value, float>::value && type == Type::f32 && stride == columns)
+        return const_cast<Value *>(from);
+    void *to = buffer.get(rows * columns * size_of(type));
+    convert(from, stride, to, type, rows, columns);
+    return to;
 }
 
-// Converts n values back by all threads, and gives the number of those other than 0.
-long store(const float *values, double *target, long n) {
-    long nonzeros = 0;
+// n values as an operand of a type, by all threads.
+template <typename Value>
+void *operand(const Value *from, Buffer &buffer, Type type, long n) {
+    if (std::is_same<Value, float>::value && type == Type::f32) return const_cast<Value *>(from);
+    void *to = buffer.get(n * size_of(type));
     over_parts(n, [&](long start, long part) {
-        long found = to_f64(values + start, target + start, part);
-#pragma omp atomic
-        nonzeros += found;
+        convert(from + start, part, static_cast<char *>(to) + start * size_of(type), type, 1, part);
     });
-    return nonzeros;
+    return to;
 }
+
+// Where a result of n values is computed: in its place if that is of FP32.
+float *place(double *, Buffer &buffer, long n) { return static_cast<float *>(buffer.get(n * 4)); }
+float *place(float *result, Buffer &, long) { return result; }
 
 // A multiply (m x k) * (k x n), made once for its shape and for one thread: the blocks are spread over threads.
 struct Multiply {
@@ -236,14 +272,13 @@ long block_rows(long rows, long bytes) {
 }
 
 // C = A * B, or A * t(B) with B (n x k), by blocks of rows, for many rows. B is brought into oneDNN's order once.
-long multiply_rows(Type type, const double *A, const double *B, bool transposed, double *C, long m, long k,
-                   long n) {
+template <typename Value>
+long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, Value *C, long m, long k, long n) {
     long rows = block_rows(m, k * size_of(type) + n * 4);
     long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
     Multiply whole{type, rows, k, n, false, false, true}, last{type, rest, k, n, false, false, true};
 
-    auto *plain = static_cast<float *>(scratch.c.get(k * n * 4));
-    over_parts(k * n, [&](long start, long size) { to_f32(B + start, plain + start, size); });
+    void *plain = operand(B, scratch.c, Type::f32, k * n);
     dnnl::memory source({{k, n}, Type::f32, transposed ? Tag::ba : Tag::ab}, cpu(), plain);
     auto pack = [&](const Multiply &multiply, Buffer &buffer) {
         auto order = multiply.described().weights_desc();
@@ -263,19 +298,19 @@ long multiply_rows(Type type, const double *A, const double *B, bool transposed,
     for (long block = 0; block < blocks; block++) {
         bool is_last = block == blocks - 1;
         long count = is_last ? rest : rows;
-        void *a = scratch.a.get(rows * k * size_of(type));
-        auto *c = static_cast<float *>(scratch.b.get(rows * n * 4));
-        convert(A + block * rows * k, k, a, type, count, k);
+        auto *result = C + block * rows * n;
+        void *a = operand(A + block * rows * k, k, scratch.a, type, count, k);
+        auto *c = place(result, scratch.b, rows * n);
         (is_last ? last : whole).run(a, is_last ? b_last : b_whole, c);
-        nonzeros += to_f64(c, C + block * rows * n, count * n);
+        nonzeros += give(c, result, count * n);
     }
     return nonzeros;
 }
 
 // C = A * B, or t(A) * B with A (k x m), by blocks of what is summed over, for long sums. Every thread sums
 // for itself over a share that depends on their number alone; the sums are added in a fixed order.
-long multiply_sums(Type type, const double *A, bool transposed, const double *B, double *C, long m, long k,
-                   long n) {
+template <typename Value>
+long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, Value *C, long m, long k, long n) {
     int threads = omp_get_max_threads();
     long share = (k + threads - 1) / threads;
     long rows = std::min(std::max(kBlockBytes / ((m + n) * long(size_of(type))) / 16 * 16, 64l), share);
@@ -288,14 +323,11 @@ long multiply_sums(Type type, const double *A, bool transposed, const double *B,
         long end = std::min(k, (thread + 1) * share);
         auto *sum = sums[thread] = static_cast<float *>(scratch.c.get(m * n * 4));
         std::memset(sum, 0, m * n * 4);
-        void *a = scratch.a.get(m * rows * size_of(type)), *b = scratch.b.get(rows * n * size_of(type));
         for (long r = thread * share; r < end; r += rows) {
             long count = std::min(rows, end - r);
-            if (transposed)
-                convert(A + r * m, m, a, type, count, m);
-            else
-                convert(A + r, k, a, type, m, count);
-            convert(B + r * n, n, b, type, count, n);
+            void *a = transposed ? operand(A + r * m, m, scratch.a, type, count, m)
+                                 : operand(A + r, k, scratch.a, type, m, count);
+            void *b = operand(B + r * n, n, scratch.b, type, count, n);
             Multiply part = shape;
             part.k = count;
             part.run(a, b, sum);
@@ -307,12 +339,13 @@ long multiply_sums(Type type, const double *A, bool transposed, const double *B,
         long end = std::min(size, start + part);
         for (int thread = 1; thread < threads; thread++)
             for (long i = start; i < end; i++) sums[0][i] += sums[thread][i];
-        nonzeros += to_f64(sums[0] + start, C + start, end - start);
+        nonzeros += give(sums[0] + start, C + start, end - start);
     }
     return nonzeros;
 }
 
-long multiply(Type type, const double *A, const double *B, double *C, long m, long k, long n) {
+template <typename Value>
+long multiply(Type type, const Value *A, const Value *B, Value *C, long m, long k, long n) {
     bool long_sums = k > 4 * std::max(m, n);
     return long_sums ? multiply_sums(type, A, false, B, C, m, k, n) : multiply_rows(type, A, B, false, C, m, k, n);
 }
@@ -351,25 +384,26 @@ long convolve(const Description &description, int first, const double *a, const 
               const dnnl::memory::desc &b_order, int third, double *c, const Dims &c_dims,
               const dnnl::memory::desc &c_order) {
     dnnl::stream stream(cpu());
-    auto plain = [](const Dims &dims, Buffer &buffer) {
-        return dnnl::memory({dims, Type::f32, Tag::abcd}, cpu(), buffer.get(size_of(dims) * 4));
-    };
     auto load = [&](const double *values, const Dims &dims, const dnnl::memory::desc &order, Buffer &buffer) {
-        auto source = plain(dims, buffer);
-        auto *to = static_cast<float *>(source.get_data_handle());
-        over_parts(size_of(dims), [&](long start, long n) { to_f32(values + start, to + start, n); });
+        dnnl::memory source({dims, Type::f32, Tag::abcd}, cpu(), operand(values, buffer, Type::f32, size_of(dims)));
         dnnl::memory target(order, cpu());
         dnnl::reorder(source, target).execute(stream, source, target);
         return target;
     };
     auto a_memory = load(a, a_dims, a_order, scratch.a);
     auto b_memory = load(b, b_dims, b_order, scratch.a);
-    dnnl::memory c_memory(c_order, cpu()), result = plain(c_dims, scratch.b);
+    long size = size_of(c_dims), nonzeros = 0;
+    auto *plain = place(c, scratch.b, size);
+    dnnl::memory c_memory(c_order, cpu()), result({c_dims, Type::f32, Tag::abcd}, cpu(), plain);
     Primitive(description).execute(stream, {{first, a_memory}, {second, b_memory}, {third, c_memory}});
     dnnl::reorder(c_memory, result).execute(stream, c_memory, result);
     stream.wait();
-    auto *from = static_cast<float *>(result.get_data_handle());
-    return store(from, c, size_of(c_dims));
+    over_parts(size, [&](long start, long part) {
+        long found = give(plain + start, c + start, part);
+#pragma omp atomic
+        nonzeros += found;
+    });
+    return nonzeros;
 }
 
 long forward(const Convolution &c, const double *input, const double *filter, double *output) {
@@ -402,8 +436,8 @@ long backward_data(const Convolution &c, const double *filter, const double *dou
 }
 
 // Pixel-major: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's terms NHWC and HWIO.
-// Images are spread over threads, each converted, computed and converted back while it is in the caches. Where
-// there are fewer than threads, they are computed together, by oneDNN's own threads.
+// All are of FP32. Images are spread over threads; where there are fewer than threads, they are computed together,
+// by oneDNN's own threads.
 namespace pixel_major {
 
 template <typename Primitive>
@@ -433,10 +467,17 @@ struct Division {
         int all = omp_get_max_threads();
         bool together = c.N < all;
         threads = together ? all : 1;
-        group = together ? c.N : std::min(most, (c.N + all - 1l) / all);
+        groups = together ? 1 : ((c.N + most - 1) / most + all - 1) / all * all;  // as many for each thread
+        group = (c.N + groups - 1) / groups;
         groups = (c.N + group - 1) / group;
     }
 };
+
+// Images that share what a thread loads of filters, and stay in its part of an L3 cache with their outputs.
+long images_together(const Convolution &c) {
+    long bytes = (long(c.H) * c.W * c.C + long(c.P) * c.Q * c.K) * 4;
+    return std::max((4l << 20) / bytes, 1l);
+}
 
 // What oneDNN made for a shape and a number of threads, once. `describe` gives its description.
 template <typename Primitive, typename Describe>
@@ -488,84 +529,79 @@ void reorder(const dnnl::memory::desc &from_order, void *from, const dnnl::memor
     stream.wait();
 }
 
-// The filters in the order that a primitive wants.
-void *pack(const Convolution &c, const double *filter, const dnnl::memory::desc &order) {
-    long size = size_of(c.filter());
-    auto *plain = static_cast<float *>(scratch.c.get(size * 4));
-    load(filter, plain, Type::f32, size);
-    void *packed = scratch.packed.get(order.get_size());
-    reorder({c.filter(), Type::f32, Tag::hwio}, plain, order, packed);
-    return packed;
-}
-
 // Runs a primitive on images, group by group: from `input`, `from` values an image, to `output`, `to` an image.
 template <typename Primitive, typename Describe, typename Orders>
-long over_images(const Convolution &c, const double *input, long from, double *output, long to,
-                 const double *filter, Describe describe, Orders orders) {
-    Division division(c, 1);
-    const auto &made_once = made<Primitive>(c, division.group, division.threads, describe);
-    const auto &[first, first_order, third, third_order] = orders(made_once.description);
-    auto filter_order = made_once.description.weights_desc();
-    void *packed = pack(c, filter, filter_order);
-    long nonzeros = 0;
-#pragma omp parallel for schedule(static) reduction(+ : nonzeros) if (division.threads == 1)
+void over_images(const Convolution &c, const float *input, long from, float *output, long to, const float *filter,
+                 Describe describe, Orders orders) {
+    Division division(c, images_together(c));
+    const auto &whole = made<Primitive>(c, division.group, division.threads, describe);
+    long rest = c.N - (division.groups - 1) * division.group;
+    const auto &last = made<Primitive>(c, rest, division.threads, describe);
+    auto pack = [&](const auto &one, Buffer &buffer) {
+        auto order = one.description.weights_desc();
+        void *packed = buffer.get(order.get_size());
+        reorder({c.filter(), Type::f32, Tag::hwio}, const_cast<float *>(filter), order, packed);
+        return packed;
+    };
+    void *filter_whole = pack(whole, scratch.packed), *filter_last = filter_whole;
+    if (last.description.weights_desc() != whole.description.weights_desc())
+        filter_last = pack(last, scratch.packed_whole);
+#pragma omp parallel for schedule(static) if (division.threads == 1)
     for (long g = 0; g < division.groups; g++) {
-        long in = division.group * from, out = division.group * to;
-        void *a = scratch.a.get(in * size_of(kPrecision));
-        auto *b = static_cast<float *>(scratch.b.get(out * 4));
-        load(input + g * in, a, kPrecision, in);
-        made_once.run(first, a, DNNL_ARG_WEIGHTS, packed, third, b, first_order, filter_order, third_order);
-        nonzeros += store(b, output + g * out, out);
+        bool is_last = g == division.groups - 1;
+        const auto &one = is_last ? last : whole;
+        const auto &[first, first_order, third, third_order] = orders(one.description);
+        long from_here = (is_last ? rest : division.group) * from;
+        void *a = operand(input + g * division.group * from, scratch.a, kPrecision, from_here);
+        one.run(first, a, DNNL_ARG_WEIGHTS, is_last ? filter_last : filter_whole, third,
+                output + g * division.group * to, first_order, one.description.weights_desc(), third_order);
     }
-    return nonzeros;
 }
 
-long forward(const Convolution &c, const double *input, const double *filter, double *output) {
-    return over_images<dnnl::convolution_forward>(
+void forward(const Convolution &c, const float *input, const float *filter, float *output) {
+    over_images<dnnl::convolution_forward>(
         c, input, long(c.H) * c.W * c.C, output, long(c.P) * c.Q * c.K, filter, describe_forward,
         [](const auto &made) {
             return std::make_tuple(DNNL_ARG_SRC, made.src_desc(), DNNL_ARG_DST, made.dst_desc());
         });
 }
 
-long backward_data(const Convolution &c, const double *filter, const double *dout, double *dinput) {
-    return over_images<dnnl::convolution_backward_data>(
+void backward_data(const Convolution &c, const float *filter, const float *dout, float *dinput) {
+    over_images<dnnl::convolution_backward_data>(
         c, dout, long(c.P) * c.Q * c.K, dinput, long(c.H) * c.W * c.C, filter, describe_backward_data,
         [](const auto &made) {
             return std::make_tuple(DNNL_ARG_DIFF_DST, made.diff_dst_desc(), DNNL_ARG_DIFF_SRC, made.diff_src_desc());
         });
 }
 
-constexpr long kGroupBytes = 4 << 20;  // of images that a core sums filters' gradients over at a time: its L3 cache
-
 // Every thread sums for itself over a share that depends on their number alone; the sums are added in a fixed
 // order.
-long backward_filter(const Convolution &c, const double *input, const double *dout, double *dfilter) {
-    long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K, size = size_of(c.filter());
-    Division division(c, std::max(kGroupBytes / ((from + to) * long(size_of(kPrecision))), 1l));
+void backward_filter(const Convolution &c, const float *input, const float *dout, float *dfilter) {
+    long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K;
+    Division division(c, images_together(c));
     auto make = [&](long images) -> const auto & {
         return made<dnnl::convolution_backward_weights>(c, images, division.threads, describe_backward_filter);
     };
-    const auto &whole = make(division.group);
     int workers = division.threads > 1 ? 1 : omp_get_max_threads();
-    auto order = whole.description.diff_weights_desc();
+    auto start = [&](int worker) { return long(c.N) * worker / workers; };
+    auto order = make(division.group).description.diff_weights_desc();
+    for (int worker = 0; worker < workers; worker++) {
+        long rest = (start(worker + 1) - start(worker)) % division.group;
+        if (rest && make(rest).description.diff_weights_desc() != order)
+            throw std::runtime_error("oneDNN orders filters differently for fewer images");
+    }
     long stored = order.get_size() / 4;
     std::vector<float *> sums(workers, nullptr);
 #pragma omp parallel for schedule(static, 1) num_threads(workers) if (workers > 1)
     for (int worker = 0; worker < workers; worker++) {
-        long end = long(c.N) * (worker + 1) / workers;
-        for (long first = long(c.N) * worker / workers, count; first < end; first += count) {
-            count = std::min(division.group, end - first);
-            const auto &primitive = count == division.group ? whole : make(count);
-            void *a = scratch.a.get(division.group * from * size_of(kPrecision));
-            void *b = scratch.b.get(division.group * to * size_of(kPrecision));
-            load(input + first * from, a, kPrecision, count * from);
-            load(dout + first * to, b, kPrecision, count * to);
+        for (long first = start(worker), count; first < start(worker + 1); first += count) {
+            count = std::min(division.group, start(worker + 1) - first);
+            const auto &primitive = make(count);
+            void *a = operand(input + first * from, scratch.a, kPrecision, count * from);
+            void *b = operand(dout + first * to, scratch.b, kPrecision, count * to);
             bool fresh = sums[worker] == nullptr;
             auto *sum = static_cast<float *>(scratch.c.get(stored * 4));
             auto *part = fresh ? sum : static_cast<float *>(scratch.packed.get(stored * 4));
-            auto own = primitive.description.diff_weights_desc();
-            if (own != order) throw std::runtime_error("oneDNN orders filters differently for fewer images");
             primitive.run(DNNL_ARG_SRC, a, DNNL_ARG_DIFF_DST, b, DNNL_ARG_DIFF_WEIGHTS, part,
                           primitive.description.src_desc(), primitive.description.diff_dst_desc(), order);
             if (!fresh)
@@ -578,9 +614,7 @@ long backward_filter(const Convolution &c, const double *input, const double *do
             over_parts(stored, [&](long start, long n) {
                 for (long i = start; i < start + n; i++) sums[0][i] += sums[worker][i];
             });
-    auto *plain = static_cast<float *>(scratch.packed_whole.get(size * 4));
-    reorder(order, sums[0], {c.filter(), Type::f32, Tag::hwio}, plain);
-    return store(plain, dfilter, size);
+    reorder(order, sums[0], {c.filter(), Type::f32, Tag::hwio}, dfilter);
 }
 
 }  // namespace pixel_major
@@ -588,7 +622,7 @@ long backward_filter(const Convolution &c, const double *input, const double *do
 // A failure ends in the engine as an exception that blames memory; the reason goes to the JVM's errors.
 template <typename Work>
 int64_t guarded(int32_t threads, Work work) {
-    omp_set_num_threads(std::max(std::abs(threads), 1));  // of what this thread of the JVM starts
+    omp_set_num_threads(std::max(threads, 1));  // of what this thread of the JVM starts
     try {
         return work();
     } catch (const std::exception &error) {
@@ -624,16 +658,11 @@ NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int
 #define SHAPE_PARAMETERS                                                                                    \
     int32_t N, int32_t C, int32_t H, int32_t W, int32_t K, int32_t R, int32_t S, int32_t stride_h,           \
         int32_t stride_w, int32_t pad_h, int32_t pad_w, int32_t P, int32_t Q, int32_t threads
-// A negative number of threads says that images, filters and outputs are pixel-major. The package's own operators
-// (sysds_resnet/engine/Native.java) give such.
 #define SHAPE Convolution{N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q}
 
 NATIVE(int64_t, conv2dDense)(JniEnv *env, Class, Array input, Array filter, Array ret, SHAPE_PARAMETERS) {
     Doubles X(env, input), F(env, filter), out(env, ret, true);
-    return guarded(threads, [&] {
-        if (threads < 0) return pixel_major::forward(SHAPE, X.data, F.data, out.data);
-        return forward(SHAPE, X.data, F.data, out.data);
-    });
+    return guarded(threads, [&] { return forward(SHAPE, X.data, F.data, out.data); });
 }
 
 NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias, Array filter, Array ret,
@@ -655,17 +684,42 @@ NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias
 NATIVE(int64_t, conv2dBackwardFilterDense)(JniEnv *env, Class, Array input, Array dout, Array ret,
                                            SHAPE_PARAMETERS) {
     Doubles X(env, input), D(env, dout), dF(env, ret, true);
-    return guarded(threads, [&] {
-        if (threads < 0) return pixel_major::backward_filter(SHAPE, X.data, D.data, dF.data);
-        return backward_filter(SHAPE, X.data, D.data, dF.data);
-    });
+    return guarded(threads, [&] { return backward_filter(SHAPE, X.data, D.data, dF.data); });
 }
 
 NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array dout, Array ret,
                                          SHAPE_PARAMETERS) {
     Doubles F(env, filter), D(env, dout), dX(env, ret, true);
-    return guarded(threads, [&] {
-        if (threads < 0) return pixel_major::backward_data(SHAPE, F.data, D.data, dX.data);
-        return backward_data(SHAPE, F.data, D.data, dX.data);
+    return guarded(threads, [&] { return backward_data(SHAPE, F.data, D.data, dX.data); });
+}
+
+// What the package's own operators call (sysds_resnet/engine/Native.java): pixel-major, in FP32. The engine itself
+// calls it with its single precision alone, which it is not told of with this helper.
+//
+// Of images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), what is computed is the
+// gradient of what is null: of filters, or of images. Without a gradient it is the outputs, and without filters
+// too the images' t(X) * X, which is multiplied in FP32.
+NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
+                                     SHAPE_PARAMETERS) {
+    Array arrays[] = {wrapped(env, input), wrapped(env, gradient), wrapped(env, filter), wrapped(env, ret)};
+    Pinned<float> X(env, arrays[0]), D(env, arrays[1]), F(env, arrays[2]), out(env, arrays[3], true);
+    auto shape = SHAPE;
+    bool is_multiply = shape.is_multiply();
+    return guarded(threads, [&]() -> int64_t {
+        if (!D.data && !F.data)
+            multiply_sums(Type::f32, X.data, true, X.data, out.data, C, N, C);
+        else if (!D.data && is_multiply)
+            multiply(kPrecision, X.data, F.data, out.data, N, C, K);
+        else if (!D.data)
+            pixel_major::forward(shape, X.data, F.data, out.data);
+        else if (!F.data && is_multiply)
+            multiply_sums(kPrecision, X.data, true, D.data, out.data, C, N, K);
+        else if (!F.data)
+            pixel_major::backward_filter(shape, X.data, D.data, out.data);
+        else if (is_multiply)
+            multiply_rows(kPrecision, D.data, F.data, true, out.data, N, K, C);
+        else
+            pixel_major::backward_data(shape, F.data, D.data, out.data);
+        return 0;
     });
 }
