@@ -142,9 +142,9 @@ def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
 
 
 def pytorch(
-    task: str, channels_last: bool, double: bool = False
+    task: str, channels_last: bool, double: bool = False, bf16: bool = False
 ) -> Callable[[int, int], Callable[[], object]]:
-    """PyTorch on as many threads as there are cores."""
+    """PyTorch on as many threads as there are cores, in bf16 by its autocast."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -160,14 +160,18 @@ def pytorch(
         y = torch.tensor(labels)
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
 
+        def forward() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                return model(x)
+
         def train() -> None:
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), y).backward()
+            torch.nn.functional.cross_entropy(forward().float() if bf16 else forward(), y).backward()
             optimizer.step()
 
         @torch.inference_mode()
         def infer() -> None:
-            model(x)
+            forward()
 
         if task == "infer":
             model.eval()
@@ -187,7 +191,8 @@ PEERS = {
     "upstream": upstream,
     "PyTorch fp32": lambda task: pytorch(task, False),
     "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
-    "PyTorch fp64": lambda task: pytorch(task, False, True),
+    "PyTorch fp64": lambda task: pytorch(task, False, double=True),
+    "PyTorch bf16 channels_last": lambda task: pytorch(task, True, bf16=True),
 }
 # (peer, task, batch, image size). Upstream does not finish four steps of 32 in six minutes.
 MEASUREMENTS = [
@@ -195,7 +200,10 @@ MEASUREMENTS = [
     *(
         (peer, task, batch, 224)
         for task in ("train", "infer")
-        for peer in ("PyTorch fp32 channels_last", "bf16", "single", "single, OpenBLAS")
+        for peer in (
+            *("PyTorch fp32 channels_last", "PyTorch bf16 channels_last"),
+            *("bf16", "single", "single, OpenBLAS"),
+        )
         for batch in (8, 32)
     ),
     *((peer, "train", 8, 224) for peer in ("PyTorch fp32", "PyTorch fp64")),
@@ -256,7 +264,7 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
 
     both = (8, 16, 32)
     upstream_train = speed("upstream", "train", 8)
-    channels_last = "PyTorch fp32 channels_last"
+    channels_last, torch_bf16 = "PyTorch fp32 channels_last", "PyTorch bf16 channels_last"
     return {
         "train: OpenBLAS alone / upstream": max(
             speed("single, OpenBLAS", "train", *both), speed("double", "train", *both)
@@ -266,9 +274,15 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
         "train: single / upstream": speed("single", "train", *both) / upstream_train,
         "train: best mode / PyTorch fp32 channels_last": speed("bf16", "train", *both)
         / speed(channels_last, "train", *both),
+        "train: single / PyTorch fp32 channels_last": speed("single", "train", *both)
+        / speed(channels_last, "train", *both),
+        "train: bf16 / PyTorch bf16 channels_last": speed("bf16", "train", *both)
+        / speed(torch_bf16, "train", *both),
         "train: double / PyTorch fp64": speed("double", "train", *both) / speed("PyTorch fp64", "train", 8),
         "infer: best mode / PyTorch fp32 channels_last": speed("bf16", "infer", *both)
         / speed(channels_last, "infer", *both),
+        "infer: bf16 / PyTorch bf16 channels_last": speed("bf16", "infer", *both)
+        / speed(torch_bf16, "infer", *both),
         "train: plain Java / upstream": speed("plain Java", "train", *both) / upstream_train,
         "train: seconds an image at 32 / at 8": seconds_per_image(32) / seconds_per_image(8),
         "train: seconds an image at 256 in 32s / at 32": seconds_per_image(256, "accumulated")
