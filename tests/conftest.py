@@ -17,14 +17,6 @@ torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items):
-    """A process for each file, and one for all that start Spark clusters: two at a time need 24 GB."""
-    for item in items:
-        group = "test_spark" if item.path.stem.startswith("test_spark") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def engine():
     """Double precision, as many threads as the machine has, OpenBLAS if it is there."""
