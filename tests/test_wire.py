@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from dml_runner import Dml
 
-# no value, a few, odd numbers, a unit, a little more
+# a value, a few, a unit, a little more, odd numbers
 SHAPES = [(1, 1), (3, 7), (2000, 1), (50, 41), (1, 2001), (4001, 3)]
 PROGRAM = """source("dml/wire.dml") as wire
 theta = wire::flatten(list(A, B, C, D, E, F))
-other = wire::flatten(list(F, A, B, C, D, E))
 sum = wire::add(theta, theta)
 tensors = matrix(0, rows=6, cols=4)
 tensors[,3:4] = sizes
@@ -31,13 +30,10 @@ def wire(request):
     return dml, np.float32 if dml.engine.fp32 and mode else np.float64
 
 
-def tensors(rng, scale=1.0):
-    return {name: scale * rng.standard_normal(shape) for name, shape in zip("ABCDEF", SHAPES, strict=True)}
-
-
 def test_sums_come_back_as_they_were_sent(wire):
     dml, kind = wire
-    sent = tensors(np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    sent = {name: rng.standard_normal(shape) for name, shape in zip("ABCDEF", SHAPES, strict=True)}
     theta, *back = dml(PROGRAM, NAMES, sizes=np.array(SHAPES, float), **sent)
     units = sum(-(-rows * columns // 2000) for rows, columns in SHAPES)
     assert theta.shape == (units * (1 if kind is np.float32 else 2), 1000)

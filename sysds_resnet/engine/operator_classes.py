@@ -106,7 +106,7 @@ def _java(class_name: str, output: Output, inputs: list[tuple[str, str]], fp32: 
     fields = {"NAME": class_name, "BACKWARD": str(output.backward).lower()}
     fields["REAL"] = "float" if fp32 else "double"
     fields["VECTOR"] = "FloatVector" if fp32 else "DoubleVector"
-    return _filled(f"{type(output).__name__}.java", fields)
+    return _filled(output.template, fields)
 
 
 def _may_skip_zeros(jvm: JVMView) -> bool:

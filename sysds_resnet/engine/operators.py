@@ -46,24 +46,18 @@ class Native(NamedTuple):
     windows: bool = False
 
 
-class MaxPool(NamedTuple):
-    """The output of a function of dml/layers/max_pool2d.dml (MaxPool.java).
+class Windows(NamedTuple):
+    """The output of a function that goes through windows of images: a max pool, or a shortcut's pixels.
 
     Attributes:
         name: As in the function.
+        template: Of its class, in this folder.
         inputs: Those that are used.
         backward: Whether it is the backward pass.
     """
 
     name: str
-    inputs: str
-    backward: bool
-
-
-class Strided(NamedTuple):
-    """The output of `pixels` or `pixels_backward` of dml/layers/conv2d.dml (Strided.java); as in MaxPool."""
-
-    name: str
+    template: str
     inputs: str
     backward: bool
 
@@ -82,7 +76,7 @@ class Wire(NamedTuple):
     inputs: str
 
 
-Output = Pixelwise | Native | MaxPool | Strided | Wire
+Output = Pixelwise | Native | Windows | Wire
 
 # No fused multiply-adds: each operation rounds, as in the plain functions.
 _WHERE = "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {})))"
@@ -111,12 +105,12 @@ _PIXELWISE = {
 }
 VECTORS = {"scale", "shift", "a", "b", "c"}  # matrices of shape (1, C)
 _MAX_POOL = {
-    "forward": MaxPool("out", "X height width K stride", backward=False),
-    "backward": MaxPool("dX", "dout out X height width K stride", backward=True),
+    "forward": Windows("out", "MaxPool.java", "X height width K stride", backward=False),
+    "backward": Windows("dX", "MaxPool.java", "dout out X height width K stride", backward=True),
 }
 _STRIDED = {
-    "pixels": Strided("out", "X height width stride", backward=False),
-    "pixels_backward": Strided("dX", "dout height width stride", backward=True),
+    "pixels": Windows("out", "Strided.java", "X height width stride", backward=False),
+    "pixels_backward": Windows("dX", "Strided.java", "dout height width stride", backward=True),
 }
 _WIRE = {
     "pack": Wire("part", "pack", "tensor"),
