@@ -40,7 +40,7 @@ from sysds_resnet.spark_steps import spark_steps
 from sysds_resnet.state import State
 from sysds_resnet.train_settings import TrainSettings
 
-WARMUP = 6  # steps in which the JVMs compile what runs often
+WARMUP = 12  # steps in which the JVMs compile what runs often, with no core to spare where all have executors
 SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"
 PARTS = ("broadcast_s", "compute_s", "gather_s", "update_s")
 
