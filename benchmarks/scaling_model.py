@@ -19,7 +19,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 PARAMETERS = 25.6e6
-BYTES = 8 * PARAMETERS  # of parameters, or of a worker's gradients
+BYTES = 4 * PARAMETERS  # of parameters, or of a worker's gradients, in single precision and bf16
 IMAGES, VALIDATION = 1_281_167, 50_000  # ILSVRC 2012
 EPOCHS = 90
 FORWARD = 1 / 3  # of a step's arithmetic
@@ -70,9 +70,10 @@ def check(c: dict) -> list[dict]:
     for run in runs("scaling_parts.json") + runs("scaling_tree.json"):
         executors, fan_in = run["executors"], run["fan_in"]
         parts, gather = executors, c["write_s"] * max(1, executors / CORES)
-        while parts > fan_in:
+        while parts > fan_in // 2:
             parts = math.ceil(parts / fan_in)
-            gather += c["job_s"] + (fan_in * c["add_s"] + c["write_s"]) * max(1, parts / CORES)
+            task = c["add_s"] + c["write_s"] / fan_in  # a slice of each
+            gather += c["job_s"] + task * max(1, parts * fan_in / CORES)
         slow = max(1, executors / CORES) / (c["contention_at_64"] if executors > 1 else 1)
         predicted = {
             "broadcast_s": c["send_s"] + c["receive_s"] * executors,
@@ -103,15 +104,16 @@ def step(c: dict, executors: int, batch: int, bandwidth: float) -> dict[str, flo
         bandwidth: Of each machine's network, in bytes a second.
     """
     moved = BYTES / bandwidth
-    levels, parts = 0, executors
-    while parts > FAN_IN:
-        levels, parts = levels + 1, math.ceil(parts / FAN_IN)
-    level = c["job_s"] + FAN_IN * (c["add_s"] + moved) + c["write_s"]
+    gather, parts = c["write_s"], executors
+    while parts > FAN_IN // 2:
+        parts = math.ceil(parts / FAN_IN)
+        gather += c["job_s"] + c["task_s"] * parts * FAN_IN
+        gather += c["add_s"] + moved + c["write_s"] / FAN_IN  # a slice of each
     return {
         "compute_s": c["image_s"] / c["contention"] * batch / executors,
         # Spark's executors hand on what they have: in and out once each
         "broadcast_s": c["send_s"] + c["receive_s"] + 2 * moved,
-        "gather_s": c["write_s"] + levels * level + parts * (c["add_s"] + moved),
+        "gather_s": gather + parts * (c["add_s"] + moved),
         "update_s": c["update_s"],
         # tasks that read images start while others compute
         "scheduling_s": executors * c["task_s"],

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,23 @@ from sysds_resnet.train_settings import TrainSettings
 _GRADIENTS = """
 source("dml/distributed.dml") as distributed
 metrics = distributed::gradients(images, y, model, registry, geometry, mean, std, workers, micro_batch,
-                                 label_smoothing, frozen, eps, folder)
+                                 label_smoothing, frozen, eps, slices, folder)
 """
 _SUMS = """
 source("dml/distributed.dml") as distributed
-done = distributed::sums(parts, fan_in, folder)
+done = distributed::sums(parts, slices, fan_in, folder)
 """
 _TOTAL = """
 source("dml/distributed.dml") as distributed
-gradients = distributed::total(parts, registry, frozen)
+gradients = distributed::total(parts, slices, registry, frozen)
 """
 _EVALUATE = """
 source("dml/distributed.dml") as distributed
 metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
 """
 _COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/wire.dml
-FAN_IN = 8  # gradients that the driver, or a task, adds
+FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
+# (as in dml/loop.dml)
 EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
 
 
@@ -76,6 +78,8 @@ class SparkSteps:
             "frozen": optimizer.frozen,
             "folder": batch.folder,
         }
+        # as `slices` in dml/distributed.dml, which says why
+        inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)
         if not self._checked:
@@ -83,7 +87,7 @@ class SparkSteps:
             self._checked = True
         self._images.read_ahead()
         computed = time.perf_counter()
-        total = self._add(batch.folder, inputs["workers"], optimizer.frozen)
+        total = self._add(batch.folder, inputs["workers"], inputs["slices"], optimizer.frozen)
         rows = self._engine.to_numpy(done["metrics"])
         computing, writing = rows[:, 5:].T
         added = time.perf_counter()
@@ -100,23 +104,28 @@ class SparkSteps:
                 "executors": self._spark.executors_alive(),
             }
 
-    def _add(self, folder: str, count: int, frozen: int) -> JavaObject:
-        """A handle of the list of gradients, from the files of so many workers."""
+    def _add(self, folder: str, count: int, slices: int, frozen: int) -> JavaObject:
+        """A handle of the list of gradients, from the files of so many workers with so many each."""
         engine, network = self._engine, self._state.model.network
         trained = network.tensors[5 * frozen :]
         units = 5 * frozen + sum(math.ceil(math.prod(tensor.shape) / _UNIT) for tensor in trained)
         height = units * (1 if engine.fp32 else 2)
+        ends = [s * height // slices for s in range(slices + 1)]
+        heights = [end - start for start, end in pairwise(ends)]
 
         def parts() -> JavaObject:
-            names = [f"{folder}/{i}_null" for i in range(count)]
-            return engine.make_list([engine.matrices.open(name, height, _COLUMNS) for name in names])
+            files = [
+                engine.matrices.open(f"{folder}/{i}_null", heights[i % slices], _COLUMNS)
+                for i in range(count * slices)
+            ]
+            return engine.make_list(files)
 
-        while count > FAN_IN:
+        while count > FAN_IN // 2:
             self._spark.describe_jobs(f"step {self._state.progress.step + 1}: sums of {count} gradients")
-            inputs = {"parts": parts(), "fan_in": FAN_IN, "folder": f"{folder}/sums"}
+            inputs = {"parts": parts(), "slices": slices, "fan_in": FAN_IN, "folder": f"{folder}/sums"}
             count = int(engine.run(_SUMS, inputs, {"done": "double"}, distributed=True)["done"])
             folder = inputs["folder"]
-        inputs = {"parts": parts(), "registry": network.registry, "frozen": frozen}
+        inputs = {"parts": parts(), "slices": slices, "registry": network.registry, "frozen": frozen}
         return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
 
 

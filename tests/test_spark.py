@@ -177,7 +177,7 @@ def test_a_lost_worker_changes_nothing(undisturbed, dataset, tmp_path):
 
 @pytest.mark.long
 def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset, monkeypatch):
-    """Four workers on two executors, whose sums of two are added in the driver."""
+    """Of four workers on two executors, in two slices, whose sums of two are added once more."""
     monkeypatch.setattr(spark_steps_module, "FAN_IN", 2)
     with engine_of(cluster) as own:
         own.spark.cluster = replace(own.spark.cluster, cores=2)

@@ -132,12 +132,15 @@ def test_only_training_asks_for_a_scratch_folder(capfd, name, options):
 
 @pytest.mark.long
 def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, engine, tmp_path):
-    """The same order, for files that hold more than an image, and validation with a part of a micro-batch."""
-    run = {"depth": 18, "epochs": 1, "batch_size": 240, "micro_batch": 60, "base_lr": 1, "ema_decay": 0.5}
+    """The same order, for files that hold more than an image, and validation with a part of a micro-batch.
+
+    The gradients of more workers than executors have cores are added in a tree.
+    """
+    run = {"depth": 18, "epochs": 1, "batch_size": 480, "micro_batch": 80, "base_lr": 1, "ema_decay": 0.5}
     options = ["--master", cluster.url, "--executors", 2, "--executor-memory", "1g", "--heap", "2g"]
     options += ["--data", prepared, "--blocks", 10, "--out", tmp_path / "there"]
-    history = f"history={tmp_path / 'there.csv'}"
-    words = line_of(capfd, "dml", *options, "--arguments", *(f"{k}={v}" for k, v in run.items()), history)
+    history = f"history={tmp_path / 'there.csv'}", "workers=6"
+    words = line_of(capfd, "dml", *options, "--arguments", *(f"{k}={v}" for k, v in run.items()), *history)
     assert (outcome := submit(words)).code == 0, outcome
     names = {"X": "train_X", "Y": "train_Y", "X_val": "val_X", "Y_val": "val_Y", "mean_std": "mean_std"}
     files = {name: prepared / "matrices" / file for name, file in names.items()}
