@@ -105,7 +105,7 @@ def _outcomes_on_spark(settings: EvaluateSettings, bad: BadImages) -> tuple[Outc
 
 
 def _open(settings: EvaluateSettings, sizes: dict[str, int | None], classes: list[str] | int) -> Dataset:
-    dataset = open_dataset(settings.dataset, "val", layout=settings.layout, **sizes)
+    dataset = open_dataset(settings.located(settings.dataset), "val", layout=settings.layout, **sizes)
     check_classes(dataset, classes, settings)
     return dataset
 

@@ -120,7 +120,7 @@ def _open(settings: PrepareSettings, split: Split) -> Dataset:
     own_size = settings.dataset in ("digits", "synthetic")
     size = settings.image_size or (None if own_size else DEFAULT_SIZE)
     return open_dataset(
-        settings.dataset,
+        settings.located(settings.dataset),
         split,
         layout=settings.layout,
         image_size=size,

@@ -243,7 +243,8 @@ def write_micro_batch(
     images = np.concatenate([part.images for part in parts])
     labels = known.labels[np.concatenate([part.indices for part in parts])].astype(np.int64)
     if replace and len(images) < len(indices):
-        raise UserError("images: found none that can be read: check the data set")
+        reason = next(reason for part in parts for _, reason in part.errors)
+        raise UserError(f"images: found none that can be read (the first: {reason}); check the data set")
     if mixing:
         images, labels = (array[1:] for array in mixing.apply(images, labels, seed, task.epoch, task.step))
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), math.prod(images.shape[1:]))

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from sysds_resnet.engine.cluster import Cluster, local_workers, on_this_machine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
+from sysds_resnet.images import BUILT_IN
 from sysds_resnet.settings import Settings
+from sysds_resnet.shared_files import is_url
 
 SCRATCH_FOLDER = "scratch"  # in a run folder
 
@@ -51,6 +53,15 @@ class SparkSettings(Settings):
             raise ValueError("device cpu with engine spark, whose executors compute on CPUs")
         pairs("spark_conf", self.spark_conf)
         return self
+
+    def located(self, dataset: str) -> str:
+        """A data set as `open_dataset` takes it: with engine spark no path that is relative.
+
+        Executors run in folders of their own.
+        """
+        if self.engine != "spark" or dataset in BUILT_IN or is_url(dataset):
+            return dataset
+        return str(Path(dataset).expanduser().absolute())
 
     def cluster(self, folder: Path | None = None) -> Cluster | None:
         """The cluster to compute on, if any; `folder` is of the run, where it needs a scratch folder.

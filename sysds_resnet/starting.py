@@ -138,7 +138,7 @@ def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset
     """The training or validation images of a run."""
     training = split == "train"
     return open_dataset(
-        settings.dataset,
+        settings.located(settings.dataset),
         split,
         layout=settings.layout,
         image_size=settings.image_size if training else settings.eval_size or settings.image_size,

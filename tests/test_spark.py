@@ -216,8 +216,8 @@ def read_matrices(engine, paths):
     return np.concatenate(list(map(engine.to_numpy, engine.list_items(engine.make_list(handles)))))
 
 
-class OneBad:
-    """A data set of which one image cannot be read."""
+class Damaged:
+    """A data set of which some images cannot be read."""
 
     def __init__(self, dataset, bad):
         self._dataset, self._bad = dataset, bad
@@ -229,7 +229,7 @@ class OneBad:
         return len(self._dataset)
 
     def image(self, index, epoch):
-        if index == self._bad:
+        if index in self._bad:
             raise UserError("image broken.jpg: found no image")
         return self._dataset.image(index, epoch)
 
@@ -238,7 +238,7 @@ def test_micro_batches_of_an_evaluation_are_filled_up(engine, dataset, tmp_path)
     """Images that cannot be read are left out, and there is nothing in the place of those after the last."""
     order = BatchOrder(7, sequential_order(7), 7, drop_last=False, epochs=1)
     tasks = micro_batches(next(order), MICRO_BATCH, str(tmp_path))
-    known = SimpleNamespace(value=OneBad(dataset, 2))
+    known = SimpleNamespace(value=Damaged(dataset, [2]))
     written = [write_micro_batch(known, MICRO_BATCH, False, Mixing(), 0, task) for task in tasks]
     rows = read_matrices(engine, [task.path for task in tasks])
     images = np.stack([dataset.image(index, 0) for index in range(7)])
@@ -249,6 +249,16 @@ def test_micro_batches_of_an_evaluation_are_filled_up(engine, dataset, tmp_path)
     assert y[[3, 7]].tolist() == [0, 0]
     assert np.array_equal(y[[0, 1, 2, 4, 5, 6]], dataset.labels[[0, 1, 3, 4, 5, 6]] + 1)
     assert [error for part in written for error in part.errors] == [(2, "image broken.jpg: found no image")]
+
+
+def test_a_data_set_without_an_image_that_can_be_read(dataset, tmp_path):
+    order = BatchOrder(IMAGES, sequential_order(IMAGES), BATCH, drop_last=True, epochs=1)
+    task = micro_batches(next(order), MICRO_BATCH, str(tmp_path))[0]
+    known = SimpleNamespace(value=Damaged(dataset, range(IMAGES)))
+    with pytest.raises(
+        UserError, match=r"none that can be read \(the first: image broken.jpg: found no image"
+    ):
+        write_micro_batch(known, MICRO_BATCH, True, Mixing(), 0, task)
 
 
 def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):

@@ -10,6 +10,9 @@ from sysds_resnet.engine.cluster import local_workers
 from sysds_resnet.engine.spark_errors import explain
 from sysds_resnet.engine.spark_session import SPARK_VERSION
 from sysds_resnet.errors import OutOfMemory
+from sysds_resnet.images import BUILT_IN
+from sysds_resnet.prepare import PrepareSettings
+from sysds_resnet.settings import build
 
 SPARK = ["--engine", "spark"]
 LOST = "Job aborted due to stage failure: Task 0 in stage 4.0 failed 4 times, most recent failure: "
@@ -103,3 +106,13 @@ def test_executors_out_of_memory(message):
 def test_jobs_that_failed(message, found):
     error = explain(message, 2**30)
     assert not isinstance(error, OutOfMemory) and found in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("engine", ["jvm", "spark"])
+def test_executors_open_data_sets_by_whole_paths(tmp_path, monkeypatch, engine):
+    """They run in folders of their own."""
+    monkeypatch.chdir(tmp_path)
+    settings = build(PrepareSettings, {"engine": engine, "dataset": "data", "out": "prepared"})
+    assert settings.located("data") == (str(tmp_path / "data") if engine == "spark" else "data")
+    for name in (*BUILT_IN, "s3a://bucket/data", str(tmp_path)):
+        assert settings.located(name) == name

@@ -5,6 +5,7 @@ import signal
 import subprocess
 
 import pytest
+import yaml
 from command_line import assert_one_line_error, finish, run_here, start_process, wait_for
 from spark_cluster import executors
 
@@ -82,6 +83,29 @@ def test_a_scratch_folder_without_room_for_gradients(cluster, copied, capfd, tmp
     finally:
         subprocess.run(["umount", small], check=True)
     assert checkpoints(run) == before
+
+
+@pytest.fixture
+def one_executor(cluster, stopped):
+    """Options for ResNet-18 in FP64 on one executor that is not tried again."""
+    options = ["--engine", "spark", "--master", cluster.url, "--executors", 1]
+    options += ["--spark-conf", "spark.task.maxFailures=1", "--dataset", stopped[1], "--image-size", 64]
+    return [*options, "--model", "resnet18", "--precision", "double", "--epochs", 1, "--heap", "3g"]
+
+
+def test_executors_with_too_little_memory_for_a_micro_batch(one_executor, capfd, tmp_path):
+    """Which is found out in a step, as the micro-batch is asked for; the run goes on with a smaller one."""
+    options = ["--executor-memory", "1g", "--batch-size", 256, "--micro-batch", 256]
+    outcome = run_here(capfd, "train", *one_executor, *options, "--out", tmp_path / "run")
+    assert outcome.code == 0 and "executors: found heaps of 1024m full" in outcome.err, outcome
+    assert "going on with micro_batch 128 in place of 256" in outcome.err
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] <= 128
+
+
+def test_executors_with_too_little_memory_for_an_image(one_executor, capfd, tmp_path):
+    options = ["--executor-memory", "512m", "--batch-size", 1, "--micro-batch", 1]
+    outcome = run_here(capfd, "train", *one_executor, *options, "--out", tmp_path / "run")
+    assert_one_line_error(outcome, "executors: found heaps of 512m full", "--executor-memory")
 
 
 def test_a_stopped_run_goes_on(copied, capfd):

@@ -17,6 +17,7 @@ from sysds_resnet.images.synthetic import SyntheticDataset
 from sysds_resnet.images.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation
 
 __all__ = [
+    "BUILT_IN",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ArrayDataset",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 DEFAULT_AUGMENTATION = Augmentation()
+BUILT_IN = ("digits", "synthetic", "photos")
+"""Data sets that need no files."""
 
 
 def open_dataset(
