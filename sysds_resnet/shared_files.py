@@ -40,6 +40,11 @@ def is_url(name: str) -> bool:
     return "://" in name
 
 
+def absolute(name: str) -> str:
+    """A URL, or a path from wherever a process runs."""
+    return name if is_url(name) else os.path.abspath(os.path.expanduser(name))
+
+
 def open_system(name: str) -> tuple[FileSystem, str]:
     """The file system of a path or URL, and the name in it.
 

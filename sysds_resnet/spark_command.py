@@ -21,11 +21,13 @@ from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executo
 from sysds_resnet.engine.spark_session import check_pyspark
 from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import EvaluateSettings
+from sysds_resnet.images.remote_shards import read_manifest
 from sysds_resnet.images.shards import MANIFEST, Manifest
 from sysds_resnet.predict import PredictSettings
 from sysds_resnet.prepare import PrepareSettings
 from sysds_resnet.prepare_matrices import MATRICES, blocks_file
 from sysds_resnet.settings import run
+from sysds_resnet.shared_files import absolute, is_url
 from sysds_resnet.spark_settings import SparkSettings, pairs
 from sysds_resnet.train_settings import TrainSettings
 
@@ -49,9 +51,9 @@ class DmlSettings(SparkSettings):
     command: ClassVar[str] = "spark_command dml"
 
     engine: Literal["spark"] = Field("spark", description="Where gradients are computed.")
-    data: Path = Field(description="Data set prepared with --blocks, on a path that all machines see.")
+    data: str = Field(description="Data set prepared with --blocks: a path that all machines see, or a URL.")
     blocks: int = Field(ge=1, description="Images in a block, as it was prepared.")
-    out: Path = Field(description="Folder for the weights.")
+    out: str = Field(description="Folder for the weights, or its URL.")
     heap: str | None = Field(None, description="Of the driver, such as 12g; by default half of the memory.")
     precision: Literal["double", "single"] = Field("double", description="Of matrix multiplies.")
     blas: Blas = Field("auto", description="What multiplies, as for train.")
@@ -69,7 +71,12 @@ def dml_line(settings: DmlSettings) -> list[str]:
     Raises:
         UserError: If the data set has no such blocks, or something does not fit.
     """
-    cluster = settings.cluster(settings.out)
+    cluster = settings.cluster(None if is_url(settings.out) else Path(settings.out))
+    if not cluster.scratch:
+        raise UserError(
+            f"scratch: found none for {settings.out}, expected a folder that all machines share; add "
+            "--scratch"
+        )
     heap = heap_of(settings.heap)
     multiply = choose(settings.precision, settings.blas, own_jvm=False)
     conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
@@ -114,28 +121,28 @@ _ONE_THREAD = {"sysds.cp.parallel.ops": "false", "sysds.cp.parallel.io": "false"
 
 def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
     """Of dml/train.dml."""
-    root = settings.data.resolve()
-    manifest = Manifest.read(root / MANIFEST)
+    root = absolute(settings.data)
+    manifest = read_manifest(root) if is_url(root) else Manifest.read(Path(root) / MANIFEST)
     name = blocks_file("train", settings.blocks)
     if name not in manifest.files:
         raise UserError(
             f"{settings.data}: found no {name}, expected blocks of {settings.blocks} images; run python -m "
             f"sysds_resnet.prepare as before with --blocks {settings.blocks}"
         )
-    arguments = {"X": root / name.removesuffix(".mtd"), "Y": root / MATRICES / "train_Y"}
+    arguments = {"X": f"{root}/{name.removesuffix('.mtd')}", "Y": f"{root}/{MATRICES}/train_Y"}
     if manifest.shards.get("val"):
-        arguments["X_val"] = root / blocks_file("val", settings.blocks).removesuffix(".mtd")
-        arguments["Y_val"] = root / MATRICES / "val_Y"
+        arguments["X_val"] = f"{root}/{blocks_file('val', settings.blocks).removesuffix('.mtd')}"
+        arguments["Y_val"] = f"{root}/{MATRICES}/val_Y"
     height, width = manifest.image_size
     return {
         **arguments,
-        "mean_std": root / MATRICES / "mean_std",
+        "mean_std": f"{root}/{MATRICES}/mean_std",
         "H": height,
         "W": width,
         "num_classes": len(manifest.classes),
         "workers": cluster.workers,
         "scratch": cluster.scratch,
-        "out": settings.out.resolve(),
+        "out": absolute(settings.out),
     }
 
 

@@ -12,7 +12,7 @@ from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.settings import Settings
-from sysds_resnet.shared_files import is_url
+from sysds_resnet.shared_files import absolute
 
 SCRATCH_FOLDER = "scratch"  # in a run folder
 
@@ -59,9 +59,7 @@ class SparkSettings(Settings):
 
         Executors run in folders of their own.
         """
-        if self.engine != "spark" or dataset in BUILT_IN or is_url(dataset):
-            return dataset
-        return str(Path(dataset).expanduser().absolute())
+        return dataset if self.engine != "spark" or dataset in BUILT_IN else absolute(dataset)
 
     def cluster(self, folder: Path | None = None) -> Cluster | None:
         """The cluster to compute on, if any; `folder` is of the run, where it needs a scratch folder.

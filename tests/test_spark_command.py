@@ -61,6 +61,17 @@ def test_the_line_for_dml_has_what_driver_and_executors_need(capfd, prepared, tm
     assert f"<sysds.scratch>{arguments['scratch']}/engine</sysds.scratch>" in config
 
 
+def test_data_and_weights_of_dml_may_be_under_urls(capfd, prepared):
+    url, elsewhere = prepared.as_uri(), "hdfs://elsewhere/folder"
+    options = [*MASTER, "--data", url, "--blocks", 10, "--out", f"{elsewhere}/w"]
+    words = line_of(capfd, "dml", *options, "--scratch", f"{elsewhere}/s")
+    arguments = dict(word.split("=", 1) for word in words[words.index("-nvargs") + 1 :])
+    assert arguments["X"] == f"{url}/matrices/train_X_by_10" and arguments["out"] == f"{elsewhere}/w"
+    assert arguments["scratch"] == f"{elsewhere}/s" and arguments["H"] == "32"
+    outcome = run_here(capfd, "spark_command", "dml", *options)
+    assert_one_line_error(outcome, f"scratch: found none for {elsewhere}/w", "add --scratch")
+
+
 def test_the_line_for_a_command_repeats_its_options(capfd):
     options = ["--dataset", "a folder", "--heap", "1g", "--amp"]
     words = line_of(capfd, "train", *MASTER, *options)

@@ -37,8 +37,7 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
         UserError: it cannot be reached, is not prepared to its end, or a file is not as the manifest says.
     """
     system, root = reach(url, lambda: open_system(url))
-    name = f"{url}/{MANIFEST}"
-    manifest = Manifest.parse(reach(name, lambda: _read(system, f"{root}/{MANIFEST}")), name)
+    manifest = read_manifest(url)
     counts, names = shards_of(manifest, url, split)
 
     def size(name: str) -> int:
@@ -52,6 +51,18 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
     source = RemoteShardSource([name for name, _ in names], counts, np.concatenate(labels), manifest, url)
     check_labels(source.labels, manifest, url, split)
     return source
+
+
+def read_manifest(url: str) -> Manifest:
+    """The manifest of a prepared data set; raises a UserError if there is none."""
+
+    def get() -> str:
+        system, root = open_system(url)
+        with system.open_input_stream(f"{root}/{MANIFEST}") as file:
+            return file.read().decode()
+
+    name = f"{url}/{MANIFEST}"
+    return Manifest.parse(reach(name, get), name)
 
 
 class RemoteShardSource(ShardSource):
@@ -70,10 +81,11 @@ class RemoteShardSource(ShardSource):
     ) -> None:
         super().__init__([f"{url}/{name}" for name in names], counts, labels, manifest)
         self._url, self._names = url, names
+        self._opened: tuple[FileSystem, str] | None = None
         self._files: dict[int, tuple[NativeFile, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_files": {}}  # open in one process only
+        return {**super().__getstate__(), "_opened": None, "_files": {}}  # of one process only
 
     def read(self, index: int) -> np.ndarray:
         """The image, uint8 of shape (H, W, 3)."""
@@ -98,7 +110,9 @@ class RemoteShardSource(ShardSource):
 
     def _open(self, shard: int) -> tuple[NativeFile, int]:
         """The file of a shard, and where its first image begins."""
-        system, root = open_system(self._url)
+        if self._opened is None:
+            self._opened = open_system(self._url)  # kept: files of a Hadoop system end with it
+        system, root = self._opened
         file = system.open_input_file(f"{root}/{self._names[shard]}")
         _check_header(file, self._shapes[shard], np.dtype(np.uint8), self._paths[shard])
         return file, file.tell()
@@ -113,11 +127,6 @@ def reach(name: str, act: Callable[[], T]) -> T:
             f"{name}: cannot be read ({one_line(error)}), expected a prepared data set there; check the URL "
             "and the access to it"
         ) from error
-
-
-def _read(system: FileSystem, path: str) -> str:
-    with system.open_input_stream(path) as file:
-        return file.read().decode()
 
 
 def _labels(system: FileSystem, path: str, name: str, count: int) -> np.ndarray:
