@@ -40,25 +40,25 @@ def solve(rows: list[tuple[float, float]], seconds: list[float]) -> tuple[float,
 
 
 def fit() -> dict:
-    """The constants of the model, in seconds."""
-    small = runs("scaling_parts.json")
-    large = {run["executors"]: run for run in runs("scaling.json") if run["size"] == 224}
+    """The constants of the model, in seconds, from runs whose executors have a core each."""
+    known = [run for run in runs("scaling.json") + runs("scaling_parts.json") if run["executors"] <= CORES]
+    large, small = ({run["executors"]: run for run in known if run["size"] == size} for size in (224, 64))
     schedule = json.loads((RESULTS / "scheduling.json").read_text())
-    broadcast, gather = ([run["parts_s"][name] for run in small] for name in ("broadcast_s", "gather_s"))
-    counts = [run["executors"] for run in small]
-    sent, received = solve([(1, n) for n in counts], broadcast)
-    written, added = solve([(max(1, n / CORES), n) for n in counts], gather)
+    broadcast, gather = ([run["parts_s"][name] for run in known] for name in ("broadcast_s", "gather_s"))
+    counts = [(1, run["executors"]) for run in known]
+    sent, received = solve(counts, broadcast)
+    written, added = solve(counts, gather)
     alone = large[1]
     return {
         "image_s": alone["parts_s"]["compute_s"] / alone["batch"],
-        "image_s_at_64": small[0]["parts_s"]["compute_s"] / small[0]["batch"],
+        "image_s_at_64": small[1]["parts_s"]["compute_s"] / small[1]["batch"],
         "contention": alone["parts_s"]["compute_s"] / large[2]["parts_s"]["compute_s"],
-        "contention_at_64": small[0]["parts_s"]["compute_s"] / small[1]["parts_s"]["compute_s"],
+        "contention_at_64": small[1]["parts_s"]["compute_s"] / small[2]["parts_s"]["compute_s"],
         "send_s": sent,
         "receive_s": received,
         "write_s": written,
         "add_s": added,
-        "update_s": float(np.median([run["parts_s"]["update_s"] for run in small])),
+        "update_s": float(np.median([run["parts_s"]["update_s"] for run in known])),
         "job_s": schedule["jobs_s"]["2"],
         "task_s": schedule["task_s"],
     }
