@@ -115,6 +115,7 @@ def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, d
     assert difference(undisturbed[2], expected[2]) < 1e-9, "rounding grows from step to step"
 
 
+@pytest.mark.long
 def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
     """And the gradients of what is not trained, here the stem, not at all."""
     with engine_of(cluster, precision="single") as own:
@@ -261,6 +262,7 @@ def test_a_data_set_without_an_image_that_can_be_read(dataset, tmp_path):
         write_micro_batch(known, MICRO_BATCH, True, Mixing(), 0, task)
 
 
+@pytest.mark.long
 def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
     data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50, "--blocks", 40]
     options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
