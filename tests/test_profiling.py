@@ -172,7 +172,8 @@ def test_a_run_writes_its_profile(tmp_path, capfd):
     assert outcome.code == 0, outcome
     assert f"profile: {out / 'profile.csv'} and profile.png; " in outcome.out
     table = pd.read_csv(out / "profile.csv")
-    convolutions = table["function"].isin(["conv2d.forward", "conv2d.windows_forward"])  # of 1x1, and of others
+    # of 1x1, and of others
+    convolutions = table["function"].isin(["conv2d.forward", "conv2d.windows_forward"])
     assert table[convolutions]["calls"].sum() == 20
 
 

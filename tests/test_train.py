@@ -351,8 +351,8 @@ def test_a_heap_that_is_too_small_halves_the_micro_batch(capfd, tmp_path):
     """A real one: the JVM ends, and another goes on."""
     data = ["--dataset", "synthetic", "--num-images", 128, "--num-classes", 4, "--image-size", 64]
     options = ["--model", "resnet18", "--epochs", 1, "--batch-size", 128, "--heap", "1g"]
-    options += ["--micro-batch", 128, "--optimizer", "sgd", "--precision", "double", "--out", tmp_path / "run"]
-    outcome = run_here(capfd, "train", *data, *options)
+    options += ["--micro-batch", 128, "--optimizer", "sgd", "--precision", "double"]
+    outcome = run_here(capfd, "train", *data, *options, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome
     assert re.search(
         r"^warning: JVM: found its heap of .* going on with micro_batch 64 in", outcome.err, re.M
