@@ -71,12 +71,7 @@ def dml_line(settings: DmlSettings) -> list[str]:
     Raises:
         UserError: If the data set has no such blocks, or something does not fit.
     """
-    cluster = settings.cluster(None if is_url(settings.out) else Path(settings.out))
-    if not cluster.scratch:
-        raise UserError(
-            f"scratch: found none for {settings.out}, expected a folder that all machines share; add "
-            "--scratch"
-        )
+    cluster = settings.cluster(settings.out)
     heap = heap_of(settings.heap)
     multiply = choose(settings.precision, settings.blas, own_jvm=False)
     conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)

@@ -12,7 +12,7 @@ from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.settings import Settings
-from sysds_resnet.shared_files import absolute
+from sysds_resnet.shared_files import absolute, is_url
 
 SCRATCH_FOLDER = "scratch"  # in a run folder
 
@@ -61,8 +61,11 @@ class SparkSettings(Settings):
         """
         return dataset if self.engine != "spark" or dataset in BUILT_IN else absolute(dataset)
 
-    def cluster(self, folder: Path | None = None) -> Cluster | None:
-        """The cluster to compute on, if any; `folder` is of the run, where it needs a scratch folder.
+    def cluster(self, folder: Path | str | None = None) -> Cluster | None:
+        """The cluster to compute on, if any.
+
+        Args:
+            folder: Of the run, where it needs a scratch folder; under a URL there is none by default.
 
         Raises:
             UserError: If something is missing that has no default there.
@@ -75,12 +78,13 @@ class SparkSettings(Settings):
             raise UserError(f"executors: found none for {master}, expected a number; add --executors")
         scratch = self.scratch or ""
         if not scratch and folder is not None:
-            if not on_this_machine(master):
+            elsewhere = is_url(str(folder))
+            if elsewhere or not on_this_machine(master):
                 raise UserError(
-                    f"scratch: found none for {master}, expected a folder that all its machines share; add "
-                    "--scratch"
+                    f"scratch: found none for {folder if elsewhere else master}, expected a folder that all "
+                    "its machines share; add --scratch"
                 )
-            scratch = str(folder.resolve() / SCRATCH_FOLDER)
+            scratch = str(Path(folder).resolve() / SCRATCH_FOLDER)
         return Cluster(
             master=master,
             executors=1 if workers else self.executors,

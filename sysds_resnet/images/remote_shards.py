@@ -37,7 +37,7 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
         UserError: it cannot be reached, is not prepared to its end, or a file is not as the manifest says.
     """
     system, root = reach(url, lambda: open_system(url))
-    manifest = read_manifest(url)
+    manifest = _manifest(system, root, url)
     counts, names = shards_of(manifest, url, split)
 
     def size(name: str) -> int:
@@ -55,14 +55,7 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
 
 def read_manifest(url: str) -> Manifest:
     """The manifest of a prepared data set; raises a UserError if there is none."""
-
-    def get() -> str:
-        system, root = open_system(url)
-        with system.open_input_stream(f"{root}/{MANIFEST}") as file:
-            return file.read().decode()
-
-    name = f"{url}/{MANIFEST}"
-    return Manifest.parse(reach(name, get), name)
+    return _manifest(*reach(url, lambda: open_system(url)), url)
 
 
 class RemoteShardSource(ShardSource):
@@ -127,6 +120,15 @@ def reach(name: str, act: Callable[[], T]) -> T:
             f"{name}: cannot be read ({one_line(error)}), expected a prepared data set there; check the URL "
             "and the access to it"
         ) from error
+
+
+def _manifest(system: FileSystem, root: str, url: str) -> Manifest:
+    def get() -> str:
+        with system.open_input_stream(f"{root}/{MANIFEST}") as file:
+            return file.read().decode()
+
+    name = f"{url}/{MANIFEST}"
+    return Manifest.parse(reach(name, get), name)
 
 
 def _labels(system: FileSystem, path: str, name: str, count: int) -> np.ndarray:
