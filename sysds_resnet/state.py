@@ -32,8 +32,12 @@ _PARALLEL_GRADIENTS = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
-[gradients, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
-                                                   label_smoothing, batch_size, frozen, eps)
+[parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
+                                               label_smoothing, batch_size, frozen, eps)
+"""
+_SUM = """
+source("dml/trainer.dml") as trainer
+gradients = trainer::sum_parts(parts, n)
 """
 _ADD = """
 source("dml/trainer.dml") as trainer
@@ -334,12 +338,14 @@ class State:
                     "frozen": optimizer.frozen,
                     "eps": BN_EPS,
                 },
-                {"gradients": "list", "metrics": "matrix"},
+                {"parts" if workers > 1 else "gradients": "list", "metrics": "matrix"},
                 parallel=workers > 1,
                 on_gpu=True,
             )
             if workers > 1:
-                engine.free([pixels], keep=[])
+                inputs = {"parts": done["parts"], "n": len(parts)}
+                done |= engine.run(_SUM, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                engine.free([pixels, done["parts"]], keep=[done["gradients"]])
             metrics += engine.to_numpy(done["metrics"])[0]
             if gradients is None:
                 gradients = done["gradients"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject
 
 from sysds_resnet.engine.cuda import environment
-from sysds_resnet.engine.own_java import compile_class
+from sysds_resnet.engine.own_java import compile_class, replace_class
 from sysds_resnet.engine.programs import hidden, set_static
 from sysds_resnet.engine.transfer import uncycle
 
@@ -61,12 +61,14 @@ class Gpus:
         self._config = config
         self._set_static("USE_ACCELERATOR", True)
         self._sysds.api.DMLScript.setGlobalFlags(config)
+        package = "org.apache.sysds.runtime.matrix.data"
+        replace_class(gateway, "LibMatrixCuDNNConvolutionAlgorithm", f"{package}.LibMatrixCUDA")
         pool = self._sysds.runtime.instructions.gpu.context.GPUContextPool
         self._contexts = pool.reserveAllGPUContexts()
         properties = self._jvm.jcuda.runtime.cudaDeviceProp()
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
-        self._new_sweep = compile_class(gateway, "Sweep")
+        self._new_devices = compile_class(gateway, "Devices")
 
     def start_caching(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
@@ -77,39 +79,32 @@ class Gpus:
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
-    def upload(self, matrices: Iterable[JavaObject], everywhere: bool = False) -> None:
-        """Copies matrices to the first GPU, or to all, those that are there already as well.
+    def upload(self, matrices: Iterable[JavaObject]) -> None:
+        """Copies matrices to the first GPU, those that are there already as well.
 
         Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as
         sparse ones, become whatever is in memory there.
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
         """
-        contexts = list(self._contexts) if everywhere else [self._contexts.get(0)]
+        gpu = self._contexts.get(0)
+        gpu.initializeThread()
         for matrix in matrices:
             block = matrix.acquireRead()  # of what is on the GPU alone, a copy that takes its place
             empty = block.getNonZeros() == 0
             if block.isInSparseFormat() and not empty:
                 block.sparseToDense()
-            memories = []
-            for gpu in contexts:
-                gpu.initializeThread()
-                memory = matrix.getGPUObject(gpu)
-                if memory is None:
-                    memory = gpu.createGPUObject(matrix)
-                    matrix.setGPUObject(gpu, memory)
-                memories.append(memory)
-                if not empty:
-                    memory.acquireDeviceRead(None)
-                    memory.releaseInput()
+            memory = matrix.getGPUObject(gpu)
+            if memory is None:
+                memory = gpu.createGPUObject(matrix)
+                matrix.setGPUObject(gpu, memory)
+            if not empty:
+                memory.acquireDeviceRead(None)
+                memory.releaseInput()
             matrix.release()
             if empty:
-                for gpu, memory in zip(contexts, memories, strict=True):
-                    gpu.initializeThread()
-                    memory.acquireDeviceModifyDense()  # zeros
-                    memory.setDirty(memory == memories[0])  # what one GPU alone may be
-            uncycle(matrix, block, *memories)
-        self._contexts.get(0).initializeThread()
+                memory.acquireDeviceModifyDense()  # zeros
+            uncycle(matrix, block, memory)
 
     @contextmanager
     def compiling(self, on_gpu: bool) -> Iterator[None]:
@@ -151,26 +146,29 @@ class Gpus:
         cache = self._sysds.runtime.controlprogram.caching.CacheableData
         bound = [variables.get(name) for name in inputs]
         self.upload(bound)
-        if everywhere:
-            for value in self._jvm.java.util.ArrayList(variables.entrySet()):
-                self.upload(_matrices(value.getValue()), everywhere=True)
-        sweeps, kept = [self._new_sweep([gpu]) for gpu in self._contexts], self._jvm.java.util.ArrayList()
+        devices, kept = self._new_devices([self._contexts]), self._jvm.java.util.ArrayList()
         try:
+            if everywhere:
+                for matrix in bound:  # until they are on the first GPU alone: the engine cannot free others
+                    matrix.enableCleanup(False)
+                devices.spread(variables)
             context = self._new_context(variables, program)
             if hold:
                 cache.disableCaching()
             program.execute(context)
             for name in outputs:
                 kept.add(variables.get(name))
+            if everywhere:
+                devices.gather(kept)
             yield variables
             for name in outputs:  # matrices that were read, unless they are in a list too
                 if variables.get(name).getDataType().isMatrix():
                     context.cleanupDataObject(variables.remove(name))
         finally:
             cache.enableCaching()
-            for sweep in sweeps:
-                sweep.sweep(kept)
+            devices.sweep(kept)
             for matrix in bound:
+                matrix.enableCleanup(True)
                 matrix.clearData()
             variables.removeAll()
             manager.clearLocalConfigs()
@@ -226,11 +224,3 @@ class Gpus:
 
     def _set_static(self, name: str, value: bool) -> None:
         set_static(self._jvm, "org.apache.sysds.api.DMLScript", name, value)
-
-
-def _matrices(value: JavaObject) -> list[JavaObject]:
-    """The matrices in a variable of a program."""
-    kind = value.getDataType()
-    if kind.isList():
-        return [matrix for item in value.getData() for matrix in _matrices(item)]
-    return [value] if kind.isMatrix() else []

@@ -1,0 +1,144 @@
+package sysds_resnet;
+
+import java.lang.reflect.Field;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.IdentityHashMap;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Map;
+import jcuda.runtime.JCuda;
+import org.apache.sysds.runtime.controlprogram.LocalVariableMap;
+import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
+import org.apache.sysds.runtime.instructions.cp.ListObject;
+import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
+import org.apache.sysds.runtime.instructions.gpu.context.GPUObject;
+import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
+
+/**
+ * The matrices in the memory of GPUs while a program runs: where they are, and what it leaves behind.
+ *
+ * Between programs matrices are on the first GPU alone. Left to itself the engine brings them from one to another
+ * through the JVM's heap, in FP64, and fails where it does so after it has noted the second GPU as a place of theirs:
+ * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/caching/CacheableData.java
+ *
+ * gpu.py has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ */
+public class Devices {
+  private final List contexts;
+  private final HashSet before = new HashSet();
+
+  /** Notes what is there. */
+  public Devices(List contexts) throws Exception {
+    this.contexts = contexts;
+    for (int i = 0; i < contexts.size(); i++) {
+      before.addAll(objects(context(i)));
+    }
+  }
+
+  /** Copies the matrices in variables from the first GPU to the others. */
+  public void spread(LocalVariableMap variables) throws Exception {
+    List values = new ArrayList();
+    Iterator entries = variables.entrySet().iterator();
+    while (entries.hasNext()) {
+      values.add(((Map.Entry) entries.next()).getValue());
+    }
+    Iterator matrices = matrices(values).iterator();
+    while (matrices.hasNext()) {
+      MatrixObject matrix = (MatrixObject) matrices.next();
+      GPUObject from = matrix.getGPUObject(context(0));
+      for (int i = 1; i < contexts.size() && isThere(from); i++) {
+        if (!isThere(matrix.getGPUObject(context(i)))) {
+          copy(matrix, 0, i).setDirty(false);
+        }
+      }
+    }
+    context(0).initializeThread();
+  }
+
+  /** Moves the matrices in the values of variables from the others to the first GPU. */
+  public void gather(Collection values) throws Exception {
+    Iterator matrices = matrices(values).iterator();
+    while (matrices.hasNext()) {
+      MatrixObject matrix = (MatrixObject) matrices.next();
+      for (int i = 1; i < contexts.size(); i++) {
+        GPUObject from = matrix.getGPUObject(context(i));
+        if (isThere(from)) {
+          if (!isThere(matrix.getGPUObject(context(0)))) {
+            copy(matrix, i, 0);
+          }
+          context(i).initializeThread();
+          from.clearData(null, false);
+        }
+      }
+    }
+    context(0).initializeThread();
+  }
+
+  /** Frees what was not there when this object was made, but for what is in some of the values of variables. */
+  public void sweep(Collection kept) throws Exception {
+    Collection matrices = matrices(kept);
+    for (int i = 0; i < contexts.size(); i++) {
+      context(i).initializeThread();
+      Iterator objects = new ArrayList(objects(context(i))).iterator();
+      while (objects.hasNext()) {
+        GPUObject object = (GPUObject) objects.next();
+        if (!before.contains(object) && !(i == 0 && matrices.contains(object.getMatrixObject()))) {
+          object.resetReadWriteLock();
+          object.clearData(null, false);
+        }
+      }
+    }
+    context(0).initializeThread();
+  }
+
+  private GPUObject copy(MatrixObject matrix, int from, int to) {
+    GPUObject copy = matrix.getGPUObject(context(to));
+    if (copy == null) {
+      copy = context(to).createGPUObject(matrix);
+      matrix.setGPUObject(context(to), copy);
+    }
+    context(to).initializeThread();
+    copy.acquireDeviceModifyDense(false);
+    long bytes = matrix.getNumRows() * matrix.getNumColumns() * LibMatrixCUDA.sizeOfDataType;
+    // which waits for what both GPUs have been given to compute
+    JCuda.cudaMemcpyPeer(copy.getDensePointer(), context(to).getDeviceNum(),
+      matrix.getGPUObject(context(from)).getDensePointer(), context(from).getDeviceNum(), bytes);
+    return copy;
+  }
+
+  private static boolean isThere(GPUObject object) {
+    return object != null && object.isAllocated() && !object.isSparse();
+  }
+
+  private GPUContext context(int i) {
+    return (GPUContext) contexts.get(i);
+  }
+
+  private static Collection objects(GPUContext gpu) throws Exception {
+    Object manager = gpu.getMemoryManager().getGPUMatrixMemoryManager();
+    Field field = manager.getClass().getDeclaredField("gpuObjects");
+    field.setAccessible(true);
+    return (Collection) field.get(manager);
+  }
+
+  private static Collection matrices(Collection values) {
+    IdentityHashMap found = new IdentityHashMap();
+    collect(values, found);
+    return found.keySet();
+  }
+
+  private static void collect(Collection values, IdentityHashMap found) {
+    Iterator iterator = values.iterator();
+    while (iterator.hasNext()) {
+      Object value = iterator.next();
+      if (value instanceof ListObject) {
+        collect(((ListObject) value).getData(), found);
+      }
+      else if (value instanceof MatrixObject) {
+        found.put(value, value);
+      }
+    }
+  }
+}

@@ -1,0 +1,43 @@
+// Memory of pretended GPUs: what CUDA's run time, driver and libraries (runtime.cpp, kernels.cpp, cudnn.cpp) share.
+//
+// A GPU's memory is the host's, filled with NaN when it is handed out, as nothing else is promised of it. What is
+// not in the memory of the current GPU, or beyond what was asked for, is refused as a GPU refuses it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace device {
+
+constexpr int OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700;  // as cudaError and CUresult
+
+int count();                      // GPUs: SOFTWARE_GPU_COUNT, 1 by default
+size_t total();                   // bytes of each: SOFTWARE_GPU_MEMORY, 4 GiB by default
+size_t used(int gpu);             // bytes handed out
+int &current();                   // the calling thread's GPU
+void *allocate(size_t bytes);     // on the current GPU; null where it has not as much left
+bool release(void *address);      // false where it was not handed out
+void check(const void *address, size_t bytes);  // throws unless that lies in one matrix of the current GPU
+
+template <class T> T *view(const void *address, size_t cells) {
+  check(address, cells * sizeof(T));
+  return (T *)address;
+}
+
+// What a function gives back: 0, or the code for what it threw, which is told on standard error.
+template <class Function> int guarded(int failed, Function function) {
+  try {
+    function();
+    return 0;
+  } catch (const std::exception &error) {
+    fprintf(stderr, "software GPU: %s\n", error.what());
+    return failed;
+  }
+}
+
+// Whether FP32 is to be multiplied in TF32, which keeps 10 of 23 bits of each factor.
+bool tf32();
+
+}  // namespace device

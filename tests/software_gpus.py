@@ -1,0 +1,39 @@
+"""GPUs in software (software_gpu/), under the names of NVIDIA's libraries.
+
+With them the engine's GPU backend runs on any machine, through JCuda's own natives: everything but NVIDIA's
+libraries, its driver and the engine's kernels, which are done anew. Their memory is limited, is NaN until it is
+written, and belongs to one of them.
+"""
+
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sysds_resnet.engine import cuda
+
+SOURCE = Path(__file__).with_name("software_gpu")
+# with the run time, which JCuda's library of that name contains
+NAMES = [cuda.DRIVER, *cuda.LIBRARIES, "libJCudaRuntime-12.6.0-linux-x86_64.so"]
+
+
+def build(folder):
+    """Builds them into a folder for LD_LIBRARY_PATH."""
+    library = folder / "libsoftware_gpu.so"
+    flags = ["-std=c++17", "-O3", "-march=native", "-shared", "-fPIC"]
+    subprocess.run(["c++", *flags, "-o", str(library), *map(str, SOURCE.glob("*.cpp"))], check=True)
+    for name in NAMES:
+        (folder / name).symlink_to(library.name)
+
+
+@contextmanager
+def installed(folder, count=1, memory=4 * 2**30):
+    """Meanwhile this process and its children have as many GPUs, with as much memory each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "library_folders", lambda: [folder])
+        patch.setenv("SOFTWARE_GPU_COUNT", str(count))
+        patch.setenv("SOFTWARE_GPU_MEMORY", str(memory))
+        cuda.probe.cache_clear()
+        yield
+    cuda.probe.cache_clear()
