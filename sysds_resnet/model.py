@@ -42,7 +42,7 @@ _PARALLEL_EVALUATE = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
-[metrics, logits] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
+[metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
 """
 
 
@@ -242,14 +242,17 @@ class ResNet:
             results = self.engine.run(
                 _PARALLEL_EVALUATE if workers > 1 else _EVALUATE,
                 inputs | ({"size": size} if workers > 1 else {}),
-                {"metrics": "matrix", "logits": "matrix"},
+                {"metrics": "matrix"} | ({"parts": "list"} if workers > 1 else {"logits": "matrix"}),
                 parallel=workers > 1,
                 on_gpu=True,
             )
-            if workers > 1:
-                self.engine.free([pixels], keep=[])
             total += self.engine.to_numpy(results["metrics"])[0]
-            logits.append(self.engine.to_numpy(results["logits"]))
+            if workers > 1:
+                parts = self.engine.list_items(results["parts"])
+                self.engine.free([pixels, results["parts"]], keep=[])
+            else:
+                parts = [results["logits"]]
+            logits += map(self.engine.to_numpy, parts)
         return total, np.concatenate(logits)
 
 

@@ -1,10 +1,11 @@
 """GPUs in software (software_gpu/), under the names of NVIDIA's libraries.
 
-With them the engine's GPU backend runs on any machine, through JCuda's own natives: everything but NVIDIA's
-libraries, its driver and the engine's kernels, which are done anew. Their memory is limited, is NaN until it is
+With them the engine's GPU backend runs on any machine, through JCuda's own natives: all but the driver,
+NVIDIA's libraries and the engine's kernels, which are done anew. Their memory is limited, is NaN until it is
 written, and belongs to one of them.
 """
 
+import os
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,16 @@ def build(folder):
 
 
 @contextmanager
-def installed(folder, count=1, memory=4 * 2**30):
-    """Meanwhile this process and its children have as many GPUs, with as much memory each."""
+def installed(folder, count=1, memory=4 * 2**30, log=os.devnull):
+    """Meanwhile this process and its children have as many GPUs, with as much memory each.
+
+    What is copied to them and from them is noted in a log, see software_gpu/runtime.cpp.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "library_folders", lambda: [folder])
         patch.setenv("SOFTWARE_GPU_COUNT", str(count))
         patch.setenv("SOFTWARE_GPU_MEMORY", str(memory))
+        patch.setenv("SOFTWARE_GPU_LOG", str(log))
         cuda.probe.cache_clear()
         yield
     cuda.probe.cache_clear()

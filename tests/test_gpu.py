@@ -1,25 +1,29 @@
-"""The GPU backend, on GPUs in software (software_gpus.py): what it computes, where, and what it frees and keeps."""
+"""The GPU backend on GPUs in software: what it computes, where, and what it frees and keeps."""
 
 import gc
+import json
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import software_gpus
-import yaml
-from command_line import assert_one_line_error, run_here
+from command_line import run_here
+from reference import arrays, random_resnet
 from safetensors.numpy import load_file
 
 from sysds_resnet.checkpoint import Checkpoints
-from sysds_resnet.engine import Engine
-from sysds_resnet.engine import gpu as gpu_module
+from sysds_resnet.engine import Engine, own_java
+from sysds_resnet.engine import gpu as engine_gpu
 from sysds_resnet.errors import NotFinite, OutOfMemory
 from sysds_resnet.model import ResNet
 from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.weights import MODEL
 
 GIB = 2**30
-# What a step may run beside the GPU: scalars, lists, variables, and the loss's look at its labels.
-ON_THE_CPU = set()
+HEAVY = {"conv2d", "batch_norm2d", "maxpooling", "avgpooling", "ba+*", "^2", "exp", "log"}
+HEAVY |= {f"{name}_backward" for name in HEAVY} | {"conv2d_backward_filter", "conv2d_backward_data"}
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +33,19 @@ def libraries(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def log(libraries):
+    return libraries / "copied"
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["a_gpu", "two_gpus"])
-def gpus(request, libraries):
+def gpus(request, libraries, log):
+    count = request.param
     with (
-        software_gpus.installed(libraries, request.param),
-        Engine("double", heap=GIB, gpus=range(request.param)) as engine,
+        software_gpus.installed(libraries, count, log=log),
+        Engine("double", heap=GIB, gpus=range(count)) as engine,
     ):
         yield engine
-
-
-@pytest.fixture
-def cpu(engine, monkeypatch, gpus):
-    """The session's engine, which computes the same layout."""
-    monkeypatch.setattr(engine, "channel_major", True)
-    monkeypatch.setattr(engine, "workers", gpus.workers)
-    return engine
 
 
 def batch(n, seed=0):
@@ -57,25 +59,200 @@ def relative_error(found, expected):
     return max(np.linalg.norm(found[name] - expected[name]) / norms[name] for name in expected)
 
 
-def settings(**changes):
-    return TrainSettings(base_lr=0.5, micro_batch=4, **changes)
+def same(found, expected):
+    return all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, cpu):
-    optimizer = settings(ema_decay=0.5, label_smoothing=0.1).make_optimizer(10)
+def fresh(engine, depth=18):
+    return State.fresh(ResNet(depth, 10, seed=3, engine=engine))
 
-    def run(engine):
-        state = State.fresh(ResNet(18, 10, seed=3, engine=engine))
-        losses = []
-        for seed in range(3):
-            state.update(*batch(8, seed), optimizer)
-            trained, state.model.weights = state.model.weights, state.averaged
-            losses.append(state.model.evaluate(*batch(4))["loss"])
-            state.model.weights = trained
-            losses.append(state.model.evaluate(*batch(4))["loss"])
-        network = state.model.network
-        return losses, state.model.state_dict(), *map(network.from_engine, (state.velocities, state.average))
 
-    (losses, *found), (expected_losses, *expected) = run(gpus), run(cpu)
+def optimizer(**changes):
+    return TrainSettings(base_lr=0.5, micro_batch=4, **changes).make_optimizer(10)
+
+
+def two_steps(engine):
+    """What two steps of two micro-batches with an average, and validations between, end with."""
+    state, losses = fresh(engine), []
+    for seed in range(2):
+        state.update(*batch(8, seed), optimizer(ema_decay=0.5, label_smoothing=0.1))
+        trained, state.model.weights = state.model.weights, state.averaged
+        losses.append(state.model.evaluate(*batch(4))["loss"])
+        state.model.weights = trained
+        losses.append(state.model.evaluate(*batch(4))["loss"])
+    network = state.model.network
+    return losses, state.model.state_dict(), *map(network.from_engine, (state.velocities, state.average))
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu(engine):
+    """The same on the CPU, in the pixel-major layout."""
+    return two_steps(engine)
+
+
+def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, on_the_cpu):
+    (losses, *found), (expected_losses, *expected) = two_steps(gpus), on_the_cpu
     assert losses == pytest.approx(expected_losses, rel=1e-9)
     assert max(map(relative_error, found, expected)) < 1e-9
+
+
+def test_a_step_that_is_not_finite_leaves_the_state(gpus):
+    state = fresh(gpus)
+    images, labels = batch(4)
+    before = state.model.state_dict()
+    gradients, metrics = state._gradients(images, labels, optimizer())
+    with pytest.raises(NotFinite):
+        state.apply(gradients, metrics * np.nan, optimizer())
+    assert same(state.model.state_dict(), before)
+    state.update(images, labels, optimizer())
+    assert not same(state.model.state_dict(), before)
+
+
+def test_checkpoints_hold_the_state_while_training_goes_on(gpus, tmp_path):
+    state, expected = fresh(gpus), []
+    with Checkpoints(tmp_path, {}, state.model.description(), 9, None, 60.0, pytest.fail) as checkpoints:
+        for seed in range(2):
+            state.update(*batch(4, seed), optimizer())
+            checkpoints.save(state)
+            expected.append(state.model.state_dict())
+    found = [load_file(path) for path in sorted(tmp_path.iterdir())]
+    for tensors, weights in zip(found, expected, strict=True):
+        assert all(np.array_equal(tensors[MODEL + name], weights[name]) for name in weights)
+
+
+def test_another_models_weights_stay(gpus):
+    """Two models on one engine: what one drops is not the other's."""
+    first, second = (ResNet(18, 10, seed=seed, engine=gpus) for seed in (1, 2))
+    before = second.evaluate(*batch(4))
+    weights = first.state_dict()
+    for _ in range(2):
+        first.load_state_dict(weights)
+        first.evaluate(*batch(4))
+    assert second.evaluate(*batch(4)) == before
+    assert same(first.state_dict(), weights)
+
+
+def test_what_is_replaced_leaves_the_memory(gpus):
+    state, free = fresh(gpus), []
+    for seed in range(4):
+        state.update(*batch(4 * gpus.workers, seed), optimizer())
+        state.model.evaluate(*batch(4))
+        gc.collect()
+        free.append(gpus.gpu_memory()[0])
+    assert free[3] == free[1]
+
+
+def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
+    state, workers = fresh(gpus), gpus.workers
+    images, labels = batch(4 * workers)
+    state.update(images, labels, optimizer())
+    log.unlink()
+    with gpus.gpu_operators() as found:
+        state.update(images, labels, optimizer())
+    assert not HEAVY & found.keys()
+    convolutions = [found[f"gpu_conv2d{name}"].count for name in ("", "_backward_filter", "_backward_data")]
+    assert convolutions == [20 * workers, 20 * workers, 19 * workers]
+    copied = np.loadtxt(log, int)
+    to_gpu, from_gpu = (copied[copied[:, 0] == kind, 1].sum() for kind in (1, 2))
+    # a pixel travels in a double; beside them labels, targets, what pixels are normalized with, and constants
+    pixels = 8 * images.size // 3
+    assert pixels <= to_gpu < pixels + workers * (8 * 32 * 32 + 2048)
+    assert from_gpu < 4096  # norms of tensors and metrics, one by one
+
+
+@pytest.mark.parametrize(
+    ("precision", "smallest", "largest"),
+    [("single", 1e-8, 1e-5), pytest.param("tf32", 1e-5, 1e-1, marks=pytest.mark.long)],
+)
+def test_precisions_are_what_they_say(engine, libraries, precision, smallest, largest):
+    """Gradients against the CPU's in FP64, of a network whose blocks begin as identities."""
+
+    def gradients(engine):
+        state = State.fresh(ResNet(50, 10, seed=3, zero_init_residual=True, engine=engine))
+        found, _ = state._gradients(*batch(4), optimizer())
+        return state.model.network.from_engine(found)
+
+    with software_gpus.installed(libraries), Engine(precision, heap=GIB, gpus=[0]) as gpu:
+        found, expected = gradients(gpu), gradients(engine)
+    difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
+    assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
+
+
+def test_pytorchs_scores_with_its_weights(gpus):
+    import torch
+
+    reference = random_resnet(18, 10)
+    model = ResNet.from_state_dict(arrays(reference), gpus)
+    images, _ = batch(6)
+    pixels = torch.from_numpy(((images - model.mean) / model.std).transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        expected = reference.eval()(pixels).numpy()
+    assert np.abs(model.logits(images) - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+def test_memory_that_is_full_is_told(libraries):
+    with software_gpus.installed(libraries, memory=GIB // 4), Engine("single", heap=GIB, gpus=[0]) as engine:
+        images, labels = np.tile(batch(8)[0], (16, 4, 4, 1)), np.zeros(128, int)  # 134 MB after the stem
+        whole = TrainSettings(base_lr=0.5, micro_batch=128).make_optimizer(10)
+        with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
+            fresh(engine)._gradients(images, labels, whole)
+
+
+@pytest.fixture
+def run(libraries, source, tmp_path, capfd):
+    """Commands on two GPUs."""
+    images, weights = ["--dataset", source, "--image-size", 32, "--heap", "1g"], tmp_path / "run"
+    small = ["--model", "resnet18", "--epochs", 1, "--batch-size", 4, "--out", weights]
+    with software_gpus.installed(libraries, 2):
+        yield SimpleNamespace(
+            weights=weights,
+            train=lambda *flags: run_here(capfd, "train", *images, *small, *flags),
+            evaluate=lambda *flags: run_here(capfd, "evaluate", "--weights", weights, *images, *flags),
+            predict=lambda *flags: run_here(
+                capfd, "predict", "--weights", weights, "--input", source / "val", "--heap", "1g", *flags
+            ),
+        )
+
+
+def test_commands_take_gpus(run, tmp_path):
+    trained = run.train("--gpus", 2)
+    assert trained.code == 0, trained.err
+    assert "software GPU" in trained.out
+    losses, tables = [], []
+    for device, precision in (("cuda:0,1", "single"), ("cpu", "double")):
+        outcome = run.evaluate("--device", device, "--precision", precision, "--out", tmp_path / device)
+        assert outcome.code == 0, outcome.err
+        losses.append(json.loads((tmp_path / device / "scores.json").read_text())["loss"])
+        path = tmp_path / f"{device}.csv"
+        outcome = run.predict("--device", device, "--precision", precision, "--out", path)
+        assert outcome.code == 0, outcome.err
+        tables.append(pd.read_csv(path))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+
+
+def test_without_our_class_convolutions_would_take_the_engines_algorithm(libraries, monkeypatch):
+    """Once this fails, LibMatrixCuDNNConvolutionAlgorithm.java can go."""
+    monkeypatch.setattr(engine_gpu, "replace_class", lambda *_: None)
+    with software_gpus.installed(libraries), Engine("double", heap=GIB, gpus=[0]) as engine:
+        model = ResNet(18, 10, engine=engine)
+        with pytest.raises(RuntimeError, match="CUDNN_STATUS_EXECUTION_FAILED"):
+            model.evaluate(*batch(4))
+
+
+def test_a_class_that_was_used_is_not_replaced(gpus):
+    with pytest.raises(Exception, match="duplicate class definition"):
+        own_java.replace_class(
+            gpus._gateway,
+            "LibMatrixCuDNNConvolutionAlgorithm",
+            "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA",
+        )
+
+
+def test_the_engine_still_leaves_zeros_unwritten(libraries, monkeypatch):
+    """Once this fails, `Gpus.upload` need not take care of them."""
+    monkeypatch.setattr(engine_gpu.Gpus, "upload", lambda *_: None)
+    with software_gpus.installed(libraries), Engine("double", heap=GIB, gpus=[0]) as engine:
+        inputs = {"A": np.ones((2, 3)), **engine.run("B = matrix(0, rows=3, cols=1)", {}, {"B": "matrix"})}
+        found = engine.run("C = bias_add(A, B)", inputs, {"C": "matrix"}, on_gpu=True)["C"]
+        assert np.isnan(engine.to_numpy(found)).all()

@@ -2,6 +2,7 @@
 //
 #include "device.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -55,27 +56,36 @@ template <class T> std::vector<T> factor(const void *cells, size_t count) {
   return out;
 }
 
-// Calls visit(image cells, filter cell, output cells, first and last column, column step) for all that belongs
-// together: out[q] += image[q*step] * filter.
-template <class Visit> void convolve(const Shape &x, const Shape &f, const Shape &y, const Windows &v, Visit visit) {
-  for (int n = 0; n < x.n; n++)
-    for (int k = 0; k < f.n; k++)
-      for (int c = 0; c < x.c; c++)
-        for (int r = 0; r < f.h; r++)
-          for (int s = 0; s < f.w; s++) {
-            size_t filter = (((size_t)k * f.c + c) * f.h + r) * f.w + s;
-            int left = s - v.pad_w;  // column of the image for column 0 of the output
-            int first = left < 0 ? (-left + v.stride_w - 1) / v.stride_w : 0;
-            int end = left < x.w ? (x.w - 1 - left) / v.stride_w + 1 : 0;
-            if (end > y.w) end = y.w;
-            for (int p = 0; p < y.h; p++) {
-              int h = p * v.stride_h + r - v.pad_h;
-              if (h < 0 || h >= x.h) continue;
-              ptrdiff_t image = (((ptrdiff_t)n * x.c + c) * x.h + h) * x.w + left;
-              size_t out = (((size_t)n * y.c + k) * y.h + p) * y.w;
-              visit(image, filter, out, first, end, v.stride_w);
+// Calls visit(place, image cell) for the patches that filters see: place is that of a pixel of a patch in a matrix with
+// a row for each pixel of the filter, (C, R, S), and a column for each pixel of the output, (N, P, Q).
+template <class Visit> void patches(const Shape &x, const Shape &f, const Shape &y, const Windows &v, Visit visit) {
+  size_t place = 0;
+  for (int c = 0; c < f.c; c++)
+    for (int r = 0; r < f.h; r++)
+      for (int s = 0; s < f.w; s++)
+        for (int n = 0; n < y.n; n++)
+          for (int p = 0; p < y.h; p++)
+            for (int q = 0; q < y.w; q++, place++) {
+              int h = p * v.stride_h + r - v.pad_h, w = q * v.stride_w + s - v.pad_w;
+              if (h >= 0 && h < x.h && w >= 0 && w < x.w) visit(place, (((size_t)n * x.c + c) * x.h + h) * x.w + w);
             }
-          }
+}
+
+template <class T> std::vector<T> transposed(const std::vector<T> &cells, size_t rows) {
+  size_t cols = cells.size() / rows;
+  std::vector<T> out(cells.size());
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < cols; j++) out[j * rows + i] = cells[i * cols + j];
+  return out;
+}
+
+// Images (N, K, PQ) as a matrix (K, NPQ), and back.
+template <class T> std::vector<T> by_channel(const T *images, int n, int k, size_t pixels) {
+  std::vector<T> out(n * k * pixels);
+  for (int i = 0; i < n; i++)
+    for (int c = 0; c < k; c++)
+      std::copy_n(images + ((size_t)i * k + c) * pixels, pixels, &out[((size_t)c * n + i) * pixels]);
+  return out;
 }
 
 void check_shapes(const Shape &x, const Shape &f, const Shape &y, const Windows &v) {
@@ -195,55 +205,55 @@ int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void
 int cudnnConvolutionForward(void *handle, const void *alpha, Shape *x, const void *images, Shape *f,
                             const void *filters, Windows *v, int algorithm, void *memory, size_t bytes,
                             const void *beta, Shape *y, void *out) {
-  return run(handle, x->type, [&](auto zero) {
+  return run(handle, x->type, [&]([[maybe_unused]] auto zero) {
     using T = decltype(zero);
     check_scale<T>(alpha, beta);
     check_shapes(*x, *f, *y, *v);
     check_algorithm(algorithm, memory, bytes);
     auto image = factor<T>(images, x->cells()), filter = factor<T>(filters, f->cells());
-    T *result = view<T>(out, y->cells());
-    std::fill_n(result, y->cells(), zero);
-    convolve(*x, *f, *y, *v, [&](ptrdiff_t i, size_t w, size_t o, int first, int end, int step) {
-      T value = filter[w];
-      for (int q = first; q < end; q++) result[o + q] += image[i + (ptrdiff_t)q * step] * value;
-    });
+    size_t columns = y->cells() / y->c;
+    std::vector<T> seen(f->cells() / f->n * columns), result(y->cells());
+    patches(*x, *f, *y, *v, [&](size_t place, size_t cell) { seen[place] = image[cell]; });
+    device::multiply(y->c, columns, f->cells() / f->n, filter.data(), seen.data(), result.data());
+    result = by_channel(result.data(), y->c, y->n, (size_t)y->h * y->w);
+    std::copy(result.begin(), result.end(), view<T>(out, y->cells()));
   });
 }
 
 int cudnnConvolutionBackwardFilter(void *handle, const void *alpha, Shape *x, const void *images, Shape *y,
                                    const void *gradients, Windows *v, int algorithm, void *memory, size_t bytes,
                                    const void *beta, Shape *f, void *out) {
-  return run(handle, x->type, [&](auto zero) {
+  return run(handle, x->type, [&]([[maybe_unused]] auto zero) {
     using T = decltype(zero);
     check_scale<T>(alpha, beta);
     check_shapes(*x, *f, *y, *v);
     check_algorithm(algorithm, memory, bytes);
     auto image = factor<T>(images, x->cells()), gradient = factor<T>(gradients, y->cells());
-    T *result = view<T>(out, f->cells());
-    std::fill_n(result, f->cells(), zero);
-    convolve(*x, *f, *y, *v, [&](ptrdiff_t i, size_t w, size_t o, int first, int end, int step) {
-      T sum = 0;
-      for (int q = first; q < end; q++) sum += image[i + (ptrdiff_t)q * step] * gradient[o + q];
-      result[w] += sum;
-    });
+    size_t columns = y->cells() / y->c, rows = f->cells() / f->n;
+    std::vector<T> seen(rows * columns), result(f->cells());
+    patches(*x, *f, *y, *v, [&](size_t place, size_t cell) { seen[place] = image[cell]; });
+    gradient = by_channel(gradient.data(), y->n, y->c, (size_t)y->h * y->w);
+    device::multiply(f->n, rows, columns, gradient.data(), transposed(seen, rows).data(), result.data());
+    std::copy(result.begin(), result.end(), view<T>(out, f->cells()));
   });
 }
 
 int cudnnConvolutionBackwardData(void *handle, const void *alpha, Shape *f, const void *filters, Shape *y,
                                  const void *gradients, Windows *v, int algorithm, void *memory, size_t bytes,
                                  const void *beta, Shape *x, void *out) {
-  return run(handle, x->type, [&](auto zero) {
+  return run(handle, x->type, [&]([[maybe_unused]] auto zero) {
     using T = decltype(zero);
     check_scale<T>(alpha, beta);
     check_shapes(*x, *f, *y, *v);
     check_algorithm(algorithm, memory, bytes);
     auto filter = factor<T>(filters, f->cells()), gradient = factor<T>(gradients, y->cells());
+    size_t columns = y->cells() / y->c, rows = f->cells() / f->n;
+    std::vector<T> seen(rows * columns);
+    gradient = by_channel(gradient.data(), y->n, y->c, (size_t)y->h * y->w);
+    device::multiply(rows, columns, f->n, transposed(filter, f->n).data(), gradient.data(), seen.data());
     T *result = view<T>(out, x->cells());
     std::fill_n(result, x->cells(), zero);
-    convolve(*x, *f, *y, *v, [&](ptrdiff_t i, size_t w, size_t o, int first, int end, int step) {
-      T value = filter[w];
-      for (int q = first; q < end; q++) result[i + (ptrdiff_t)q * step] += gradient[o + q] * value;
-    });
+    patches(*x, *f, *y, *v, [&](size_t place, size_t cell) { result[cell] += seen[place]; });
   });
 }
 

@@ -37,6 +37,17 @@ template <class Function> int guarded(int failed, Function function) {
   }
 }
 
+// C (m, n) += A (m, k) B (k, n), all row by row.
+template <class T> void multiply(size_t m, size_t n, size_t k, const T *A, const T *B, T *C) {
+  constexpr size_t WIDTH = 1024;  // of B's columns at a time, which stay in the cache
+  for (size_t first = 0; first < n; first += WIDTH)
+    for (size_t i = 0; i < m; i++)
+      for (size_t l = 0; l < k; l++) {
+        const T value = A[i * k + l], *row = B + l * n;
+        for (size_t j = first; j < (n < first + WIDTH ? n : first + WIDTH); j++) C[i * n + j] += value * row[j];
+      }
+}
+
 // Whether FP32 is to be multiplied in TF32, which keeps 10 of 23 bits of each factor.
 bool tf32();
 

@@ -4,6 +4,7 @@
 // https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/cuda/kernels/SystemDS.cu
 #include "device.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -270,18 +271,13 @@ int gemm(void *handle, int ta, int tb, int m, int n, int k, const T *alpha, cons
     auto A = factor(view<T>(a, (size_t)lda * ((ta ? m : k) - 1) + (ta ? k : m)), ta, m, k, lda);
     auto B = factor(view<T>(b, (size_t)ldb * ((tb ? k : n) - 1) + (tb ? n : k)), tb, k, n, ldb);
     T *C = view<T>(c, (size_t)ldc * (n - 1) + m);
-    std::vector<T> row(n);
-    for (int i = 0; i < m; i++) {
-      std::fill(row.begin(), row.end(), (T)0);
-      for (int l = 0; l < k; l++) {
-        T value = A[(size_t)i * k + l];
-        for (int j = 0; j < n; j++) row[j] += value * B[(size_t)l * n + j];
-      }
+    std::vector<T> product((size_t)m * n);
+    device::multiply<T>(m, n, k, A.data(), B.data(), product.data());
+    for (int i = 0; i < m; i++)
       for (int j = 0; j < n; j++) {
         T &cell = C[(size_t)j * ldc + i];
-        cell = *alpha * row[j] + (*beta != 0 ? *beta * cell : 0);
+        cell = *alpha * product[(size_t)i * n + j] + (*beta != 0 ? *beta * cell : 0);
       }
-    }
   });
 }
 
@@ -357,4 +353,16 @@ BOTH(geam, geam, GEAM, (h, ta, tb, m, n, alpha, a, lda, beta, b, ldb, c, ldc))
 BOTH(dot_v2, dot, DOT, (h, n, x, sx, y, sy, result))
 #define AXPY(T) (void *h, int n, const T *alpha, const void *x, int sx, void *y, int sy)
 BOTH(axpy_v2, axpy, AXPY, (h, n, alpha, x, sx, y, sy))
+}
+
+// cuSPARSE: what SystemDS asks of it before it makes a matrix without values into a dense one.
+extern "C" {
+
+int cusparseCreate(void **handle) { return cublasCreate_v2(handle); }
+int cusparseCreateMatDescr(void **descriptor) {
+  *descriptor = nullptr;
+  return 0;
+}
+int cusparseSetMatType(void *, int) { return 0; }
+int cusparseSetMatIndexBase(void *, int) { return 0; }
 }

@@ -188,7 +188,18 @@ JCUDA(Free)(Env env, Object, Object pointer) {
   return device::release((void *)get_long(env, pointer, "nativePointer")) ? 0 : 1;  // cudaErrorInvalidValue
 }
 
+// Notes what is copied between the host and a GPU in the file SOFTWARE_GPU_LOG: "1 bytes" to a GPU, "2 bytes" from it.
+static void note(int kind, int64_t bytes) {
+  const char *path = getenv("SOFTWARE_GPU_LOG");
+  if (!path || kind == 3) return;
+  if (FILE *log = fopen(path, "a")) {
+    fprintf(log, "%d %lld\n", kind, (long long)bytes);
+    fclose(log);
+  }
+}
+
 JCUDA(Memcpy)(Env env, Object, Object to, Object from, int64_t bytes, int kind) {
+  note(kind, bytes);
   Place target(env, to), source(env, from);
   return device::guarded(device::ILLEGAL_ADDRESS, [&] {
     if (kind == 1 || kind == 3) device::check_any(target.start, (size_t)bytes);
