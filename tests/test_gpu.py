@@ -150,6 +150,7 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     with gpus.gpu_operators() as found:
         state.update(images, labels, optimizer())
     assert not HEAVY & found.keys()
+    assert found["gpu_relu_backward"].count == 17 * workers
     convolutions = [found[f"gpu_conv2d{name}"].count for name in ("", "_backward_filter", "_backward_data")]
     assert convolutions == [20 * workers, 20 * workers, 19 * workers]
     copied = np.loadtxt(log, int)

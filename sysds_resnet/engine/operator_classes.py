@@ -56,11 +56,7 @@ def replace_body(
     sysds = gateway.jvm.org.apache.sysds
     function = program.getFunctionProgramBlock(namespace, name)
     inputs = [(i.getName(), i.getDataType().toString()) for i in function.getInputParams()]
-    instructions = gateway.jvm.java.util.ArrayList()
-    scratch = sysds.conf.ConfigurationManager.getScratchSpace()
-    place = f"{scratch}/_p{sysds.api.DMLScript.getUUID()}//_t0/{name}"
-    variable = sysds.runtime.instructions.cp.VariableCPInstruction
-    spoof = sysds.runtime.instructions.cp.SpoofCPInstruction
+    instructions = {}
     new = _UNINITIALIZED if _may_skip_zeros(gateway.jvm) else "new {}[cells]"
     for output in outputs:
         class_name = f"{Path(namespace).stem}_{name}_{output.name}" + "_fp32" * native
@@ -71,14 +67,29 @@ def replace_body(
         sysds.runtime.codegen.CodegenUtils.compileClass(f"codegen.{class_name}", text)
         operands = [f"{n}·{t}·FP64" + "·false" * (t == "SCALAR") for n, t in [*used, (output.name, "MATRIX")]]
         words = ["CP", "spoof", "JAVA", f"codegen.{class_name}", *operands, str(threads)]
+        instructions[output.name] = "°".join(words)
+    set_body(gateway, program, namespace, name, instructions)
+
+
+def set_body(
+    gateway: JavaGateway, program: JavaObject, namespace: str, name: str, instructions: dict[str, str]
+) -> None:
+    """Has a compiled function run as one instruction of the engine for each output, by the outputs' names."""
+    sysds = gateway.jvm.org.apache.sysds
+    scratch = sysds.conf.ConfigurationManager.getScratchSpace()
+    place = f"{scratch}/_p{sysds.api.DMLScript.getUUID()}//_t0/{name}"
+    variable = sysds.runtime.instructions.cp.VariableCPInstruction
+    parse = sysds.runtime.instructions.InstructionParser.parseSingleInstruction
+    body = gateway.jvm.java.util.ArrayList()
+    for output, text in instructions.items():
         # its matrices live side by side, so that each call needs a file name of its own
-        instructions.add(variable.prepCreatevarInstruction(output.name, place, True, "binary"))
-        instructions.add(spoof.parseInstruction("°".join(words)))
+        body.add(variable.prepCreatevarInstruction(output, place, True, "binary"))
+        body.add(parse(text))
     block = sysds.runtime.controlprogram.BasicProgramBlock(program)
-    block.setInstructions(instructions)
+    block.setInstructions(body)
     blocks = gateway.jvm.java.util.ArrayList()
     blocks.add(block)
-    function.setChildBlocks(blocks)
+    program.getFunctionProgramBlock(namespace, name).setChildBlocks(blocks)
 
 
 def _names(output: Output) -> set[str]:

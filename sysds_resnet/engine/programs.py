@@ -10,8 +10,8 @@ from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.jvm import dml_home
-from sysds_resnet.engine.operator_classes import can_compile, replace_body, uninlined
-from sysds_resnet.engine.operators import PIXELWISE_SOURCE, operators
+from sysds_resnet.engine.operator_classes import can_compile, replace_body, set_body, uninlined
+from sysds_resnet.engine.operators import ON_GPU, PIXELWISE_SOURCE, operators
 
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
@@ -104,6 +104,9 @@ class Programs:
                     if outputs := operators(namespace, name, self._native):
                         compiled = hidden(script, "_prog")
                         replace_body(self._gateway, compiled, namespace, name, outputs, threads, self._native)
+            for namespace, name in self.functions(script) if on_gpu else []:
+                if instructions := ON_GPU.get((namespace.removeprefix("./"), name)):
+                    set_body(self._gateway, hidden(script, "_prog"), namespace, name, instructions)
             for loop in self._parallel_loops(script, _PARALLEL) if parallel else []:
                 loop.setDegreeOfParallelism(self._workers)
             # Otherwise the engine compiles whatever these call anew at each run, before for one node and
