@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import software_gpus
+import yaml
 from command_line import run_here
 from reference import arrays, random_resnet
 from safetensors.numpy import load_file
@@ -193,8 +194,8 @@ def test_pytorchs_scores_with_its_weights(gpus):
 
 def test_memory_that_is_full_is_told(libraries):
     with software_gpus.installed(libraries, memory=GIB // 4), Engine("single", heap=GIB, gpus=[0]) as engine:
-        images, labels = np.tile(batch(8)[0], (16, 4, 4, 1)), np.zeros(128, int)  # 134 MB after the stem
-        whole = TrainSettings(base_lr=0.5, micro_batch=128).make_optimizer(10)
+        images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 67 MB after the stem
+        whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)
         with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
             fresh(engine)._gradients(images, labels, whole)
 
@@ -230,6 +231,30 @@ def test_commands_take_gpus(run, tmp_path):
         tables.append(pd.read_csv(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+
+
+@pytest.mark.long
+def test_training_goes_on_with_smaller_micro_batches_when_memory_is_full(libraries, tmp_path, capfd):
+    flags = ["--dataset", "synthetic", "--num-images", 32, "--image-size", 128, "--model", "resnet18"]
+    flags += ["--epochs", 1, "--batch-size", 32, "--micro-batch", 32, "--heap", "2g", "--device", "gpu"]
+    with software_gpus.installed(libraries, memory=GIB // 2):
+        outcome = run_here(capfd, "train", *flags, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "GPU: found the memory of software GPU full" in outcome.err
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] in (8, 16)
+
+
+@pytest.mark.long
+def test_digits_are_learned(libraries, tmp_path, capfd):
+    with software_gpus.installed(libraries):
+        trained = run_here(capfd, "train", "--device", "gpu", "--out", tmp_path / "run")
+        assert trained.code == 0, trained.err
+        scored = run_here(
+            capfd, "evaluate", "--device", "gpu", "--weights", tmp_path / "run", "--dataset", "digits",
+            "--out", tmp_path / "scores",
+        )  # fmt: skip
+    assert scored.code == 0, scored.err
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["top1"] >= 0.97
 
 
 def test_without_our_class_convolutions_would_take_the_engines_algorithm(libraries, monkeypatch):

@@ -8,6 +8,7 @@ import java.util.IdentityHashMap;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 import jcuda.runtime.JCuda;
 import org.apache.sysds.runtime.controlprogram.LocalVariableMap;
 import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
@@ -34,6 +35,24 @@ public class Devices {
     this.contexts = contexts;
     for (int i = 0; i < contexts.size(); i++) {
       before.addAll(objects(context(i)));
+    }
+  }
+
+  /**
+   * Has a full memory be an error. The engine would move matrices to the host, which takes long, and in single
+   * precision also the one that it is copying to the GPU, whose memory it then writes to although it is another's.
+   * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/matrix/data/SinglePrecisionCudaSupportFunctions.java
+   */
+  public void forbidEviction() throws Exception {
+    for (int i = 0; i < contexts.size(); i++) {
+      field(context(i)).set(manager(context(i)), new Unevictable());
+    }
+  }
+
+  /** Matrices in the memory of a GPU, of which none is to be found that could go. */
+  public static class Unevictable extends HashSet {
+    public Stream stream() {
+      return new ArrayList().stream();
     }
   }
 
@@ -117,10 +136,17 @@ public class Devices {
   }
 
   private static Collection objects(GPUContext gpu) throws Exception {
-    Object manager = gpu.getMemoryManager().getGPUMatrixMemoryManager();
-    Field field = manager.getClass().getDeclaredField("gpuObjects");
+    return (Collection) field(gpu).get(manager(gpu));
+  }
+
+  private static Field field(GPUContext gpu) throws Exception {
+    Field field = manager(gpu).getClass().getDeclaredField("gpuObjects");
     field.setAccessible(true);
-    return (Collection) field.get(manager);
+    return field;
+  }
+
+  private static Object manager(GPUContext gpu) {
+    return gpu.getMemoryManager().getGPUMatrixMemoryManager();
   }
 
   private static Collection matrices(Collection values) {

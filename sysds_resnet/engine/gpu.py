@@ -69,6 +69,7 @@ class Gpus:
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
         self._new_devices = compile_class(gateway, "Devices")
+        self._new_devices([self._contexts]).forbidEviction()
 
     def start_caching(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
