@@ -235,13 +235,13 @@ def test_commands_take_gpus(run, tmp_path):
 
 @pytest.mark.long
 def test_training_goes_on_with_smaller_micro_batches_when_memory_is_full(libraries, tmp_path, capfd):
-    flags = ["--dataset", "synthetic", "--num-images", 32, "--image-size", 128, "--model", "resnet18"]
-    flags += ["--epochs", 1, "--batch-size", 32, "--micro-batch", 32, "--heap", "2g", "--device", "gpu"]
-    with software_gpus.installed(libraries, memory=GIB // 2):
+    flags = ["--dataset", "synthetic", "--num-images", 128, "--image-size", 128, "--model", "resnet18"]
+    flags += ["--epochs", 1, "--batch-size", 128, "--micro-batch", 128, "--heap", "2g", "--device", "gpu"]
+    with software_gpus.installed(libraries, memory=GIB):
         outcome = run_here(capfd, "train", *flags, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert "GPU: found the memory of software GPU full" in outcome.err
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] in (8, 16)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] in (32, 64)
 
 
 @pytest.mark.long
