@@ -8,10 +8,13 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from sysds_resnet import convert, evaluate, predict, train
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
@@ -63,6 +66,25 @@ def wait_for(process, what):
     while not what():
         assert process.poll() is None and time.monotonic() < deadline, finish(process, timeout=1)
         time.sleep(0.02)
+
+
+def run_systemds(script, *options, cwd=ROOT, environment=None, **arguments):
+    """Run scripts/systemds on a program; in its outcome `err` is the last line of standard error."""
+    names = [f"{name}={value}" for name, value in arguments.items()]
+    done = subprocess.run(
+        [ROOT / "scripts" / "systemds", "-f", script, *options, *(["-nvargs", *names] if names else [])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g",
+            **(environment or {}),
+        },
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2])
 
 
 def jvms_of(process):

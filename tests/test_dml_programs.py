@@ -1,19 +1,14 @@
 """The DML programs from the command line, and that Python and they compute the same."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Outcome, assert_one_line_error
+from command_line import ROOT, assert_one_line_error, run_systemds
 
 from sysds_resnet.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 DEPTH, CLASSES, SIZE = 18, 3, 32
 BATCH, MICRO_BATCH, EPOCHS, SEED = 8, 4, 2, 7
 OPTIMIZER = {"base_lr": 0.5, "warmup_epochs": 1, "momentum": 0.9, "weight_decay": 1e-4, "trust_coeff": 0.01}
@@ -30,25 +25,6 @@ PARTS = "".join(
         "weights": "weights",
     }.items()
 )
-
-
-def run_systemds(script, cwd=ROOT, environment=None, **arguments):
-    """Run scripts/systemds on a program; in its outcome `err` is the last line of standard error."""
-    names = [f"{name}={value}" for name, value in arguments.items()]
-    done = subprocess.run(
-        [ROOT / "scripts" / "systemds", "-f", script, *(["-nvargs", *names] if names else [])],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cwd,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g",
-            **(environment or {}),
-        },
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2])
 
 
 @pytest.fixture(scope="module")

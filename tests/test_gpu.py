@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import software_gpus
 import yaml
-from command_line import run_here
+from command_line import ROOT, assert_one_line_error, run_here, run_systemds
 from reference import arrays, random_resnet
 from safetensors.numpy import load_file
 
@@ -231,6 +231,40 @@ def test_commands_take_gpus(run, tmp_path):
         tables.append(pd.read_csv(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+
+
+def test_dml_programs_take_a_gpu(libraries, engine, tmp_path):
+    """dml/train.dml in two steps with a validation, and dml/predict.dml, against the same on the CPU."""
+    images, labels = batch(8)
+    np.savetxt(tmp_path / "X", images.transpose(0, 3, 1, 2).reshape(8, -1) / 128 - 1, delimiter=",")
+    np.savetxt(tmp_path / "Y", labels + 1)
+    given = {"X": tmp_path / "X", "format": "csv"}
+    train = {**given, "Y": given["X"].with_name("Y"), "X_val": given["X"], "Y_val": given["X"].with_name("Y")}
+    train |= {"depth": 18, "num_classes": 10, "epochs": 2, "batch_size": 8, "micro_batch": 4, "base_lr": 0.01}
+    train |= {"ema_decay": 0.5, "warmup_epochs": 0}
+    machine = {"LD_LIBRARY_PATH": str(libraries)}
+    trained, scores = [], []
+    for options in ((), ("-gpu", "-stats", "999")):
+        out = tmp_path / f"weights{len(options)}"
+        outcome = run_systemds(ROOT / "dml/train.dml", *options, environment=machine, **train, out=out)
+        assert outcome.code == 0, outcome
+        trained.append(engine.matrices.read(out / "tensors"))
+        assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)
+    assert np.linalg.norm(trained[1] - trained[0]) < 1e-9 * np.linalg.norm(trained[0])
+    for options in ((), ("-gpu",)):
+        out = tmp_path / f"scores{len(options)}"
+        outcome = run_systemds(
+            ROOT / "dml/predict.dml", *options, environment=machine, **given, weights=tmp_path / "weights0",
+            out=out, out_format="csv",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome
+        scores.append(np.loadtxt(out, delimiter=","))
+    assert np.abs(scores[1] - scores[0]).max() < 1e-10
+
+
+def test_dml_programs_say_in_one_line_why_there_is_no_gpu():
+    outcome = run_systemds(ROOT / "dml/train.dml", "-gpu")
+    assert_one_line_error(outcome, "-gpu: no NVIDIA driver (")
 
 
 @pytest.mark.long

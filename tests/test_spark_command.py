@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Outcome, assert_one_line_error, run_here
+from command_line import Outcome, assert_one_line_error, run_here, run_systemds
 from safetensors.numpy import load_file
 from spark_cluster import executors
-from test_dml_programs import run_systemds
 
 from sysds_resnet import prepare
 
-ROOT = Path(__file__).parents[1]
 MASTER = ["--master", "spark://127.0.0.1:7077", "--executors", 3]
 
 

@@ -16,6 +16,7 @@ import org.apache.sysds.runtime.instructions.cp.ListObject;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUObject;
 import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
+import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
  * The matrices in the memory of GPUs while a program runs: where they are, and what it leaves behind.
@@ -53,6 +54,65 @@ public class Devices {
   public static class Unevictable extends HashSet {
     public Stream stream() {
       return new ArrayList().stream();
+    }
+  }
+
+  /** Copies the matrices in variables, and in lists of matrices alone, to the first GPU. */
+  public void upload(LocalVariableMap variables) throws Exception {
+    Iterator entries = variables.entrySet().iterator();
+    while (entries.hasNext()) {
+      Object value = ((Map.Entry) entries.next()).getValue();
+      if (value instanceof MatrixObject) {
+        upload((MatrixObject) value);
+      }
+      else if (value instanceof ListObject) {
+        upload(((ListObject) value).getData());
+      }
+    }
+  }
+
+  /** Copies matrices to the first GPU, if they are all that is in a list. */
+  public void upload(List values) throws Exception {
+    for (int i = 0; i < values.size(); i++) {
+      if (!(values.get(i) instanceof MatrixObject)) {
+        return;
+      }
+    }
+    for (int i = 0; i < values.size(); i++) {
+      upload((MatrixObject) values.get(i));
+    }
+  }
+
+  /**
+   * Copies a matrix to the first GPU, unless it is there.
+   *
+   * Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as sparse
+   * ones, become whatever is in memory there.
+   * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
+   * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
+   */
+  public void upload(MatrixObject matrix) throws Exception {
+    GPUObject memory = matrix.getGPUObject(context(0));
+    if (isThere(memory)) {
+      return;
+    }
+    context(0).initializeThread();
+    MatrixBlock block = (MatrixBlock) matrix.acquireRead();
+    boolean empty = block.getNonZeros() == 0;
+    if (block.isInSparseFormat() && !empty) {
+      block.sparseToDense();
+    }
+    if (memory == null) {
+      memory = context(0).createGPUObject(matrix);
+      matrix.setGPUObject(context(0), memory);
+    }
+    if (!empty) {
+      memory.acquireDeviceRead(null);
+      memory.releaseInput();
+    }
+    matrix.release();
+    if (empty) {
+      memory.acquireDeviceModifyDense(); // zeros
     }
   }
 

@@ -1,8 +1,19 @@
 import java.io.IOException;
+import java.lang.invoke.MethodHandles;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
 import org.apache.sysds.api.DMLScript;
 import org.apache.sysds.hops.OptimizerUtils;
 import org.apache.sysds.runtime.DMLScriptException;
+import org.codehaus.janino.SimpleCompiler;
 
 /**
  * SystemDS's command line with an exit code and one-line errors; its own prints every exception on the
@@ -13,7 +24,13 @@ public class Launcher {
         int code = 1;
         OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
         try {
-            code = DMLScript.executeScript(args) ? 0 : 2;
+            if (Arrays.asList(args).contains("-gpu")) {
+                runOnGpu(args);
+                code = 0;
+            }
+            else {
+                code = DMLScript.executeScript(args) ? 0 : 2;
+            }
         } catch (Throwable error) {
             if (Arrays.asList(args).contains("-debug"))
                 error.printStackTrace();
@@ -24,6 +41,33 @@ public class Launcher {
             code = cause instanceof DMLScriptException || cause instanceof IOException ? 2 : 1;
         }
         System.exit(code);
+    }
+
+    /** Compiles what that needs, from the folder sysds_resnet.java; see OnGpu.java. */
+    private static void runOnGpu(String[] args) throws Throwable {
+        Path folder = Paths.get(System.getProperty("sysds_resnet.java"));
+        Class neighbour = Class.forName("org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
+        Map code = compile(folder.resolve("LibMatrixCuDNNConvolutionAlgorithm.java"), null).getBytecodes();
+        MethodHandles.privateLookupIn(neighbour, MethodHandles.lookup())
+            .defineClass((byte[]) code.values().iterator().next());
+        ClassLoader devices = compile(folder.resolve("Devices.java"), null).getClassLoader();
+        ClassLoader onGpu = compile(folder.resolve("OnGpu.java"), devices).getClassLoader();
+        List rest = new ArrayList(Arrays.asList(args));
+        rest.remove("-gpu");
+        try {
+            Method run = onGpu.loadClass("sysds_resnet.OnGpu").getMethod("run", new Class[] {String[].class});
+            run.invoke(null, new Object[] {rest.toArray(new String[0])});
+        } catch (InvocationTargetException error) {
+            throw error.getCause();
+        }
+    }
+
+    private static SimpleCompiler compile(Path file, ClassLoader parent) throws Exception {
+        SimpleCompiler compiler = new SimpleCompiler();
+        if (parent != null)
+            compiler.setParentClassLoader(parent);
+        compiler.cook(new String(Files.readAllBytes(file), StandardCharsets.UTF_8));
+        return compiler;
     }
 
     private static String describe(Throwable error) {

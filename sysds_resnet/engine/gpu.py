@@ -13,7 +13,6 @@ from py4j.java_gateway import JavaGateway, JavaObject
 from sysds_resnet.engine.cuda import environment
 from sysds_resnet.engine.own_java import compile_class, replace_class
 from sysds_resnet.engine.programs import hidden, set_static
-from sysds_resnet.engine.transfer import uncycle
 
 TF32 = "NVIDIA_TF32_OVERRIDE"
 """Read by cuBLAS and cuDNN: 0 forbids TF32, in which cuDNN multiplies of itself, and 1 has both use it."""
@@ -69,7 +68,8 @@ class Gpus:
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
         self._new_devices = compile_class(gateway, "Devices")
-        self._new_devices([self._contexts]).forbidEviction()
+        self._devices = self._new_devices([self._contexts])
+        self._devices.forbidEviction()
 
     def start_caching(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
@@ -81,31 +81,9 @@ class Gpus:
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
     def upload(self, matrices: Iterable[JavaObject]) -> None:
-        """Copies matrices to the first GPU, those that are there already as well.
-
-        Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as
-        sparse ones, become whatever is in memory there.
-        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
-        https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
-        """
-        gpu = self._contexts.get(0)
-        gpu.initializeThread()
+        """Copies matrices to the first GPU, unless they are there (see Devices.java)."""
         for matrix in matrices:
-            block = matrix.acquireRead()  # of what is on the GPU alone, a copy that takes its place
-            empty = block.getNonZeros() == 0
-            if block.isInSparseFormat() and not empty:
-                block.sparseToDense()
-            memory = matrix.getGPUObject(gpu)
-            if memory is None:
-                memory = gpu.createGPUObject(matrix)
-                matrix.setGPUObject(gpu, memory)
-            if not empty:
-                memory.acquireDeviceRead(None)
-                memory.releaseInput()
-            matrix.release()
-            if empty:
-                memory.acquireDeviceModifyDense()  # zeros
-            uncycle(matrix, block, memory)
+            self._devices.upload(matrix)
 
     @contextmanager
     def compiling(self, on_gpu: bool) -> Iterator[None]:
