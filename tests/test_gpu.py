@@ -233,30 +233,53 @@ def test_commands_take_gpus(run, tmp_path):
     pd.testing.assert_frame_equal(*tables, rtol=1e-3)
 
 
-def test_dml_programs_take_a_gpu(libraries, engine, tmp_path):
-    """dml/train.dml in two steps with a validation, and dml/predict.dml, against the same on the CPU."""
+@pytest.fixture
+def matrices(tmp_path):
+    """Arguments of DML programs: images and labels in files."""
     images, labels = batch(8)
     np.savetxt(tmp_path / "X", images.transpose(0, 3, 1, 2).reshape(8, -1) / 128 - 1, delimiter=",")
     np.savetxt(tmp_path / "Y", labels + 1)
-    given = {"X": tmp_path / "X", "format": "csv"}
-    train = {**given, "Y": given["X"].with_name("Y"), "X_val": given["X"], "Y_val": given["X"].with_name("Y")}
-    train |= {"depth": 18, "num_classes": 10, "epochs": 2, "batch_size": 8, "micro_batch": 4, "base_lr": 0.01}
-    train |= {"ema_decay": 0.5, "warmup_epochs": 0}
-    machine = {"LD_LIBRARY_PATH": str(libraries)}
-    trained, scores = [], []
+    return {"X": tmp_path / "X", "Y": tmp_path / "Y", "format": "csv"}
+
+
+def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path):
+    steps = {
+        "epochs": 2,
+        "batch_size": 8,
+        "micro_batch": 4,
+        "base_lr": 0.01,
+        "warmup_epochs": 0,
+        "ema_decay": 0.5,
+    }
+    validation = {"X_val": matrices["X"], "Y_val": matrices["Y"]}
+    trained = []
     for options in ((), ("-gpu", "-stats", "999")):
         out = tmp_path / f"weights{len(options)}"
-        outcome = run_systemds(ROOT / "dml/train.dml", *options, environment=machine, **train, out=out)
+        outcome = run_systemds(
+            ROOT / "dml/train.dml", *options, environment={"LD_LIBRARY_PATH": str(libraries)}, **matrices,
+            **validation, **steps, ema_decay=0.5, depth=18, num_classes=10, out=out,
+        )  # fmt: skip
         assert outcome.code == 0, outcome
-        trained.append(engine.matrices.read(out / "tensors"))
         assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)
+        trained.append(engine.matrices.read(out / "tensors"))
     assert np.linalg.norm(trained[1] - trained[0]) < 1e-9 * np.linalg.norm(trained[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", ["evaluate", "predict"])
+def test_scoring_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path, capfd, program):
+    ResNet(18, 10, seed=3, engine=engine).save(tmp_path / "weights.safetensors")
+    paths = tmp_path / "weights.safetensors", tmp_path / "weights"
+    assert run_here(capfd, "convert", *paths, "--to", "systemds").code == 0
+    arguments = {"weights": tmp_path / "weights", "X": matrices["X"], "format": "csv", "batch_size": 3}
+    arguments |= {"Y": matrices["Y"]} if program == "evaluate" else {"out_format": "csv"}
+    scores = []
     for options in ((), ("-gpu",)):
         out = tmp_path / f"scores{len(options)}"
+        machine = {"LD_LIBRARY_PATH": str(libraries)}
         outcome = run_systemds(
-            ROOT / "dml/predict.dml", *options, environment=machine, **given, weights=tmp_path / "weights0",
-            out=out, out_format="csv",
-        )  # fmt: skip
+            ROOT / f"dml/{program}.dml", *options, environment=machine, **arguments, out=out
+        )
         assert outcome.code == 0, outcome
         scores.append(np.loadtxt(out, delimiter=","))
     assert np.abs(scores[1] - scores[0]).max() < 1e-10

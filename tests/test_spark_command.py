@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Outcome, assert_one_line_error, run_here, run_systemds
+from command_line import ROOT, Outcome, assert_one_line_error, run_here, run_systemds
 from safetensors.numpy import load_file
 from spark_cluster import executors
 
