@@ -4,6 +4,7 @@
 
 Each precision, and PyTorch, runs in a process of its own, one after the other, on the same card. A figure is
 the median over the steps after the warm-up; the file holds all of them. What is not run again stays in it.
+Where there are several GPUs, all together are measured too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from throughput import data, machine
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.cuda import gpu_count
 from sysds_resnet.model import ResNet
 from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
@@ -46,15 +48,15 @@ def timed(step: Callable[[], object], warmup: int, steps: int) -> list[float]:
     return seconds[warmup:]
 
 
-def ours(precision: str, batches: list[int], warmup: int, steps: int) -> dict[str, object]:
-    """Seconds of training steps and of scoring, and bytes in use, for each batch size."""
+def ours(precision: str, batches: list[int], warmup: int, steps: int, gpus: int = 1) -> dict[str, object]:
+    """Seconds of training steps and of scoring, and bytes in use, for each batch size, of each GPU."""
     found = {}
-    with Engine(precision, gpus=[0]) as engine:
+    with Engine(precision, gpus=range(gpus)) as engine:
         model = ResNet(50, engine=engine)
         state = State.fresh(model)
-        for batch in batches:
+        for batch in (batch * gpus for batch in batches):
             images, labels = data(batch, SIZE)
-            optimizer = TrainSettings(base_lr=0.01, micro_batch=batch).make_optimizer(1000)
+            optimizer = TrainSettings(base_lr=0.01, micro_batch=batch // gpus).make_optimizer(1000)
             with ThreadPoolExecutor(1) as sender:  # as steps.py does
                 ahead = [sender.submit(state.send, images, optimizer)]
 
@@ -73,7 +75,7 @@ def ours(precision: str, batches: list[int], warmup: int, steps: int) -> dict[st
                 "infer_s": scoring,
                 "used_gb": (total - free) / 1e9,
             }
-            print(row(precision, batch, found[batch]), flush=True)
+            print(row(f"{precision} x {gpus}", batch, found[batch]), flush=True)
     return found
 
 
@@ -194,6 +196,8 @@ def main() -> None:
     measure = (arguments.batches, arguments.warmup, arguments.steps)
     parts = {"parity": parity}
     parts |= {name: lambda name=name: ours(name, *measure) for name in OURS}
+    if (count := gpu_count()) > 1:
+        parts |= {f"{name} x {count}": lambda name=name: ours(name, *measure, gpus=count) for name in OURS}
     parts |= {f"operators {name}": lambda name=name: operators(name, max(arguments.batches)) for name in OURS}
     parts |= {f"torch {mode}": lambda mode=mode: pytorch(mode, *measure) for mode in TORCH}
     if arguments.child:
