@@ -167,17 +167,19 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     [("single", 1e-8, 1e-5), pytest.param("tf32", 1e-5, 1e-1, marks=pytest.mark.long)],
 )
 def test_precisions_are_what_they_say(engine, libraries, precision, smallest, largest):
-    """Gradients against the CPU's in FP64, of a network whose blocks begin as identities."""
+    """Gradients and scores against the CPU's in FP64, of a network whose blocks begin as identities."""
 
-    def gradients(engine):
+    def gradients_and_scores(engine):
         state = State.fresh(ResNet(50, 10, seed=3, zero_init_residual=True, engine=engine))
-        found, _ = state._gradients(*batch(4), optimizer())
-        return state.model.network.from_engine(found)
+        scores = state.model.logits(batch(8)[0], batch_size=8)
+        found, _ = state._gradients(*batch(8), optimizer())
+        return state.model.network.from_engine(found), scores
 
-    with software_gpus.installed(libraries), Engine(precision, heap=GIB, gpus=[0]) as gpu:
-        found, expected = gradients(gpu), gradients(engine)
+    with software_gpus.installed(libraries, 2), Engine(precision, heap=GIB, gpus=[0, 1]) as gpus:
+        (found, scores), (expected, exact) = gradients_and_scores(gpus), gradients_and_scores(engine)
     difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
     assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
+    assert smallest < np.linalg.norm(scores - exact) / np.linalg.norm(exact) < largest
 
 
 def test_pytorchs_scores_with_its_weights(gpus):
@@ -216,6 +218,7 @@ def run(libraries, source, tmp_path, capfd):
         )
 
 
+@pytest.mark.long
 def test_commands_take_gpus(run, tmp_path):
     trained = run.train("--gpus", 2)
     assert trained.code == 0, trained.err
@@ -250,6 +253,8 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices
         "base_lr": 0.01,
         "warmup_epochs": 0,
         "ema_decay": 0.5,
+        "depth": 18,
+        "num_classes": 10,
     }
     validation = {"X_val": matrices["X"], "Y_val": matrices["Y"]}
     trained = []
@@ -257,7 +262,7 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices
         out = tmp_path / f"weights{len(options)}"
         outcome = run_systemds(
             ROOT / "dml/train.dml", *options, environment={"LD_LIBRARY_PATH": str(libraries)}, **matrices,
-            **validation, **steps, ema_decay=0.5, depth=18, num_classes=10, out=out,
+            **validation, **steps, out=out,
         )  # fmt: skip
         assert outcome.code == 0, outcome
         assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)

@@ -117,7 +117,13 @@ def test_runs_repeat_bit_by_bit(network):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"channel_major": True, "fused": False}, {"precision": "single"}], ids=str
+    "options",
+    [
+        {},
+        pytest.param({"channel_major": True, "fused": False}, marks=pytest.mark.long),
+        pytest.param({"precision": "single"}, marks=pytest.mark.long),
+    ],
+    ids=str,
 )
 def test_workers_add_up_to_what_one_computes(options):
     """Five micro-batches by two workers: in the last round one has nothing to do."""
