@@ -97,6 +97,38 @@ def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, on_the_cpu):
     assert max(map(relative_error, found, expected)) < 1e-9
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "weight_decay": 1e-2},
+        {"optimizer": "nesterov", "clip_norm": 0.1},
+        {"lars_nesterov": True, "trust_clip": True, "lr_in_momentum": False},
+        {"freeze": "layer2"},
+        {"mixed": True, "label_smoothing": 0.1},
+        {"gray": True},
+    ],
+    ids=str,
+)
+def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
+    images, labels = batch(8)
+    changes = dict(changes)
+    if changes.pop("mixed", False):
+        labels = np.stack([labels, labels[::-1], np.linspace(0, 1, 8)], axis=1)
+    if changes.pop("gray", False):
+        images = images[..., :1]
+    run = TrainSettings(base_lr=0.5, micro_batch=4, **changes)
+
+    def steps(engine):
+        model = ResNet(18, 10, images.shape[3], seed=3, engine=engine)
+        state, frozen = State.fresh(model), model.network.units_of(run.frozen_parts)
+        for _ in range(2):
+            state.update(images, labels, run.make_optimizer(10, frozen))
+        return model.state_dict()
+
+    assert relative_error(steps(gpus), steps(engine)) < 1e-9
+
+
 def test_a_step_that_is_not_finite_leaves_the_state(gpus):
     state = fresh(gpus)
     images, labels = batch(4)
