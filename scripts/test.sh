@@ -11,6 +11,6 @@ command -v chromedriver >/dev/null || { install_first chromium && install_first 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # two processes, since many tests wait for others; one where markers are asked for: the long tests need the memory
-workers=(-n 2 --dist loadfile)
+workers=(-n 2 --dist loadfile --no-loadscope-reorder)
 case " $* " in *" -m "*) workers=() ;; esac
 exec .venv/bin/python -m pytest "${workers[@]}" "$@"

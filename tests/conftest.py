@@ -15,6 +15,19 @@ from sysds_resnet.engine import Engine
 
 torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
+# The files that take longest come first: processes take whole files, and should end together.
+LONGEST = [
+    "test_spark.py",
+    "test_gpu.py",
+    "test_train.py",
+    "test_dml_programs.py",
+    "test_training_options.py",
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Orders the files."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -291,7 +291,8 @@ for batch in BatchStream(data, sequential_order(256), 64, drop_last=True):
         _, errors = process.communicate(timeout=5)  # all images take 64 seconds
     finally:
         process.kill()
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    # not always its last line: Python may be interrupted in a lock's own code, and say so after it
+    assert process.returncode != 0 and "KeyboardInterrupt" in errors
 
 
 @pytest.mark.parametrize(
