@@ -49,7 +49,9 @@ def engine_single():
 
 
 @pytest.mark.parametrize("name", ["engine", "engine_single"])
-@pytest.mark.parametrize(("depth", "size", "n"), [(18, 64, 4), (50, 32, 3)])
+@pytest.mark.parametrize(
+    ("depth", "size", "n"), [pytest.param(18, 64, 4, marks=pytest.mark.long), (50, 32, 3)]
+)
 def test_operations_are_those_that_pytorch_counts(request, tmp_path, name, depth, size, n):
     table, _ = profiled(request.getfixturevalue(name), tmp_path, depth, size, n)
     gflop = table.groupby("pass")["gflop"].sum()
