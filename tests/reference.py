@@ -7,6 +7,7 @@ https://arxiv.org/abs/1706.02677, section 5.1).
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -127,6 +128,12 @@ def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64
 def arrays(model):
     """Return the state dict of a model as NumPy arrays."""
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def relative_error(found, expected):
+    """The largest of all tensors of a state dict."""
+    norms = {name: np.linalg.norm(value) or 1.0 for name, value in expected.items()}
+    return max(np.linalg.norm(found[name] - expected[name]) / norms[name] for name in expected)
 
 
 def gathered(size, kernel, stride, padding):

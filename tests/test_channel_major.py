@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from reference import arrays, random_resnet
+from reference import arrays, random_resnet, relative_error
 from torch.nn import functional
 
 from sysds_resnet.model import ResNet, pack
@@ -21,12 +21,6 @@ def channel_major(engine, monkeypatch):
 def batch(n, height=40, width=36, classes=10):
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8), rng.integers(0, classes, n)
-
-
-def relative_error(found, expected):
-    """The largest of all tensors."""
-    norms = {name: np.linalg.norm(value) or 1.0 for name, value in expected.items()}
-    return max(np.linalg.norm(found[name] - expected[name]) / norms[name] for name in expected)
 
 
 def preprocessed(model, images):

@@ -2,7 +2,6 @@
 
 import gc
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import pytest
 import software_gpus
 import yaml
 from command_line import ROOT, assert_one_line_error, run_here, run_systemds
-from reference import arrays, random_resnet
+from reference import arrays, random_resnet, relative_error
 from safetensors.numpy import load_file
 
 from sysds_resnet.checkpoint import Checkpoints
@@ -54,18 +53,12 @@ def batch(n, seed=0):
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
 
 
-def relative_error(found, expected):
-    """The largest of all tensors."""
-    norms = {name: np.linalg.norm(value) or 1.0 for name, value in expected.items()}
-    return max(np.linalg.norm(found[name] - expected[name]) / norms[name] for name in expected)
-
-
 def same(found, expected):
     return all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def fresh(engine, depth=18):
-    return State.fresh(ResNet(depth, 10, seed=3, engine=engine))
+def fresh(engine):
+    return State.fresh(ResNet(18, 10, seed=3, engine=engine))
 
 
 def optimizer(**changes):
@@ -237,36 +230,26 @@ def test_memory_that_is_full_is_told(libraries):
             fresh(engine)._gradients(images, labels, whole)
 
 
-@pytest.fixture
-def run(libraries, source, tmp_path, capfd):
-    """Commands on two GPUs."""
-    images, weights = ["--dataset", source, "--image-size", 32, "--heap", "1g"], tmp_path / "run"
-    small = ["--model", "resnet18", "--epochs", 1, "--batch-size", 4, "--out", weights]
-    with software_gpus.installed(libraries, 2):
-        yield SimpleNamespace(
-            weights=weights,
-            train=lambda *flags: run_here(capfd, "train", *images, *small, *flags),
-            evaluate=lambda *flags: run_here(capfd, "evaluate", "--weights", weights, *images, *flags),
-            predict=lambda *flags: run_here(
-                capfd, "predict", "--weights", weights, "--input", source / "val", "--heap", "1g", *flags
-            ),
-        )
-
-
 @pytest.mark.long
-def test_commands_take_gpus(run, tmp_path):
-    trained = run.train("--gpus", 2)
-    assert trained.code == 0, trained.err
-    assert "software GPU" in trained.out
+def test_commands_take_gpus(libraries, source, tmp_path, capfd):
+    images, weights = ["--dataset", source, "--image-size", 32], tmp_path / "run"
+    small = ["--model", "resnet18", "--epochs", 1, "--batch-size", 4, "--gpus", 2]
+
+    def run(*arguments):
+        outcome = run_here(capfd, *arguments, "--heap", "1g")
+        assert outcome.code == 0, outcome.err
+        return outcome.out
+
     losses, tables = [], []
-    for device, precision in (("cuda:0,1", "single"), ("cpu", "double")):
-        outcome = run.evaluate("--device", device, "--precision", precision, "--out", tmp_path / device)
-        assert outcome.code == 0, outcome.err
-        losses.append(json.loads((tmp_path / device / "scores.json").read_text())["loss"])
-        path = tmp_path / f"{device}.csv"
-        outcome = run.predict("--device", device, "--precision", precision, "--out", path)
-        assert outcome.code == 0, outcome.err
-        tables.append(pd.read_csv(path))
+    with software_gpus.installed(libraries, 2):
+        assert "software GPU" in run("train", *images, *small, "--out", weights)
+        for device, precision in (("cuda:0,1", "single"), ("cpu", "double")):
+            there = ["--weights", weights, "--device", device, "--precision", precision]
+            run("evaluate", *images, *there, "--out", tmp_path / device)
+            losses.append(json.loads((tmp_path / device / "scores.json").read_text())["loss"])
+            path = tmp_path / f"{device}.csv"
+            run("predict", "--input", source / "val", *there, "--out", path)
+            tables.append(pd.read_csv(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     pd.testing.assert_frame_equal(*tables, rtol=1e-3)
 

@@ -59,9 +59,9 @@ public class Devices {
 
   /** Copies the matrices in variables, and in lists of matrices alone, to the first GPU. */
   public void upload(LocalVariableMap variables) throws Exception {
-    Iterator entries = variables.entrySet().iterator();
-    while (entries.hasNext()) {
-      Object value = ((Map.Entry) entries.next()).getValue();
+    Iterator values = values(variables).iterator();
+    while (values.hasNext()) {
+      Object value = values.next();
       if (value instanceof MatrixObject) {
         upload((MatrixObject) value);
       }
@@ -118,12 +118,7 @@ public class Devices {
 
   /** Copies the matrices in variables from the first GPU to the others. */
   public void spread(LocalVariableMap variables) throws Exception {
-    List values = new ArrayList();
-    Iterator entries = variables.entrySet().iterator();
-    while (entries.hasNext()) {
-      values.add(((Map.Entry) entries.next()).getValue());
-    }
-    Iterator matrices = matrices(values).iterator();
+    Iterator matrices = matrices(values(variables)).iterator();
     while (matrices.hasNext()) {
       MatrixObject matrix = (MatrixObject) matrices.next();
       GPUObject from = matrix.getGPUObject(context(0));
@@ -207,6 +202,15 @@ public class Devices {
 
   private static Object manager(GPUContext gpu) {
     return gpu.getMemoryManager().getGPUMatrixMemoryManager();
+  }
+
+  private static Collection values(LocalVariableMap variables) {
+    List values = new ArrayList();
+    Iterator entries = variables.entrySet().iterator();
+    while (entries.hasNext()) {
+      values.add(((Map.Entry) entries.next()).getValue());
+    }
+    return values;
   }
 
   private static Collection matrices(Collection values) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +80,9 @@ class Gpus:
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
-    def upload(self, matrices: Iterable[JavaObject]) -> None:
-        """Copies matrices to the first GPU, unless they are there (see Devices.java)."""
-        for matrix in matrices:
-            self._devices.upload(matrix)
+    def upload(self, matrices: JavaObject) -> None:
+        """Copies a matrix, or the data of a list of matrices alone, to the first GPU (see Devices.java)."""
+        self._devices.upload(matrices)
 
     @contextmanager
     def compiling(self, on_gpu: bool) -> Iterator[None]:
@@ -124,7 +123,8 @@ class Gpus:
         manager.setLocalConfig(hidden(script, "_cconf"))
         cache = self._sysds.runtime.controlprogram.caching.CacheableData
         bound = [variables.get(name) for name in inputs]
-        self.upload(bound)
+        for matrix in bound:
+            self.upload(matrix)
         devices, kept = self._new_devices([self._contexts]), self._jvm.java.util.ArrayList()
         try:
             if everywhere:

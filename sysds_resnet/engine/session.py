@@ -222,7 +222,7 @@ class Engine:
                 blocks.append(item.acquireRead())
                 item.release()
                 if self._gpus:
-                    self._gpus.upload([item])  # which has left the GPU
+                    self._gpus.upload(item)  # which has left the GPU
                 uncycle(item)
             uncycle(handle)
         return blocks
@@ -250,10 +250,10 @@ class Engine:
                 item = matrix
                 if is_block(matrix):
                     item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
-                if self._gpus:
-                    self._gpus.upload([item])
                 data.add(item)
                 uncycle(matrix, item)
+            if self._gpus:
+                self._gpus.upload(data)
             handle = java.instructions.cp.ListObject(data)
             self._gateway.detach(data)  # py4j's lists are cycles from the start
             return handle
@@ -329,9 +329,7 @@ class Engine:
                 values = {name: FROM_TABLE[kind](table.get(name)) for name, kind in outputs.items()}
             if not on_gpu:
                 for name in (name for name, kind in outputs.items() if kind == "list"):
-                    items = values[name].getData()
-                    if all(item.getClass().getSimpleName() == "MatrixObject" for item in items):
-                        self._gpus.upload(items)
+                    self._gpus.upload(values[name].getData())
             uncycle(*(value for value in sent.values() if isinstance(value, JavaObject)))
             return values
         with self._spark_context() if distributed else nullcontext():

@@ -27,13 +27,9 @@ struct Windows {
   int mode = 0, height = 0, width = 0, pad_h, pad_w, stride_h, stride_w;
 };
 
-void check_handle(void *handle) {
-  if (*(int *)handle != device::current()) throw std::runtime_error("a handle of another GPU");
-}
-
 template <class Function> int run(void *handle, int type, Function function) {
   return device::guarded(FAILED, [&] {
-    check_handle(handle);
+    device::check_handle(handle);
     type ? function(double()) : function(float());
   });
 }
@@ -46,13 +42,7 @@ template <class T> void check_scale(const void *alpha, const void *beta) {
 template <class T> std::vector<T> factor(const void *cells, size_t count) {
   const T *from = view<T>(cells, count);
   std::vector<T> out(from, from + count);
-  if (sizeof(T) == 4 && device::tf32())
-    for (T &value : out) {
-      uint32_t bits;
-      memcpy(&bits, &value, 4);
-      bits = (bits + 0x1000) & ~0x1fffu;
-      memcpy(&value, &bits, 4);
-    }
+  for (T &value : out) value = device::rounded(value);
   return out;
 }
 
@@ -141,11 +131,11 @@ template <class T> size_t greatest(const T *cells, const std::vector<size_t> &wi
 extern "C" {
 
 int cudnnCreate(void **handle) {
-  *handle = new int(device::current());
+  *handle = device::new_handle();
   return 0;
 }
 int cudnnDestroy(void *handle) {
-  delete (int *)handle;
+  device::delete_handle(handle);
   return 0;
 }
 

@@ -20,6 +20,9 @@ int &current();                   // the calling thread's GPU
 void *allocate(size_t bytes);     // on the current GPU; null where it has not as much left
 bool release(void *address);      // false where it was not handed out
 void check(const void *address, size_t bytes);  // throws unless that lies in one matrix of the current GPU
+void *new_handle();               // of a library, for the current GPU
+void delete_handle(void *handle);
+void check_handle(void *handle);  // throws unless it is of the current GPU
 
 template <class T> T *view(const void *address, size_t cells) {
   check(address, cells * sizeof(T));
@@ -48,7 +51,8 @@ template <class T> void multiply(size_t m, size_t n, size_t k, const T *A, const
       }
 }
 
-// Whether FP32 is to be multiplied in TF32, which keeps 10 of 23 bits of each factor.
-bool tf32();
+// A factor as the GPU multiplies it: in TF32, FP32 keeps 10 of its 23 bits.
+inline double rounded(double value) { return value; }
+float rounded(float value);
 
 }  // namespace device

@@ -243,23 +243,12 @@ namespace {
 
 constexpr int FAILED = 13;  // CUBLAS_STATUS_EXECUTION_FAILED
 
-void check_handle(void *handle) {
-  if (*(int *)handle != device::current()) throw std::runtime_error("a handle of another GPU");
-}
-
 template <class T> std::vector<T> factor(const T *cells, int transposed, int rows, int cols, int ld) {
   std::vector<T> out((size_t)rows * cols);  // row-major, rounded as the GPU rounds
   for (int i = 0; i < rows; i++)
-    for (int j = 0; j < cols; j++) {
-      T value = transposed ? cells[(size_t)i * ld + j] : cells[(size_t)j * ld + i];
-      if (sizeof(T) == 4 && device::tf32()) {
-        uint32_t bits;
-        memcpy(&bits, &value, 4);
-        bits = (bits + 0x1000) & ~0x1fffu;
-        memcpy(&value, &bits, 4);
-      }
-      out[(size_t)i * cols + j] = value;
-    }
+    for (int j = 0; j < cols; j++)
+      out[(size_t)i * cols + j] =
+          device::rounded(transposed ? cells[(size_t)i * ld + j] : cells[(size_t)j * ld + i]);
   return out;
 }
 
@@ -267,7 +256,7 @@ template <class T>
 int gemm(void *handle, int ta, int tb, int m, int n, int k, const T *alpha, const void *a, int lda, const void *b,
          int ldb, const T *beta, void *c, int ldc) {
   return device::guarded(FAILED, [&] {
-    check_handle(handle);
+    device::check_handle(handle);
     auto A = factor(view<T>(a, (size_t)lda * ((ta ? m : k) - 1) + (ta ? k : m)), ta, m, k, lda);
     auto B = factor(view<T>(b, (size_t)ldb * ((tb ? k : n) - 1) + (tb ? n : k)), tb, k, n, ldb);
     T *C = view<T>(c, (size_t)ldc * (n - 1) + m);
@@ -292,7 +281,7 @@ template <class T>
 int geam(void *handle, int ta, int tb, int m, int n, const T *alpha, const void *a, int lda, const T *beta,
          const void *b, int ldb, void *c, int ldc) {
   return device::guarded(FAILED, [&] {
-    check_handle(handle);
+    device::check_handle(handle);
     auto cell = [](const T *cells, int transposed, int ld, int i, int j) {
       return transposed ? cells[(size_t)i * ld + j] : cells[(size_t)j * ld + i];
     };
@@ -306,7 +295,7 @@ int geam(void *handle, int ta, int tb, int m, int n, const T *alpha, const void 
 
 template <class T> int dot(void *handle, int n, const void *x, int, const void *y, int, T *result) {
   return device::guarded(FAILED, [&] {
-    check_handle(handle);
+    device::check_handle(handle);
     const T *X = view<T>(x, n), *Y = view<T>(y, n);
     T sum = 0;
     for (int i = 0; i < n; i++) sum += X[i] * Y[i];
@@ -316,7 +305,7 @@ template <class T> int dot(void *handle, int n, const void *x, int, const void *
 
 template <class T> int axpy(void *handle, int n, const T *alpha, const void *x, int, void *y, int) {
   return device::guarded(FAILED, [&] {
-    check_handle(handle);
+    device::check_handle(handle);
     const T *X = view<T>(x, n);
     T *Y = view<T>(y, n);
     for (int i = 0; i < n; i++) Y[i] += *alpha * X[i];
@@ -328,11 +317,11 @@ template <class T> int axpy(void *handle, int n, const T *alpha, const void *x, 
 extern "C" {
 
 int cublasCreate_v2(void **handle) {
-  *handle = new int(device::current());
+  *handle = device::new_handle();
   return 0;
 }
 int cublasDestroy_v2(void *handle) {
-  delete (int *)handle;
+  device::delete_handle(handle);
   return 0;
 }
 int cublasSetPointerMode_v2(void *, int mode) { return mode ? FAILED : 0; }  // scalars are the host's

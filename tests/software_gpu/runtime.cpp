@@ -80,9 +80,20 @@ static void check_any(const void *address, size_t bytes) {
   find(address, bytes);
 }
 
-bool tf32() {
-  const char *text = getenv("NVIDIA_TF32_OVERRIDE");
-  return !text || *text != '0';
+void *new_handle() { return new int(current()); }
+void delete_handle(void *handle) { delete (int *)handle; }
+void check_handle(void *handle) {
+  if (*(int *)handle != current()) throw std::runtime_error("a handle of another GPU");
+}
+
+float rounded(float value) {
+  static const char *text = getenv("NVIDIA_TF32_OVERRIDE");
+  if (text && *text == '0') return value;
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  bits = (bits + 0x1000) & ~0x1fffu;
+  memcpy(&value, &bits, 4);
+  return value;
 }
 
 }  // namespace device
