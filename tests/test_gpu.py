@@ -179,12 +179,15 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     assert found["gpu_relu_backward"].count == 17 * workers
     convolutions = [found[f"gpu_conv2d{name}"].count for name in ("", "_backward_filter", "_backward_data")]
     assert convolutions == [20 * workers, 20 * workers, 19 * workers]
+    # a velocity and a tensor each for parameters, a mean and a variance each for norms
+    assert [found[f"gpu_{name}"].count for name in ("weighted_sum", "norms")] == [2 * 62 + 2 * 20, 2]
     copied = np.loadtxt(log, int)
+    assert np.sum(copied[:, 0] == 2) <= 8 * workers  # each a wait for the GPU
     to_gpu, from_gpu = (copied[copied[:, 0] == kind, 1].sum() for kind in (1, 2))
     # a pixel travels in a double; beside them labels, targets, what pixels are normalized with, and constants
     pixels = 8 * images.size // 3
     assert pixels <= to_gpu < pixels + workers * (8 * 32 * 32 + 2048)
-    assert from_gpu < 4096  # norms of tensors and metrics, one by one
+    assert from_gpu < 4096  # norms of tensors and metrics
 
 
 @pytest.mark.parametrize(

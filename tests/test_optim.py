@@ -100,7 +100,7 @@ def test_lars_follows_its_formula(dml, weight_decay, eps, trust_clip, nesterov, 
         nesterov=nesterov,
         lr_in_momentum=lr_in_momentum,
     )
-    call = "lars::update(W, dW, V, lr, " + ", ".join(settings) + ")"
+    call = "lars::update(W, dW, V, lars::norm(W), lars::norm(dW), lr, " + ", ".join(settings) + ")"
     for case in CASES:
         w, gradients = problem(case)
         new_w, v = run(dml, call, w, gradients, **settings)
@@ -114,7 +114,8 @@ def test_trust_ratio_follows_its_formula(dml, case):
     w, gradients = problem(case)
     for weight_decay, eps in [(0.0, 0.0), (1e-4, 0.0), (1e-4, 1e-2)]:
         ratio = dml(
-            SOURCES + "ratio = lars::trust_ratio(W, dW, weight_decay, trust_coeff, eps)\n",
+            SOURCES
+            + "ratio = lars::trust_ratio(lars::norm(W), lars::norm(dW), weight_decay, trust_coeff, eps)\n",
             "ratio:double",
             W=w,
             dW=gradients[1],
@@ -176,7 +177,8 @@ def test_lars_is_optaxs(dml, case, nesterov, weight_decay):
 
     w, gradients = problem(case)
     settings = dict(momentum=0.9, weight_decay=weight_decay, nesterov=nesterov)
-    call = "lars::update(W, dW, V, lr, momentum, weight_decay, 0.001, 0.0, FALSE, nesterov, TRUE)"
+    call = "lars::update(W, dW, V, lars::norm(W), lars::norm(dW), "
+    call += "lr, momentum, weight_decay, 0.001, 0.0, FALSE, nesterov, TRUE)"
     with jax.enable_x64():
         rates = jax.numpy.asarray(RATES[:, 0])
         optimizer = optax.lars(lambda step: rates[step], trust_coefficient=0.001, eps=0.0, **settings)

@@ -9,11 +9,13 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
+import jcuda.Pointer;
 import jcuda.runtime.JCuda;
 import org.apache.sysds.runtime.controlprogram.LocalVariableMap;
 import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
+import org.apache.sysds.runtime.instructions.gpu.context.GPUMemoryManager;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUObject;
 import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
@@ -40,13 +42,33 @@ public class Devices {
   }
 
   /**
-   * Has a full memory be an error. The engine would move matrices to the host, which takes long, and in single
+   * Has the memory of each GPU managed by Memory, before anything is there.
+   */
+  public void replaceManagers() throws Exception {
+    Field field = GPUContext.class.getDeclaredField("memoryManager");
+    field.setAccessible(true);
+    for (int i = 0; i < contexts.size(); i++) {
+      context(i).initializeThread();
+      field.set(context(i), new Memory(context(i)));
+      field(context(i)).set(manager(context(i)), new Unevictable());
+    }
+    context(0).initializeThread();
+  }
+
+  /**
+   * A GPU's memory, in which results are not filled with zeros first, as each operator writes all of its own, and where
+   * it is an error if it is full. The engine would move matrices to the host, which takes long, and in single
    * precision also the one that it is copying to the GPU, whose memory it then writes to although it is another's.
+   * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUMemoryManager.java
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/matrix/data/SinglePrecisionCudaSupportFunctions.java
    */
-  public void forbidEviction() throws Exception {
-    for (int i = 0; i < contexts.size(); i++) {
-      field(context(i)).set(manager(context(i)), new Unevictable());
+  public static class Memory extends GPUMemoryManager {
+    public Memory(GPUContext gpu) {
+      super(gpu);
+    }
+
+    public Pointer malloc(String instruction, long bytes, boolean zeros) {
+      return super.malloc(instruction, bytes, false);
     }
   }
 
@@ -112,7 +134,8 @@ public class Devices {
     }
     matrix.release();
     if (empty) {
-      memory.acquireDeviceModifyDense(); // zeros
+      memory.acquireDeviceModifyDense(false);
+      JCuda.cudaMemset(memory.getDensePointer(), 0, bytes(matrix));
     }
   }
 
@@ -150,6 +173,18 @@ public class Devices {
     context(0).initializeThread();
   }
 
+  /** Frees the matrices in lists, but for what is in others. */
+  public void free(Collection lists, Collection kept) {
+    Collection matrices = matrices(lists);
+    matrices.removeAll(matrices(kept));
+    Iterator freed = matrices.iterator();
+    while (freed.hasNext()) {
+      MatrixObject matrix = (MatrixObject) freed.next();
+      matrix.enableCleanup(true);
+      matrix.clearData();
+    }
+  }
+
   /** Frees what was not there when this object was made, but for what is in some of the values of variables. */
   public void sweep(Collection kept) throws Exception {
     Collection matrices = matrices(kept);
@@ -175,11 +210,14 @@ public class Devices {
     }
     context(to).initializeThread();
     copy.acquireDeviceModifyDense(false);
-    long bytes = matrix.getNumRows() * matrix.getNumColumns() * LibMatrixCUDA.sizeOfDataType;
     // which waits for what both GPUs have been given to compute
     JCuda.cudaMemcpyPeer(copy.getDensePointer(), context(to).getDeviceNum(),
-      matrix.getGPUObject(context(from)).getDensePointer(), context(from).getDeviceNum(), bytes);
+      matrix.getGPUObject(context(from)).getDensePointer(), context(from).getDeviceNum(), bytes(matrix));
     return copy;
+  }
+
+  private static long bytes(MatrixObject matrix) {
+    return matrix.getNumRows() * matrix.getNumColumns() * LibMatrixCUDA.sizeOfDataType;
   }
 
   private static boolean isThere(GPUObject object) {

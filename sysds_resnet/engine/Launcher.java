@@ -46,12 +46,11 @@ public class Launcher {
     /** Compiles what that needs, from the folder sysds_resnet.java; see OnGpu.java. */
     private static void runOnGpu(String[] args) throws Throwable {
         Path folder = Paths.get(System.getProperty("sysds_resnet.java"));
-        Class neighbour = Class.forName("org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
-        Map code = compile(folder.resolve("LibMatrixCuDNNConvolutionAlgorithm.java"), null).getBytecodes();
-        MethodHandles.privateLookupIn(neighbour, MethodHandles.lookup())
-            .defineClass((byte[]) code.values().iterator().next());
+        replace(folder, "LibMatrixCuDNNConvolutionAlgorithm", "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
+        replace(folder, "SpoofCUDAInstruction", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
         ClassLoader devices = compile(folder.resolve("Devices.java"), null).getClassLoader();
-        ClassLoader onGpu = compile(folder.resolve("OnGpu.java"), devices).getClassLoader();
+        ClassLoader functions = compile(folder.resolve("GpuFunctions.java"), devices).getClassLoader();
+        ClassLoader onGpu = compile(folder.resolve("OnGpu.java"), functions).getClassLoader();
         List rest = new ArrayList(Arrays.asList(args));
         rest.remove("-gpu");
         try {
@@ -60,6 +59,13 @@ public class Launcher {
         } catch (InvocationTargetException error) {
             throw error.getCause();
         }
+    }
+
+    /** As replace_class in own_java.py. */
+    private static void replace(Path folder, String name, String neighbour) throws Exception {
+        Map code = compile(folder.resolve(name + ".java"), null).getBytecodes();
+        MethodHandles.privateLookupIn(Class.forName(neighbour), MethodHandles.lookup())
+            .defineClass((byte[]) code.values().iterator().next());
     }
 
     private static SimpleCompiler compile(Path file, ClassLoader parent) throws Exception {

@@ -15,12 +15,16 @@ import org.apache.sysds.conf.ConfigurationManager;
 import org.apache.sysds.hops.ipa.FunctionCallGraph;
 import org.apache.sysds.parser.DMLProgram;
 import org.apache.sysds.parser.DMLTranslator;
+import org.apache.sysds.parser.DataIdentifier;
 import org.apache.sysds.parser.ParserFactory;
 import org.apache.sysds.runtime.controlprogram.BasicProgramBlock;
+import org.apache.sysds.runtime.controlprogram.FunctionProgramBlock;
 import org.apache.sysds.runtime.controlprogram.Program;
 import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
 import org.apache.sysds.runtime.controlprogram.context.ExecutionContextFactory;
 import org.apache.sysds.runtime.instructions.cp.CPInstruction;
+import org.apache.sysds.runtime.instructions.cp.Data;
+import org.apache.sysds.runtime.instructions.cp.ListObject;
 
 /**
  * Runs a program from the command line with the functions of a training step and of scoring on a GPU, and all else on
@@ -66,14 +70,17 @@ public class OnGpu {
   private void execute() throws Exception {
     Program program = compile(false);
     Program onGpu = compile(true);
+    new GpuFunctions().install(onGpu);
     Set found = new HashSet();
     Iterator names = onGpu.getFunctionProgramBlocks().keySet().iterator();
     while (names.hasNext()) {
       String name = (String) names.next();
       if (ENTRIES.contains(name.startsWith("./") ? name.substring(2) : name)) {
         collect(name, found);
-        List blocks = onGpu.getFunctionProgramBlock(name, true).getChildBlocks();
-        blocks.add(0, upload(onGpu));
+        FunctionProgramBlock function = onGpu.getFunctionProgramBlock(name, true);
+        Upload upload = new Upload();
+        function.getChildBlocks().add(0, block(onGpu, upload));
+        function.getChildBlocks().add(block(onGpu, new Sweep(upload, function.getOutputParams())));
       }
     }
     names = found.iterator();
@@ -119,15 +126,16 @@ public class OnGpu {
     }
   }
 
-  private static BasicProgramBlock upload(Program program) {
+  private static BasicProgramBlock block(Program program, CPInstruction instruction) {
     BasicProgramBlock block = new BasicProgramBlock(program);
-    block.setInstructions(new ArrayList(Arrays.asList(new Object[] {new Upload()})));
+    block.setInstructions(new ArrayList(Arrays.asList(new Object[] {instruction})));
     return block;
   }
 
   /** Copies the matrices in a function's variables, and in its lists of matrices, to the GPU. */
   public static class Upload extends CPInstruction {
-    private static Devices devices;
+    private static boolean managed;
+    private Devices devices;
 
     public Upload() {
       super(CPInstruction.CPType.Variable, "upload", "CP°upload");
@@ -135,11 +143,42 @@ public class OnGpu {
 
     public void processInstruction(ExecutionContext context) {
       try {
-        if (devices == null) {
-          devices = new Devices(context.getGPUContexts());
-          devices.forbidEviction();
+        List contexts = context.getGPUContexts();
+        if (!managed) {
+          new Devices(contexts).replaceManagers();
+          managed = true;
         }
-        devices.upload(context.getVariables());
+        new Devices(contexts).upload(context.getVariables());
+        devices = new Devices(contexts);
+      }
+      catch (Exception error) {
+        throw new RuntimeException(error);
+      }
+    }
+  }
+
+  /** Frees what a function has made since its upload, but for its outputs. */
+  public static class Sweep extends CPInstruction {
+    private final Upload upload;
+    private final List outputs;
+
+    public Sweep(Upload upload, List outputs) {
+      super(CPInstruction.CPType.Variable, "sweep", "CP°sweep");
+      this.upload = upload;
+      this.outputs = outputs;
+    }
+
+    public void processInstruction(ExecutionContext context) {
+      List kept = new ArrayList();
+      for (int i = 0; i < outputs.size(); i++) {
+        Data value = context.getVariable(((DataIdentifier) outputs.get(i)).getName());
+        kept.add(value);
+        if (value instanceof ListObject) { // of matrices that GpuFunctions keeps
+          ((ListObject) value).enableCleanup(true);
+        }
+      }
+      try {
+        upload.devices.sweep(kept);
       }
       catch (Exception error) {
         throw new RuntimeException(error);

@@ -60,16 +60,18 @@ class Gpus:
         self._config = config
         self._set_static("USE_ACCELERATOR", True)
         self._sysds.api.DMLScript.setGlobalFlags(config)
-        package = "org.apache.sysds.runtime.matrix.data"
-        replace_class(gateway, "LibMatrixCuDNNConvolutionAlgorithm", f"{package}.LibMatrixCUDA")
+        package = "org.apache.sysds.runtime"
+        replace_class(gateway, "LibMatrixCuDNNConvolutionAlgorithm", f"{package}.matrix.data.LibMatrixCUDA")
+        replace_class(gateway, "SpoofCUDAInstruction", f"{package}.instructions.gpu.GPUInstruction")
         pool = self._sysds.runtime.instructions.gpu.context.GPUContextPool
         self._contexts = pool.reserveAllGPUContexts()
         properties = self._jvm.jcuda.runtime.cudaDeviceProp()
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
+        self._functions = compile_class(gateway, "GpuFunctions")([])
         self._new_devices = compile_class(gateway, "Devices")
         self._devices = self._new_devices([self._contexts])
-        self._devices.forbidEviction()
+        self._devices.replaceManagers()
 
     def start_caching(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
@@ -94,6 +96,10 @@ class Gpus:
             yield
         finally:
             self._set_static("USE_ACCELERATOR", True)
+
+    def install(self, program: JavaObject) -> None:
+        """Puts what functions of DML are on a GPU into a compiled program (GpuFunctions.java)."""
+        self._functions.install(program)
 
     @contextmanager
     def execute(
@@ -154,13 +160,11 @@ class Gpus:
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Frees the memory of the matrices in lists, but for those that are also in others."""
-        variables = self._sysds.runtime.controlprogram.LocalVariableMap()
-        for i, kept in enumerate(keep):
-            variables.put(f"kept{i}", kept)
-        context = self._new_context(variables, None)
-        for freed in lists:
-            freed.enableCleanup(True)
-            context.cleanupDataObject(freed)
+        freed, kept = (self._jvm.java.util.ArrayList() for _ in range(2))
+        for of, handles in ((freed, lists), (kept, keep)):
+            for handle in handles:
+                of.add(handle)
+        self._devices.free(freed, kept)
 
     @contextmanager
     def operators(self) -> Iterator[dict[str, Operator]]:

@@ -68,10 +68,10 @@ def replace_body(
         operands = [f"{n}·{t}·FP64" + "·false" * (t == "SCALAR") for n, t in [*used, (output.name, "MATRIX")]]
         words = ["CP", "spoof", "JAVA", f"codegen.{class_name}", *operands, str(threads)]
         instructions[output.name] = "°".join(words)
-    set_body(gateway, program, namespace, name, instructions)
+    _set_body(gateway, program, namespace, name, instructions)
 
 
-def set_body(
+def _set_body(
     gateway: JavaGateway, program: JavaObject, namespace: str, name: str, instructions: dict[str, str]
 ) -> None:
     """Has a compiled function run as one instruction of the engine for each output, by the outputs' names."""

@@ -76,14 +76,6 @@ class Wire(NamedTuple):
     inputs: str
 
 
-# What functions are on a GPU, by source and name: an instruction for each output. The engine has one operator
-# for them and takes it only where it knows sizes.
-ON_GPU = {
-    ("dml/layers/builtin.dml", "relu_backward"): {
-        "dX": "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0"
-    },
-}
-
 Output = Pixelwise | Native | Windows | Wire
 
 # No fused multiply-adds: each operation rounds, as in the plain functions.

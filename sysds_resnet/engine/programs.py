@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.jvm import dml_home
-from sysds_resnet.engine.operator_classes import can_compile, replace_body, set_body, uninlined
-from sysds_resnet.engine.operators import ON_GPU, PIXELWISE_SOURCE, operators
+from sysds_resnet.engine.operator_classes import can_compile, replace_body, uninlined
+from sysds_resnet.engine.operators import PIXELWISE_SOURCE, operators
+
+if TYPE_CHECKING:
+    from sysds_resnet.engine.gpu import Gpus
 
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
@@ -28,7 +31,7 @@ class Programs:
         multiply: What multiplies matrices.
         fused: Whether operators may be fused; they are not where the JVM cannot compile them.
         settings: More of the engine's settings, by name.
-        fixed: Whether no program is to be compiled again when sizes are known, even without fused operators.
+        gpus: What programs may be compiled for beside the CPU.
         workers: Of loops whose workers are here.
 
     Attributes:
@@ -44,10 +47,10 @@ class Programs:
         multiply: Multiply,
         fused: bool,
         settings: Mapping[str, str],
-        fixed: bool = False,
+        gpus: Gpus | None = None,
         workers: int = 1,
     ) -> None:
-        self._workers = workers
+        self._workers, self._gpus = workers, gpus
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self.fused, self._native = fused and can_compile(self._jvm), multiply.native
@@ -56,7 +59,7 @@ class Programs:
         self.connections = {False: self._connect(), True: self._connect()}
         # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan; and what was
         # compiled for the CPU would be for a GPU.
-        for connection in self.connections.values() if fixed else [self.connections[True]]:
+        for connection in self.connections.values() if gpus else [self.connections[True]]:
             self._switch_off(connection, "ALLOW_DYN_RECOMPILATION")
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
@@ -104,9 +107,8 @@ class Programs:
                     if outputs := operators(namespace, name, self._native):
                         compiled = hidden(script, "_prog")
                         replace_body(self._gateway, compiled, namespace, name, outputs, threads, self._native)
-            for namespace, name in self.functions(script) if on_gpu else []:
-                if instructions := ON_GPU.get((namespace.removeprefix("./"), name)):
-                    set_body(self._gateway, hidden(script, "_prog"), namespace, name, instructions)
+            if on_gpu:
+                self._gpus.install(hidden(script, "_prog"))
             for loop in self._parallel_loops(script, _PARALLEL) if parallel else []:
                 loop.setDegreeOfParallelism(self._workers)
             # Otherwise the engine compiles whatever these call anew at each run, before for one node and

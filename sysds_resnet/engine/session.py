@@ -127,7 +127,7 @@ class Engine:
             single = self.multiply.precision != "double"
             self._gpus = Gpus(self._gateway, single, gpus, folder)
             self.multiply = replace(self.multiply, gpu=self._gpus.name)
-        self._programs = Programs(self._gateway, self.multiply, fused, settings, bool(gpus), self.workers)
+        self._programs = Programs(self._gateway, self.multiply, fused, settings, self._gpus, self.workers)
         self.fused = self._programs.fused
         self.fp32 = self.fused and self.multiply.native
         if self._gpus:

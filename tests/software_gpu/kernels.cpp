@@ -303,6 +303,18 @@ template <class T> int dot(void *handle, int n, const void *x, int, const void *
   });
 }
 
+int device_pointers = 0;  // whether results go to the GPU's memory; of all handles, as SystemDS has one for each GPU
+
+template <class T> int nrm2(void *handle, int n, const void *x, int, T *result) {
+  return device::guarded(FAILED, [&] {
+    device::check_handle(handle);
+    const T *X = view<T>(x, n);
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)X[i] * X[i];
+    *(device_pointers ? view<T>(result, 1) : result) = (T)sqrt(sum);
+  });
+}
+
 template <class T> int axpy(void *handle, int n, const T *alpha, const void *x, int, void *y, int) {
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
@@ -324,7 +336,10 @@ int cublasDestroy_v2(void *handle) {
   device::delete_handle(handle);
   return 0;
 }
-int cublasSetPointerMode_v2(void *, int mode) { return mode ? FAILED : 0; }  // scalars are the host's
+int cublasSetPointerMode_v2(void *, int mode) {
+  device_pointers = mode;
+  return 0;
+}
 
 #define BOTH(name, function, parameters, arguments)                                                          \
   int cublasD##name parameters(double) { return function<double> arguments; }                                \
@@ -340,6 +355,8 @@ BOTH(gemv_v2, gemv, GEMV, (h, ta, m, n, alpha, a, lda, x, sx, beta, y, sy))
 BOTH(geam, geam, GEAM, (h, ta, tb, m, n, alpha, a, lda, beta, b, ldb, c, ldc))
 #define DOT(T) (void *h, int n, const void *x, int sx, const void *y, int sy, T *result)
 BOTH(dot_v2, dot, DOT, (h, n, x, sx, y, sy, result))
+#define NRM2(T) (void *h, int n, const void *x, int sx, T *result)
+BOTH(nrm2_v2, nrm2, NRM2, (h, n, x, sx, result))
 #define AXPY(T) (void *h, int n, const T *alpha, const void *x, int sx, void *y, int sy)
 BOTH(axpy_v2, axpy, AXPY, (h, n, alpha, x, sx, y, sy))
 }

@@ -1,0 +1,77 @@
+package sysds_resnet;
+
+import java.util.ArrayList;
+import java.util.Iterator;
+import org.apache.sysds.api.DMLScript;
+import org.apache.sysds.conf.ConfigurationManager;
+import org.apache.sysds.runtime.controlprogram.BasicProgramBlock;
+import org.apache.sysds.runtime.controlprogram.FunctionProgramBlock;
+import org.apache.sysds.runtime.controlprogram.Program;
+import org.apache.sysds.runtime.controlprogram.ProgramBlock;
+import org.apache.sysds.runtime.instructions.InstructionParser;
+import org.apache.sysds.runtime.instructions.cp.VariableCPInstruction;
+
+/**
+ * Functions of DML that are one instruction on a GPU, and those whose results stay in memory to a program's end; see
+ * SpoofCUDAInstruction.java.
+ *
+ * gpu.py and Launcher.java have it compiled in the engine's JVM, so it is Java as Janino takes it.
+ */
+public class GpuFunctions {
+  /** Puts them in the place of what was compiled of a program's functions. */
+  public void install(Program program) {
+    Iterator names = new ArrayList(program.getFunctionProgramBlocks().keySet()).iterator();
+    while (names.hasNext()) {
+      String name = (String) names.next();
+      FunctionProgramBlock function = program.getFunctionProgramBlock(name, true);
+      if (name.endsWith("dml/layers/builtin.dml::relu_backward")) {
+        // the engine takes this operator only where it knows sizes
+        replace(function, "dX", "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0");
+      }
+      else if (name.endsWith("dml/layers/pixelwise.dml::weighted_sum")) {
+        replace(function, "out", "GPU°spoof°weighted_sum");
+      }
+      else if (name.endsWith("dml/optim/lars.dml::norms")) {
+        replace(function, null, "GPU°spoof°norms");
+      }
+      else if (name.endsWith("dml/resnet_nchw.dml::train_unit")) {
+        keep(function, "Z°mean°inv_std");
+      }
+      else if (name.endsWith("dml/resnet_nchw.dml::train_block")) {
+        keep(function, "inputs°outs");
+      }
+      else if (name.endsWith("dml/resnet_nchw.dml::backward_unit")) {
+        keep(function, "dW°dgamma°dbeta");
+      }
+      else if (name.endsWith("dml/resnet_nchw.dml::statistics")) {
+        keep(function, "mean°var");
+      }
+    }
+  }
+
+  /** Has a function be one instruction; matrix: the output to make room for, if it is a matrix. */
+  private static void replace(FunctionProgramBlock function, String matrix, String instruction) {
+    ArrayList body = new ArrayList();
+    if (matrix != null) {
+      String place = ConfigurationManager.getScratchSpace() + "/_p" + DMLScript.getUUID() + "//_t0/" + matrix;
+      // matrices of several calls live side by side, so that each needs a file name of its own
+      body.add(VariableCPInstruction.prepCreatevarInstruction(matrix, place, true, "binary"));
+    }
+    body.add(InstructionParser.parseSingleInstruction(instruction));
+    ArrayList blocks = new ArrayList();
+    blocks.add(block(function.getProgram(), body));
+    function.setChildBlocks(blocks);
+  }
+
+  private static void keep(FunctionProgramBlock function, String names) {
+    ArrayList body = new ArrayList();
+    body.add(InstructionParser.parseSingleInstruction("GPU°spoof°keep°" + names));
+    function.getChildBlocks().add(block(function.getProgram(), body));
+  }
+
+  private static ProgramBlock block(Program program, ArrayList instructions) {
+    BasicProgramBlock block = new BasicProgramBlock(program);
+    block.setInstructions(instructions);
+    return block;
+  }
+}
