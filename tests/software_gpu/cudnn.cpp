@@ -28,6 +28,7 @@ struct Windows {
 };
 
 template <class Function> int run(void *handle, int type, Function function) {
+  if (device::skipped(INFINITY)) return 0;
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
     type ? function(double()) : function(float());

@@ -2,6 +2,9 @@
 //
 // A GPU's memory is the host's, filled with NaN when it is handed out, as nothing else is promised of it. What is
 // not in the memory of the current GPU, or beyond what was asked for, is refused as a GPU refuses it.
+//
+// With SOFTWARE_GPU_IDLE they compute only what is small, so that what takes time is the host's part alone; memory is
+// zeros then, and most results are without meaning (benchmarks/gpu_host.py).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +23,7 @@ int &current();                   // the calling thread's GPU
 void *allocate(size_t bytes);     // on the current GPU; null where it has not as much left
 bool release(void *address);      // false where it was not handed out
 void check(const void *address, size_t bytes);  // throws unless that lies in one matrix of the current GPU
+bool skipped(double cells);       // whether they leave out to compute something of this size
 void *new_handle();               // of a library, for the current GPU
 void delete_handle(void *handle);
 void check_handle(void *handle);  // throws unless it is of the current GPU

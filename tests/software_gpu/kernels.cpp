@@ -234,6 +234,7 @@ int cuModuleGetFunction(void **function, void *, const char *name) {
 int cuLaunchKernel(void *function, unsigned blocks, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
                    void **arguments, void **) {
   auto &[name, kernel] = *(const Kernels::value_type *)function;
+  if (device::skipped(blocks * 1024.0)) return 0;  // a block is of 1024 threads at most, of a cell each
   return device::guarded(device::ILLEGAL_ADDRESS, [&] { kernel({blocks, arguments}); });
 }
 }
@@ -255,6 +256,7 @@ template <class T> std::vector<T> factor(const T *cells, int transposed, int row
 template <class T>
 int gemm(void *handle, int ta, int tb, int m, int n, int k, const T *alpha, const void *a, int lda, const void *b,
          int ldb, const T *beta, void *c, int ldc) {
+  if (device::skipped((double)m * n * k)) return 0;
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
     auto A = factor(view<T>(a, (size_t)lda * ((ta ? m : k) - 1) + (ta ? k : m)), ta, m, k, lda);
@@ -280,6 +282,7 @@ int gemv(void *handle, int ta, int m, int n, const T *alpha, const void *a, int 
 template <class T>
 int geam(void *handle, int ta, int tb, int m, int n, const T *alpha, const void *a, int lda, const T *beta,
          const void *b, int ldb, void *c, int ldc) {
+  if (device::skipped((double)m * n)) return 0;
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
     auto cell = [](const T *cells, int transposed, int ld, int i, int j) {
@@ -310,12 +313,13 @@ template <class T> int nrm2(void *handle, int n, const void *x, int, T *result) 
     device::check_handle(handle);
     const T *X = view<T>(x, n);
     double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)X[i] * X[i];
+    for (int i = 0; i < n && !device::skipped(n); i++) sum += (double)X[i] * X[i];
     *(device_pointers ? view<T>(result, 1) : result) = (T)sqrt(sum);
   });
 }
 
 template <class T> int axpy(void *handle, int n, const T *alpha, const void *x, int, void *y, int) {
+  if (device::skipped(n)) return 0;
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
     const T *X = view<T>(x, n);
