@@ -1,6 +1,6 @@
 """What the host does for a training step on a GPU: the time of a step on a GPU that takes none.
 
-    python benchmarks/gpu_host.py [CHECKOUT ...] [--batch 256] [--rounds 5] [--out FILE.json]
+    python benchmarks/gpu_host.py [CHECKOUT ...] [--batch 64] [--rounds 5] [--out FILE.json]
 
 ResNet-50 in FP32 at 224 x 224, on a GPU in software that leaves out all that is large
 (tests/software_gpu): operators are started, memory is handed out, pixels and metrics are copied, but next to
@@ -59,7 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkouts", nargs="*", type=Path)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu_host.json"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

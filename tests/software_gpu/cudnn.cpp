@@ -27,8 +27,8 @@ struct Windows {
   int mode = 0, height = 0, width = 0, pad_h, pad_w, stride_h, stride_w;
 };
 
-template <class Function> int run(void *handle, int type, Function function) {
-  if (device::skipped(INFINITY)) return 0;
+template <class Function> int run(void *handle, int type, Function function, double cells = INFINITY) {
+  if (device::skipped(cells)) return 0;
   return device::guarded(FAILED, [&] {
     device::check_handle(handle);
     type ? function(double()) : function(float());
@@ -293,6 +293,8 @@ int cudnnBatchNormalizationForwardTraining(void *handle, int, const void *alpha,
                                            const void *images, Shape *, void *out, Shape *, const void *scales,
                                            const void *shifts, double share, void *means, void *variances, double eps,
                                            void *saved_means, void *saved_inverses) {
+  Shape pixel = {x->type, 2, x->c, 1, 1};
+  if (device::skipped(INFINITY)) x = &pixel;  // so that what comes of its statistics stays finite
   return run(handle, x->type, [&](auto zero) {
     using T = decltype(zero);
     check_scale<T>(alpha, beta);
@@ -316,7 +318,7 @@ int cudnnBatchNormalizationForwardTraining(void *handle, int, const void *alpha,
       running_mean[c] = (T)((1 - share) * running_mean[c] + share * mean);
       running_var[c] = (T)((1 - share) * running_var[c] + share * squares / (count - 1));
     }
-  });
+  }, 0);
 }
 
 int cudnnBatchNormalizationBackward(void *handle, int, const void *alpha, const void *beta, const void *,

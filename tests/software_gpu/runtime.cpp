@@ -230,6 +230,7 @@ JCUDA(MemcpyPeer)(Env env, Object, Object to, int, Object from, int, int64_t byt
 }
 
 JCUDA(Memset)(Env env, Object, Object pointer, int value, int64_t bytes) {
+  if (device::skipped((double)bytes)) return 0;
   Place target(env, pointer);
   return device::guarded(device::ILLEGAL_ADDRESS, [&] {
     device::check(target.start, (size_t)bytes);
