@@ -74,9 +74,11 @@ template <class T> void add_reductions(Kernels &kernels, const std::string &suff
   };
   for (auto &[name, reduction] : reductions) {
     Reduction<T> r = reduction;
-    kernels["reduce_" + name + suffix] = [r](const Launch &l) {  // each block leaves a part
+    kernels["reduce_" + name + suffix] = [r, name = name](const Launch &l) {  // each block leaves a part
       size_t n = l.value<unsigned>(2);
-      T result = (T)r.of(l.array<T>(0, n), n, 1), *out = l.array<T>(1, l.blocks);
+      // of what is not computed a sum would seldom be a number
+      bool none = device::skipped(INFINITY) && name == "sum";
+      T result = none ? 0 : (T)r.of(l.array<T>(0, n), n, 1), *out = l.array<T>(1, l.blocks);
       for (unsigned i = 1; i < l.blocks; i++) out[i] = (T)r.start;
       out[0] = result;
     };
@@ -313,7 +315,7 @@ template <class T> int nrm2(void *handle, int n, const void *x, int, T *result) 
     device::check_handle(handle);
     const T *X = view<T>(x, n);
     double sum = 0;
-    for (int i = 0; i < n && !device::skipped(n); i++) sum += (double)X[i] * X[i];
+    for (int i = 0; i < n && !device::skipped(INFINITY); i++) sum += (double)X[i] * X[i];
     *(device_pointers ? view<T>(result, 1) : result) = (T)sqrt(sum);
   });
 }
