@@ -31,3 +31,8 @@ def executors(folder):
         if is_executor and (process.info["cwd"] or "").startswith(os.fspath(folder)):
             found.append(process)
     return found
+
+
+def executors_left(folder):
+    """Those that have not ended a minute after their driver."""
+    return psutil.wait_procs(executors(folder), timeout=60)[1]

@@ -25,7 +25,7 @@ from command_line import (
     wait_for,
 )
 from scoring_reference import write_images, write_networks
-from spark_cluster import executors, spark_cluster
+from spark_cluster import executors, executors_left, spark_cluster
 from test_train import assert_same_end
 
 from sysds_resnet import spark_steps as spark_steps_module
@@ -187,7 +187,7 @@ def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset, monkeypatch)
 
 
 def test_nothing_is_left_behind(undisturbed, cluster):
-    assert executors(cluster.folder) == []
+    assert executors_left(cluster.folder) == []
     assert list((cluster.folder / "scratch").iterdir()) == []
 
 

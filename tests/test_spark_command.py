@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, Outcome, assert_one_line_error, run_here, run_systemds
 from safetensors.numpy import load_file
-from spark_cluster import executors
+from spark_cluster import executors_left
 
 from sysds_resnet import prepare
 
@@ -159,7 +159,7 @@ def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, eng
     assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()
     found, expected = (np.loadtxt(tmp_path / name, delimiter=",")[:7] for name in ("there.csv", "here.csv"))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert executors(cluster.folder) == []
+    assert executors_left(cluster.folder) == []
 
 
 @pytest.mark.long

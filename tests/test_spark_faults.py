@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 from command_line import assert_one_line_error, finish, run_here, start_process, wait_for
-from spark_cluster import executors
+from spark_cluster import executors_left
 
 from sysds_resnet import train
 
@@ -63,7 +63,7 @@ def test_a_shard_that_executors_cannot_read(cluster, copied, capfd, monkeypatch,
     assert_one_line_error(outcome, shard, "found no such array as was prepared", "restore the file")
     shard.write_bytes(content)
     assert checkpoints(run) == before
-    assert executors(cluster.folder) == []
+    assert executors_left(cluster.folder) == []
 
 
 def test_a_scratch_folder_without_room_for_gradients(cluster, copied, capfd, tmp_path):
