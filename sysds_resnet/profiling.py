@@ -31,7 +31,7 @@ _KINDS = {
         "max_pool2d.*",
     },
     "pass": {"pixelwise.*"},
-    "update": {"sgd.*", "lars.*"},
+    "update": {"tensors.*", "sgd.*", "lars.*"},
 }
 
 
@@ -161,11 +161,10 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
         before[i] = before[i] or before[i - 1]
     for i in reversed(range(len(units) - 1)):
         after[i] = after[i] or after[i + 1]
-    rows, updated = [], 0
+    rows = []
     for i, node in enumerate(nodes):
         names = [ancestor.call.function.split(".") for ancestor in node.ancestors()]
         phase = next((_PASSES[name] for _, name in reversed(names) if name in _PASSES), "")
-        updated += node.call.function == "sgd.update"
         unit = {"forward": before[i] or 1, "backward": after[i] or 1}.get(phase)
         if any(file == "max_pool2d" for file, _ in names):
             layer = "maxpool"
@@ -173,8 +172,6 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
             layer = "step"
         elif names[0][0] == "product" and names[1] == ["resnet", "backward"]:  # of no unit
             layer = layers[-1]
-        elif phase == "update":
-            layer = layers[_updated_unit(node, updated, len(layers))]
         else:
             layer = layers[unit - 1] if unit else "step"
         gigabytes = 0.0 if node.children else _bytes(node.call) / 1e9
@@ -203,13 +200,6 @@ def _unit(node: _Node) -> int | None:
         if "u" in ancestor.call.operands and ancestor.call.function.startswith("resnet."):
             return int(float(ancestor.call.operands["u"]))
     return None
-
-
-def _updated_unit(node: _Node, updated: int, layers: int) -> int:
-    """Index of the layer whose tensor is updated, when `updated` updates have begun."""
-    began = any(ancestor.call.function == "sgd.update" for ancestor in node.ancestors())
-    # three tensors of each unit are updated: weight, scale and shift; then two of the final layer
-    return min((updated - 1 if began else updated) // 3, layers - 1)
 
 
 def _bytes(call: Call) -> int:

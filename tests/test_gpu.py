@@ -2,6 +2,8 @@
 
 import gc
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from sysds_resnet.engine import Engine, own_java
 from sysds_resnet.engine import gpu as engine_gpu
 from sysds_resnet.errors import NotFinite, OutOfMemory
 from sysds_resnet.model import ResNet
+from sysds_resnet.scoring import Ensemble
 from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.weights import MODEL
@@ -146,6 +149,28 @@ def test_checkpoints_hold_the_state_while_training_goes_on(gpus, tmp_path):
         assert all(np.array_equal(tensors[MODEL + name], weights[name]) for name in weights)
 
 
+def test_orders_of_epochs_are_made_while_a_step_runs(gpus):
+    """Another thread asks for them, with the next images (steps.py)."""
+    expected, found = fresh(gpus), fresh(gpus)
+    orders = [expected.order(100, 1, epoch) for epoch in range(2)]
+    stop, made = threading.Event(), []
+
+    def make():
+        while not stop.is_set():
+            made.append(np.array_equal(found.order(100, 1, len(made) % 2), orders[len(made) % 2]))
+
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(make)
+        try:
+            found.update(*batch(4 * gpus.workers), optimizer())
+        finally:
+            stop.set()
+        making.result()
+    expected.update(*batch(4 * gpus.workers), optimizer())
+    assert len(made) > 2 and all(made)
+    assert same(found.model.state_dict(), expected.model.state_dict())
+
+
 def test_another_models_weights_stay(gpus):
     """Two models on one engine: what one drops is not the other's."""
     first, second = (ResNet(18, 10, seed=seed, engine=gpus) for seed in (1, 2))
@@ -175,12 +200,13 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     log.unlink()
     with gpus.gpu_operators() as found:
         state.update(images, labels, optimizer())
-    assert not HEAVY & found.keys()
+    # of a number for each tensor
+    assert {name: found[name].count for name in HEAVY & found.keys()} == {"^2": 1, "ba+*": 2}
     assert found["gpu_relu_backward"].count == 17 * workers
     convolutions = [found[f"gpu_conv2d{name}"].count for name in ("", "_backward_filter", "_backward_data")]
     assert convolutions == [20 * workers, 20 * workers, 19 * workers]
-    # a velocity and a tensor each for parameters, a mean and a variance each for norms
-    assert [found[f"gpu_{name}"].count for name in ("weighted_sum", "norms")] == [2 * 62 + 2 * 20, 2]
+    # velocities, weights, and running statistics; norms of gradients and of weights
+    assert [found[f"gpu_{name}"].count for name in ("weighted_sums", "norms")] == [3, 2]
     copied = np.loadtxt(log, int)
     assert np.sum(copied[:, 0] == 2) <= 8 * workers  # each a wait for the GPU
     to_gpu, from_gpu = (copied[copied[:, 0] == kind, 1].sum() for kind in (1, 2))
@@ -211,6 +237,19 @@ def test_precisions_are_what_they_say(engine, libraries, precision, smallest, la
     difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
     assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
     assert smallest < np.linalg.norm(scores - exact) / np.linalg.norm(exact) < largest
+
+
+def test_images_that_are_sent_ahead_get_the_same_scores(gpus):
+    """Of arrays in several parts, the last filled up, and of what was sent before, to two networks."""
+    images, labels = batch(7)
+    first, second = (ResNet(18, 10, seed=seed, engine=gpus) for seed in (1, 2))
+    whole = first.logits(images, batch_size=8)
+    parts = first.logits(images, batch_size=2 * gpus.workers)
+    assert np.abs(parts - whole).max() < 1e-12 * np.abs(whole).max()
+    both = Ensemble([first, second], ["first", "second"])
+    mirrored = np.concatenate([images, images[:, :, ::-1]], axis=1)  # two views of each
+    assert np.array_equal(both.scores(both.send(mirrored, 2), 2), both.scores(mirrored, 2))
+    assert first.evaluate(first.send(images), labels) == first.evaluate(images, labels)
 
 
 def test_pytorchs_scores_with_its_weights(gpus):

@@ -94,7 +94,7 @@ def test_self_products_are_in_single_precision(native, shape):
 
 def test_norms_of_lars_are_in_double_precision(native):
     x = np.random.default_rng(0).random((300, 70))
-    program = 'source("dml/optim/lars.dml") as lars\ny = lars::norm(X)'
+    program = 'source("dml/optim/tensors.dml") as tensors\ny = tensors::norm(X)'
     y = native.run(program, {"X": x}, {"y": "double"})["y"]
     assert y == pytest.approx(np.linalg.norm(x), rel=1e-13)
 

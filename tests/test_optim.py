@@ -10,6 +10,7 @@ from dml_runner import assert_close
 from sysds_resnet.errors import UserError
 
 SOURCES = 'source("dml/optim/lars.dml") as lars\nsource("dml/optim/sgd.dml") as sgd\n'
+SOURCES += 'source("dml/optim/tensors.dml") as tensors\n'
 TRAINER = 'source("dml/trainer.dml") as trainer\n'
 RATES = np.array([[0.5], [2.0], [0.1], [1.0]])  # a warm-up and a decay, so that lr's place matters
 CASES = ["usual", "weight is zero", "gradients are zero", "both are zero"]
@@ -58,19 +59,42 @@ def problem(case, shape=(6, 5)):
     return w, gradients
 
 
-def run(dml, call, w, gradients, **settings):
+UPDATE = """
+[of_velocity, of_weights] = sgd::factors(lrs, momentum, weight_decays, ratios, 1.0, lr_in_momentum)
+[Ws, Vs] = sgd::update(Ws, list(dW), Vs, one, of_velocity, of_weights, nesterov)
+"""
+SGD = "ratios = matrix(ratio, rows=1, cols=1)" + UPDATE
+LARS = (
+    """
+w_norms = tensors::norms(Ws, one)
+g_norms = tensors::norms(list(dW), one)
+ratios = lars::trust_ratios(w_norms, g_norms, weight_decays, trust_coeff, eps)
+if (trust_clip) {
+  ratios = lars::clip(ratios, lrs)
+}
+"""
+    + UPDATE
+)
+
+
+def run(dml, update, w, gradients, **settings):
     """Apply an update in DML once for each learning rate; the gradients lie below each other."""
     return dml(
         SOURCES
-        + f"""V = matrix(0, rows=nrow(W), cols=ncol(W))
+        + f"""Ws = list(W)
+        Vs = list(matrix(0, rows=nrow(W), cols=ncol(W)))
+        one = matrix(1, rows=1, cols=1)
+        weight_decays = matrix(weight_decay, rows=1, cols=1)
         n = nrow(W)
         for (i in 1:nrow(rates)) {{
           dW = gradients[((i-1)*n + 1):(i*n),]
-          lr = as.scalar(rates[i,1])
-          [W, V] = {call}
+          lrs = rates[i,1]
+          {update}
         }}
+        new_W = as.matrix(Ws[1])
+        V = as.matrix(Vs[1])
         """,
-        "W V",
+        "new_W V",
         W=w,
         gradients=np.concatenate(gradients),
         rates=RATES,
@@ -100,30 +124,38 @@ def test_lars_follows_its_formula(dml, weight_decay, eps, trust_clip, nesterov, 
         nesterov=nesterov,
         lr_in_momentum=lr_in_momentum,
     )
-    call = "lars::update(W, dW, V, lars::norm(W), lars::norm(dW), lr, " + ", ".join(settings) + ")"
     for case in CASES:
         w, gradients = problem(case)
-        new_w, v = run(dml, call, w, gradients, **settings)
+        new_w, v = run(dml, LARS, w, gradients, **settings)
         expected_w, expected_v = lars(w, gradients, **settings)
         assert_close(new_w, expected_w)
         assert_close(v, expected_v)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_trust_ratio_follows_its_formula(dml, case):
-    w, gradients = problem(case)
-    for weight_decay, eps in [(0.0, 0.0), (1e-4, 0.0), (1e-4, 1e-2)]:
-        ratio = dml(
+def test_trust_ratios_follow_their_formula(dml):
+    problems = [problem(case) for case in CASES]
+    tensors = {f"w{i}": w for i, (w, _) in enumerate(problems)}
+    tensors |= {f"g{i}": gradients[1] for i, (_, gradients) in enumerate(problems)}
+    decays = np.array([[1e-4], [0.0], [1e-4], [0.0]])
+    for eps in (0.0, 1e-2):
+        ratios, w_norms = dml(
             SOURCES
-            + "ratio = lars::trust_ratio(lars::norm(W), lars::norm(dW), weight_decay, trust_coeff, eps)\n",
-            "ratio:double",
-            W=w,
-            dW=gradients[1],
-            weight_decay=weight_decay,
+            + """all = matrix(1, rows=4, cols=1)
+            three = matrix("1 0 1 1", rows=4, cols=1)
+            w_norms = tensors::norms(list(w0, w1, w2, w3), all)
+            g_norms = tensors::norms(list(g0, g1, g2, g3), all)
+            ratios = lars::trust_ratios(w_norms, g_norms, weight_decays, trust_coeff, eps)
+            w_norms = tensors::norms(list(w0, w0, w0, w0), three)
+            """,
+            "ratios w_norms",
+            **tensors,
+            weight_decays=decays,
             trust_coeff=0.001,
             eps=eps,
         )
-        assert_close(ratio, trust_ratio(w, gradients[1], weight_decay, 0.001, eps))
+        for ratio, (w, gradients), decay in zip(ratios[:, 0], problems, decays[:, 0], strict=True):
+            assert_close(ratio, trust_ratio(w, gradients[1], decay, 0.001, eps))
+        assert_close(w_norms[:, 0], np.linalg.norm(problems[0][0]) * np.array([1, 0, 1, 1]))
 
 
 @pytest.mark.parametrize(("nesterov", "lr_in_momentum"), FLAGS, ids=FLAG_IDS)
@@ -136,7 +168,7 @@ def test_sgd_follows_its_formula(dml, nesterov, lr_in_momentum, weight_decay, sh
     settings = dict(
         momentum=0.9, weight_decay=weight_decay, ratio=0.3, nesterov=nesterov, lr_in_momentum=lr_in_momentum
     )
-    new_w, v = run(dml, f"sgd::update(W, dW, V, lr, {', '.join(settings)})", w, gradients, **settings)
+    new_w, v = run(dml, SGD, w, gradients, **settings)
     expected_v = np.zeros_like(w)
     for g, lr in zip(gradients, RATES[:, 0], strict=True):
         w, expected_v = momentum_step(w, g, expected_v, lr, **settings)
@@ -149,8 +181,7 @@ def test_sgd_follows_its_formula(dml, nesterov, lr_in_momentum, weight_decay, sh
 def test_sgd_is_pytorchs(dml, nesterov, weight_decay):
     w, gradients = problem("usual")
     settings = dict(momentum=0.9, weight_decay=weight_decay, nesterov=nesterov)
-    call = "sgd::update(W, dW, V, lr, momentum, weight_decay, 1.0, nesterov, FALSE)"
-    new_w, _ = run(dml, call, w, gradients, **settings)
+    new_w, _ = run(dml, SGD, w, gradients, **settings, ratio=1.0, lr_in_momentum=False)
     parameter = torch.nn.Parameter(torch.from_numpy(w))
     optimizer = torch.optim.SGD([parameter], **settings)
     for g, lr in zip(gradients, RATES[:, 0], strict=True):
@@ -177,8 +208,6 @@ def test_lars_is_optaxs(dml, case, nesterov, weight_decay):
 
     w, gradients = problem(case)
     settings = dict(momentum=0.9, weight_decay=weight_decay, nesterov=nesterov)
-    call = "lars::update(W, dW, V, lars::norm(W), lars::norm(dW), "
-    call += "lr, momentum, weight_decay, 0.001, 0.0, FALSE, nesterov, TRUE)"
     with jax.enable_x64():
         rates = jax.numpy.asarray(RATES[:, 0])
         optimizer = optax.lars(lambda step: rates[step], trust_coefficient=0.001, eps=0.0, **settings)
@@ -191,7 +220,8 @@ def test_lars_is_optaxs(dml, case, nesterov, weight_decay):
             params = optax.apply_updates(params, updates)
         expected = np.asarray(params)
     assert expected.dtype == np.float64
-    new_w, _ = run(dml, call, w, gradients, **settings)
+    form = dict(trust_coeff=0.001, eps=0.0, trust_clip=False, lr_in_momentum=True)
+    new_w, _ = run(dml, LARS, w, gradients, **settings, **form)
     assert_close(new_w, expected)
 
 
@@ -207,7 +237,7 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
     lists = {kind: ", ".join(f"{kind}{i}" for i in range(7)) for kind in "wgv"}
     results = dml(
         TRAINER
-        + f"""registry = list(roles=list(1, 2, 3, 4, 5, 6, 7), owners=list(0, 0, 0, 0, 0, 0, 0))
+        + f"""registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
         opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         model = list({lists["w"]})

@@ -1,9 +1,13 @@
 package sysds_resnet;
 
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
 import java.util.Iterator;
+import java.util.Set;
 import org.apache.sysds.api.DMLScript;
 import org.apache.sysds.conf.ConfigurationManager;
+import org.apache.sysds.parser.DMLProgram;
 import org.apache.sysds.runtime.controlprogram.BasicProgramBlock;
 import org.apache.sysds.runtime.controlprogram.FunctionProgramBlock;
 import org.apache.sysds.runtime.controlprogram.Program;
@@ -12,27 +16,42 @@ import org.apache.sysds.runtime.instructions.InstructionParser;
 import org.apache.sysds.runtime.instructions.cp.VariableCPInstruction;
 
 /**
- * Functions of DML that are one instruction on a GPU, and those whose results stay in memory to a program's end; see
- * SpoofCUDAInstruction.java.
+ * Functions of DML that are one instruction on a GPU, and those whose results stay in memory to a program's end (see
+ * SpoofCUDAInstruction.java); and those that stay on the CPU, as they compute a few numbers for each tensor.
  *
  * gpu.py and Launcher.java have it compiled in the engine's JVM, so it is Java as Janino takes it.
  */
 public class GpuFunctions {
-  /** Puts them in the place of what was compiled of a program's functions. */
-  public void install(Program program) {
+  private static final String TRAINER = "dml/trainer.dml::";
+  private static final Set ON_CPU = new HashSet(Arrays.asList(new String[] {"dml/optim/lars.dml::clip",
+    "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors", TRAINER + "average_factors", TRAINER + "factors",
+    TRAINER + "kinds", TRAINER + "optimizer", TRAINER + "row_of"}));
+
+  /**
+   * Puts them in the place of what was compiled of a program's functions.
+   *
+   * @param program compiled for a GPU
+   * @param onCpu   the same compiled for the CPU
+   */
+  public void install(Program program, Program onCpu) {
     Iterator names = new ArrayList(program.getFunctionProgramBlocks().keySet()).iterator();
     while (names.hasNext()) {
       String name = (String) names.next();
       FunctionProgramBlock function = program.getFunctionProgramBlock(name, true);
-      if (name.endsWith("dml/layers/builtin.dml::relu_backward")) {
+      if (ON_CPU.contains(name.startsWith("./") ? name.substring(2) : name)) {
+        String[] key = DMLProgram.splitFunctionKey(name);
+        program.removeFunctionProgramBlock(key[0], key[1]);
+        program.addFunctionProgramBlock(name, onCpu.getFunctionProgramBlock(name, true), true);
+      }
+      else if (name.endsWith("dml/layers/builtin.dml::relu_backward")) {
         // the engine takes this operator only where it knows sizes
         replace(function, "dX", "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0");
       }
-      else if (name.endsWith("dml/layers/pixelwise.dml::weighted_sum")) {
-        replace(function, "out", "GPU°spoof°weighted_sum");
+      else if (name.endsWith("dml/optim/tensors.dml::weighted_sums")) {
+        replace(function, null, "GPU°spoof°weighted_sums");
       }
-      else if (name.endsWith("dml/optim/lars.dml::norms")) {
-        replace(function, null, "GPU°spoof°norms");
+      else if (name.endsWith("dml/optim/tensors.dml::norms")) {
+        replace(function, "norms", "GPU°spoof°norms");
       }
       else if (name.endsWith("dml/resnet_nchw.dml::train_unit")) {
         keep(function, "Z°mean°inv_std");

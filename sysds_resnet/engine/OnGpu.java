@@ -70,7 +70,7 @@ public class OnGpu {
   private void execute() throws Exception {
     Program program = compile(false);
     Program onGpu = compile(true);
-    new GpuFunctions().install(onGpu);
+    new GpuFunctions().install(onGpu, program);
     Set found = new HashSet();
     Iterator names = onGpu.getFunctionProgramBlocks().keySet().iterator();
     while (names.hasNext()) {

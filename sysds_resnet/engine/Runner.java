@@ -69,7 +69,8 @@ public class Runner {
     for (int i = 0; i < bound.size() && onGpu; i++) {
       devices.upload((MatrixObject) bound.get(i));
     }
-    Devices own = new Devices(contexts);
+    // what runs on the CPU may do so while another thread's program runs on a GPU, as an epoch's order does
+    Devices own = onGpu ? new Devices(contexts) : null;
     List kept = new ArrayList();
     try {
       if (everywhere) {
@@ -80,7 +81,7 @@ public class Runner {
       }
       Program program = (Program) hidden(script, "_prog");
       ExecutionContext context = ExecutionContextFactory.createContext(variables, program);
-      context.setGPUContexts(contexts);
+      context.setGPUContexts(contexts); // on the CPU too: the engine takes one for each function, and matrices may be there
       ((GPUContext) contexts.get(0)).initializeThread();
       if (hold) {
         CacheableData.disableCaching();
@@ -104,8 +105,12 @@ public class Runner {
       return values;
     }
     finally {
-      CacheableData.enableCaching();
-      own.sweep(kept);
+      if (hold) {
+        CacheableData.enableCaching();
+      }
+      if (onGpu) {
+        own.sweep(kept);
+      }
       for (int i = 0; i < bound.size(); i++) {
         ((MatrixObject) bound.get(i)).enableCleanup(true);
         ((MatrixObject) bound.get(i)).clearData();

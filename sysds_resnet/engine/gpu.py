@@ -100,9 +100,14 @@ class Gpus:
         finally:
             self._set_static("USE_ACCELERATOR", True)
 
-    def install(self, program: JavaObject) -> None:
-        """Puts what functions of DML are on a GPU into a compiled program (GpuFunctions.java)."""
-        self._functions.install(program)
+    def install(self, program: JavaObject, on_cpu: JavaObject) -> None:
+        """Puts what functions of DML are on a GPU into a compiled program (GpuFunctions.java).
+
+        Args:
+            program: Compiled for a GPU.
+            on_cpu: The same compiled for the CPU, where some functions stay.
+        """
+        self._functions.install(program, on_cpu)
 
     def run(
         self,

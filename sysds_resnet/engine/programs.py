@@ -100,8 +100,9 @@ class Programs:
             writes = "".join(f'write({name}, "")\n' for name in outputs)
             one_thread = distributed or (parallel and not on_gpu)
             connection = self.one_thread if one_thread else self.connections[fused]
+            texts = f"{reads}{program}\n{writes}", fused, inputs, outputs
             with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
-                script = self._prepare(connection, f"{reads}{program}\n{writes}", fused, inputs, outputs)
+                script = self._prepare(connection, *texts)
             if fused:
                 machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
                 threads = 1 if one_thread else machine.getLocalParallelism()
@@ -110,7 +111,9 @@ class Programs:
                         compiled = hidden(script, "_prog")
                         replace_body(self._gateway, compiled, namespace, name, outputs, threads, self._native)
             if on_gpu:
-                self._gpus.install(hidden(script, "_prog"))
+                with self._gpus.compiling(False):
+                    on_cpu = self._prepare(connection, *texts)
+                self._gpus.install(hidden(script, "_prog"), hidden(on_cpu, "_prog"))
             for loop in self._parallel_loops(script, _PARALLEL) if parallel else []:
                 loop.setDegreeOfParallelism(self._workers)
             # Otherwise the engine compiles whatever these call anew at each run, before for one node and
