@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sysds_resnet.ahead import ahead
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.engine import Engine
@@ -186,8 +187,8 @@ def evaluate(
         UserError: What `on_error` raises, or none can be read.
     """
     total, n = np.zeros(3), 0
-    for batch in read_all(model.engine, dataset, readers, on_error):
-        scores = model.evaluate(batch.images, batch.labels, batch_size=len(batch.images))
+    for batch in read_all(model.engine, dataset, readers, on_error, model.send):
+        scores = model.evaluate(batch.images, batch.labels)
         total += len(batch.labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
         n += len(batch.labels)
         if stopped():
@@ -199,13 +200,25 @@ def evaluate(
 
 
 def read_all(
-    engine: Engine, dataset: Dataset, readers: Readers, on_error: OnError = raise_error
+    engine: Engine, dataset: Dataset, readers: Readers, on_error: OnError, send: Callable[[np.ndarray], Any]
 ) -> Iterator[Batch]:
-    """A whole data set in its order, in batches that fit the engine's heap, none of them empty."""
+    """A whole data set in its order, in batches that fit the engine's heap, none of them empty.
+
+    Args:
+        engine: Of the networks that score it.
+        dataset: To read.
+        readers: Who read it.
+        on_error: What to do with images that cannot be read.
+        send: What the images of a batch become, where there is a GPU while the batch before is scored. On the
+            CPU, which has something to do, and where memory is the heap's, they stay arrays.
+    """
     size = min(default_batch(engine, *dataset.image_size), len(dataset))
     order = sequential_order(len(dataset))
     with BatchStream(dataset, order, size, readers, drop_last=False, epochs=1, on_error=on_error) as stream:
-        yield from (batch for batch in stream if len(batch.labels))
+        batches = (batch for batch in stream if len(batch.labels))
+        if engine.gpu:
+            batches = ahead(replace(batch, images=send(batch.images)) for batch in batches)
+        yield from batches
 
 
 def choose_micro_batch(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.ahead import ahead
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
@@ -44,6 +47,27 @@ source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
 """
+
+
+@dataclass(frozen=True)
+class SentImages:
+    """Images in the engine.
+
+    Attributes:
+        shape: (N, H, W, C).
+        size: Images in each part; the last one may be filled up.
+        parts: Matrices: arrays on their way, or handles.
+        packed: Whether they are as `unpack` in dml/data.dml takes them.
+    """
+
+    shape: tuple[int, ...]
+    size: int
+    parts: list[np.ndarray | JavaObject]
+    packed: bool
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
 
 
 class ResNet:
@@ -156,7 +180,52 @@ class ResNet:
             **metadata,
         }
 
-    def logits(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    def send(self, images: np.ndarray, batch_size: int | None = None) -> SentImages:
+        """Copies images (N, H, W, C) into the engine, for `logits` or `evaluate`, while it may be at work.
+
+        Args:
+            images: To send.
+            batch_size: Images at a time.
+
+        Raises:
+            UserError: If they are not of the network's channels, or hold NaN.
+        """
+        check_images(images, self.network.channels)
+        size = self._part_size(images, batch_size)
+        parts, packed = self.lay_out(images, size)
+        return SentImages(images.shape, size, [self.engine.from_numpy(part) for part in parts], packed)
+
+    def lay_out(self, images: np.ndarray, size: int) -> tuple[Iterator[np.ndarray], bool]:
+        """Images as the engine's matrices.
+
+        Args:
+            images: Checked, of shape (N, H, W, C).
+            size: Images in a matrix; the last is filled up with the last image.
+
+        Returns:
+            The matrices: of shape (size*H*W, C), or channel-major (size, C*H*W), or of whole numbers in three
+            channels one number for each pixel, (size, H*W), as `unpack` in dml/data.dml takes it; and whether
+            they are these.
+        """
+        packed = self.engine.channel_major and images.dtype == np.uint8 and images.shape[3] == 3
+
+        def to_matrix(part: np.ndarray) -> np.ndarray:
+            if packed:
+                return pack(part)
+            if self.engine.channel_major:
+                return part.transpose(0, 3, 1, 2).reshape(len(part), -1)
+            return part.reshape(-1, part.shape[3])
+
+        def matrices() -> Iterator[np.ndarray]:
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
+                if len(part) < size:
+                    part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+                yield to_matrix(part)
+
+        return matrices(), packed
+
+    def logits(self, images: np.ndarray | SentImages, batch_size: int | None = None) -> np.ndarray:
         """Class scores of shape (N, num_classes); `batch_size` images at a time."""
         return self._evaluate(images, np.zeros(len(images), dtype=int), batch_size)[1]
 
@@ -169,7 +238,7 @@ class ResNet:
         return self.logits(images, batch_size).argmax(axis=1)
 
     def evaluate(
-        self, images: np.ndarray, labels: np.ndarray, batch_size: int | None = None
+        self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None = None
     ) -> dict[str, float]:
         """Mean cross-entropy "loss" and the shares "top1" and "top5" of images (N, H, W, C)."""
         loss, top1, top5, n = self._evaluate(images, labels, batch_size)[0]
@@ -208,30 +277,39 @@ class ResNet:
         self.std = np.ones((1, channels)) if std is None else np.reshape(std, (1, -1)).astype(float)
         self.classes = list(classes) if classes else None
 
+    def _part_size(self, images: np.ndarray, batch_size: int | None) -> int:
+        """Images that a worker computes with, of `batch_size` at a time."""
+        limit = batch_size or default_batch(self.engine, *images.shape[1:3])
+        return -(-min(limit, len(images)) // self.engine.workers)
+
     def _evaluate(
-        self, images: np.ndarray, labels: np.ndarray, batch_size: int | None
+        self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        pixels_of = check_images(images, self.network.channels, self.engine.channel_major)
+        if isinstance(images, SentImages):
+            size, parts, packed = images.size, iter(images.parts), images.packed
+        else:
+            check_images(images, self.network.channels)
+            size = self._part_size(images, batch_size)
+            parts, packed = self.lay_out(images, size)
+            if self.engine.gpu:
+                parts = ahead(map(self.engine.from_numpy, parts))
         classes = check_labels(labels, len(images), self.network.num_classes)
         workers = self.engine.workers
-        at_a_time = min(batch_size or default_batch(self.engine, *images.shape[1:3]), len(images))
-        size = -(-at_a_time // workers)
         geometry = self.network.geometry(size, *images.shape[1:3])
         if self._folded is None:
             inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
             self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size * workers):
-            part = images[start : start + size * workers]
-            padded = np.concatenate([part, np.repeat(part[-1:], -len(part) % size, axis=0)])
-            blocks = [pixels_of(padded[i : i + size]) for i in range(0, len(padded), size)]
-            pixels, packed = blocks[0]
+            pixels = next(parts)
             if workers > 1:
-                pixels = self.engine.make_list([self.engine.from_numpy(block) for block, _ in blocks])
+                several = [pixels, *islice(parts, workers - 1)]
+                several = [self.engine.from_numpy(p) if isinstance(p, np.ndarray) else p for p in several]
+                pixels = self.engine.make_list(several)
             inputs = {
                 "X": pixels,
                 "packed": packed,
-                "y": classes[start : start + len(part)],
+                "y": classes[start : start + size * workers],
                 "num_classes": self.network.num_classes,
                 "mean": self.mean,
                 "std": self.std,
@@ -248,11 +326,11 @@ class ResNet:
             )
             total += self.engine.to_numpy(results["metrics"])[0]
             if workers > 1:
-                parts = self.engine.list_items(results["parts"])
+                scores = self.engine.list_items(results["parts"])
                 self.engine.free([pixels, results["parts"]], keep=[])
             else:
-                parts = [results["logits"]]
-            logits += map(self.engine.to_numpy, parts)
+                scores = [results["logits"]]
+            logits += map(self.engine.to_numpy, scores)
         return total, np.concatenate(logits)
 
 
@@ -262,13 +340,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def check_images(
-    images: np.ndarray, channels: int, channel_major: bool = False
-) -> Callable[[np.ndarray], tuple[np.ndarray, bool]]:
-    """What turns such images into the engine's matrix, and says whether that is packed.
-
-    It is (N*H*W, C), or channel-major (N, C*H*W), or of whole numbers in three channels one number for each
-    pixel, (N, H*W), as `unpack` in dml/data.dml takes it.
+def check_images(images: np.ndarray, channels: int) -> None:
+    """Checks what is to be images.
 
     Raises:
         UserError: If they are not (N, H, W, channels), or hold NaN or infinity.
@@ -280,11 +353,6 @@ def check_images(
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         first = int(np.argmax(~np.isfinite(images).all(axis=(1, 2, 3))))
         raise UserError(f"images: found NaN or infinity in image {first}, expected finite values; repair it")
-    if not channel_major:
-        return lambda part: (part.reshape(-1, channels), False)
-    if images.dtype == np.uint8 and channels == 3:
-        return lambda part: (pack(part), True)
-    return lambda part: (part.transpose(0, 3, 1, 2).reshape(len(part), -1), False)
 
 
 def pack(images: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.loop import read_all
-from sysds_resnet.model import ResNet, default_batch
+from sysds_resnet.model import ResNet, SentImages, default_batch
 from sysds_resnet.readers import Readers
 
 Scale = Annotated[float, Field(ge=0.25, le=4)]
@@ -110,28 +111,38 @@ class Ensemble:
         """The engine that the networks run on."""
         return self.models[0].engine
 
-    def scores(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+    def send(self, images: np.ndarray, views: int = 1) -> SentImages:
+        """Copies images into the engine, once for all networks, while it may be at work; see `scores`."""
+        parts, size = self._parts(images, views)
+        return self.models[0].send(parts, size)
+
+    def scores(self, images: np.ndarray | SentImages, views: int = 1) -> np.ndarray:
         """Scores whose softmax are the probabilities, averaged over networks and views.
 
         Those of one network and view are its logits; others are logarithms of mean probabilities.
 
         Args:
-            images: Of shape (N, V*H, W, C): V views of each image, one below the other.
+            images: Of shape (N, V*H, W, C): V views of each image, one below the other; or what `send` made
+                of them.
             views: V.
 
         Returns:
             float64 of shape (N, num_classes).
         """
-        n, height, width, channels = images.shape
-        parts = images.reshape(n * views, height // views, width, channels)
-        # as even as can be, since the last part is filled up
-        limit = default_batch(self.engine, *parts.shape[1:3])
-        size = math.ceil(len(parts) / math.ceil(len(parts) / limit))
+        parts, size = (images, None) if isinstance(images, SentImages) else self._parts(images, views)
         found = [model.logits(parts, batch_size=size) for model in self.models]
         if len(found) == views == 1:
             return found[0]
+        n = len(parts) // views
         logs = np.stack([log_softmax(logits).reshape(n, views, -1) for logits in found], axis=1)
         return np.logaddexp.reduce(logs, axis=(1, 2)) - math.log(len(found) * views)
+
+    def _parts(self, images: np.ndarray, views: int) -> tuple[np.ndarray, int]:
+        """Views as images, and how many at a time: as even as can be, since the last part is filled up."""
+        n, height, width, channels = images.shape
+        parts = images.reshape(n * views, height // views, width, channels)
+        limit = default_batch(self.engine, *parts.shape[1:3])
+        return parts, math.ceil(len(parts) / math.ceil(len(parts) / limit))
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -201,7 +212,8 @@ def score(
         Readers([seen], settings.workers) as readers,
         tqdm(total=len(dataset), unit="image", disable=None) as bar,
     ):
-        for batch in read_all(ensemble.engine, seen, readers, on_error):
+        send = partial(ensemble.send, views=len(views))
+        for batch in read_all(ensemble.engine, seen, readers, on_error, send):
             n += len(batch.labels)
             yield ScoredBatch(batch.indices, batch.labels, ensemble.scores(batch.images, len(views)))
             bar.update(len(batch.labels))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.model import BN_EPS, ResNet, check_images, check_labels
+from sysds_resnet.model import BN_EPS, ResNet, SentImages, check_images, check_labels
 from sysds_resnet.schedule import PLAN, Schedule
 
 _VELOCITIES = """
@@ -164,25 +164,6 @@ class Progress:
             self.best_top1, self.best_epoch = top1, self.epoch
 
 
-@dataclass(frozen=True)
-class SentImages:
-    """The images of a batch in the engine.
-
-    Attributes:
-        shape: (N, H, W, C).
-        parts: A matrix for each micro-batch: an array on its way, or a handle.
-        packed: Whether they are as `unpack` in dml/data.dml takes them.
-    """
-
-    shape: tuple[int, ...]
-    parts: list[np.ndarray | JavaObject]
-    packed: bool
-
-    def __len__(self) -> int:
-        """N."""
-        return self.shape[0]
-
-
 @dataclass
 class State:
     """What training changes.
@@ -209,7 +190,7 @@ class State:
         """Copies the images of a batch (N, H, W, C) into the engine, while it does something else."""
         laid_out = self._lay_out(images, optimizer)
         handles = [self.model.engine.from_numpy(part) for part in laid_out.parts]
-        return SentImages(laid_out.shape, handles, laid_out.packed)
+        return replace(laid_out, parts=handles)
 
     def update(
         self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
@@ -291,15 +272,15 @@ class State:
         self.model.engine.free(lists, keep=kept)
 
     def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
-        network, size = self.model.network, optimizer.micro_batch
-        to_pixels = check_images(images, network.channels, network.engine.channel_major)
+        size = optimizer.micro_batch
+        check_images(images, self.model.network.channels)
+        parts, packed = self.model.lay_out(images, size)
         if len(images) % size:
             raise UserError(
                 f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
                 "choose one"
             )
-        parts = [to_pixels(images[start : start + size]) for start in range(0, len(images), size)]
-        return SentImages(images.shape, [part for part, _ in parts], parts[0][1])
+        return SentImages(images.shape, size, list(parts), packed)
 
     def _gradients(
         self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
