@@ -193,7 +193,7 @@ class ResNet:
         check_images(images, self.network.channels)
         size = self._part_size(images, batch_size)
         parts, packed = self.lay_out(images, size)
-        return SentImages(images.shape, size, [self.engine.from_numpy(part) for part in parts], packed)
+        return SentImages(images.shape, size, [self.engine.send(part) for part in parts], packed)
 
     def lay_out(self, images: np.ndarray, size: int) -> tuple[Iterator[np.ndarray], bool]:
         """Images as the engine's matrices.
@@ -292,7 +292,7 @@ class ResNet:
             size = self._part_size(images, batch_size)
             parts, packed = self.lay_out(images, size)
             if self.engine.gpu:
-                parts = ahead(map(self.engine.from_numpy, parts))
+                parts = ahead(map(self.engine.send, parts))
         classes = check_labels(labels, len(images), self.network.num_classes)
         workers = self.engine.workers
         geometry = self.network.geometry(size, *images.shape[1:3])
@@ -304,7 +304,7 @@ class ResNet:
             pixels = next(parts)
             if workers > 1:
                 several = [pixels, *islice(parts, workers - 1)]
-                several = [self.engine.from_numpy(p) if isinstance(p, np.ndarray) else p for p in several]
+                several = [self.engine.send(p) if isinstance(p, np.ndarray) else p for p in several]
                 pixels = self.engine.make_list(several)
             inputs = {
                 "X": pixels,

@@ -189,7 +189,7 @@ class State:
     def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         """Copies the images of a batch (N, H, W, C) into the engine, while it does something else."""
         laid_out = self._lay_out(images, optimizer)
-        handles = [self.model.engine.from_numpy(part) for part in laid_out.parts]
+        handles = [self.model.engine.send(part) for part in laid_out.parts]
         return replace(laid_out, parts=handles)
 
     def update(
@@ -298,7 +298,7 @@ class State:
         for i in range(0, len(sent.parts), workers):
             parts = sent.parts[i : i + workers]
             if workers > 1:
-                blocks = [engine.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
+                blocks = [engine.send(part) if isinstance(part, np.ndarray) else part for part in parts]
                 pixels = engine.make_list(blocks)
             else:
                 pixels = parts[0]

@@ -50,7 +50,7 @@ public class Runner {
    *                   "bool", an "int", a "float" or a "str" the value as Python's text; of a "matrix" its rows and
    *                   columns, with a space between; of a "handle" nothing
    * @param cells      of the matrices, row by row and one after the other, as little-endian doubles
-   * @param handles    MatrixBlock and ListObject, in the order of the inputs
+   * @param handles    MatrixBlock, ListObject, and on a GPU HostMatrix, in the order of the inputs
    * @param outputs    names of the variables to give back, with a space between
    * @param onGpu      whether it was compiled for a GPU
    * @param hold       whether what it makes is freed only at its end; the engine frees a matrix once no variable has it,
@@ -121,7 +121,7 @@ public class Runner {
   }
 
   /** Sets a script's variables; returns those that are matrices. */
-  private static List bind(PreparedScript script, LocalVariableMap variables, String[] inputs, byte[] cells,
+  private List bind(PreparedScript script, LocalVariableMap variables, String[] inputs, byte[] cells,
     Object[] handles) {
     List matrices = new ArrayList();
     ByteBuffer buffer = ByteBuffer.wrap(cells).order(ByteOrder.LITTLE_ENDIAN);
@@ -143,6 +143,11 @@ public class Runner {
       if (value instanceof MatrixBlock) {
         script.setMatrix(name, (MatrixBlock) value, false);
         matrices.add(variables.get(name));
+      }
+      else if (value instanceof HostMatrix) {
+        MatrixObject matrix = ((HostMatrix) value).copyTo((GPUContext) contexts.get(0));
+        variables.put(name, matrix);
+        matrices.add(matrix);
       }
       else if (value != null) {
         ((ListObject) value).enableCleanup(false); // or what is in it goes once the program has used it

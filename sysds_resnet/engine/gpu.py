@@ -71,7 +71,9 @@ class Gpus:
         properties = self._jvm.jcuda.runtime.cudaDeviceProp()
         self._jvm.jcuda.runtime.JCuda.cudaGetDeviceProperties(properties, devices[0])
         self.name: str = properties.getName()
-        new_functions, new_devices, new_runner = compile_classes(gateway, "GpuFunctions", "Devices", "Runner")
+        new_functions, new_devices, self._new_matrix, new_runner = compile_classes(
+            gateway, "GpuFunctions", "Devices", "HostMatrix", "Runner"
+        )
         self._functions, self._devices = new_functions([]), new_devices([self._contexts])
         self._devices.replaceManagers()
         self._runner = new_runner([self._contexts, self._devices])
@@ -84,6 +86,16 @@ class Gpus:
         """
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
+
+    def host_matrix(self, values: JavaObject, rows: int, columns: int) -> JavaObject:
+        """A matrix of a float[], or double[] in double precision, as `run` and `to_first` take it."""
+        return self._new_matrix([rows, columns, values])
+
+    def to_first(self, matrix: JavaObject) -> JavaObject:
+        """Copies a `host_matrix` to the first GPU; what lists there are made of."""
+        copied = matrix.copyTo(self._contexts.get(0))
+        uncycle(matrix)
+        return copied
 
     def upload(self, matrices: JavaObject) -> None:
         """Copies a matrix, or the data of a list of matrices alone, to the first GPU (see Devices.java)."""

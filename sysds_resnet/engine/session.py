@@ -28,7 +28,7 @@ from sysds_resnet.engine.programs import Kind, Programs, hidden, set_static
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.spark import SparkDriver
 from sysds_resnet.engine.transfer import Transfer, uncycle
-from sysds_resnet.engine.values import GETTERS, Value, declared_type, is_block, is_list
+from sysds_resnet.engine.values import GETTERS, Value, declared_type, is_block, is_host_matrix, is_list
 
 _SMALL = 2**13  # numbers in an array that may go to the JVM as text
 
@@ -189,6 +189,20 @@ class Engine:
         with self.errors():
             return self._transfer.send(array if array.ndim == 2 else array.reshape(len(array), -1))
 
+    def send(self, array: np.ndarray) -> JavaObject:
+        """Copies a 2-D array of numbers for programs on the engine's GPUs, or on its CPU if it has none.
+
+        In the precision of the GPUs, as which it gets there sooner. Such a handle is one for `make_list`, and
+        for `run` with `on_gpu`.
+        """
+        if not self._gpus:
+            return self.from_numpy(array)
+        with self.errors():
+            values = self._transfer.send_values(array, self.multiply.precision != "double")
+            matrix = self._gpus.host_matrix(values, *array.shape)
+            uncycle(values)
+            return matrix
+
     def to_numpy(self, matrix: JavaObject) -> np.ndarray:
         """Copies a matrix handle into a 2-D float64 array."""
         with self.errors():
@@ -244,7 +258,10 @@ class Engine:
             return self.make_list(compact)
 
     def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
-        """A list handle of matrix handles; of those in files (`matrices.open`) their places are kept."""
+        """A list handle of matrix handles; of those in files (`matrices.open`) their places are kept.
+
+        Those that `send` gave are copied to the first GPU.
+        """
         with self.errors():
             java = self._jvm.org.apache.sysds.runtime
             data = self._jvm.java.util.ArrayList()
@@ -252,6 +269,8 @@ class Engine:
                 item = matrix
                 if is_block(matrix):
                     item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
+                elif is_host_matrix(matrix):
+                    item = self._gpus.to_first(matrix)
                 data.add(item)
                 uncycle(matrix, item)
             if self._gpus:
@@ -310,7 +329,8 @@ class Engine:
         script = self._programs.prepare(program, types, outputs, fused, distributed, parallel, on_gpu)
         if self._gpus:
             large = {n for n, v in inputs.items() if isinstance(v, np.ndarray) and v.size > _SMALL}
-            sent = {n: self.from_numpy(v) if n in large else v for n, v in inputs.items()}
+            send = self.send if on_gpu else self.from_numpy
+            sent = {n: send(v) if n in large else v for n, v in inputs.items()}
             results = self._gpus.run(script, sent, outputs, on_gpu, hold, everywhere=parallel)
             return {
                 name: float(value) if kind == "double" else value

@@ -34,14 +34,18 @@ class Transfer:
         self._python = np.memmap(path, dtype="<f8", mode="r+", shape=(CHUNK,))
         file = self._jvm.java.io.RandomAccessFile(path, "rw")
         integer, long = self._jvm.Integer.TYPE, self._jvm.Long.TYPE
-        doubles, mode = map(self._jvm.Class.forName, ("[D", "java.nio.channels.FileChannel$MapMode"))
+        doubles, floats, mode = map(
+            self._jvm.Class.forName, ("[D", "[F", "java.nio.channels.FileChannel$MapMode")
+        )
         map_file = self._method("java.nio.channels.FileChannel", "map", mode, long, long)
         read_write = self._jvm.java.nio.channels.FileChannel.MapMode.READ_WRITE
         mapped = map_file(file.getChannel(), read_write, 0, CHUNK * 8)
         file.close()
         ordered = mapped.order(self._jvm.java.nio.ByteOrder.LITTLE_ENDIAN)
         self._java = self._method("java.nio.ByteBuffer", "asDoubleBuffer")(ordered)
+        self._java_floats = self._method("java.nio.ByteBuffer", "asFloatBuffer")(ordered)
         self._get = self._method("java.nio.DoubleBuffer", "get", doubles, integer, integer)
+        self._get_floats = self._method("java.nio.FloatBuffer", "get", floats, integer, integer)
         self._put = self._method("java.nio.DoubleBuffer", "put", doubles, integer, integer)
         self._lock = threading.Lock()  # a checkpoint is fetched while training goes on
         os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
@@ -49,18 +53,28 @@ class Transfer:
     def send(self, array: np.ndarray) -> JavaObject:
         """Copies a 2-D array of numbers into a new dense MatrixBlock of doubles."""
         rows, columns = array.shape
-        flat = array.reshape(-1)
-        values = self._gateway.new_array(self._jvm.double, flat.size)
-        for start in range(0, flat.size, CHUNK):
-            part = flat[start : start + CHUNK]
-            with self._lock:
-                self._python[: part.size] = part
-                self._java.clear()
-                self._get(self._java, values, start, part.size)
+        values = self.send_values(array, single=False)
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock(rows, columns, values)
         block.recomputeNonZeros()
         uncycle(values, block)
         return block
+
+    def send_values(self, array: np.ndarray, single: bool) -> JavaObject:
+        """Copies numbers into a new float[] or double[], row by row."""
+        flat = array.reshape(-1)
+        if single:
+            values = self._gateway.new_array(self._jvm.float, flat.size)
+            shared, java, get = self._python.view("<f4"), self._java_floats, self._get_floats
+        else:
+            values = self._gateway.new_array(self._jvm.double, flat.size)
+            shared, java, get = self._python, self._java, self._get
+        for start in range(0, flat.size, shared.size):
+            part = flat[start : start + shared.size]
+            with self._lock:
+                shared[: part.size] = part
+                java.clear()
+                get(java, values, start, part.size)
+        return values
 
     def fetch(self, block: JavaObject) -> np.ndarray:
         """Copies a MatrixBlock into a new 2-D float64 array."""

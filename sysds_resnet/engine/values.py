@@ -28,6 +28,11 @@ def is_block(value: Value) -> bool:
     return isinstance(value, JavaObject) and _class_name(value) == "MatrixBlock"
 
 
+def is_host_matrix(value: Value) -> bool:
+    """Whether it is a handle of a matrix for a GPU (HostMatrix.java)."""
+    return isinstance(value, JavaObject) and _class_name(value) == "HostMatrix"
+
+
 def is_list(value: Value) -> bool:
     """Whether it is a handle of a list."""
     return isinstance(value, JavaObject) and _class_name(value) == "ListObject"
