@@ -85,7 +85,9 @@ def registry(engine):
     return engine.run(program, {}, {"registry": "list"})["registry"]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(False, marks=pytest.mark.long), True], ids=["plain", "fused"]
+)
 def stepped(request, engine, registry, images, mean_std):
     """Whether with fused operators, and the tensors after the same training, step by step from Python."""
     start = f"""{PARTS}
@@ -310,7 +312,11 @@ def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
     ("arguments", "found"),
     [
         ({}, ["arguments: found X= Y=", "expected all three"]),
-        ({"X": "X", "Y": "Y", "out": "weights", "format": "csv"}, ["path does not exist"]),
+        pytest.param(
+            {"X": "X", "Y": "Y", "out": "weights", "format": "csv"},
+            ["path does not exist"],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "C": 3, "depth": 20},
             ["depth: found 20"],

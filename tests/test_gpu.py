@@ -41,7 +41,10 @@ def log(libraries):
     return libraries / "copied"
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["a_gpu", "two_gpus"])
+IDS = ["a_gpu", "two_gpus"]
+
+
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.long)], ids=IDS)
 def gpus(request, libraries, log):
     count = request.param
     with (
@@ -87,6 +90,7 @@ def on_the_cpu(engine):
     return two_steps(engine)
 
 
+@pytest.mark.parametrize("gpus", [1, 2], indirect=True, ids=IDS)
 def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, on_the_cpu):
     (losses, *found), (expected_losses, *expected) = two_steps(gpus), on_the_cpu
     assert losses == pytest.approx(expected_losses, rel=1e-9)
@@ -216,10 +220,8 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     assert from_gpu < 4096  # norms of tensors and metrics
 
 
-@pytest.mark.parametrize(
-    ("precision", "smallest", "largest"),
-    [("single", 1e-8, 1e-5), pytest.param("tf32", 1e-5, 1e-1, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("precision", "smallest", "largest"), [("single", 1e-8, 1e-5), ("tf32", 1e-5, 1e-1)])
 def test_precisions_are_what_they_say(engine, libraries, precision, smallest, largest):
     """Gradients and scores against the CPU's in FP64, of a network whose blocks begin as identities.
 
@@ -237,6 +239,19 @@ def test_precisions_are_what_they_say(engine, libraries, precision, smallest, la
     difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
     assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
     assert smallest < np.linalg.norm(scores - exact) / np.linalg.norm(exact) < largest
+
+
+def test_a_step_in_single_precision_is_near_the_one_in_double(gpus, libraries):
+    """Within what the CPU's FP32 would be off as well; `-m long` has a network for which that is little."""
+    images, labels = batch(16)
+    losses, scores = [], []
+    with software_gpus.installed(libraries, 2), Engine("single", heap=GIB, gpus=[0, 1]) as single:
+        for engine in (single, gpus):
+            state = fresh(engine)
+            losses.append(state.update(images, labels, optimizer()).loss)
+            scores.append(state.model.logits(images, batch_size=8))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] != losses[1]
+    assert np.abs(scores[0] - scores[1]).max() < 1e-2 * np.abs(scores[1]).max()
 
 
 def test_images_that_are_sent_ahead_get_the_same_scores(gpus):
@@ -305,6 +320,7 @@ def matrices(tmp_path):
     return {"X": tmp_path / "X", "Y": tmp_path / "Y", "format": "csv"}
 
 
+@pytest.mark.long
 def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path):
     steps = {
         "epochs": 2,
@@ -379,6 +395,7 @@ def test_digits_are_learned(libraries, tmp_path, capfd):
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())["top1"] >= 0.97
 
 
+@pytest.mark.long
 def test_without_our_class_convolutions_would_take_the_engines_algorithm(libraries, monkeypatch):
     """Once this fails, LibMatrixCuDNNConvolutionAlgorithm.java can go."""
     monkeypatch.setattr(engine_gpu, "replace_class", lambda *_: None)

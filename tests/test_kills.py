@@ -94,6 +94,7 @@ def disturbed_run(folder, epochs, moments, rng):
     return kills, in_writing
 
 
+@pytest.mark.long
 def test_three_kills_leave_no_trace(undisturbed, shared, capfd, folder):
     rng = np.random.default_rng()
     at_start = lambda process, folder, rng: (folder / "config.yaml").exists()  # noqa: E731

@@ -48,7 +48,7 @@ def engine_single():
         yield engine
 
 
-@pytest.mark.parametrize("name", ["engine", "engine_single"])
+@pytest.mark.parametrize("name", ["engine", pytest.param("engine_single", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("depth", "size", "n"), [pytest.param(18, 64, 4, marks=pytest.mark.long), (50, 32, 3)]
 )

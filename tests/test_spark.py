@@ -165,7 +165,8 @@ def check_disturbed(undisturbed, cluster, dataset, disturb):
         assert all(np.array_equal(one[name], array) for name, array in other.items())
 
 
-@pytest.mark.parametrize("disturb", [kill_executor, pytest.param(pause_executor, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("disturb", [kill_executor, pause_executor])
 def test_a_disturbed_executor_changes_nothing(undisturbed, cluster, dataset, disturb):
     check_disturbed(undisturbed, cluster, dataset, disturb)
 
