@@ -358,9 +358,11 @@ def check_images(images: np.ndarray, channels: int) -> None:
 def pack(images: np.ndarray) -> np.ndarray:
     """One number for each pixel of uint8 images (N, H, W, 3), of shape (N, H*W)."""
     n, height, width, _ = images.shape
-    bytes_of_pixels = np.zeros((n, height * width, 4), dtype=np.uint8)
-    bytes_of_pixels[..., :3] = images.reshape(n, -1, 3)
-    return bytes_of_pixels.view("<u4")[..., 0]
+    packed = np.zeros((n, height * width), dtype="<u4")
+    bytes_of_pixels = packed.view(np.uint8).reshape(n, height, width, 4)
+    for channel in range(3):  # which takes a quarter of the time of all at once
+        bytes_of_pixels[..., channel] = images[..., channel]
+    return packed
 
 
 def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
