@@ -322,8 +322,9 @@ def matrices(tmp_path):
 
 @pytest.mark.long
 def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path):
+    """In memory for weights, average, velocities, gradients and both updates' results: 90 MB each."""
     steps = {
-        "epochs": 2,
+        "epochs": 4,
         "batch_size": 8,
         "micro_batch": 4,
         "base_lr": 0.01,
@@ -333,13 +334,13 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices
         "num_classes": 10,
     }
     validation = {"X_val": matrices["X"], "Y_val": matrices["Y"]}
+    machine = {"LD_LIBRARY_PATH": str(libraries), "SOFTWARE_GPU_MEMORY": str(700 * 2**20)}
     trained = []
     for options in ((), ("-gpu", "-stats", "999")):
         out = tmp_path / f"weights{len(options)}"
         outcome = run_systemds(
-            ROOT / "dml/train.dml", *options, environment={"LD_LIBRARY_PATH": str(libraries)}, **matrices,
-            **validation, **steps, out=out,
-        )  # fmt: skip
+            ROOT / "dml/train.dml", *options, environment=machine, **matrices, **validation, **steps, out=out
+        )
         assert outcome.code == 0, outcome
         assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)
         trained.append(engine.matrices.read(out / "tensors"))
