@@ -170,3 +170,28 @@ def test_with_openblas_a_transposed_self_product_is_half_empty(engine):
         pytest.skip("no OpenBLAS here")
     half = np.array_equal(product, np.triu(product))
     assert half, mended("input_moments of dml/layers/expansion.dml (upper.tri)")
+
+
+def test_a_constant_of_one_call_becomes_that_of_another(engine):
+    """What `constant` hands on to `inner` replaces what `variable` does, an expression, and both give 0.5.
+
+    https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/hops/ipa/IPAPassPropagateReplaceLiterals.java
+    """
+    program = """
+    inner = function(double share) return (matrix[double] out) {
+      while(FALSE){}
+      out = matrix(share, rows=1, cols=1)
+    }
+    constant = function(double share) return (matrix[double] out) {
+      out = inner(share)
+      while(FALSE){}
+    }
+    variable = function(double share) return (matrix[double] out) {
+      out = inner(1 - share)
+      while(FALSE){}
+    }
+    c = constant(0.5)
+    v = variable(x)
+    """
+    v = engine.to_numpy(engine.run(program, {"x": 0.1}, {"c": "matrix", "v": "matrix"})["v"])
+    assert v[0, 0] == 0.5, mended("factors of dml/trainer.dml (average_factors)")
