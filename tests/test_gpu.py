@@ -194,7 +194,8 @@ def test_what_is_replaced_leaves_the_memory(gpus):
         state.model.evaluate(*batch(4))
         gc.collect()
         free.append(gpus.gpu_memory()[0])
-    assert free[3] == free[1]
+    # which of two GPUs computes what is up to them, and the engine keeps what it frees, to use it again
+    assert abs(free[3] - free[1]) <= (0 if gpus.workers == 1 else 4096)
 
 
 def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
@@ -384,6 +385,7 @@ def test_training_goes_on_with_smaller_micro_batches_when_memory_is_full(librari
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_digits_are_learned(libraries, tmp_path, capfd):
     with software_gpus.installed(libraries):
         trained = run_here(capfd, "train", "--device", "gpu", "--out", tmp_path / "run")
