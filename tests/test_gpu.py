@@ -206,7 +206,7 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     with gpus.gpu_operators() as found:
         state.update(images, labels, optimizer())
     # of a number for each tensor
-    assert {name: found[name].count for name in HEAVY & found.keys()} == {"^2": 1, "ba+*": 2}
+    assert {name: found[name].count for name in HEAVY & found.keys()} == {"^2": 1}
     assert found["gpu_relu_backward"].count == 17 * workers
     convolutions = [found[f"gpu_conv2d{name}"].count for name in ("", "_backward_filter", "_backward_data")]
     assert convolutions == [20 * workers, 20 * workers, 19 * workers]
