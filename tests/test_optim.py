@@ -302,3 +302,20 @@ def test_unknown_optimizer_is_refused(quick_dml):
     )
     with pytest.raises(UserError, match="optimizer: found adam, expected lars, sgd or nesterov"):
         quick_dml(program, "n:int")
+
+
+def test_settings_of_an_update_are_fp64_in_single_precision(engine_single):
+    program = (
+        TRAINER
+        + """registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
+        opt = trainer::optimizer(name="sgd", momentum=0.9, weight_decay=decay, trust_coeff=0.001, eps=0.0,
+                             trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+        none = matrix(0, rows=7, cols=1)
+        [norm, of_velocity, of_weights, statistics] = trainer::factors(registry, opt, lr, none, none, none)
+        """
+    )
+    inputs, outputs = {"decay": 0.1, "lr": 0.3}, {"of_velocity": "matrix", "of_weights": "matrix"}
+    found = engine_single.run(program, inputs, outputs)
+    of_velocity, of_weights = (engine_single.to_numpy(found[name]) for name in outputs)
+    assert of_velocity[:, 2].tolist() == [0.1, 0, 0, 0, 0, 0.1, 0]
+    assert of_weights[:, 1].tolist() == [-0.3, -0.3, -0.3, 0, 0, -0.3, -0.3]
