@@ -190,9 +190,7 @@ class ResNet:
         Raises:
             UserError: If they are not of the network's channels, or hold NaN.
         """
-        check_images(images, self.network.channels)
-        size = self._part_size(images, batch_size)
-        parts, packed = self.lay_out(images, size)
+        size, parts, packed = self._parts(images, batch_size)
         return SentImages(images.shape, size, [self.engine.send(part) for part in parts], packed)
 
     def lay_out(self, images: np.ndarray, size: int) -> tuple[Iterator[np.ndarray], bool]:
@@ -277,10 +275,12 @@ class ResNet:
         self.std = np.ones((1, channels)) if std is None else np.reshape(std, (1, -1)).astype(float)
         self.classes = list(classes) if classes else None
 
-    def _part_size(self, images: np.ndarray, batch_size: int | None) -> int:
-        """Images that a worker computes with, of `batch_size` at a time."""
+    def _parts(self, images: np.ndarray, batch_size: int | None) -> tuple[int, Iterator[np.ndarray], bool]:
+        """Images that a worker computes with, of `batch_size` at a time, and `lay_out` of so many."""
+        check_images(images, self.network.channels)
         limit = batch_size or default_batch(self.engine, *images.shape[1:3])
-        return -(-min(limit, len(images)) // self.engine.workers)
+        size = -(-min(limit, len(images)) // self.engine.workers)
+        return size, *self.lay_out(images, size)
 
     def _evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None
@@ -288,9 +288,7 @@ class ResNet:
         if isinstance(images, SentImages):
             size, parts, packed = images.size, iter(images.parts), images.packed
         else:
-            check_images(images, self.network.channels)
-            size = self._part_size(images, batch_size)
-            parts, packed = self.lay_out(images, size)
+            size, parts, packed = self._parts(images, batch_size)
             if self.engine.gpu:
                 parts = ahead(map(self.engine.send, parts))
         classes = check_labels(labels, len(images), self.network.num_classes)
@@ -303,9 +301,7 @@ class ResNet:
         for start in range(0, len(images), size * workers):
             pixels = next(parts)
             if workers > 1:
-                several = [pixels, *islice(parts, workers - 1)]
-                several = [self.engine.send(p) if isinstance(p, np.ndarray) else p for p in several]
-                pixels = self.engine.make_list(several)
+                pixels = self.engine.make_list([pixels, *islice(parts, workers - 1)])
             inputs = {
                 "X": pixels,
                 "packed": packed,

@@ -297,11 +297,7 @@ class State:
         gradients, metrics = None, np.zeros(4)
         for i in range(0, len(sent.parts), workers):
             parts = sent.parts[i : i + workers]
-            if workers > 1:
-                blocks = [engine.send(part) if isinstance(part, np.ndarray) else part for part in parts]
-                pixels = engine.make_list(blocks)
-            else:
-                pixels = parts[0]
+            pixels = engine.make_list(parts) if workers > 1 else parts[0]
             done = engine.run(
                 _PARALLEL_GRADIENTS if workers > 1 else _GRADIENTS,
                 {

@@ -38,10 +38,8 @@ public class GpuFunctions {
     while (names.hasNext()) {
       String name = (String) names.next();
       FunctionProgramBlock function = program.getFunctionProgramBlock(name, true);
-      if (ON_CPU.contains(name.startsWith("./") ? name.substring(2) : name)) {
-        String[] key = DMLProgram.splitFunctionKey(name);
-        program.removeFunctionProgramBlock(key[0], key[1]);
-        program.addFunctionProgramBlock(name, onCpu.getFunctionProgramBlock(name, true), true);
+      if (isOneOf(ON_CPU, name)) {
+        copy(name, onCpu, program);
       }
       else if (name.endsWith("dml/layers/builtin.dml::relu_backward")) {
         // the engine takes this operator only where it knows sizes
@@ -66,6 +64,18 @@ public class GpuFunctions {
         keep(function, "mean°var");
       }
     }
+  }
+
+  /** Whether a function is among names that begin with dml/. */
+  public static boolean isOneOf(Set names, String name) {
+    return names.contains(name.startsWith("./") ? name.substring(2) : name);
+  }
+
+  /** Puts a function of one program in the place of another program's. */
+  public static void copy(String name, Program from, Program to) {
+    String[] key = DMLProgram.splitFunctionKey(name);
+    to.removeFunctionProgramBlock(key[0], key[1]);
+    to.addFunctionProgramBlock(name, from.getFunctionProgramBlock(name, true), true);
   }
 
   /** Has a function be one instruction; matrix: the output to make room for, if it is a matrix. */

@@ -75,7 +75,7 @@ public class OnGpu {
     Iterator names = onGpu.getFunctionProgramBlocks().keySet().iterator();
     while (names.hasNext()) {
       String name = (String) names.next();
-      if (ENTRIES.contains(name.startsWith("./") ? name.substring(2) : name)) {
+      if (GpuFunctions.isOneOf(ENTRIES, name)) {
         collect(name, found);
         FunctionProgramBlock function = onGpu.getFunctionProgramBlock(name, true);
         Upload upload = new Upload();
@@ -85,10 +85,7 @@ public class OnGpu {
     }
     names = found.iterator();
     while (names.hasNext()) {
-      String name = (String) names.next();
-      String[] key = DMLProgram.splitFunctionKey(name);
-      program.removeFunctionProgramBlock(key[0], key[1]);
-      program.addFunctionProgramBlock(name, onGpu.getFunctionProgramBlock(name, true), true);
+      GpuFunctions.copy((String) names.next(), onGpu, program);
     }
     DMLScript.USE_ACCELERATOR = true;
     DMLScript.FORCE_ACCELERATOR = false;

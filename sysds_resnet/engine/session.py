@@ -257,15 +257,15 @@ class Engine:
             uncycle(*items)
             return self.make_list(compact)
 
-    def make_list(self, matrices: Sequence[JavaObject]) -> JavaObject:
+    def make_list(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
         """A list handle of matrix handles; of those in files (`matrices.open`) their places are kept.
 
-        Those that `send` gave are copied to the first GPU.
+        Those that `send` gave are copied to the first GPU; arrays are sent.
         """
         with self.errors():
             java = self._jvm.org.apache.sysds.runtime
             data = self._jvm.java.util.ArrayList()
-            for matrix in matrices:
+            for matrix in (self.send(m) if isinstance(m, np.ndarray) else m for m in matrices):
                 item = matrix
                 if is_block(matrix):
                     item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
