@@ -54,6 +54,16 @@ def gpus(request, libraries, log):
         yield engine
 
 
+@pytest.fixture(scope="module")
+def single(libraries):
+    """Three GPUs in single precision, with little memory."""
+    with (
+        software_gpus.installed(libraries, 3, memory=GIB // 2),
+        Engine("single", heap=GIB, gpus=range(3)) as engine,
+    ):
+        yield engine
+
+
 def batch(n, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
@@ -242,16 +252,21 @@ def test_precisions_are_what_they_say(engine, libraries, precision, smallest, la
     assert smallest < np.linalg.norm(scores - exact) / np.linalg.norm(exact) < largest
 
 
-def test_a_step_in_single_precision_is_near_the_one_in_double(gpus, libraries):
+def test_a_step_in_single_precision_is_near_the_one_in_double(gpus, single):
     """Within what the CPU's FP32 would be off as well; `-m long` has a network for which that is little."""
-    images, labels = batch(16)
-    losses, scores = [], []
-    with software_gpus.installed(libraries, 2), Engine("single", heap=GIB, gpus=[0, 1]) as single:
-        for engine in (single, gpus):
-            state = fresh(engine)
-            losses.append(state.update(images, labels, optimizer()).loss)
-            scores.append(state.model.logits(images, batch_size=8))
+    images, labels = batch(16)  # three micro-batches at once, and one
+    losses, norms, scores = [], [], []
+    for engine in (single, gpus):
+        state = fresh(engine)
+        with engine.gpu_operators() as found:
+            result = state.update(images, labels, optimizer())
+        if engine is single:  # gradients are added by an operator each time
+            assert (found["gpu_sum_parts"].count, found["gpu_add"].count) == (2, 1)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+        scores.append(state.model.logits(images, batch_size=8))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] != losses[1]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert np.abs(scores[0] - scores[1]).max() < 1e-2 * np.abs(scores[1]).max()
 
 
@@ -280,12 +295,11 @@ def test_pytorchs_scores_with_its_weights(gpus):
     assert np.abs(model.logits(images) - expected).max() < 1e-10 * np.abs(expected).max()
 
 
-def test_memory_that_is_full_is_told(libraries):
-    with software_gpus.installed(libraries, memory=GIB // 4), Engine("single", heap=GIB, gpus=[0]) as engine:
-        images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 67 MB after the stem
-        whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)
-        with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
-            fresh(engine)._gradients(images, labels, whole)
+def test_memory_that_is_full_is_told(single):
+    images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 67 MB after the stem
+    whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)
+    with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
+        fresh(single)._gradients(images, labels, whole)
 
 
 @pytest.mark.long

@@ -48,6 +48,12 @@ public class GpuFunctions {
       else if (name.endsWith("dml/optim/tensors.dml::weighted_sums")) {
         replace(function, null, "GPU°spoof°weighted_sums");
       }
+      else if (name.endsWith(TRAINER + "add")) {
+        replace(function, null, "GPU°spoof°add");
+      }
+      else if (name.endsWith(TRAINER + "sum_parts")) {
+        replace(function, null, "GPU°spoof°sum_parts");
+      }
       else if (name.endsWith("dml/optim/tensors.dml::norms")) {
         replace(function, "norms", "GPU°spoof°norms");
       }
