@@ -69,10 +69,7 @@ MODES = {
 
 
 # what the others do not show; all nine are run with -m long
-QUICK = {
-    *("engine-sizes_unknown", "engine-sizes_known", "engine-fused"),
-    *("engine_java-sizes_unknown", "engine_one_thread-fused"),
-}
+QUICK = {"engine-sizes_unknown", "engine-sizes_known", "engine-fused", "engine_one_thread-fused"}
 
 
 @pytest.fixture(

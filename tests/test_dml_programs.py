@@ -322,9 +322,10 @@ def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
             ["depth: found 20"],
             marks=pytest.mark.long,
         ),
-        (
+        pytest.param(
             {"X": "{X}", "Y": "{Y}", "out": "weights", "format": "csv", "depth": 18, "schedule": "square"},
             ["schedule: found square, expected polynomial, cosine, multistep, constant or onecycle"],
+            marks=pytest.mark.long,
         ),
     ],
 )

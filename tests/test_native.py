@@ -1,6 +1,8 @@
 """The native helper (native/helper.cpp) against NumPy and PyTorch, and what is chosen without it."""
 
 import shutil
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +52,24 @@ def precision(request):
 
 
 @pytest.fixture(scope="module")
-def native(precision):
-    with Engine(precision, heap=GIB) as engine:
-        assert engine.multiply.native, engine.multiply
-        if blas.has_bf16():
-            assert engine.multiply.precision == precision
-        yield engine
+def start():
+    """Start an engine, or take the one of this precision and number of threads."""
+    with ExitStack() as engines:
+
+        @cache
+        def started(precision, threads):
+            return engines.enter_context(Engine(precision, heap=2 * GIB, threads=threads))
+
+        yield started
+
+
+@pytest.fixture(scope="module")
+def native(start, precision):
+    engine = start(precision, 3)
+    assert engine.multiply.native, engine.multiply
+    if blas.has_bf16():
+        assert engine.multiply.precision == precision
+    return engine
 
 
 def relative_error(found, expected):
@@ -131,9 +145,8 @@ def test_convolutions_of_the_engine(native):
 
 
 @pytest.fixture(scope="module", params=[1, 3])
-def threaded(request, precision):
-    with Engine(precision, heap=2 * GIB, threads=request.param) as engine:
-        yield engine
+def threaded(request, start, precision):
+    return start(precision, request.param)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +187,15 @@ def test_convolutions_of_windows(threaded, case):
         assert np.array_equal(found, threaded.to_numpy(again[name])), name
 
 
-def test_one_thread_gives_the_same_to_rounding(native, monkeypatch):
+def test_one_thread_gives_the_same_to_rounding(native, start, precision):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((3000, 100)), rng.standard_normal((100, 60))
     inputs, outputs = {"A": a, "B": b}, {"C": "matrix", "left": "matrix"}
-    many = native.run(PRODUCTS, inputs, outputs)
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:ActiveProcessorCount=1")
-    with Engine(precision=native.multiply.precision, heap=GIB) as engine:
-        one = engine.run(PRODUCTS, inputs, outputs)
-        for name in outputs:
-            found, expected = engine.to_numpy(one[name]), native.to_numpy(many[name])
-            assert relative_error(found, expected) <= 1e-6, name
+    engine = start(precision, 1)
+    one, many = engine.run(PRODUCTS, inputs, outputs), native.run(PRODUCTS, inputs, outputs)
+    for name in outputs:
+        found, expected = engine.to_numpy(one[name]), native.to_numpy(many[name])
+        assert relative_error(found, expected) <= 1e-6, name
 
 
 # What is chosen

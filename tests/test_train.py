@@ -322,14 +322,15 @@ def test_memory_that_runs_out_halves_the_micro_batch(shared, capfd, monkeypatch,
         return update(state, images, labels, optimizer)
 
     monkeypatch.setattr(State, "update", limited)
-    outcome = run_here(capfd, "train", *SETTINGS, "--micro-batch", 8, "--out", tmp_path / "run")
+    short = [*SETTINGS, "--epochs", 1]
+    outcome = run_here(capfd, "train", *short, "--micro-batch", 8, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome
     assert outcome.err == "".join(
         f"warning: JVM: found its heap full; going on with micro_batch {n} in place of {2 * n}\n"
         for n in (4, 2)
     )
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] == 2
-    outcome = run_here(capfd, "train", *SETTINGS, "--micro-batch", 2, "--out", tmp_path / "other")
+    outcome = run_here(capfd, "train", *short, "--micro-batch", 2, "--out", tmp_path / "other")
     assert (outcome.code, outcome.err) == (0, "")
     assert_same_end(tmp_path / "run", tmp_path / "other")
     for name in ("run", "other"):
