@@ -57,8 +57,7 @@ units[2:nrow(units),4] = units[2:nrow(units),4] / 16
 units[,5] = units[,5] / 16
 tensors[,4] = ceil(tensors[,4] / 16)
 tensors[6:nrow(tensors),3] = ceil(tensors[6:nrow(tensors),3] / 16)
-registry = list(blocks=blocks, units=units, tensors=tensors, roles=as.list(full["roles"]),
-                owners=as.list(full["owners"]), channel_major=FALSE)
+registry = list(blocks=blocks, units=units, tensors=tensors, channel_major=FALSE)
 model = resnet::init(registry, 42, FALSE)
 """
 
@@ -232,6 +231,8 @@ def roofline() -> dict[str, float]:
     """What the machine can do: GFLOP/s of a large multiply, and GB/s of a sum of large vectors."""
     import torch
 
+    from sysds_resnet.engine import blas
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     def fastest(work: Callable[[], object]) -> float:
@@ -243,7 +244,8 @@ def roofline() -> dict[str, float]:
         return min(seconds)
 
     figures, n = {}, 3072
-    for kind in (torch.float64, torch.float32, torch.bfloat16):
+    # where a CPU has no bf16 multiplies PyTorch takes minutes for one
+    for kind in (torch.float64, torch.float32, *([torch.bfloat16] if blas.has_bf16() else [])):
         a, b = torch.randn(n, n).to(kind), torch.randn(n, n).to(kind)
         figures[f"multiply_{str(kind).split('.')[1]}_gflops"] = 2e-9 * n**3 / fastest(lambda a=a, b=b: a @ b)
     x, y, z = (torch.ones(2**26) for _ in range(3))
