@@ -1,0 +1,82 @@
+"""Each benchmark runs, at its smallest: a change of what it calls must not break it unseen."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import software_gpus
+from command_line import ROOT
+
+from sysds_resnet.engine import blas
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+ON_GPU = ["--batches", 2, "--steps", 1, "--warmup", 1]
+SMALLEST = {
+    "checkpoint": ["--batch", 2, "--size", 32, "--steps", 2, "--rounds", 1],
+    "convergence": [
+        *["--datasets", "digits", "--optimizers", "lars", "--seeds", 41, "--control-seeds", 41],
+        *["--epochs", 1, "--heap", "3g"],
+    ],
+    "digits": ["--precisions", "single", "--seeds", 41, "--epochs", 1],
+    "gpu": ["--only", "parity", "single", "operators tf32", *ON_GPU],
+    "gpu_host": ["--batch", 2, "--rounds", 1],
+    "loader": ["--rounds", 1],
+    "scaling": [
+        *["--sizes", 32, "--executors", 1, "--images", 4, "--micro-batch", 2, "--steps", 1, "--rounds", 1],
+        *["--executor-memory", "2g", "--heap", "2g"],
+    ],
+    "scaling_model": [],
+    "scheduling": [],
+}
+PEERS = [
+    *("bf16", "single", "single, OpenBLAS", "double", "plain Java", "upstream"),
+    *("PyTorch fp32", "PyTorch fp32 channels_last", "PyTorch fp64"),
+    *(["PyTorch bf16 channels_last"] if blas.has_bf16() else []),  # which takes minutes without
+]
+
+
+@pytest.fixture(scope="module")
+def on_software_gpus(tmp_path_factory):
+    """The environment of processes that have one, and what tells its name."""
+    folder = tmp_path_factory.mktemp("gpus")
+    software_gpus.build(folder)
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho software GPU\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    return {"LD_LIBRARY_PATH": str(folder), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(name, *arguments, **environment):
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_benchmark_is_here():
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {*SMALLEST, "throughput"}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_writes_its_results(name, on_software_gpus, tmp_path):
+    out = tmp_path / "results.json"
+    run(name, *SMALLEST[name], "--out", out, **(on_software_gpus if name == "gpu" else {}))
+    result = json.loads(out.read_text())
+    assert result["command"].startswith(f"python benchmarks/{name}.py ")
+    if name == "gpu":
+        assert None not in result["parts"].values() and len(result["parts"]) == 3
+        assert result["parts"]["parity"]["single"]["gradient"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("peer", "task"),
+    [("overhead", "train"), *((peer, task) for peer in PEERS for task in ("train", "infer"))],
+    ids=str,
+)
+def test_throughput_measures_each_peer(peer, task):
+    out = run("throughput", "--one", json.dumps([peer, task, 2, 32, 1, 2]))
+    measured = json.loads(out.splitlines()[-1])
+    assert len(measured["seconds"]) == 2 and min(measured["seconds"]) > 0 < measured["first_step_s"]
