@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from sysds_resnet.arrays import SentImages
 from sysds_resnet.batches import OnError
 from sysds_resnet.convert import read_any
 from sysds_resnet.data_settings import ReadingSettings
@@ -24,7 +25,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.loop import read_all
-from sysds_resnet.model import ResNet, SentImages, default_batch
+from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
 
 Scale = Annotated[float, Field(ge=0.25, le=4)]

@@ -21,6 +21,7 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JError
 
+from sysds_resnet.arrays import check_labels
 from sysds_resnet.batch_order import BatchSamples
 from sysds_resnet.batches import OnError, raise_error
 from sysds_resnet.engine import Engine
@@ -28,7 +29,6 @@ from sysds_resnet.engine.blocks import write_matrix
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.model import check_labels
 from sysds_resnet.readers import read
 from sysds_resnet.shared_files import write_shared
 

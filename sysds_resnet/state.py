@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.model import BN_EPS, ResNet, SentImages, check_images, check_labels
+from sysds_resnet.model import BN_EPS, ResNet
 from sysds_resnet.schedule import PLAN, Schedule
 
 _VELOCITIES = """
-source("dml/trainer.dml") as trainer
-velocities = trainer::init_velocities(model)
+source("dml/optim/optimizer.dml") as optim
+velocities = optim::init_velocities(model)
 """
 _GRADIENTS = """
 source("dml/data.dml") as data
@@ -36,30 +37,30 @@ y = data::check_labels(y, num_classes)
                                                label_smoothing, batch_size, frozen, eps)
 """
 _SUM = """
-source("dml/trainer.dml") as trainer
-gradients = trainer::sum_parts(parts, n)
+source("dml/optim/tensors.dml") as tensors
+gradients = tensors::sum_parts(parts, n)
 """
 _ADD = """
-source("dml/trainer.dml") as trainer
-gradients = trainer::add(gradients, others)
+source("dml/optim/tensors.dml") as tensors
+gradients = tensors::add(gradients, others)
 """
 _UPDATE = f"""
+source("dml/optim/optimizer.dml") as optim
 source("dml/schedule.dml") as schedule
-source("dml/trainer.dml") as trainer
 {PLAN}
 while(FALSE){{}}  # or the compiler may pass the list's first element in place of the list
 lr = schedule::rate(step, steps_per_epoch, plan)
-opt = trainer::optimizer(name=optimizer, momentum=momentum, weight_decay=weight_decay,
-                         trust_coeff=trust_coeff, eps=trust_eps, trust_clip=trust_clip, nesterov=nesterov,
-                         lr_in_momentum=lr_in_momentum, norm_weight_decay=norm_weight_decay,
-                         bias_weight_decay=bias_weight_decay, conv_lr_factor=conv_lr_factor,
-                         norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
-                         frozen=frozen)
-[model, velocities, grad_norm] = trainer::update(model, gradients, velocities, registry, opt, lr)
+opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay,
+                      trust_coeff=trust_coeff, eps=trust_eps, trust_clip=trust_clip, nesterov=nesterov,
+                      lr_in_momentum=lr_in_momentum, norm_weight_decay=norm_weight_decay,
+                      bias_weight_decay=bias_weight_decay, conv_lr_factor=conv_lr_factor,
+                      norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
+                      frozen=frozen)
+[model, velocities, grad_norm] = optim::update(model, gradients, velocities, registry, opt, lr)
 """
 _AVERAGE = """
-source("dml/trainer.dml") as trainer
-average = trainer::average(average, model, decay)
+source("dml/optim/optimizer.dml") as optim
+average = optim::average(average, model, decay)
 """
 _ORDER = """
 source("dml/data.dml") as data
@@ -72,7 +73,7 @@ _NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "e
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How a step changes the weights: see dml/trainer.dml and dml/optim/.
+    """How a step changes the weights: see dml/optim/.
 
     Attributes:
         optimizer: Name.
@@ -274,7 +275,7 @@ class State:
     def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         size = optimizer.micro_batch
         check_images(images, self.model.network.channels)
-        parts, packed = self.model.lay_out(images, size)
+        parts, packed = lay_out(images, size, self.model.engine.channel_major)
         if len(images) % size:
             raise UserError(
                 f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sysds_resnet.arrays import SentImages
 from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.model import SentImages
 from sysds_resnet.readers import Readers
 from sysds_resnet.state import Optimizer, State, StepMetrics
 from sysds_resnet.train_settings import TrainSettings

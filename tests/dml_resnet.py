@@ -23,16 +23,17 @@ source("dml/trainer.dml") as trainer
                                             0, eps)
 """
 INIT_VELOCITIES = """
-source("dml/trainer.dml") as trainer
-velocities = trainer::init_velocities(model)
+source("dml/optim/optimizer.dml") as optim
+velocities = optim::init_velocities(model)
 """
 STEP = """
+source("dml/optim/optimizer.dml") as optim
 source("dml/trainer.dml") as trainer
-opt = trainer::optimizer(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
-                         eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
+                      eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
 [grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
                                             0, eps)
-[model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
+[model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
 """
 
 

@@ -6,7 +6,8 @@ import torch
 from reference import arrays, random_resnet, relative_error
 from torch.nn import functional
 
-from sysds_resnet.model import ResNet, pack
+from sysds_resnet.arrays import pack
+from sysds_resnet.model import ResNet
 from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
 

@@ -18,6 +18,7 @@ PARTS = "".join(
         "data": "data",
         "geo": "geometry",
         "loop": "loop",
+        "optim": "optim/optimizer",
         "reg": "registry",
         "resnet": "resnet",
         "schedule": "schedule",
@@ -92,7 +93,7 @@ def stepped(request, engine, registry, images, mean_std):
     """Whether with fused operators, and the tensors after the same training, step by step from Python."""
     start = f"""{PARTS}
     model = resnet::init(registry, {SEED}, FALSE)
-    velocities = trainer::init_velocities(model)
+    velocities = optim::init_velocities(model)
     geometry = geo::build({MICRO_BATCH}, {SIZE}, {SIZE}, TRUE)
     """
     names = ("model", "velocities", "geometry")
@@ -103,11 +104,11 @@ def stepped(request, engine, registry, images, mean_std):
     plan = schedule::plan("polynomial", {EPOCHS}, 1, base_lr, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
     while(FALSE){{}}
     lr = schedule::rate(step, {steps}, plan)
-    opt = trainer::optimizer(name="lars", momentum=momentum, weight_decay=weight_decay,
+    opt = optim::settings(name="lars", momentum=momentum, weight_decay=weight_decay,
       trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     [grads, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, {MICRO_BATCH}, 0.0, 0,
                                                 1e-5)
-    [model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
+    [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
     """
     order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch, 1)\n"
     settings = {name: float(value) for name, value in OPTIMIZER.items() if name != "warmup_epochs"}
@@ -385,8 +386,8 @@ def test_weights_with_a_lost_part_are_refused(engine, trained):
 )
 def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
     program = f"""{PARTS}
-    opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
-                             trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
+    opt = optim::settings(name=name, momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
+                          trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     plan = schedule::plan("constant", epochs, 0, 1.0, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
     while(FALSE){{}}
     [model, velocities, history] = loop::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),

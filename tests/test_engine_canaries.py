@@ -101,7 +101,9 @@ def test_expression_assigned_to_a_list_element_does_not_compile(quick_dml):
         add("L[1] = A + B")
     except RuntimeError:
         return
-    pytest.fail(mended("add of dml/trainer.dml and backward of dml/resnet.dml (variables for expressions)"))
+    pytest.fail(
+        mended("add of dml/optim/tensors.dml and backward of dml/resnet.dml (variables for expressions)")
+    )
 
 
 def test_max_pool_backward_loses_gradients_where_windows_overlap(quick_dml):
@@ -194,4 +196,4 @@ def test_a_constant_of_one_call_becomes_that_of_another(engine):
     v = variable(x)
     """
     v = engine.to_numpy(engine.run(program, {"x": 0.1}, {"c": "matrix", "v": "matrix"})["v"])
-    assert v[0, 0] == 0.5, mended("factors of dml/trainer.dml (average_factors)")
+    assert v[0, 0] == 0.5, mended("factors of dml/optim/optimizer.dml (average_factors)")

@@ -11,7 +11,7 @@ from sysds_resnet.errors import UserError
 
 SOURCES = 'source("dml/optim/lars.dml") as lars\nsource("dml/optim/sgd.dml") as sgd\n'
 SOURCES += 'source("dml/optim/tensors.dml") as tensors\n'
-TRAINER = 'source("dml/trainer.dml") as trainer\n'
+OPTIM = 'source("dml/optim/optimizer.dml") as optim\n'
 RATES = np.array([[0.5], [2.0], [0.1], [1.0]])  # a warm-up and a decay, so that lr's place matters
 CASES = ["usual", "weight is zero", "gradients are zero", "both are zero"]
 FLAGS = list(itertools.product([False, True], repeat=2))
@@ -236,14 +236,14 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
                for i, a in enumerate(part)}  # fmt: skip
     lists = {kind: ", ".join(f"{kind}{i}" for i in range(7)) for kind in "wgv"}
     results = dml(
-        TRAINER
+        OPTIM
         + f"""registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
-        opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
+        opt = optim::settings(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         model = list({lists["w"]})
         grads = list({lists["g"]})
         velocities = list({lists["v"]})
-        [model, velocities, grad_norm] = trainer::update(model, grads, velocities, registry, opt, lr)
+        [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
         """
         + "".join(
             f"w{i} = as.matrix(model[{i + 1}])\nv{i} = as.matrix(velocities[{i + 1}])\n" for i in range(7)
@@ -276,8 +276,8 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
 )
 def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
     settings = quick_dml(
-        TRAINER
-        + """opt = trainer::optimizer(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
+        OPTIM
+        + """opt = optim::settings(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=nesterov, lr_in_momentum=inside)
         out = matrix(0, rows=1, cols=3)
         out[1,1] = as.integer(as.scalar(opt["lars"]))
@@ -294,8 +294,8 @@ def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
 
 def test_unknown_optimizer_is_refused(quick_dml):
     program = (
-        TRAINER
-        + """opt = trainer::optimizer(name="adam", momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
+        OPTIM
+        + """opt = optim::settings(name="adam", momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         n = length(opt)
         """
@@ -306,12 +306,12 @@ def test_unknown_optimizer_is_refused(quick_dml):
 
 def test_settings_of_an_update_are_fp64_in_single_precision(engine_single):
     program = (
-        TRAINER
+        OPTIM
         + """registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
-        opt = trainer::optimizer(name="sgd", momentum=0.9, weight_decay=decay, trust_coeff=0.001, eps=0.0,
+        opt = optim::settings(name="sgd", momentum=0.9, weight_decay=decay, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         none = matrix(0, rows=7, cols=1)
-        [norm, of_velocity, of_weights, statistics] = trainer::factors(registry, opt, lr, none, none, none)
+        [norm, of_velocity, of_weights, statistics] = optim::factors(registry, opt, lr, none, none, none)
         """
     )
     inputs, outputs = {"decay": 0.1, "lr": 0.3}, {"of_velocity": "matrix", "of_weights": "matrix"}
@@ -319,3 +319,23 @@ def test_settings_of_an_update_are_fp64_in_single_precision(engine_single):
     of_velocity, of_weights = (engine_single.to_numpy(found[name]) for name in outputs)
     assert of_velocity[:, 2].tolist() == [0.1, 0, 0, 0, 0, 0.1, 0]
     assert of_weights[:, 1].tolist() == [-0.3, -0.3, -0.3, 0, 0, -0.3, -0.3]
+
+
+def test_gradients_are_added_tensor_by_tensor(dml):
+    rng = np.random.default_rng(0)
+    a, b, c, d = (rng.standard_normal(shape) for shape in ((2, 3), (1, 4), (2, 3), (1, 4)))
+    program = "s = tensors::add(list(A, B), list(C, D))\nfirst = as.matrix(s[1])\nsecond = as.matrix(s[2])\n"
+    first, second = dml(SOURCES + program, "first second", A=a, B=b, C=c, D=d)
+    assert np.array_equal(first, a + c)
+    assert np.array_equal(second, b + d)
+
+
+def test_velocities_begin_at_zero_in_every_shape(quick_dml):
+    program = """
+    v = optim::init_velocities(list(A, B))
+    first = as.matrix(v[1])
+    second = as.matrix(v[2])
+    """
+    first, second = quick_dml(OPTIM + program, "first second", A=np.ones((2, 3)), B=np.ones((1, 4)))
+    assert np.array_equal(first, np.zeros((2, 3)))
+    assert np.array_equal(second, np.zeros((1, 4)))

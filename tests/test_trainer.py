@@ -41,15 +41,6 @@ def batch(n, size=32):
     return images, torch.randint(0, 10, (n,), generator=generator)
 
 
-def test_gradients_are_added_tensor_by_tensor(dml):
-    rng = np.random.default_rng(0)
-    a, b, c, d = (rng.standard_normal(shape) for shape in ((2, 3), (1, 4), (2, 3), (1, 4)))
-    program = "s = trainer::add(list(A, B), list(C, D))\nfirst = as.matrix(s[1])\nsecond = as.matrix(s[2])\n"
-    first, second = dml(TRAINER + program, "first second", A=a, B=b, C=c, D=d)
-    assert np.array_equal(first, a + c)
-    assert np.array_equal(second, b + d)
-
-
 def test_score_counts_hits_and_sums_the_loss(dml):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((50, 10)), rng.integers(0, 10, 50)
@@ -66,17 +57,6 @@ def test_score_counts_hits_and_sums_the_loss(dml):
     hits = [(ranking[:, :k] == labels[:, None]).any(axis=1).sum() for k in (1, 5)]
     loss = functional.cross_entropy(tensor, torch.from_numpy(labels), reduction="sum").item()
     assert_close(metrics, [[loss, *hits, 50]])
-
-
-def test_velocities_begin_at_zero_in_every_shape(quick_dml):
-    program = """
-    v = trainer::init_velocities(list(A, B))
-    first = as.matrix(v[1])
-    second = as.matrix(v[2])
-    """
-    first, second = quick_dml(TRAINER + program, "first second", A=np.ones((2, 3)), B=np.ones((1, 4)))
-    assert np.array_equal(first, np.zeros((2, 3)))
-    assert np.array_equal(second, np.zeros((1, 4)))
 
 
 @pytest.mark.parametrize("padding", [0, 3])

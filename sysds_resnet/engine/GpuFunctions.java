@@ -22,10 +22,11 @@ import org.apache.sysds.runtime.instructions.cp.VariableCPInstruction;
  * gpu.py and Launcher.java have it compiled in the engine's JVM, so it is Java as Janino takes it.
  */
 public class GpuFunctions {
-  private static final String TRAINER = "dml/trainer.dml::";
+  private static final String OPTIMIZER = "dml/optim/optimizer.dml::";
+  private static final String TENSORS = "dml/optim/tensors.dml::";
   private static final Set ON_CPU = new HashSet(Arrays.asList(new String[] {"dml/optim/lars.dml::clip",
-    "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors", TRAINER + "average_factors", TRAINER + "factors",
-    TRAINER + "kinds", TRAINER + "optimizer", TRAINER + "row_of"}));
+    "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors", OPTIMIZER + "average_factors", OPTIMIZER + "factors",
+    OPTIMIZER + "kinds", OPTIMIZER + "settings", "dml/trainer.dml::row_of"}));
 
   /**
    * Puts them in the place of what was compiled of a program's functions.
@@ -45,16 +46,16 @@ public class GpuFunctions {
         // the engine takes this operator only where it knows sizes
         replace(function, "dX", "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0");
       }
-      else if (name.endsWith("dml/optim/tensors.dml::weighted_sums")) {
+      else if (name.endsWith(TENSORS + "weighted_sums")) {
         replace(function, null, "GPU°spoof°weighted_sums");
       }
-      else if (name.endsWith(TRAINER + "add")) {
+      else if (name.endsWith(TENSORS + "add")) {
         replace(function, null, "GPU°spoof°add");
       }
-      else if (name.endsWith(TRAINER + "sum_parts")) {
+      else if (name.endsWith(TENSORS + "sum_parts")) {
         replace(function, null, "GPU°spoof°sum_parts");
       }
-      else if (name.endsWith("dml/optim/tensors.dml::norms")) {
+      else if (name.endsWith(TENSORS + "norms")) {
         replace(function, "norms", "GPU°spoof°norms");
       }
       else if (name.endsWith("dml/resnet_nchw.dml::train_unit")) {

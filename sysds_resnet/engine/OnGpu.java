@@ -38,9 +38,9 @@ import org.apache.sysds.runtime.instructions.cp.ListObject;
  * Launcher.java has it compiled in the engine's JVM, so it is Java as Janino takes it.
  */
 public class OnGpu {
-  private static final String TRAINER = "dml/trainer.dml::";
-  private static final Set ENTRIES = new HashSet(Arrays.asList(new String[] {TRAINER + "add", TRAINER + "average",
-    TRAINER + "evaluate", TRAINER + "gradients", TRAINER + "update", "dml/resnet.dml::fold"}));
+  private static final Set ENTRIES = new HashSet(Arrays.asList(new String[] {"dml/optim/optimizer.dml::average",
+    "dml/optim/optimizer.dml::update", "dml/optim/tensors.dml::add", "dml/resnet.dml::fold",
+    "dml/trainer.dml::evaluate", "dml/trainer.dml::gradients"}));
 
   private final String text;
   private final Map arguments;

@@ -28,7 +28,7 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
  * to this class.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/ProgramConverter.java
  *
- * weighted_sums, norms, add, sum_parts: the functions of these names in dml/optim/tensors.dml and dml/trainer.dml, which
+ * weighted_sums, norms, add, sum_parts: the functions of these names in dml/optim/tensors.dml, which
  * take and give variables of the names that they have there. With them an update of ResNet-50 is five operators, and the
  * host waits twice for the GPU; with the engine's it is 1900, and waits 270 times.
  *
