@@ -48,7 +48,7 @@ def on_software_gpus(tmp_path_factory):
 
 
 def run(name, *arguments, **environment):
-    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)]
+    command = [sys.executable, f"benchmarks/{name}.py", *map(str, arguments)]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
     )
