@@ -28,9 +28,9 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
  * to this class.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/ProgramConverter.java
  *
- * weighted_sums, norms, add, sum_parts: the functions of these names in dml/optim/tensors.dml, which
- * take and give variables of the names that they have there. With them an update of ResNet-50 is five operators, and the
- * host waits twice for the GPU; with the engine's it is 1900, and waits 270 times.
+ * weighted_sums, norms, add, sum_parts: the functions of these names in dml/optim/tensors.dml, which take and give
+ * variables of the names that they have there. With them an update of ResNet-50 is five operators, and the host waits
+ * twice for the GPU; with the engine's it is 1900, and waits 270 times.
  *
  * keep: leaves matrices of variables, or of lists, where they are until the program has ended. Whenever a variable with
  * a matrix goes, or one with a list of matrices, the engine looks for the matrix in all other variables and through all
