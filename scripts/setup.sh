@@ -40,8 +40,7 @@ set_up() {
   if [ "$(uname -m)" = x86_64 ] && ! command -v c++ >/dev/null; then
     install_first g++ || echo "going on without a C++ compiler, and so without bf16" >&2
   fi
-  # Python compiles what it imports when it first does; of all that lies there it would be a third of the time
-  .venv/bin/pip install -q --no-compile --disable-pip-version-check -e "$1"
+  .venv/bin/pip install -q --disable-pip-version-check -e "$1"
   .venv/bin/python -c 'from sysds_resnet.engine.java import find_java; find_java()' 2>/dev/null ||
     install_first openjdk-17-jre-headless openjdk-21-jre-headless  # Debian 13 has no 17
   .venv/bin/python -c 'import sys; from sysds_resnet.engine.blas import find_openblas; sys.exit(find_openblas() is None)' ||
