@@ -61,9 +61,10 @@ def test_each_benchmark_is_here():
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_benchmark_writes_its_results(name, on_software_gpus, tmp_path):
+def test_a_benchmark_writes_its_results(name, request, tmp_path):
     out = tmp_path / "results.json"
-    run(name, *SMALLEST[name], "--out", out, **(on_software_gpus if name == "gpu" else {}))
+    environment = request.getfixturevalue("on_software_gpus") if name == "gpu" else {}
+    run(name, *SMALLEST[name], "--out", out, **environment)
     result = json.loads(out.read_text())
     assert result["command"].startswith(f"python benchmarks/{name}.py ")
     if name == "gpu":
