@@ -10,6 +10,7 @@ from command_line import share_engine
 from dml_runner import Dml
 from listed_images import make_source
 from spark_cluster import spark_cluster
+from untouched import Untouched
 
 from sysds_resnet.engine import Engine
 
@@ -28,6 +29,24 @@ LONGEST = [
 def pytest_collection_modifyitems(items):
     """Orders the files."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session")
+def untouched():
+    """The state of the process before the first test."""
+    return Untouched()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_traces(untouched):
+    """Fails a test that leaves its process changed, or has a fixture of its module do so.
+
+    What other tests meet would depend on their order. It ends after all fixtures of the test alone.
+    """
+    untouched.learn()
+    yield
+    changed = untouched.changes()
+    assert not changed, f"left changed: {', '.join(changed)}"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sysds_resnet.engine import cuda
+from sysds_resnet.engine import Engine, cuda
 
 SOURCE = Path(__file__).with_name("software_gpu")
 # with the run time, which JCuda's library of that name contains
@@ -32,7 +32,9 @@ def build(folder):
 def installed(folder, count=1, memory=4 * 2**30, log=os.devnull):
     """Meanwhile this process and its children have as many GPUs, with as much memory each.
 
-    What is copied to them and from them is noted in a log, see software_gpu/runtime.cpp.
+    What is copied to them and from them is noted in a log, see software_gpu/runtime.cpp. This changes the
+    whole process: it is for the body of a test, never for the life of a fixture that several tests share. An
+    engine that is started meanwhile keeps its GPUs (`engine_on`).
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "library_folders", lambda: [folder])
@@ -40,5 +42,23 @@ def installed(folder, count=1, memory=4 * 2**30, log=os.devnull):
         patch.setenv("SOFTWARE_GPU_MEMORY", str(memory))
         patch.setenv("SOFTWARE_GPU_LOG", str(log))
         cuda.probe.cache_clear()
-        yield
-    cuda.probe.cache_clear()
+        try:
+            yield
+        finally:
+            cuda.probe.cache_clear()
+
+
+@contextmanager
+def engine_on(folder, precision, count, heap=2**30, **options):
+    """An engine on as many GPUs, in a process that has none before and after its start.
+
+    Args:
+        folder: Of the libraries, see `build`.
+        precision, heap: Of the engine.
+        count: Of the GPUs.
+        options: Of `installed`.
+    """
+    with installed(folder, count, **options):
+        engine = Engine(precision, heap=heap, gpus=range(count))
+    with engine:
+        yield engine

@@ -7,12 +7,10 @@ import sys
 
 import pytest
 import software_gpus
+import throughput
 from command_line import ROOT
 
 from sysds_resnet.engine import blas
-
-sys.path.append(str(ROOT / "benchmarks"))
-import throughput
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ON_GPU = ["--batches", 2, "--steps", 1, "--warmup", 1]

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -45,15 +46,28 @@ def cloud(tmp_path_factory):
     # names that begin with aws cannot be put there from outside
     parameter = Parameter(ACCOUNT, UBUNTU, IMAGE, "String", None, None, None, now, 1, "aws:ec2:image")
     ssm_backends[ACCOUNT][REGION]._parameters[UBUNTU].append(parameter)
+    with at_home(environment):
+        boto3.client("ec2").create_key_pair(KeyName="my key")
+        boto3.client("iam").create_instance_profile(InstanceProfileName="training")
+    yield environment
+    server.stop()
+
+
+@contextmanager
+def at_home(environment):
+    """Meanwhile this process is a user's, with nothing of AWS in its environment but this."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
         patch.delenv("AWS_REGION", raising=False)
-        boto3.client("ec2").create_key_pair(KeyName="my key")
-        boto3.client("iam").create_instance_profile(InstanceProfileName="training")
-        yield environment
-    server.stop()
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _user(cloud):
+    with at_home(cloud):
+        yield
 
 
 def start(name, *arguments, cwd=None, **environment):
@@ -90,16 +104,18 @@ def launched(cloud):
     storage += ["--instance-profile", "training"]
     place = ["--repo", REPOSITORY, "--ref", "v1.0", "--ssh-from", "203.0.113.7/32"]
     size = ["--type", "gpu", "--disk", 300, "--at-end", "terminate"]
-    outcome = start("launch", "--key-name", "my key", *storage, *place, *size, "--", *OPTIONS)
-    assert (outcome.code, outcome.err) == (0, ""), outcome
-    [instance] = [instance for instance in instances() if instance["KeyName"] == "my key"]
+    with at_home(cloud):
+        outcome = start("launch", "--key-name", "my key", *storage, *place, *size, "--", *OPTIONS)
+        assert (outcome.code, outcome.err) == (0, ""), outcome
+        [instance] = [instance for instance in instances() if instance["KeyName"] == "my key"]
     return outcome.out, instance
 
 
 @pytest.fixture(scope="module")
-def user_data(launched):
+def user_data(cloud, launched):
     identity = launched[1]["InstanceId"]
-    answer = boto3.client("ec2").describe_instance_attribute(InstanceId=identity, Attribute="userData")
+    with at_home(cloud):
+        answer = boto3.client("ec2").describe_instance_attribute(InstanceId=identity, Attribute="userData")
     return base64.b64decode(answer["UserData"]["Value"]).decode()
 
 
@@ -222,12 +238,13 @@ def test_an_instance_that_fails_says_so_copies_its_log_and_shuts_down(user_data,
 
 
 @pytest.fixture(scope="module")
-def cluster(launched):
-    outcome = start("emr", "--key-name", "key", "--ssh-from", "203.0.113.7/32", "--workers", 3)
-    assert (outcome.code, outcome.err) == (0, ""), outcome
-    [found] = boto3.client("emr").list_clusters()["Clusters"]
-    assert f"stop.sh {found['Id']}" in outcome.out
-    return boto3.client("emr").describe_cluster(ClusterId=found["Id"])["Cluster"]
+def cluster(cloud, launched):
+    with at_home(cloud):
+        outcome = start("emr", "--key-name", "key", "--ssh-from", "203.0.113.7/32", "--workers", 3)
+        assert (outcome.code, outcome.err) == (0, ""), outcome
+        [found] = boto3.client("emr").list_clusters()["Clusters"]
+        assert f"stop.sh {found['Id']}" in outcome.out
+        return boto3.client("emr").describe_cluster(ClusterId=found["Id"])["Cluster"]
 
 
 def test_the_cluster_has_spark_and_as_many_machines_as_asked_for(cluster):

@@ -15,8 +15,8 @@ from reference import arrays, random_resnet, relative_error
 from safetensors.numpy import load_file
 
 from sysds_resnet.checkpoint import Checkpoints
-from sysds_resnet.engine import Engine, own_java
 from sysds_resnet.engine import gpu as engine_gpu
+from sysds_resnet.engine import own_java
 from sysds_resnet.errors import NotFinite, OutOfMemory
 from sysds_resnet.model import ResNet
 from sysds_resnet.scoring import Ensemble
@@ -46,21 +46,14 @@ IDS = ["a_gpu", "two_gpus"]
 
 @pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.long)], ids=IDS)
 def gpus(request, libraries, log):
-    count = request.param
-    with (
-        software_gpus.installed(libraries, count, log=log),
-        Engine("double", heap=GIB, gpus=range(count)) as engine,
-    ):
+    with software_gpus.engine_on(libraries, "double", request.param, log=log) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def single(libraries):
     """Three GPUs in single precision, with little memory."""
-    with (
-        software_gpus.installed(libraries, 3, memory=GIB // 2),
-        Engine("single", heap=GIB, gpus=range(3)) as engine,
-    ):
+    with software_gpus.engine_on(libraries, "single", 3, memory=GIB // 2) as engine:
         yield engine
 
 
@@ -245,7 +238,7 @@ def test_precisions_are_what_they_say(engine, libraries, precision, smallest, la
         found, _ = state._gradients(*batch(8), optimizer())
         return state.model.network.from_engine(found), scores
 
-    with software_gpus.installed(libraries, 2), Engine(precision, heap=GIB, gpus=[0, 1]) as gpus:
+    with software_gpus.engine_on(libraries, precision, 2) as gpus:
         (found, scores), (expected, exact) = gradients_and_scores(gpus), gradients_and_scores(engine)
     difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
     assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
@@ -416,7 +409,7 @@ def test_digits_are_learned(libraries, tmp_path, capfd):
 def test_without_our_class_convolutions_would_take_the_engines_algorithm(libraries, monkeypatch):
     """Once this fails, LibMatrixCuDNNConvolutionAlgorithm.java can go."""
     monkeypatch.setattr(engine_gpu, "replace_class", lambda *_: None)
-    with software_gpus.installed(libraries), Engine("double", heap=GIB, gpus=[0]) as engine:
+    with software_gpus.engine_on(libraries, "double", 1) as engine:
         model = ResNet(18, 10, engine=engine)
         with pytest.raises(RuntimeError, match="CUDNN_STATUS_EXECUTION_FAILED"):
             model.evaluate(*batch(4))
@@ -433,7 +426,7 @@ def test_a_class_that_was_used_is_not_replaced(gpus):
 
 def test_the_engine_still_leaves_zeros_unwritten(libraries):
     """Once this fails, `Devices.upload` need not take care of them."""
-    with software_gpus.installed(libraries), Engine("double", heap=GIB, gpus=[0]) as engine:
+    with software_gpus.engine_on(libraries, "double", 1) as engine:
         program = "B = matrix(0, rows=3, cols=1)\nwhile(FALSE){}\nC = bias_add(A, B)"
         found = engine.run(program, {"A": np.ones((2, 3))}, {"C": "matrix"}, on_gpu=True)["C"]
         assert np.isnan(engine.to_numpy(found)).all()

@@ -14,6 +14,8 @@ from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
 
 BUCKET = "data"
+REGION = "us-east-1"
+CREDENTIALS = ("key", "secret")
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +28,28 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bucket(prepared):
-    """The URL of a copy in a stand-in of S3 on loopback."""
+def storage(prepared):
+    """The address of a stand-in of S3 on loopback that has a copy."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", address),
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):
-            patch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        for path in prepared.iterdir():
-            client.upload_file(str(path), BUCKET, f"sets/{path.name}")
-        yield f"s3a://{BUCKET}/sets"
+    client = boto3.session.Session(*CREDENTIALS, region_name=REGION).client("s3", endpoint_url=address)
+    client.create_bucket(Bucket=BUCKET)
+    for path in prepared.iterdir():
+        client.upload_file(str(path), BUCKET, f"sets/{path.name}")
+    yield address
     server.stop()
+
+
+@pytest.fixture
+def bucket(storage, monkeypatch):
+    """The URL of that copy, for a user who has access to it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", storage)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), CREDENTIALS, strict=True):
+        monkeypatch.setenv(name, value)
+    return f"s3a://{BUCKET}/sets"
 
 
 def assert_same(found, expected):
