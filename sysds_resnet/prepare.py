@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
 from sysds_resnet.engine.spark_session import spark_session
 from sysds_resnet.errors import NoSuchSplit, UserError
@@ -273,8 +274,9 @@ def command(settings: PrepareSettings) -> None:
         files = f"X={folder / 'train_X'} Y={folder / 'train_Y'} mean_std={folder / 'mean_std'}"
         print(f"scripts/systemds dml/train.dml -nvargs {files} out=MODEL")
     if settings.blocks:
-        options = f"--data {settings.out} --blocks {settings.blocks} --out MODEL"
-        print(f"python -m sysds_resnet.spark_command --master URL --executors K {options}")
+        options = ["--master", "URL", "--executors", "K", "--scratch", "SHARED_FOLDER"]
+        options += ["--data", settings.out, "--blocks", settings.blocks, "--out", "MODEL"]
+        print(python_command("spark_command", "dml", *options))
 
 
 def main(argv: list[str] | None = None) -> int:

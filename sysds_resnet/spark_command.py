@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Blas, choose
 from sysds_resnet.engine.cluster import Cluster, cluster_conf
 from sysds_resnet.engine.java import find_java
@@ -121,8 +122,8 @@ def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
     name = blocks_file("train", settings.blocks)
     if name not in manifest.files:
         raise UserError(
-            f"{settings.data}: found no {name}, expected blocks of {settings.blocks} images; run python -m "
-            f"sysds_resnet.prepare as before with --blocks {settings.blocks}"
+            f"{settings.data}: found no {name}, expected blocks of {settings.blocks} images; run "
+            f"{python_command('prepare')} as before with --blocks {settings.blocks}"
         )
     arguments = {"X": f"{root}/{name.removesuffix('.mtd')}", "Y": f"{root}/{MATRICES}/train_Y"}
     if manifest.shards.get("val"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.errors import UserError, one_line
 
 FOLDER = "tensorboard"
@@ -53,7 +54,7 @@ class TensorBoardFile:
         except ImportError as error:
             raise UserError(
                 f"tensorboard: found {one_line(error)}, expected the package to be installed; do "
-                'pip install "sysds-resnet[tensorboard]"'
+                f"{install_command('tensorboard')}"
             ) from error
         self._event, self._summary, self._note = Event, Summary, note
         self._waiting = io.BytesIO()

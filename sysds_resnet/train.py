@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ import yaml
 
 from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
@@ -103,7 +103,7 @@ def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None
         names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}
         print("\n".join(f"{what + ':':8} {folder / name}" for what, name in names.items()))
     else:
-        resume = f"python -m sysds_resnet.train --resume {shlex.quote(str(folder))}"
+        resume = python_command("train", "--resume", folder)
         print(f"stopped at step {state.progress.step}; continue with: {resume}")
 
 

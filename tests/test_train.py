@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
     assert (outcome.code, outcome.err) == (0, "\nstopping after this step; once more to stop at once\n")
-    found = re.search(r"^stopped at step (\d); continue with: python -m (.*)$", outcome.out, re.MULTILINE)
+    found = re.search(r"^stopped at step (\d); continue with: \S+ -m (.*)$", outcome.out, re.MULTILINE)
     steps, command = int(found[1]), shlex.split(found[2])
     assert 1 <= steps < STEPS * EPOCHS and command == ["sysds_resnet.train", "--resume", str(folder)]
     assert_gone(jvm)

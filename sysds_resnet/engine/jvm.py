@@ -13,6 +13,7 @@ from pathlib import Path
 
 from py4j.java_gateway import GatewayParameters, JavaGateway
 
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.errors import UserError
@@ -171,7 +172,7 @@ class Jvm:
             self.close()
             raise UserError(
                 f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({log_tail}); "
-                "choose another --heap, or run python -m sysds_resnet.doctor"
+                f"choose another --heap, or run {python_command('doctor')}"
             ) from error
         self.gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
 

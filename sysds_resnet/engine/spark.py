@@ -14,6 +14,7 @@ import psutil
 from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
 from sysds_resnet.engine.jvm import last_line, shared_memory, wait_alive
@@ -137,8 +138,8 @@ class SparkDriver:
         jvm = self.gateway.jvm
         if not isinstance(jvm.org.apache.sysds.api.mlcontext.MLContext, JavaClass):
             raise UserError(
-                "driver: found no SystemDS on its class path, expected its jar; run the line that python -m "
-                "sysds_resnet.spark_command prints"
+                "driver: found no SystemDS on its class path, expected its jar; run the line that "
+                f"{python_command('spark_command')} prints"
             )
         self._context = jvm.org.apache.sysds.api.mlcontext.MLContext(self._session._jsparkSession)
         jvm.org.apache.sysds.runtime.controlprogram.context.SparkExecutionContext.initSparkContext()

@@ -1,0 +1,72 @@
+"""Command lines that the user is told to run: they name the interpreter that has this package."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+DISTRIBUTION = "sysds-resnet"
+
+
+def python_command(module: str, *arguments: object) -> str:
+    """The line for a shell that runs a command of this package, with the interpreter that runs now.
+
+    Args:
+        module: Name of the module in sysds_resnet, such as "train".
+        arguments: What follows it; each is quoted where a shell needs that.
+    """
+    return shlex.join([interpreter(), "-m", f"sysds_resnet.{module}", *map(str, arguments)])
+
+
+def install_command(extra: str) -> str:
+    """The line for a shell that installs the packages of one of this package's extras, such as "spark".
+
+    It names the packages themselves, since this one need not be on the index that pip asks.
+    """
+    try:
+        listed = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:  # run from its source, without an installation
+        listed = []
+    wanted = [
+        "; ".join(part for part in _without_extra(requirement) if part)
+        for requirement in listed
+        if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", requirement)
+    ]
+    arguments = wanted or ["-e", f".[{extra}]"]
+    return shlex.join([interpreter(), "-m", "pip", "install", *arguments])
+
+
+def interpreter() -> str:
+    """How a shell in the working directory calls the Python that runs now, unquoted and as short as it goes.
+
+    That is "python" where the shell would find the same one, a path relative to the working directory where
+    it is below that, and an absolute path elsewhere.
+    """
+    if not sys.executable:  # Python is embedded in another program
+        return "python"
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and _place(found) == _place(sys.executable):
+            return name
+    path = Path(sys.executable).absolute()
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(path)
+
+
+def _place(program: str) -> tuple[str, str]:
+    """What tells interpreters apart: those of virtual environments are links to one program."""
+    return os.path.realpath(os.path.dirname(program)), os.path.realpath(program)
+
+
+def _without_extra(requirement: str) -> tuple[str, str]:
+    """A requirement and its marker, but for the extra."""
+    name, _, marker = requirement.partition(";")
+    marker = re.sub(r"(\s+and\s+)?extra == ['\"][^'\"]*['\"]", "", marker).strip()
+    return name.strip(), marker.removeprefix("(").removesuffix(")")
