@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from sysds_resnet.batch_order import BatchOrder, Order, SamplesAt, check_least
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import Dataset
-from sysds_resnet.readers import Readers, Samples
+from sysds_resnet.readers import LOST, Readers, Samples
 
 SAMPLES_PER_TASK = 8
 MAX_RESTARTS = 3  # of killed readers, without a batch in between
@@ -173,22 +172,22 @@ class BatchStream(Iterator[Batch]):
             self._readers.close()
 
     def _results(self, pending: _Pending) -> list[Samples]:
-        """What the tasks of a batch read; killed readers are replaced."""
-        for restarts in range(MAX_RESTARTS + 1):
-            try:
-                return [task.result() for task in pending.tasks]
-            except BrokenProcessPool:
-                if restarts < MAX_RESTARTS:
-                    self._readers.close()  # the next task starts new ones
-                    for batch in self._pending:
-                        batch.tasks = [self._task(part) for part in batch.parts]
-        lost = next(
-            (part for part, task in zip(pending.parts, pending.tasks, strict=True) if task.exception()),
-            pending.parts[0],
-        ).indices
+        """What the tasks of a batch read; tasks whose readers were killed are given to new ones."""
+        for _ in range(MAX_RESTARTS):
+            if not any(map(_is_lost, pending.tasks)):
+                break
+            for batch in self._pending:  # one killed process takes the tasks of all batches with it
+                batch.tasks = [
+                    self._task(part) if task.done() and _is_lost(task) else task
+                    for part, task in zip(batch.parts, batch.tasks, strict=True)
+                ]
+        lost = [part for part, task in zip(pending.parts, pending.tasks, strict=True) if _is_lost(task)]
+        if not lost:
+            return [task.result() for task in pending.tasks]
+        indices = lost[0].indices
         raise UserError(
             f"workers: found a reading process killed {MAX_RESTARTS + 1} times, last at "
-            f"{self._dataset.name(int(lost[0]))} or the {len(lost) - 1} images after it in the epoch, "
+            f"{self._dataset.name(int(indices[0]))} or the {len(indices) - 1} images after it in the epoch, "
             "expected it to live; lower --workers if memory ran out, or check these files"
         )
 
@@ -223,3 +222,8 @@ class BatchStream(Iterator[Batch]):
 
     def _task(self, part: SamplesAt) -> Future[Samples]:
         return self._readers.submit(self._dataset, part.indices, part.epoch, replace=self._drop_last)
+
+
+def _is_lost(task: Future[Samples]) -> bool:
+    """Whether a task's reader was killed before it was done; waits for the task's end."""
+    return isinstance(task.exception(), LOST)

@@ -7,17 +7,20 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import loky
 import numpy as np
+from loky.process_executor import ShutdownExecutorError
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.datasets import Dataset
 
 MAX_DEFAULT_WORKERS = 16
 THREAD_NAME = "sysds-resnet-readers"
+# What a task ends with whose process was killed, or was one of several of which one was killed.
+LOST = (BrokenExecutor, ShutdownExecutorError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,10 @@ class Readers:
     """Workers that live as long as this object, over epochs and data sets.
 
     They end with their parent, however that ends, and do not see the terminal's Ctrl-C. Use it in a `with`
-    statement or call `close`.
+    statement or call `close`. Several threads and streams may submit at the same time.
+
+    Where a process is killed, at work or idle, all tasks that are not done are lost: their futures end with
+    one of `LOST`. The next `submit` starts new processes.
 
     Args:
         datasets: what they can read. Those that are decoded (`Dataset.decodes`) are sent to processes, once.
@@ -55,6 +61,7 @@ class Readers:
             raise UserError(f"workers: found {workers}, expected at least 1: choose a larger number")
         self._datasets = list(datasets)
         self._pool: Executor | None = None
+        self._lock = threading.Lock()  # around what changes the pool
         self._stop = threading.Event()
 
     def __enter__(self) -> Readers:
@@ -73,18 +80,46 @@ class Readers:
             replace: whether the next good one of the data set takes the place of one that cannot be read;
                 otherwise it is left out.
 
+        Returns:
+            What becomes of it. If processes are killed as soon as they start, it ends with one of `LOST`.
+
         Raises:
-            concurrent.futures.process.BrokenProcessPool: a process was killed; `close` and submit again.
+            UserError: the system starts no more processes.
         """
         number = next(i for i, known in enumerate(self._datasets) if known is dataset)
-        if self._pool is None:
-            self._pool = self._start()
-        if isinstance(self._pool, ThreadPoolExecutor):
-            return self._pool.submit(read, self._datasets[number], indices, epoch, replace, self._stop)
-        return self._pool.submit(_read, number, indices, epoch, replace)
+        task = (number, indices, epoch, replace)
+        with self._lock:
+            try:
+                return self._submit(task)
+            except LOST:  # a process was killed since the last task, while all were idle perhaps
+                self._end()
+            try:
+                return self._submit(task)
+            except LOST as error:
+                failed: Future[Samples] = Future()
+                failed.set_exception(error)
+                return failed
 
     def close(self) -> None:
         """End the workers, each thread after the sample it is at; `submit` starts new ones."""
+        with self._lock:
+            self._end()
+
+    def _submit(self, task: tuple[int, np.ndarray, int, bool]) -> Future[Samples]:
+        try:
+            if self._pool is None:
+                self._pool = self._start()
+            if isinstance(self._pool, ThreadPoolExecutor):
+                number, *how = task
+                return self._pool.submit(read, self._datasets[number], *how, self._stop)
+            return self._pool.submit(_read, *task)
+        except OSError as error:
+            raise UserError(
+                f"workers: found no room for {self.workers} reading processes ({one_line(error)}), expected "
+                "that the system starts them: lower --workers, or end other programs"
+            ) from error
+
+    def _end(self) -> None:
         pool, self._pool = self._pool, None
         if isinstance(pool, ThreadPoolExecutor):
             self._stop.set()

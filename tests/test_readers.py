@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from itertools import product
 
 import numpy as np
 import psutil
@@ -158,3 +159,126 @@ def test_in_evaluation_a_bad_image_is_left_out(photos):
         batches = list(stream)
     assert [batch.indices.tolist() for batch in batches] == [[], [4, 5, 6, 7], [8, 10, 11]]
     assert bad == [0, 1, 2, 3, 9]
+
+
+# Readers that are killed from outside, as by the kernel when memory runs out
+
+
+def processes_of(readers):
+    """The processes of a pool of readers, all of which have started."""
+    return [psutil.Process(pid) for pid in readers._pool._processes]
+
+
+def kill_all(processes):
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=20)
+
+
+def until_noticed(readers):
+    """Wait until the pool knows that its processes are dead."""
+    deadline = time.monotonic() + 20
+    while readers._pool._flags.broken is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def stream_of(data, readers, **options):
+    return BatchStream(data, sequential_order(len(data)), 4, readers, drop_last=True, epochs=2, **options)
+
+
+def values(batches):
+    return [batch.images[:, 0, 0, 0].tolist() for batch in batches]
+
+
+WHOLE = 2 * [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90, 100, 110]]
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "count", "noticed"),
+    [
+        (0, 1, True),
+        (2, 2, False),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in product((0, 2), (1, 2), (True, False))),
+    ],
+)
+def test_readers_killed_between_batches_are_replaced(photos, count, noticed, prefetch):
+    """While a step computes, they are idle: what is read ahead is read."""
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
+    with Readers([data], 2) as readers, stream_of(data, readers, prefetch=prefetch) as stream:
+        found = [next(stream)]
+        for batch in stream._pending:
+            for task in batch.tasks:
+                task.result()
+        kill_all(processes_of(readers)[:count])
+        if noticed:
+            until_noticed(readers)
+        found += stream
+    assert values(found) == WHOLE
+
+
+def test_readers_may_be_killed_between_any_two_batches(photos):
+    """More often than a single batch would stand it: each batch that is read shows that it goes on."""
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
+    found = []
+    with Readers([data], 1) as readers, stream_of(data, readers) as stream:
+        for batch in stream:
+            found.append(batch)
+            kill_all(processes_of(readers))
+            until_noticed(readers)
+    assert values(found) == WHOLE
+
+
+def test_readers_killed_in_one_stream_are_replaced_in_the_other(photos):
+    """Validation reads while batches of the next epoch are read ahead, by the same processes."""
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
+    deadly = Deadly(photos / "lives")
+    deadly.lives.mkdir()
+    with Readers([data, deadly], 2) as readers, stream_of(data, readers) as training:
+        found = [next(training)]
+        (deadly.lives / "0").touch()
+        options = {"drop_last": False, "epochs": 1}
+        with BatchStream(deadly, sequential_order(4), 4, readers, **options) as validation:
+            assert [batch.images[:, 0, 0, 0].tolist() for batch in validation] == [[0, 1, 2, 3]]
+        found += training
+    assert values(found) == WHOLE
+
+
+class KilledAtStart(Deadly):
+    """Kills each process that gets it, as long as there are files in a folder, one of which it removes."""
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        for path in sorted(self.lives.iterdir())[:1]:
+            path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deaths", [1, pytest.param(9, marks=pytest.mark.long)])
+def test_a_reader_killed_while_it_starts_is_replaced_or_an_error(tmp_path, deaths):
+    for i in range(deaths):
+        (tmp_path / str(i)).touch()
+    data = KilledAtStart(tmp_path)
+    with (
+        Readers([data], 1) as readers,
+        BatchStream(data, sequential_order(4), 4, readers, drop_last=True, epochs=1) as stream,
+    ):
+        if deaths == 1:
+            assert values(stream) == [[0, 1, 2, 3]]
+            return
+        with pytest.raises(UserError, match=r"^workers: found a reading process killed 4 times, last at"):
+            next(stream)
+
+
+def test_a_system_that_starts_no_processes_is_an_error_of_one_line(photos, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("sysds_resnet.readers.loky.ProcessPoolExecutor", refuse)
+    data = open_dataset(photos, "train", image_size=16, augmentation=None)
+    with (
+        Readers([data], 7) as readers,
+        stream_of(data, readers) as stream,
+        pytest.raises(UserError, match=r"^workers: found no room for 7 .*\(resource temporarily unavail"),
+    ):
+        next(stream)
