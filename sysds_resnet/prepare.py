@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +22,7 @@ from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
+from sysds_resnet.images.identity import digest
 from sysds_resnet.images.shards import (
     MANIFEST,
     PROGRESS,
@@ -138,7 +137,7 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
         "image_size": list(first.image_size),
         "shard_images": settings.shard_images,
         "images": {split: len(dataset) for split, dataset in sets.items()},
-        "samples": _fingerprint(sets),
+        **{f"{split} samples": digest(dataset) for split, dataset in sets.items()},
     }
     for name in (MANIFEST, PROGRESS):
         if (settings.out / name).exists():
@@ -168,16 +167,6 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
 def _is_ours(path: Path) -> bool:
     """Whether this is what a run leaves that is killed before it has written anything."""
     return path.match(f".{PROGRESS}.*.tmp")
-
-
-def _fingerprint(sets: dict[Split, Dataset]) -> str:
-    """A digest of all names and labels in their order: other files would continue the wrong shards."""
-    digest = sha256()
-    for dataset in sets.values():
-        digest.update(dataset.labels.tobytes())
-        for index in range(len(dataset)):
-            digest.update(os.fsencode(dataset.name(index)))
-    return digest.hexdigest()
 
 
 def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest: Manifest) -> None:

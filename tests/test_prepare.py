@@ -364,7 +364,7 @@ def test_other_labels_and_other_files_in_the_same_folder_are_refused(tmp_path, c
     before = changes(out)
     listed.write_text(listed.read_text().replace(*change))
     outcome = run_here(capfd, "prepare", *flags)
-    assert_one_line_error(outcome, f"{out}: found a data set with samples ", "prepare it as before")
+    assert_one_line_error(outcome, f"{out}: found a data set with val samples ", "prepare it as before")
     assert changes(out) == before
 
 

@@ -1,6 +1,6 @@
 """What every data set offers, and the data set that lies in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,14 @@ class Dataset(Protocol):
 
     def name(self, index: int) -> str:
         """Give what errors and tables call sample `index`."""
+        ...
+
+    def relative_name(self, index: int) -> str:
+        """Give the same without the folder of the data set: what stays when it is moved."""
+        ...
+
+    def files(self) -> Iterable[str]:
+        """Give the paths of the files that samples are read from; none where they are not files."""
         ...
 
     def image(self, index: int, epoch: int) -> np.ndarray:
@@ -107,6 +115,12 @@ class ArrayDataset:
     def name(self, index: int) -> str:
         """Image I."""
         return f"image {index}"
+
+    relative_name = name
+
+    def files(self) -> Iterable[str]:
+        """None: the images are in memory."""
+        return []
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give sample `index`, uint8 of shape (H, W, C); the same in every epoch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +75,14 @@ class EncodedDataset:
     def name(self, index: int) -> str:
         """Give the file of sample `index`, with its place in a file of many."""
         return self._source.name(index)
+
+    def relative_name(self, index: int) -> str:
+        """Give the same without the folder of the data set: what stays when it is moved."""
+        return self._source.relative_name(index)
+
+    def files(self) -> Iterable[str]:
+        """Give the paths of the files that samples are read from."""
+        return self._source.files()
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give sample `index` as it is seen in `epoch`, uint8 of shape (H, W, 3).

@@ -45,7 +45,7 @@ def open_folders(root: Path, split: Split) -> FileSource:
             )
         files += in_class
         counts.append(len(in_class))
-    return FileSource(files, np.repeat(np.arange(len(classes)), counts), classes)
+    return FileSource(files, np.repeat(np.arange(len(classes)), counts), classes, root)
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -97,7 +97,7 @@ def open_lists(root: Path, split: Split) -> FileSource:
     classes = (
         named_classes(root, number) or _common_folders(listed, number) or [str(i) for i in range(number)]
     )
-    return FileSource([os.path.join(folder, name) for name in paths], labels, classes)
+    return FileSource([os.path.join(folder, name) for name in paths], labels, classes, root)
 
 
 def _read_list(path: Path) -> tuple[list[str], np.ndarray] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files, number_labels
-from sysds_resnet.images.sources import locate
+from sysds_resnet.images.sources import below, locate
 
 _ROW_GROUPS = 4  # in memory, for each process
 
@@ -34,7 +34,7 @@ def open_parquet(root: Path, split: Split) -> ParquetSource:
         )
     labels = {name: _read_column(parts, label) for name, parts in files.items() if parts}
     own, classes = number_labels(root, labels, split, _class_names(schema, label))
-    return ParquetSource([str(path) for path in files[split]], image, own, classes)
+    return ParquetSource([str(path) for path in files[split]], image, own, classes, root)
 
 
 def read_schema(path: Path) -> pa.Schema:
@@ -81,15 +81,19 @@ class ParquetSource:
         column: the image column, of bytes or of structs with a field `bytes`.
         labels: integers of shape (n,), over all files.
         classes: names of the classes.
+        root: folder of the data set.
     """
 
-    def __init__(self, files: Sequence[str], column: str, labels: np.ndarray, classes: Sequence[str]) -> None:
-        self.files = list(files)
+    def __init__(
+        self, files: Sequence[str], column: str, labels: np.ndarray, classes: Sequence[str], root: str | Path
+    ) -> None:
+        self._files = list(files)
+        self._root = str(root)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self._column = column
         counts, groups = [], []
-        for number, path in enumerate(self.files):
+        for number, path in enumerate(self._files):
             metadata = pq.read_metadata(path)
             for group in range(metadata.num_row_groups):
                 groups.append((number, group))
@@ -106,7 +110,15 @@ class ParquetSource:
         group, _ = locate(self._ends, index)
         number, within = self._groups[group]
         first = self._ends[group - within - 1] if group > within else 0
-        return f"{self.files[number]}, row {index - first}"
+        return f"{self._files[number]}, row {index - first}"
+
+    def relative_name(self, index: int) -> str:
+        """The same without the folder of the data set."""
+        return below(self._root, self.name(index))
+
+    def files(self) -> Iterable[str]:
+        """The parquet files."""
+        return self._files
 
     def read(self, index: int) -> bytes:
         """The bytes in the image column."""
@@ -125,7 +137,7 @@ class ParquetSource:
     def _read_group(self, group: int, index: int) -> pa.Array:
         number, within = (int(value) for value in self._groups[group])
         try:
-            with pq.ParquetFile(self.files[number], memory_map=True) as file:
+            with pq.ParquetFile(self._files[number], memory_map=True) as file:
                 rows = file.read_row_group(within, columns=[self._column])[0].combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise UserError(

@@ -80,6 +80,10 @@ class RemoteShardSource(ShardSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_opened": None, "_files": {}}  # of one process only
 
+    def files(self) -> list[str]:
+        """None: they are on another machine."""
+        return []
+
     def read(self, index: int) -> np.ndarray:
         """The image, uint8 of shape (H, W, 3)."""
         shard, place = locate(self._ends, index)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,14 @@ class ShardSource:
         """SHARD, image I."""
         shard, place = locate(self._ends, index)
         return f"{self._paths[shard]}, image {place}"
+
+    def relative_name(self, index: int) -> str:
+        """The same without the folder of the data set."""
+        return self.name(index).rpartition("/")[2]
+
+    def files(self) -> Iterable[str]:
+        """The arrays of images."""
+        return self._paths
 
     def read(self, index: int) -> np.ndarray:
         """The image, uint8 of shape (H, W, 3)."""

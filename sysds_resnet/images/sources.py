@@ -6,7 +6,8 @@ so it holds paths and positions in compact arrays and opens files where it reads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +33,14 @@ class Source(Protocol):
         """Give what errors and tables call sample `index`: a path, with its place in a file of many."""
         ...
 
+    def relative_name(self, index: int) -> str:
+        """Give the same without the folder of the data set: what stays when it is moved."""
+        ...
+
+    def files(self) -> Iterable[str]:
+        """Give the paths of the files of this machine that samples are read from, in the samples' order."""
+        ...
+
     def read(self, index: int) -> bytes | np.ndarray:
         """Give the file of sample `index`, or uint8 of shape (H, W, 3) where images are stored as such.
 
@@ -39,6 +48,11 @@ class Source(Protocol):
             UserError: it cannot be read.
         """
         ...
+
+
+def below(root: str, path: str) -> str:
+    """Give the part of a path below a folder; all of it if it lies elsewhere."""
+    return path.removeprefix(root.rstrip(os.sep) + os.sep)
 
 
 def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
@@ -59,16 +73,28 @@ class FileSource:
         paths: n files.
         labels: integers of shape (n,).
         classes: names of the classes.
+        root: folder of the data set.
     """
 
-    def __init__(self, paths: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
+    def __init__(
+        self, paths: Sequence[str], labels: np.ndarray, classes: Sequence[str], root: str | Path = ""
+    ) -> None:
         self._paths = pa.array(paths, pa.large_string())  # a fifth of a list's memory, and quick to send
+        self._root = os.fspath(root)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
 
     def name(self, index: int) -> str:
         """The path."""
         return self._paths[index].as_py()
+
+    def relative_name(self, index: int) -> str:
+        """The path below the folder of the data set."""
+        return below(self._root, self.name(index))
+
+    def files(self) -> Iterable[str]:
+        """A file for each image."""
+        return (path.as_py() for path in self._paths)
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
@@ -102,6 +128,14 @@ class ArraySource:
         """PATH, image I."""
         return f"{self._path}, image {index}"
 
+    def relative_name(self, index: int) -> str:
+        """FILE, image I."""
+        return f"{os.path.basename(self._path)}, image {index}"
+
+    def files(self) -> Iterable[str]:
+        """The array's file."""
+        return [self._path]
+
     def read(self, index: int) -> np.ndarray:
         """The image."""
         return self._images[index]
@@ -123,6 +157,12 @@ class BytesSource:
     def name(self, index: int) -> str:
         """As given."""
         return self._names[index]
+
+    relative_name = name
+
+    def files(self) -> Iterable[str]:
+        """None: the images are in memory."""
+        return []
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""

@@ -1,5 +1,7 @@
 """Made-up images that a network can learn: for tests, first steps and benchmarks without data."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from sysds_resnet.errors import UserError
@@ -58,7 +60,7 @@ class SyntheticDataset:
         self.labels = np.arange(n, dtype=np.int64) % k
         self.mean = IMAGENET_MEAN.copy()
         self.std = IMAGENET_STD.copy()
-        self._seed = seed
+        self._split, self._seed = split, seed
         self._purpose = Purpose.SYNTHETIC_TRAIN if split == "train" else Purpose.SYNTHETIC_VAL
 
     def __len__(self) -> int:
@@ -67,6 +69,14 @@ class SyntheticDataset:
     def name(self, index: int) -> str:
         """Image I."""
         return f"image {index}"
+
+    def relative_name(self, index: int) -> str:
+        """What an image is made from."""
+        return f"{self._split}, seed {self._seed}, image {index}"
+
+    def files(self) -> Iterable[str]:
+        """None: images are made when they are read."""
+        return []
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give sample `index`, uint8 of shape (H, W, 3); the same in every epoch."""

@@ -30,7 +30,7 @@ def open_table(root: Path, split: Split) -> FileSource:
             "'split': add them"
         )
     own, classes = number_labels(folder, {name: table["label"] for name, table in tables.items()}, split)
-    return FileSource([os.path.join(folder, name) for name in tables[split]["path"]], own, classes)
+    return FileSource([os.path.join(folder, name) for name in tables[split]["path"]], own, classes, folder)
 
 
 def find_table(root: Path, split: Split) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import IMG_EXTENSIONS, Split, find_files, number_labels
+from sysds_resnet.images.sources import below
 
 
 def open_tar(root: Path, split: Split) -> TarSource:
@@ -43,6 +44,7 @@ def open_tar(root: Path, split: Split) -> TarSource:
         keys,
         own,
         classes,
+        root,
     )
 
 
@@ -88,6 +90,7 @@ class TarSource:
         keys: name of each image in its file.
         labels: integers of shape (n,).
         classes: names of the classes.
+        root: folder of the data set.
     """
 
     def __init__(
@@ -99,8 +102,10 @@ class TarSource:
         keys: Sequence[str],
         labels: np.ndarray,
         classes: Sequence[str],
+        root: str | Path,
     ) -> None:
-        self.files = list(files)
+        self._root = str(root)
+        self._files = list(files)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
         self._shards, self._offsets, self._sizes = shards, offsets, sizes
@@ -108,13 +113,21 @@ class TarSource:
 
     def name(self, index: int) -> str:
         """FILE/MEMBER."""
-        return f"{self.files[self._shards[index]]}/{self._keys[index].as_py()}"
+        return f"{self._files[self._shards[index]]}/{self._keys[index].as_py()}"
+
+    def relative_name(self, index: int) -> str:
+        """The same without the folder of the data set."""
+        return below(self._root, self.name(index))
+
+    def files(self) -> Iterable[str]:
+        """The tar files."""
+        return self._files
 
     def read(self, index: int) -> bytes:
         """The member's bytes."""
         size = int(self._sizes[index])
         try:
-            descriptor = os.open(self.files[self._shards[index]], os.O_RDONLY)
+            descriptor = os.open(self._files[self._shards[index]], os.O_RDONLY)
             try:
                 data = os.pread(descriptor, size, int(self._offsets[index]))
             finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -82,6 +82,14 @@ class ViewDataset:
     def name(self, index: int) -> str:
         """What the other data set calls the sample."""
         return self._dataset.name(index)
+
+    def relative_name(self, index: int) -> str:
+        """What the other data set calls it wherever it lies."""
+        return self._dataset.relative_name(index)
+
+    def files(self) -> Iterable[str]:
+        """Those of the other data set."""
+        return self._dataset.files()
 
     def image(self, index: int, epoch: int) -> np.ndarray:
         """Give the views of sample `index`, uint8 of shape (V*H, W, C)."""
