@@ -25,6 +25,10 @@ class OutOfMemory(UserError):
     """A JVM ended because its heap was full: ours, or one of a cluster's."""
 
 
+class EngineDied(UserError):
+    """The engine's JVM ended, and not because its heap was full; another may go on in its place."""
+
+
 class NoSuchSplit(UserError):
     """A data set has no images for training, or none for validation."""
 

@@ -99,7 +99,10 @@ def test_a_jvm_killed_before_a_run_is_a_one_line_error(own_engine, capfd):
         (own_engine.to_numpy, handle),
         (own_engine.make_list, [handle]),
     ):
-        with pytest.raises(UserError, match=r"^JVM: it ended with code -9 .*; .*--heap") as caught:
+        with pytest.raises(
+            UserError,
+            match=r"^JVM: it ended with code -9 \(SIGKILL\): the system killed it, .*; lower --heap",
+        ) as caught:
             use(*arguments)
         assert "\n" not in str(caught.value)
     del handle, use, arguments  # py4j tells the JVM of handles that are let go

@@ -8,19 +8,22 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from py4j.java_gateway import GatewayParameters, JavaGateway
 
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
+from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
 from sysds_resnet.errors import UserError
 
 START_TIMEOUT = 60.0  # seconds
 LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
-OUT_OF_MEMORY = 3  # exit code with ExitOnOutOfMemoryError
+LOG_FILE, CRASH_FILES = "jvm.log", "hs_err_*.log"
 YOUNG_SHARE = 0.42  # of the heap
 # What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
 OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
@@ -85,6 +88,7 @@ def command_line(
     folder: Path,
     threads: int | None = None,
     environment: Mapping[str, str] | None = None,
+    logs: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a JVM with SystemDS in it, and what it has in its environment beside this process's.
 
@@ -94,16 +98,19 @@ def command_line(
         folder: For its files.
         threads: How many threads to compute with; by default as many as there are cores.
         environment: What else is to be in its environment.
+        logs: For what it writes when it crashes; by default the same folder.
 
     Raises:
         UserError: If there is no usable Java.
     """
+    crashes = str((logs or folder) / CRASH_FILES).replace("%", "%%").replace("*", "%p")
     command = [
         str(find_java().path),
         *jvm_options(heap),
         *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
         f"-Djava.io.tmpdir={folder}",
-        f"-XX:ErrorFile={folder / 'hs_err.log'}",  # not in the working directory, even if it crashes
+        f"-XX:ErrorFile={crashes}",  # not in the working directory
+        "-XX:+DisplayVMOutputToStderr",  # the log, which tells what memory ran out
         "-classpath",
         f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
         "py4j.GatewayServer",
@@ -130,9 +137,11 @@ class Jvm:
 
     Args:
         heap, multiply, threads, environment: As of `command_line`.
+        logs: A folder for the JVM's log and what it writes when it crashes, which stay; by default they go.
 
     Attributes:
         gateway: The py4j gateway.
+        log: What the JVM writes to its standard error.
         folder: A private folder for files that both processes see; removed by `close`.
 
     Raises:
@@ -145,13 +154,15 @@ class Jvm:
         multiply: Multiply,
         threads: int | None = None,
         environment: Mapping[str, str] | None = None,
+        logs: Path | None = None,
     ) -> None:
         _quiet_py4j()
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit if not closed
-        self._log_path = self.folder / "jvm.log"
-        command, additions = command_line(heap, multiply, self.folder, threads, environment)
-        with open(self._log_path, "wb") as log:
+        self._logs = (logs or self.folder).absolute()
+        self.log = self._logs / LOG_FILE
+        command, additions = command_line(heap, multiply, self.folder, threads, environment, self._logs)
+        with self._open_log() as log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -168,17 +179,32 @@ class Jvm:
                 line = self._read_line()
             port, token = int(line), self._read_line()
         except (ValueError, TimeoutError) as error:
-            log_tail = self.log_tail()
+            said = last_words(self.log)
             self.close()
             raise UserError(
-                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({log_tail}); "
+                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({said}); "
                 f"choose another --heap, or run {python_command('doctor')}"
             ) from error
+        except BaseException:  # Ctrl-C while it starts
+            self.close()
+            raise
         self.gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
 
-    def log_tail(self) -> str:
-        """The last line of what the JVM wrote to its standard error, for error messages."""
-        return last_line(self._log_path)
+    def crash_file(self) -> Path | None:
+        """What the JVM wrote when it crashed, if it has."""
+        path = self._logs / CRASH_FILES.replace("*", str(self.process.pid))
+        return path if path.exists() else None
+
+    def _open_log(self) -> BinaryIO:
+        """The log, after what earlier JVMs wrote; elsewhere if that fails, since a run can do without it."""
+        try:
+            file = open(self.log, "ab", buffering=0)  # noqa: SIM115
+        except OSError:
+            self.log = self.folder / LOG_FILE
+            file = open(self.log, "ab", buffering=0)  # noqa: SIM115
+        with suppress(OSError):  # a full disk
+            file.write(LOG_HEADER.encode())
+        return file
 
     def wait_alive(self) -> bool:
         """Whether the JVM is still running, after giving one that is going down a moment to do so."""
@@ -208,12 +234,6 @@ def wait_alive(process: subprocess.Popen) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
-
-
-def last_line(log: Path) -> str:
-    """The last line that a JVM wrote, but for what each says at its start."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line and "incubator" not in line), "it said nothing")
 
 
 def _quiet_py4j() -> None:

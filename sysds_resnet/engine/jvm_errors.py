@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError, Py4JJavaError
 
 from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.jvm import OUT_OF_MEMORY, Jvm
+from sysds_resnet.engine.jvm import Jvm
+from sysds_resnet.engine.jvm_death import explain_death
 from sysds_resnet.engine.spark_errors import explain
 from sysds_resnet.errors import OutOfMemory, UserError
 
@@ -47,20 +48,14 @@ def translate(
             )
         return RuntimeError(f"SystemDS: {last.getClass().getSimpleName()}: {message}")
     if owned and not owned.wait_alive():
-        process = owned.process
-        code = "that only spark-submit knows" if process is None else process.poll()
-        if code == OUT_OF_MEMORY and cluster:
+        code = owned.process.poll() if owned.process else None
+        found = explain_death(code, heap, owned.log, owned.crash_file())
+        if not cluster:
+            return found
+        if isinstance(found, OutOfMemory):
             return UserError(
                 f"driver: found its heap of {heap / 2**30:.1f} GiB full, expected enough for "
                 "parameters, velocities and gradients; give it more with --heap"
             )
-        if code == OUT_OF_MEMORY:
-            return OutOfMemory(
-                f"JVM: found its heap of {heap / 2**30:.1f} GiB full, expected enough for "
-                "the images computed at a time; give it more with --heap or lower --micro-batch"
-            )
-        return UserError(
-            f"JVM: it ended with code {code} ({owned.log_tail()}); if memory ran out, give it more "
-            "with --heap or lower --micro-batch"
-        )
+        return UserError(str(found))  # nothing goes on without the session's driver
     return RuntimeError(f"JVM: {error}")

