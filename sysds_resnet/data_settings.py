@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.console import warn
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images import Augmentation, Dataset, Layout
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.images.transforms import Policy
@@ -92,10 +96,9 @@ class BadImages:
         self._settings = settings
         self.path = folder / BAD_IMAGES_FILE
         self._found: dict[int, set[int]] = {}  # positions by data set
-        self._listed: set[str] = set()
-        if self.path.exists():
-            with open(self.path, newline="") as file:
-                self._listed = {row["name"] for row in csv.DictReader(file) if row.get("reason")}
+        self._waiting: list[Sequence[str]] = []  # rows that the disk has not taken
+        self._noted = False
+        self._listed = _names_in(self.path)
 
     def __len__(self) -> int:
         """Images found by this object."""
@@ -116,18 +119,39 @@ class BadImages:
         name, n = dataset.name(index), len(dataset)
         if name not in self._listed:
             self._listed.add(name)
-            self._write((name, dataset.classes[dataset.labels[index]] if dataset.classes else "", reason))
+            label = dataset.classes[dataset.labels[index]] if dataset.classes else ""
+            self._waiting.append((name, label, reason))
+            self._write()
         if len(found) > self._settings.max_bad * n:
             raise UserError(
                 f"{self.path}: found {len(found)} images that cannot be read, expected no more than "
                 f"{self._settings.max_bad:g} of {n}; repair or remove them, or raise --max-bad"
             )
 
-    def _write(self, row: Sequence[str]) -> None:
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(_COLUMNS)
-            writer.writerow(row)
+    def _write(self) -> None:
+        """Appends the rows that wait; a disk that does not take them ends nothing."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                text = io.StringIO(newline="")
+                csv.writer(text).writerows([_COLUMNS, *self._waiting] if size == 0 else self._waiting)
+                data = text.getvalue().encode("utf-8", "backslashreplace")
+                if file.write(data) < len(data):
+                    file.truncate(size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not self._noted:
+                warn(f"{self.path}: not written ({one_line(error)}); its lines wait in memory")
+            self._noted = True
+            return
+        self._waiting, self._noted = [], False
+
+
+def _names_in(path: Path) -> set[str]:
+    """The images that a bad_images.csv lists; none where it cannot be read."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return {row["name"] for row in csv.DictReader(file) if row.get("name") and row.get("reason")}
+    except (OSError, csv.Error):
+        return set()

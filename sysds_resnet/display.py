@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TextIO
 
@@ -14,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sysds_resnet.console import encodable, give_up
 from sysds_resnet.loop import EpochEvent, StepEvent
 
 INTERVAL = 60.0
@@ -32,7 +35,8 @@ class Display:
     print meanwhile appears above. The last figures are left out where there are too few columns. Elsewhere,
     and if TERM is "dumb", a line with the same figures is printed when there was none for `interval` seconds.
 
-    A stream that fails (a closed terminal or pipe, a full disk) is not written to any more; the run goes on.
+    A stream that is gone (a closed terminal or pipe) is not written to any more, and what a full disk does
+    not take of a log is left out; the run goes on.
 
     Args:
         total_steps: Steps of the whole run.
@@ -56,7 +60,8 @@ class Display:
         self._epochs_left = epochs - step // steps_per_epoch
         self._pace = _Pace()
         self._figures = ["waiting for the first step"]
-        self._output = _Output(sys.stdout if stream is None else stream)
+        stream = sys.stdout if stream is None else stream
+        self._output = _Output(io.StringIO() if stream is None else stream)  # None: closed before the start
         self._interval, self._printed = interval, time.monotonic()
         # rich alone would take variables such as FORCE_COLOR for a terminal
         terminal = self._output.isatty()
@@ -72,8 +77,8 @@ class Display:
                 console=self._console,
                 refresh_per_second=REFRESHES_PER_S,
                 transient=True,
-                redirect_stdout=sys.stdout.isatty(),
-                redirect_stderr=sys.stderr.isatty(),
+                redirect_stdout=_is_terminal(sys.stdout),
+                redirect_stderr=_is_terminal(sys.stderr),
             )
             self._live.start(refresh=True)
             self._console.show_cursor(True)  # a killed run could not bring it back
@@ -109,10 +114,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()
-        # names of files may hold what the stream's encoding does not
-        encoding = self._console.encoding
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(encodable(text, self._output)), soft_wrap=True)
 
     def _position(self) -> list[str]:
         parts = [
@@ -222,26 +224,32 @@ class _Pace:
         return max(0.0, planned - (time.monotonic() - self._last))
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
 class _Output:
-    """A stream that is silent once it has failed: a display must not end a run."""
+    """A stream that is silent once it is gone: a display must not end a run."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._failed = stream, False
+        self._stream, self._gone = stream, False
 
     def write(self, text: str) -> int:
-        if not self._failed:
-            try:
-                self._stream.write(text)
-            except OSError:
-                self._failed = True
+        self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        if not self._failed:
+        self._try(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return _is_terminal(self._stream)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        if not self._gone:
             try:
-                self._stream.flush()
-            except OSError:
-                self._failed = True
+                do()
+            except (OSError, ValueError) as error:  # ValueError: it was closed
+                self._gone = give_up(self._stream, error)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

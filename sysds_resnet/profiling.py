@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sysds_resnet.engine.recorder import Call, Matrix
+from sysds_resnet.errors import one_line
+from sysds_resnet.files import write_whole
 from sysds_resnet.state import Optimizer, State, StepMetrics
 
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
@@ -70,11 +72,22 @@ class StepProfiler:
         self._collections += engine.collection_seconds()
         self._calls.append(calls)
         if self._done == self._warmup + self._steps:
-            table = tabulate(self._calls, self._seconds, _layer_names(self._state))
-            table.to_csv(self._folder / "profile.csv", index=False, float_format="%.6g")
-            plot(table, self._folder / "profile.png")
-            self._report(_summary(table, self._collections / sum(self._seconds), self._folder))
+            try:
+                self._write()
+            except Exception as error:  # it only reports, and the step is done
+                self._report(f"profile not written: {one_line(error)}; the run goes on")
         return metrics
+
+    def _write(self) -> None:
+        table = tabulate(self._calls, self._seconds, _layer_names(self._state))
+        csv, png = self._folder / "profile.csv", self._folder / "profile.png"
+        write_whole(
+            {
+                csv: lambda path: table.to_csv(path, index=False, float_format="%.6g"),
+                png: lambda path: plot(table, path),
+            }
+        )
+        self._report(_summary(table, self._collections / sum(self._seconds), self._folder))
 
 
 def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -> pd.DataFrame:
@@ -133,7 +146,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.margins(y=0.01)
     figure.suptitle(f"a training step: {table['seconds'].sum():.2f} s")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, format="png", dpi=110)
 
 
 @dataclass

@@ -1,13 +1,18 @@
-"""What a run tells while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves."""
+"""What a run tells while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves.
+
+Nothing of this can end a run: what fails is noted once, and tried again with the next event.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sysds_resnet.display import Display
+from sysds_resnet.errors import one_line
 from sysds_resnet.loop import EpochEvent, StepEvent
 from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.plots import plot_curves
@@ -25,11 +30,15 @@ class RunReport:
         folder: The run folder.
         state: Whose progress says from where on lines are new.
         total_steps: Of the whole run.
+
+    Raises:
+        UserError: If TensorBoard's files are asked for, and its package is not installed.
     """
 
     def __init__(self, settings: TrainSettings, folder: Path, state: State, total_steps: int) -> None:
         self._settings, self._folder, self._state = settings, folder, state
         self._engine = state.model.engine
+        self._failing: set[str] = set()
         progress = state.progress
         self._display = Display(total_steps, settings.epochs, progress.step)
         evaluated = progress.step_in_epoch == 0
@@ -40,44 +49,66 @@ class RunReport:
         self._open = ExitStack()
 
     def __enter__(self) -> RunReport:
-        with ExitStack() as stack:
-            stack.enter_context(self._display)
-            sampler = ResourceSampler(self._write, lambda: self._state.progress.step, self._engine.heap_used)
-            stack.enter_context(sampler)
-            self._open = stack.pop_all()
+        self._guarded("display", lambda: self._open.enter_context(self._display))
+        self._guarded("resources", lambda: self._open.enter_context(self._sampler()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._guarded("display", self._open.close)
 
     def note(self, text: str) -> None:
-        """Prints a line that is to stay."""
-        self._display.note(text)
+        """Prints a line that is to stay, from any thread; does without it where that fails."""
+        with suppress(Exception):
+            self._display.note(text)
 
     def add(self, event: StepEvent | EpochEvent) -> None:
         """Reports a step or an epoch."""
         if isinstance(event, EpochEvent):
-            self._write("epoch", **asdict(event))
+            self.record("epoch", asdict(event))
             title = f"{self._settings.model} on {Path(self._settings.dataset).name}"
-            try:
-                plot_curves(self._folder, f"{title} with {self._settings.optimizer}")
-            except OSError as error:
-                self.note(f"curves.png not written: {error}")
-            self._display.epoch(event)
+            title += f" with {self._settings.optimizer}"
+            self._guarded("curves.png", lambda: plot_curves(self._folder, title))
+            self._guarded("display", lambda: self._display.epoch(event))
             return
-        self._display.step(event, self._engine.heap_used())
+        heap = None
+        with suppress(Exception):  # a JVM that has ended is the training loop's to report
+            heap = self._engine.heap_used()
+        self._guarded("display", lambda: self._display.step(event, heap))
         if event.metrics.skipped:
             self.note(
                 f"step {event.step}: update left out, loss {event.metrics.loss:g}, gradient norm "
                 f"{event.metrics.grad_norm:g}"
             )
         if event.step % self._settings.log_every == 0 or event.metrics.skipped:
-            self._write("step", **_step_line(event))
+            self.record("step", _step_line(event))
 
-    def _write(self, event: str, **values: Any) -> None:
-        self._metrics.write(event, **values)
+    def record(self, event: str, values: Mapping[str, Any]) -> None:
+        """Writes a line to metrics.jsonl, and its figures for TensorBoard.
+
+        Args:
+            event: What the line is about.
+            values: At least "step".
+        """
+        self._guarded("metrics.jsonl", lambda: self._metrics.write(event, **values))
         if self._tensorboard is not None:
-            self._tensorboard.write(event, **values)
+            self._guarded("tensorboard", lambda: self._tensorboard.write(event, **values))
+
+    def _sampler(self) -> ResourceSampler:
+        return ResourceSampler(
+            lambda event, **values: self.record(event, values),
+            lambda: self._state.progress.step,
+            self._engine.heap_used,
+        )
+
+    def _guarded(self, what: str, report: Callable[[], object]) -> None:
+        """Reports, or notes that it fails, once until it has succeeded."""
+        try:
+            report()
+            self._failing.discard(what)
+        except Exception as error:
+            if what not in self._failing:
+                self._failing.add(what)
+                self.note(f"{what} not written: {one_line(error)}; the run goes on")
 
 
 def _step_line(event: StepEvent) -> dict[str, Any]:

@@ -69,11 +69,10 @@ class ResourceSampler:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            figures = self.sample()
-            if self._stopped.is_set():
-                return
-            with suppress(OSError):  # the training loop writes to the same disk, and reports that it is full
-                self._write(event="resources", step=self._step(), **figures)
+            with suppress(Exception):  # it only reports; the next sample may succeed
+                figures = self.sample()
+                if not self._stopped.is_set():
+                    self._write(event="resources", step=self._step(), **figures)
 
 
 class ProcessUsage:

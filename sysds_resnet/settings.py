@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_origin
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from sysds_resnet.console import say
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.recipes import read_recipe
 
@@ -42,6 +43,14 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(None, description="YAML file with these names; flags win over it.")
     debug: bool = Field(False, description="Show tracebacks.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        # a folder without a name would be the working directory
+        if value == "":
+            raise ValueError("a value that is not empty")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -104,7 +113,8 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
         if first["type"] == "missing":
             raise UserError(f"{name}: found nothing, expected a value; add it") from error
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise UserError(f"{name}: found {first['input']}, expected {expected}") from error
+        found = "nothing" if first["input"] == "" else first["input"]
+        raise UserError(f"{name}: found {found}, expected {expected}") from error
 
 
 def _repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
@@ -137,10 +147,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: If the file cannot be read or holds no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_bytes())  # which finds UTF-16 by its mark; all else must be UTF-8
     except OSError as error:
         raise UserError(f"{path}: found no readable file ({error.strerror}), expected YAML") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise UserError(f"{path}: found no valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: found {type(values).__name__}, expected a mapping of names to values")
@@ -163,8 +173,8 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         return 130

@@ -62,7 +62,6 @@ class TensorBoardFile:
         self._lock = threading.Lock()
         self._noted, self._size = False, 0  # bytes of whole records
         now = time.time_ns()
-        (folder / FOLDER).mkdir(exist_ok=True)
         # readers take the files of a folder in the order of their names
         self._path = folder / FOLDER / f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}"
         # readers drop what has the step of a start, or a later one, and comes before it
@@ -98,6 +97,7 @@ class TensorBoardFile:
                 self._records.write(event.SerializeToString())
             records = self._waiting.getvalue()
             try:
+                self._path.parent.mkdir(exist_ok=True)
                 with open(self._path, "ab") as file:
                     file.truncate(self._size)  # what a full disk took of a record
                     file.write(records)

@@ -1,0 +1,55 @@
+"""Lines on standard output and standard error that cannot end a run: the terminal or the log may be gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+# What passes: there may be room again on the disk that a log is on.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EINTR}
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line and does without it where that fails.
+
+    Args:
+        text: What is to be printed; characters that the stream cannot encode are escaped.
+        stream: By default standard output.
+    """
+    stream = sys.stdout if stream is None else stream
+    if stream is None:  # closed before the program began
+        return
+    try:
+        print(encodable(text, stream), file=stream, flush=True)
+    except (OSError, ValueError) as error:  # ValueError: it was closed
+        give_up(stream, error)
+
+
+def warn(text: str) -> None:
+    """Prints a warning on standard error."""
+    if sys.stderr is not None:
+        say(f"warning: {text}", sys.stderr)
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """The text with escapes in place of what the stream's encoding does not have, as file names may hold."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
+    """Whether a stream that failed is gone for good; if so, what it still holds is let go.
+
+    Otherwise Python would try to write that at its end, fail again, and exit with code 120.
+    """
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return False
+    if stream in (sys.__stdout__, sys.__stderr__):
+        with suppress(OSError, ValueError):
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
+    return True
