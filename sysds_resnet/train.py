@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.command_lines import python_command
+from sysds_resnet.console import say, warn
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
-from sysds_resnet.errors import NotFinite, OutOfMemory, UserError
-from sysds_resnet.files import write_whole
+from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
+from sysds_resnet.identity import identity_of
 from sysds_resnet.images import ArrayDataset, Dataset
 from sysds_resnet.images.files import CLASSES_FILE, classes_text
 from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_loop
@@ -32,26 +32,35 @@ from sysds_resnet.profiling import StepProfiler
 from sysds_resnet.readers import Readers
 from sysds_resnet.recipes import describe_all
 from sysds_resnet.report import RunReport
+from sysds_resnet.restarting import Restarts
 from sysds_resnet.results import results_row, write_results
-from sysds_resnet.settings import build, find_flag, parse, read_yaml, run
+from sysds_resnet.run_folder import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    check_settings,
+    config_text,
+    read_config,
+    run_folder,
+    update_config,
+    write_texts,
+)
+from sysds_resnet.settings import build, find_flag, parse, run
 from sysds_resnet.signals import StopSignals
 from sysds_resnet.spark_settings import SCRATCH_FOLDER
 from sysds_resnet.spark_steps import spark_evaluate, spark_steps
 from sysds_resnet.starting import (
     engine_command,
-    identity_of,
     introduction,
-    new_folder,
     open_set,
     resolve,
     sizes_of,
     starting_model,
+    warn_of_small_norms,
 )
 from sysds_resnet.state import Optimizer, State
 from sysds_resnet.steps import Update, local_steps
 from sysds_resnet.train_settings import TrainSettings
 
-CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -59,52 +68,71 @@ def train(settings: TrainSettings) -> Path | None:
     """Trains as the settings say and gives the run folder; none of a dry run.
 
     Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once. When
-    the JVM's heap turns out too small, it goes on from the last checkpoint with micro-batches half as large.
+    the JVM ends, another goes on from the last checkpoint, if its heap was full with micro-batches half as
+    large.
 
     Raises:
         UserError: What the user can mend; what was saved before stays.
     """
-    sets = [open_set(settings, split) for split in ("train", "val")]
     if settings.dry_run:
-        print(_to_yaml(settings) + engine_command(settings))
+        for split in ("train", "val"):
+            open_set(settings, split)
+        print(config_text(settings) + engine_command(settings))
         return None
-    folder = settings.resume or new_folder(settings)
-    while True:
+    with run_folder(settings, warn) as folder:
+        sets = [open_set(settings, split) for split in ("train", "val")]
+        restarts = Restarts(folder)
         try:
-            _session(settings, folder, sets)
-            return folder
-        except OutOfMemory as error:
-            settings = _with_smaller_micro_batch(settings, folder, error)
+            with StopSignals() as stopped:
+                while True:
+                    try:
+                        _session(settings, folder, sets, restarts, stopped)
+                        return folder
+                    except (EngineDied, OutOfMemory) as error:
+                        settings = restarts.after(error, settings, stopped())
+        except KeyboardInterrupt:
+            if (folder / CONFIG_FILE).exists():
+                say(f"continue with: {_resuming(folder)}", sys.stderr)
+            raise
 
 
-def _session(settings: TrainSettings, folder: Path, sets: list[Dataset]) -> None:
+def _session(
+    settings: TrainSettings,
+    folder: Path,
+    sets: list[Dataset],
+    restarts: Restarts,
+    stopped: Callable[[], bool],
+) -> None:
     """One JVM's part of a run."""
     train_set = sets[0]
     heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
     gpus = () if cluster else settings.chosen_gpus()
     shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
-    with (
-        StopSignals() as stopped,
-        Engine(settings.precision, heap, settings.blas, cluster=cluster, gpus=gpus) as engine,
-    ):
+    with Engine(settings.precision, heap, settings.blas, cluster=cluster, gpus=gpus, logs=folder) as engine:
         settings = resolve(settings, engine, train_set, settings.depth)
         model, origin = starting_model(settings, train_set, engine)
         if not (folder / CONFIG_FILE).exists():
-            texts = {CONFIG_FILE: _to_yaml(settings), CLASSES_FILE: classes_text(train_set.classes)}
-            _write_texts(folder, texts)
+            classes = classes_text(train_set.classes)
+            write_texts({folder / CONFIG_FILE: config_text(settings), folder / CLASSES_FILE: classes})
         state = State.fresh(model)
-        identity = identity_of(settings, train_set, model)
-        restored = restore(folder / "checkpoints", state, identity, _warn)
-        print(introduction(settings, folder, engine, sets, restored or origin, state.progress.step))
+        identity = identity_of(settings, sets, model)
+        restored = restore(folder / CHECKPOINTS_FOLDER, state, identity, warn)
+        restarts.reached(state.progress.step)
+        update_config(folder, settings, state.progress.step)
+        say(introduction(settings, folder, engine, sets, restored or origin, state.progress.step))
+        warn_of_small_norms(settings)
         frozen = model.network.units_of(settings.frozen_parts)
         optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
-        finished = _run(settings, folder, state, sets, optimizer, identity, stopped)
+        finished = _run(settings, folder, state, sets, optimizer, identity, restarts, stopped)
     if finished:
         names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}
-        print("\n".join(f"{what + ':':8} {folder / name}" for what, name in names.items()))
+        say("\n".join(f"{what + ':':8} {folder / name}" for what, name in names.items()))
     else:
-        resume = python_command("train", "--resume", folder)
-        print(f"stopped at step {state.progress.step}; continue with: {resume}")
+        say(f"stopped at step {state.progress.step}; continue with: {_resuming(folder)}")
+
+
+def _resuming(folder: Path) -> str:
+    return python_command("train", "--resume", folder)
 
 
 def fit_arrays(
@@ -150,6 +178,7 @@ def _run(
     sets: list[Dataset],
     optimizer: Optimizer,
     identity: dict[str, Any],
+    restarts: Restarts,
     stopped: Callable[[], bool],
 ) -> bool:
     """Trains; whether to the end."""
@@ -159,7 +188,7 @@ def _run(
     with (
         RunReport(settings, folder, state, total_steps) as report,
         Checkpoints(
-            folder / "checkpoints",
+            folder / CHECKPOINTS_FOLDER,
             identity,
             state.model.description(**sizes_of(settings, sets[1])),
             settings.keep,
@@ -173,7 +202,10 @@ def _run(
             steps = total_steps - progress.step
             update = StepProfiler(state, settings.profile, steps, folder, report.note).update
         try:
+            while restarts.changes:
+                report.record("micro_batch", restarts.changes.pop(0))
             for event in _events(settings, state, sets, optimizer, bad, stopped, update):
+                restarts.reached(progress.step)
                 report.add(event)
                 if isinstance(event, EpochEvent):
                     last = event
@@ -193,10 +225,13 @@ def _run(
         else:
             saved.save(state)
     if finished:
-        write_results(folder, results_row(folder))
+        try:
+            write_results(folder, results_row(folder))
+        except Exception as error:  # they only report what is in the folder
+            warn(f"results.md not written: {one_line(error)}")
         _print_summary(state, last, (time.perf_counter() - began) / 60)
     if len(bad):
-        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+        say(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     return finished
 
 
@@ -243,42 +278,12 @@ def _reached(settings: TrainSettings, state: State) -> bool:
 def _print_summary(state: State, last: EpochEvent | None, minutes: float) -> None:
     progress = state.progress
     if last is None:  # resumed after its last epoch
-        print("no epoch left to train")
+        say("no epoch left to train")
     else:
         best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
-        print(f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes")
+        say(f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes")
     if progress.skipped:
-        print(f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite")
-
-
-def _with_smaller_micro_batch(settings: TrainSettings, folder: Path, error: OutOfMemory) -> TrainSettings:
-    """Settings to go on with in a new JVM, also written down in the run folder."""
-    written = read_yaml(folder / CONFIG_FILE)
-    batch_size, micro_batch = settings.batch_size, written["micro_batch"]
-    smaller = [n for n in range(1, micro_batch // 2 + 1) if batch_size % n == 0]
-    if not smaller:
-        raise error
-    _warn(f"{error}; going on with micro_batch {smaller[-1]} in place of {micro_batch}")
-    text = yaml.safe_dump({**written, "micro_batch": smaller[-1]}, sort_keys=False)
-    _write_texts(folder, {CONFIG_FILE: text})
-    return settings.model_copy(update={"micro_batch": smaller[-1], "resume": folder})
-
-
-def _to_yaml(settings: TrainSettings) -> str:
-    values = settings.model_dump(mode="json", exclude={"amp", "config", "debug", "dry_run", "out", "resume"})
-    return yaml.safe_dump(values, sort_keys=False)
-
-
-def _write_texts(folder: Path, texts: dict[str, str]) -> None:
-    write_whole({folder / name: partial(_write_text, text=text) for name, text in texts.items()})
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+        say(f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -292,8 +297,9 @@ def main(argv: list[str] | None = None) -> int:
 def _command(settings: TrainSettings, argv: list[str] | None) -> None:
     if settings.resume is not None:
         # the run's own settings stand behind the flags
-        base = read_yaml(settings.resume / CONFIG_FILE)
+        base = read_config(settings.resume)
         settings = parse(TrainSettings, sys.argv[1:] if argv is None else argv, base)
+        check_settings(settings, settings.resume)
     train(settings)
 
 

@@ -15,8 +15,10 @@ from sysds_resnet.schedule import Schedule, ScheduleName
 from sysds_resnet.spark_settings import SparkSettings
 from sysds_resnet.state import Optimizer
 
+# Where the data lie, which a resumed run may say anew; digests tell whether they are the same.
+PLACE_SETTINGS = ("dataset", "layout")
 # What a resumed run may change: everything else decides what the weights become.
-FREE_SETTINGS = {*ReadingSettings.model_fields, *SparkSettings.model_fields} | {
+FREE_SETTINGS = {*ReadingSettings.model_fields, *SparkSettings.model_fields, *PLACE_SETTINGS} | {
     *(
         "acc_thresh",
         "amp",

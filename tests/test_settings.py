@@ -6,6 +6,7 @@ from command_line import assert_one_line_error, run_here
 
 from sysds_resnet import convert, doctor, evaluate, predict, prepare, show, train, verify
 from sysds_resnet.errors import UserError
+from sysds_resnet.run_folder import config_text
 from sysds_resnet.settings import build, parse
 from sysds_resnet.train import TrainSettings
 
@@ -89,7 +90,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(yaml_file):
 
 def test_what_is_written_to_config_yaml_is_read_back_the_same(yaml_file):
     settings = TrainSettings(epochs=2, image_size=64, heap="2g", lr_in_momentum=False, weight_decay=5e-5)
-    path = yaml_file(train._to_yaml(settings))
+    path = yaml_file(config_text(settings))
     assert parse(TrainSettings, ["--config", str(path)]) == settings.model_copy(update={"config": path})
 
 
