@@ -33,6 +33,11 @@ class NoSuchSplit(UserError):
     """A data set has no images for training, or none for validation."""
 
 
+def printable(text: str) -> str:
+    """A text whose control characters, and bytes of names that are not UTF-8, are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """What another library's exception says, in one line."""
     if isinstance(error, OSError) and error.strerror:

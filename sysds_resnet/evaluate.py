@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from sysds_resnet.confusion import Outcomes, write_report
-from sysds_resnet.data_settings import BadImages, DataSettings
+from sysds_resnet.data_settings import BadImages, DataSettings, print_notes
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
@@ -106,6 +106,7 @@ def _outcomes_on_spark(settings: EvaluateSettings, bad: BadImages) -> tuple[Outc
 
 def _open(settings: EvaluateSettings, sizes: dict[str, int | None], classes: list[str] | int) -> Dataset:
     dataset = open_dataset(settings.located(settings.dataset), "val", layout=settings.layout, **sizes)
+    print_notes(dataset)
     check_classes(dataset, classes, settings)
     return dataset
 

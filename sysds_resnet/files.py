@@ -1,16 +1,34 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and files of others that are read with care."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
+from sysds_resnet.errors import UserError, one_line
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 # safetensors writes a file beside the one that it is asked for, and renames it (from 0.6 on): 409 MB, for a
 # checkpoint of ResNet-50, that a killed process leaves.
 _OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
@@ -75,3 +93,71 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file to read from it.
+
+    Anything else that has a name, such as a pipe or a device, is refused rather than waited for: it may never
+    give a byte, or never end.
+
+    Raises:
+        OSError: the file cannot be opened or is not a regular one.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, _KINDS.get(stat.S_IFMT(mode), "no regular file"), os.fspath(path))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read, or is in another encoding.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read()
+    except OSError as error:
+        raise UserError(f"{path}: found {one_line(error)}, expected a text file: check the path") from error
+    return decode_text(data, path)
+
+
+def decode_text(data: bytes, name: str | os.PathLike[str]) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        data: of the file.
+        name: what errors call it.
+
+    Raises:
+        UserError: it is in another encoding.
+    """
+    marked = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), None)
+    try:
+        if marked is None and b"\0" not in data:
+            return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    if encoding := marked or _encoding_without_mark(data):
+        raise UserError(
+            f"{name}: found text that seems to be in {encoding}, expected UTF-8: save it as UTF-8, such "
+            f"as with iconv -f {encoding} -t UTF-8"
+        )
+    raise UserError(f"{name}: found bytes that are no text, expected text in UTF-8: check the file")
+
+
+def _encoding_without_mark(data: bytes) -> str | None:
+    """The likely encoding of bytes that are not UTF-8; none if they do not look like text."""
+    if b"\0" in data:  # UTF-16 of European languages has one in every second byte
+        even, odd = data[::2].count(0), data[1::2].count(0)
+        if max(even, odd) > len(data) / 5 and min(even, odd) < len(data) / 50:
+            return "UTF-16LE" if odd > even else "UTF-16BE"
+        return None
+    if any(byte < 32 and byte not in b"\t\n\r\f\v" for byte in data[:10_000]):
+        return None
+    return "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in data) else "ISO-8859-1"

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.command_lines import python_command
-from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings
+from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings, print_notes
 from sysds_resnet.engine.spark_session import spark_session
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, open_dataset
-from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
+from sysds_resnet.images.classes import CLASSES_FILE, classes_text
+from sysds_resnet.images.files import Split
 from sysds_resnet.images.identity import digest
 from sysds_resnet.images.shards import (
     MANIFEST,
@@ -80,6 +81,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
     except NoSuchSplit as error:
         raise UserError(f"{error}, or prepare what is there with --splits") from error
     manifest = _begin(settings, sets)
+    print_notes(*sets.values())
     _check_room(settings, sets, manifest)
     for left in settings.out.rglob(".*.tmp"):  # by a run that was killed
         left.unlink()

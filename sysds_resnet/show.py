@@ -11,7 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from sysds_resnet.batches import BatchStream
-from sysds_resnet.data_settings import AugmentationSettings, BadImages, DataSettings, ReadingSettings
+from sysds_resnet.data_settings import (
+    AugmentationSettings,
+    BadImages,
+    DataSettings,
+    ReadingSettings,
+    print_notes,
+)
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.files import Split
@@ -61,6 +67,7 @@ def command(settings: ShowSettings) -> None:
         augmentation=settings.augmentation(),
         seed=settings.seed,
     )
+    print_notes(dataset)
     n, epoch = len(dataset), settings.epoch - 1
     order = np.random.default_rng(settings.seed).permutation(n)
     with (

@@ -19,13 +19,13 @@ from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.console import say, warn
-from sysds_resnet.data_settings import BadImages
+from sysds_resnet.data_settings import BadImages, print_notes
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
 from sysds_resnet.identity import identity_of
 from sysds_resnet.images import ArrayDataset, Dataset
-from sysds_resnet.images.files import CLASSES_FILE, classes_text
+from sysds_resnet.images.classes import CLASSES_FILE, classes_text
 from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_loop
 from sysds_resnet.model import ResNet
 from sysds_resnet.profiling import StepProfiler
@@ -75,12 +75,12 @@ def train(settings: TrainSettings) -> Path | None:
         UserError: What the user can mend; what was saved before stays.
     """
     if settings.dry_run:
-        for split in ("train", "val"):
-            open_set(settings, split)
+        print_notes(*(open_set(settings, split) for split in ("train", "val")))
         print(config_text(settings) + engine_command(settings))
         return None
     with run_folder(settings, warn) as folder:
         sets = [open_set(settings, split) for split in ("train", "val")]
+        print_notes(*sets)
         restarts = Restarts(folder)
         try:
             with StopSignals() as stopped:

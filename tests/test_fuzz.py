@@ -39,6 +39,7 @@ class Files:
         self.files = files
         self.labels = np.zeros(len(files), np.int64)
         self.classes = ["damaged"]
+        self.notes = []
 
     def name(self, index):
         return f"file {index}"

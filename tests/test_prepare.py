@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from command_line import assert_gone, assert_one_line_error, finish, run_here, start_process, wait_for
+from command_line import assert_gone, assert_one_line_error, finish, run_here, start_python, wait_for
 from damage import changes, cut, flip
 from PIL import Image
 
@@ -248,6 +247,19 @@ def test_what_is_written_already_needs_no_room(synthetic, capfd, monkeypatch):
 # Runs that end early
 
 
+STOPS_AFTER_THREE_SHARDS = """
+import sys, time
+from sysds_resnet import prepare
+save = prepare._save
+def wait(path, manifest):
+    save(path, manifest)
+    while manifest.shards["train"] == [2, 2, 2]:
+        time.sleep(0.1)
+prepare._save = wait
+sys.exit(prepare.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not(tmp_path, capfd, sent, code):
     source = make_source(tmp_path / "source")
@@ -255,10 +267,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not(tmp_path, capf
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run_here(capfd, "prepare", *flags, "--out", whole).code == 0
 
-    slow = files_of(source, "train")[7]
-    slow.rename(tmp_path / "kept")
-    os.mkfifo(slow)  # whoever reads it waits
-    process = start_process("prepare", *flags, "--out", out)
+    process = start_python("-c", STOPS_AFTER_THREE_SHARDS, *map(str, flags), "--out", str(out))
     progress = out / "progress.json"
     wait_for(
         process,
@@ -281,8 +290,6 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not(tmp_path, capf
     assert_one_line_error(outcome, f"{out}: found a data set with shard_images 2, expected 3")
     assert changes(out) == before
 
-    slow.unlink()
-    (tmp_path / "kept").rename(slow)
     assert run_here(capfd, "prepare", *flags, "--out", out).code == 0
     assert contents(out) == contents(whole)
     after = changes(out)
@@ -357,7 +364,7 @@ def test_other_labels_and_other_files_in_the_same_folder_are_refused(tmp_path, c
     for name in "abc":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     listed = tmp_path / "val_list.txt"
-    listed.write_text("a.png 0\nb.png 1\n")
+    listed.write_text("a.png 0\nb.png 1\nb.png 0\n")
     out = tmp_path / "out"
     flags = ["--dataset", tmp_path, "--splits", "val", "--image-size", 8, "--workers", 1, "--out", out]
     assert run_here(capfd, "prepare", *flags).code == 0

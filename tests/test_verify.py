@@ -42,7 +42,7 @@ BROKEN = [
     ("train", "bee/4.png", lambda path: cut(path, 0.9), "found a damaged file"),
     ("train", "cat/1.png", lambda path: flip(path, path.stat().st_size // 2), "found a damaged file"),
     ("train", "cat/5.JPEG", lambda path: path.unlink(), "found no such file or directory"),
-    ("val", "bee/0.JPEG", lambda path: (path.unlink(), path.mkdir()), "found is a directory"),
+    ("val", "bee/0.JPEG", lambda path: (path.unlink(), path.mkdir()), "found a folder, expected a file"),
     ("val", "bee/2.JPEG", lambda path: cut(path, 0.02), "found no known image format"),
 ]
 

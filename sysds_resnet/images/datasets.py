@@ -20,6 +20,7 @@ class Dataset(Protocol):
         mean: per-channel mean for normalisation, float64 of shape (C,), in units of 0..255.
         std: per-channel standard deviation for normalisation, float64 of shape (C,), in units of 0..255.
         labels: 0-based labels, int64 of shape (n,); -1 where there is none.
+        notes: lines on what was left out of the data set or is odd in it, for people to see.
         decodes: whether `image` decodes a file, which is work for a process of its own.
     """
 
@@ -30,6 +31,7 @@ class Dataset(Protocol):
     mean: np.ndarray
     std: np.ndarray
     labels: np.ndarray
+    notes: list[str]
     decodes: bool
 
     def __len__(self) -> int: ...
@@ -98,6 +100,7 @@ class ArrayDataset:
             )
         self._images = images
         self.labels = labels.astype(np.int64)
+        self.notes: list[str] = []
         self.classes = list(classes)
         self.num_classes = len(self.classes)
         self.image_size = (images.shape[1], images.shape[2])

@@ -11,7 +11,7 @@ import numpy as np
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.files import IMG_EXTENSIONS, walk_images
+from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import FileSource, Source
 from sysds_resnet.images.transforms import (
     IMAGENET_MEAN,
@@ -23,6 +23,7 @@ from sysds_resnet.images.transforms import (
     sample_rng,
     train_transform,
 )
+from sysds_resnet.images.walk import walk_images
 
 DEFAULT_IMAGE_SIZE = 224
 
@@ -61,6 +62,7 @@ class EncodedDataset:
         self._source = source
         self.labels = source.labels
         self.classes = source.classes
+        self.notes = source.notes
         self.num_classes = len(self.classes)
         self.image_size = (size, size)
         self.mean = mean.copy()

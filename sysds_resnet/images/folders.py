@@ -1,15 +1,28 @@
-"""Image folders, lists of their files, and arrays in them."""
+"""Folders of images, one for each class."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from sysds_resnet.errors import NoSuchSplit, UserError, one_line
-from sysds_resnet.images.files import IMG_EXTENSIONS, Split, named_classes, walk_images
-from sysds_resnet.images.sources import ArraySource, FileSource
+from sysds_resnet.errors import NoSuchSplit, UserError
+from sysds_resnet.images.classes import CLASSES_FILE, alike, check_class_names, notes_on
+from sysds_resnet.images.files import (
+    IMG_EXTENSIONS,
+    Split,
+    entries,
+    split_folder,
+    split_named,
+    test_taken,
+    test_unused,
+)
+from sysds_resnet.images.sources import FileSource
+from sysds_resnet.images.strays import stray_files
+from sysds_resnet.images.tools import is_tool, kind_of_tool
+from sysds_resnet.images.walk import LeftOut, Walk
 
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
@@ -17,148 +30,128 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 def open_folders(root: Path, split: Split) -> FileSource:
     """Open PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., which is for evaluation only.
 
-    Classes and order of files are those of torchvision's ImageFolder.
+    Classes and order of files are those of torchvision's ImageFolder, but that files and folders of tools are
+    no data. The classes are those of training, if it is there: of these some may lack validation images, but
+    validation images of another class are an error.
     """
     if not root.is_dir():
         raise UserError(f"data set {root}: found a file, expected a folder with {_LAYOUT}: check the path")
-    present = [name for name in ("train", "val") if (root / name).is_dir()]
-    if not present and split == "train":
+    folders, notes = find_split_folders(root)
+    if not folders and split == "train":
         raise NoSuchSplit(
-            f"data set {root}: found no train/ to train on, expected {_LAYOUT}: rearrange the folder"
+            f"data set {root}: found no train/ to train on{stray_files(root)}, expected {_LAYOUT}: rearrange "
+            "the folder"
         )
-    if present and split not in present:
+    if folders and split not in folders:
+        there = next(iter(folders.values())).name
         raise NoSuchSplit(
-            f"data set {root}: found {present[0]}/ without {split}/, expected {_LAYOUT}: add {root / split}"
+            f"data set {root}: found {there}/ without {split}/, expected {_LAYOUT}: add {root / split}"
         )
-    if len(present) == 2:
-        _check_same_classes(root, _class_folders(root / "train"), _class_folders(root / "val"))
-    folder = root / split if present else root
-    classes = _class_folders(folder)
-    files: list[str] = []
-    counts = []
-    for name in classes:
-        in_class = walk_images(folder / name)
-        if not in_class:
-            raise UserError(
-                f"class {folder / name}: found no image file, expected some ending in "
-                f"{' '.join(IMG_EXTENSIONS)}: add images or remove the folder"
-            )
-        files += in_class
-        counts.append(len(in_class))
-    return FileSource(files, np.repeat(np.arange(len(classes)), counts), classes, root)
+    folder = folders.get(split, root)
+    left_out = LeftOut()
+    own = _class_folders(folder, left_out)
+    classes = _class_folders(folders["train"]) if "train" in folders else own
+    check_class_names(classes, folder)
+    images, walk = _images(folder, own, folders.values())
+    if split == "train":
+        _check_all_have_images(folder, images, walk, folders.get("val"))
+        others = set(_class_folders(folders["val"])) - set(classes) if "val" in folders else set()
+        if others:
+            _check_trained(folders, classes, _images(folders["val"], sorted(others), folders.values())[0])
+    else:
+        if not any(images.values()):
+            raise _no_images(folder, f"found no image file in {len(own)} folders", "add images")
+        if "train" in folders:
+            _check_trained(folders, classes, images)
+        notes += notes_on(root, classes, {"validation images": [c for c in classes if not images.get(c)]})
+    files = [path for name in classes for path in images.get(name, [])]
+    labels = np.repeat(np.arange(len(classes)), [len(images.get(name, [])) for name in classes])
+    notes += left_out.notes(f"{folder}") + walk.left_out.notes(f"{folder}/*")
+    if walk.shared:
+        notes.append(
+            f"{folder}: {len(walk.shared)} links lead to images of another class, the first: {walk.shared[0]}"
+        )
+    if split == "train":
+        notes += notes_on(root, classes, {})
+    return FileSource(files, labels, classes, root, notes)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """List the sub-folders by name in sorted order, at least one."""
-    try:
-        with os.scandir(folder) as entries:
-            classes = sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError as error:
-        raise UserError(
-            f"folder {folder}: found {one_line(error)}, expected a readable folder: fix it"
-        ) from error
+def find_split_folders(root: Path) -> tuple[dict[Split, Path], list[str]]:
+    """Find the folders of the splits, whatever the case of their names, and give notes on a test split."""
+    found = {name: split_folder(root, name) for name in ("train", "val", "test")}
+    folders: dict[Split, Path] = {name: path for name in ("train", "val") if (path := found[name])}
+    test = found["test"]
+    if test is None or not any((test / name).is_dir() for name in entries(test) if not is_tool(name)):
+        return folders, []  # none, or one without classes, as competitions have
+    if "val" in folders:
+        return folders, test_unused(root, f"{test.name}/")
+    if "train" in folders or all(split_named(name) for name in _class_folders(root)):
+        return {**folders, "val": test}, test_taken(root, f"{test.name}/")
+    return folders, []
+
+
+def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    """List the sub-folders by name in sorted order, at least one, without those of tools."""
+    left_out = LeftOut() if left_out is None else left_out
+    classes = []
+    above = os.path.realpath(folder)
+    for name in entries(folder):
+        path = os.path.join(folder, name)
+        if is_tool(name):
+            left_out.tools[kind_of_tool(name)] += 1
+        elif os.path.isdir(path):
+            if os.path.islink(path) and os.path.commonpath([above, real := os.path.realpath(path)]) == real:
+                left_out.links.append(path)  # back up
+            else:
+                classes.append(name)
+        elif not os.path.exists(path):
+            left_out.broken.append(path)
+        elif name.lower().endswith(IMG_EXTENSIONS):
+            left_out.images.append(path)
+        elif name != CLASSES_FILE:
+            left_out.file(name)
     if not classes:
         raise UserError(
-            f"folder {folder}: found no sub-folders, expected one sub-folder of images for each class: "
-            "sort the images into folders named by class"
+            f"folder {folder}: found no sub-folders{stray_files(folder)}, expected one sub-folder of images "
+            "for each class: sort the images into folders named by class"
         )
     return classes
 
 
-def _check_same_classes(root: Path, train: list[str], val: list[str]) -> None:
-    """Refuse classes that only one split has: labels are positions, so every label after one would be off."""
-    for here, there, missing in (
-        ("train", "val", set(train) - set(val)),
-        ("val", "train", set(val) - set(train)),
-    ):
-        if missing:
-            raise UserError(
-                f"data set {root}: found {len(missing)} classes in {here}/ that {there}/ lacks (first: "
-                f"{min(missing)}), expected the same sub-folders in both: add or remove the folders"
-            )
+def _images(folder: Path, classes: list[str], splits: Collection[Path]) -> tuple[dict[str, list[str]], Walk]:
+    """The images of each class; what was found beside them, too."""
+    around = [folder, *Path(os.path.realpath(folder)).parents, *splits, *(path.parent for path in splits)]
+    walk = Walk([os.path.join(folder, name) for name in classes], around)
+    return dict(zip(classes, walk.images, strict=True)), walk
 
 
-def open_lists(root: Path, split: Split) -> FileSource:
-    """Open train_list.txt and val_list.txt with lines "path label", paths relative to PATH or to PATH/train.
+def _no_images(where: Path, found: str, mend: str) -> UserError:
+    return UserError(f"class {where}: {found}, expected some ending in {' '.join(IMG_EXTENSIONS)}: {mend}")
 
-    Classes are called as in classes.txt, else by the folder in which all images of a class lie, else by their
-    numbers.
-    """
-    listed = {name: _read_list(root / f"{name}_list.txt") for name in ("train", "val")}
-    listed = {name: part for name, part in listed.items() if part is not None}
-    if split not in listed:
-        raise NoSuchSplit(
-            f"data set {root}: found no {split}_list.txt, expected lines 'relative/path label' in it: add it"
-        )
-    paths, labels = listed[split]
-    below = not (root / paths[0]).exists() and (root / split / paths[0]).exists()
-    folder = root / split if below else root
-    number = 1 + max(int(part[1].max()) for part in listed.values())
-    classes = (
-        named_classes(root, number) or _common_folders(listed, number) or [str(i) for i in range(number)]
+
+def _check_all_have_images(folder: Path, images: dict[str, list[str]], walk: Walk, val: Path | None) -> None:
+    """Refuse a training class without images: nobody could learn it, and it may be a mistake."""
+    empty = next((name for name, paths in images.items() if not paths), None)
+    if empty is None:
+        return
+    found = "found no image file"
+    if str(folder / empty) in walk.left_out.links:
+        found = "found a link to the folder of another class, and no image file of its own"
+    too = f", and {val / empty} too" if val and (val / empty).exists() else ""
+    raise _no_images(folder / empty, found, f"add images or remove the folder{too}")
+
+
+def _check_trained(folders: dict[Split, Path], classes: list[str], images: dict[str, list[str]]) -> None:
+    """Refuse validation images of a class that training lacks: labels are positions in training's classes."""
+    known = set(classes)
+    others = [name for name, paths in images.items() if paths and name not in known]
+    if not others:
+        return
+    train, val = folders["train"], folders["val"]
+    other = alike(others[0], classes)
+    hint = f"; {train.name}/ has {other!r}" if other else ""
+    raise UserError(
+        f"data set {train.parent}: found images of {len(others)} classes in {val.name}/ that {train.name}/ "
+        f"lacks (first: {others[0]!r}{hint}), expected training images of every class: add "
+        f"{train / others[0]} or remove {val / others[0]}"
     )
-    return FileSource([os.path.join(folder, name) for name in paths], labels, classes, root)
-
-
-def _read_list(path: Path) -> tuple[list[str], np.ndarray] | None:
-    """Paths and labels of a list, or None if there is no such file."""
-    if not path.is_file():
-        return None
-    paths, labels = [], []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        name, _, label = line.strip().rpartition(" ")
-        if not line.strip():
-            continue
-        if not name or not label.isdecimal():
-            raise UserError(
-                f"{path}, line {number}: found {line[:80]!r}, expected 'relative/path label' with a label "
-                "from 0: correct the line"
-            )
-        paths.append(name.rstrip())
-        labels.append(int(label))
-    if not paths:
-        raise UserError(f"{path}: found no lines, expected 'relative/path label': fill the list")
-    return paths, np.array(labels)
-
-
-def _common_folders(listed: dict[str, tuple[list[str], np.ndarray]], number: int) -> list[str] | None:
-    """The folder of each class's images, if each class has one of its own."""
-    names: dict[int, str] = {}
-    for paths, labels in listed.values():
-        folders = {
-            (label, Path(path).parent.name) for path, label in zip(paths, labels.tolist(), strict=True)
-        }
-        if not len(folders) == len({label for label, _ in folders}) == len({name for _, name in folders}):
-            continue  # such as a flat val/
-        names.update(folders)
-    classes = [names.get(i, "") for i in range(number)]
-    return classes if all(classes) and len(set(classes)) == number else None
-
-
-def open_arrays(root: Path, split: Split) -> ArraySource:
-    """Open train_images.npy, uint8 of shape (n, H, W, 3), train_labels.npy, and val's; memory-mapped."""
-    path = root / f"{split}_images.npy"
-    images, labels = (_read_array(root / f"{split}_{name}.npy") for name in ("images", "labels"))
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not len(images):
-        raise UserError(
-            f"{path}: found {images.dtype} of shape {images.shape}, expected uint8 of shape (n, H, W, 3): "
-            "convert it"
-        )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UserError(
-            f"{root / f'{split}_labels.npy'}: found {labels.dtype} of shape {labels.shape}, expected "
-            f"integers from 0 of shape ({len(images)},): give one for each image"
-        )
-    other = root / f"{'val' if split == 'train' else 'train'}_labels.npy"
-    number = 1 + max(int(labels.max()), int(_read_array(other).max()) if other.is_file() else 0)
-    classes = named_classes(root, number) or [str(i) for i in range(number)]
-    return ArraySource(images, labels, classes, str(path))
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path}: found no readable array ({one_line(error)}), expected a .npy file: add it"
-        ) from error

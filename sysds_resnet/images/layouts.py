@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sysds_resnet.errors import NoSuchSplit, UserError
+from sysds_resnet.images.array_files import open_arrays
 from sysds_resnet.images.files import Split, find_files
-from sysds_resnet.images.folders import open_arrays, open_folders, open_lists
+from sysds_resnet.images.folders import find_split_folders, open_folders
+from sysds_resnet.images.lists import open_lists
 from sysds_resnet.images.parquet import open_parquet
 from sysds_resnet.images.remote_shards import open_remote_shards
 from sysds_resnet.images.shards import is_prepared, open_shards
 from sysds_resnet.images.sources import Source
+from sysds_resnet.images.strays import stray_files
 from sysds_resnet.images.tables import find_table, open_table
 from sysds_resnet.images.tars import open_tar
 from sysds_resnet.shared_files import is_url
@@ -57,12 +60,24 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     if layout is None:
         layout = _signs(root, split)
         other: Split = "val" if split == "train" else "train"
-        if layout == "folders" != _signs(root, other) and not (root / split).is_dir():
-            raise NoSuchSplit(
-                f"data set {root}: found {other} images ({_signs(root, other)}) without {split}, expected "
-                f"both: add {split} images"
-            )
+        if layout != (others := _signs(root, other)):
+            _check_alike(root, split, layout, other, others)
     return _LAYOUTS[layout][1](root, split)
+
+
+def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others: Layout) -> None:
+    """Refuse splits in two layouts, whose classes need not be the same, and a split that is not there."""
+    folders = find_split_folders(root)[0]
+    if layout == "folders" and split not in folders:
+        raise NoSuchSplit(
+            f"data set {root}: found {other} images ({others}) without {split}{stray_files(root)}, expected "
+            f"both: add {split} images"
+        )
+    if others != "folders" or other in folders:
+        raise UserError(
+            f"data set {root}: found {split} images as {layout} and {other} images as {others}, expected one "
+            "layout for both: move one of them away, or say --layout"
+        )
 
 
 def _signs(root: Path, split: Split) -> Layout:
@@ -74,8 +89,8 @@ _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split],
     "lists": (lambda root, split: (root / f"{split}_list.txt").is_file(), open_lists),
     "arrays": (lambda root, split: (root / f"{split}_images.npy").is_file(), open_arrays),
     "table": (lambda root, split: find_table(root, split) is not None, open_table),
-    "parquet": (lambda root, split: bool(find_files(root, split, ".parquet")), open_parquet),
-    "tar": (lambda root, split: bool(find_files(root, split, ".tar")), open_tar),
+    "parquet": (lambda root, split: bool(find_files(root, split, ".parquet").files), open_parquet),
+    "tar": (lambda root, split: bool(find_files(root, split, ".tar").files), open_tar),
     "folders": (lambda root, split: True, open_folders),
 }
 """Of each layout, whether there are signs of it, and how it is opened."""

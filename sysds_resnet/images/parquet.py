@@ -8,51 +8,75 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
-from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files, number_labels
+from sysds_resnet.files import open_regular
+from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files
+from sysds_resnet.images.labels import LabelColumn, Labelled, assign_labels
 from sysds_resnet.images.sources import below, locate
 
 _ROW_GROUPS = 4  # in memory, for each process
 
 
 def open_parquet(root: Path, split: Split) -> ParquetSource:
-    """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files."""
-    files = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
-    if not files[split]:
+    """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files.
+
+    All files must have the same columns. Their lists of classes may differ: numbers mean what they mean in
+    their own file.
+    """
+    found = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
+    if not found[split].files:
         raise NoSuchSplit(f"data set {root}: found no {split}*.parquet, expected some: add them")
-    schema = read_schema(files[split][0])
-    image = next((field.name for field in schema if _holds_images(field)), None)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if image is None or label is None:
-        raise UserError(
-            f"{files[split][0]}: found columns {', '.join(schema.names)}, expected image bytes and a label: "
-            "name the label's column 'label'"
-        )
-    labels = {name: _read_column(parts, label) for name, parts in files.items() if parts}
-    own, classes = number_labels(root, labels, split, _class_names(schema, label))
-    return ParquetSource([str(path) for path in files[split]], image, own, classes, root)
+    columns: dict[Split, list[LabelColumn]] = {}
+    first: tuple[Path, str, str, str] | None = None
+    for name, (files, _) in found.items():
+        for path in files:
+            schema = read_schema(path)
+            image, label = _find_columns(path, schema)
+            kind = _kind(path, schema.field(label))
+            first = first or (path, image, label, kind)
+            if (image, label, kind) != first[1:]:
+                raise UserError(
+                    f"{path}: found images in {image!r} and {kind} labels in {label!r}, expected "
+                    f"{first[1]!r} and {first[3]} labels in {first[2]!r} as in {first[0]}: write all files "
+                    "alike"
+                )
+            columns.setdefault(name, []).append(_labels(path, schema, label))
+    own = assign_labels(root, columns, split)
+    notes = found["val"].notes + own.notes
+    return ParquetSource([str(path) for path in found[split].files], first[1], own, root, notes)
 
 
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a parquet file."""
     try:
+        open_regular(path).close()
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: found no readable parquet file ({one_line(error)}): restore it") from error
 
 
-def _read_column(files: list[Path], column: str) -> pd.Series:
+def class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """Names of numbered classes that `datasets` left in a file, if any."""
     try:
-        return pd.concat([pq.read_table(path, columns=[column])[column].to_pandas() for path in files])
-    except (OSError, pa.ArrowException) as error:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
+        return [str(name) for name in names]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _find_columns(path: Path, schema: pa.Schema) -> tuple[str, str]:
+    """Names of the columns of images and labels."""
+    image = next((field.name for field in schema if _holds_images(field)), None)
+    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+    if image is None or label is None:
         raise UserError(
-            f"{files[0].parent}: found parquet files that differ or are damaged ({one_line(error)}): "
-            "restore them"
-        ) from error
+            f"{path}: found columns {', '.join(schema.names)}, expected image bytes and a label: name the "
+            "label's column 'label'"
+        )
+    return image, label
 
 
 def _holds_images(field: pa.Field) -> bool:
@@ -62,12 +86,25 @@ def _holds_images(field: pa.Field) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """What `datasets` leaves in the file."""
+def _kind(path: Path, field: pa.Field) -> str:
+    """Whether labels are numbers or names."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "numbered"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
+        return "named"
+    raise UserError(
+        f"{path}: found labels of type {kind} in {field.name!r}, expected one number or name for each image: "
+        "convert them"
+    )
+
+
+def _labels(path: Path, schema: pa.Schema, label: str) -> LabelColumn:
     try:
-        return list(json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"])
-    except (KeyError, TypeError, ValueError):
-        return None
+        values = pq.read_table(path, columns=[label])[label].to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: found a damaged parquet file ({one_line(error)}): restore it") from error
+    return LabelColumn(values, lambda i: f"{path}, row {i}", class_names(schema, label))
 
 
 class ParquetSource:
@@ -79,18 +116,17 @@ class ParquetSource:
     Args:
         files: parquet files.
         column: the image column, of bytes or of structs with a field `bytes`.
-        labels: integers of shape (n,), over all files.
-        classes: names of the classes.
+        labels: those of the images, over all files, and the names of the classes.
         root: folder of the data set.
+        notes: see `Source`.
     """
 
     def __init__(
-        self, files: Sequence[str], column: str, labels: np.ndarray, classes: Sequence[str], root: str | Path
+        self, files: Sequence[str], column: str, labels: Labelled, root: str | Path, notes: Sequence[str] = ()
     ) -> None:
         self._files = list(files)
         self._root = str(root)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
+        self.labels, self.classes, self.notes = labels.labels, labels.classes, list(notes)
         self._column = column
         counts, groups = [], []
         for number, path in enumerate(self._files):

@@ -19,7 +19,8 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.images.files import CLASSES_FILE, Split, classes_text
+from sysds_resnet.images.classes import CLASSES_FILE, classes_text
+from sysds_resnet.images.files import Split
 
 RECIPE = 1
 """Version of what is made, part of the folder's name: to be raised with every change of the files."""

@@ -245,6 +245,7 @@ class ShardSource:
         self._arrays: dict[int, np.ndarray] = {}
         self.labels = labels.astype(np.int64)
         self.classes = manifest.classes
+        self.notes: list[str] = []
         self.mean, self.std = np.array(manifest.mean), np.array(manifest.std)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ so it holds paths and positions in compact arrays and opens files where it reads
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import open_regular
+from sysds_resnet.images.classes import is_text
+
+MAX_BYTES = 2**29
+"""Larger files are refused before they are read; 100 million pixels that are not compressed have fewer."""
 
 
 @runtime_checkable
@@ -24,10 +30,12 @@ class Source(Protocol):
     Attributes:
         labels: 0-based labels, int64 of shape (n,); -1 where there is none.
         classes: names of the classes; the label of a class is its position here. Empty when unlabelled.
+        notes: lines on what was left out of the data set or is odd in it, for people to see.
     """
 
     labels: np.ndarray
     classes: list[str]
+    notes: list[str]
 
     def name(self, index: int) -> str:
         """Give what errors and tables call sample `index`: a path, with its place in a file of many."""
@@ -74,12 +82,29 @@ class FileSource:
         labels: integers of shape (n,).
         classes: names of the classes.
         root: folder of the data set.
+        notes: see `Source`.
+
+    Raises:
+        UserError: a path is no text in UTF-8, which results and tables could not hold.
     """
 
     def __init__(
-        self, paths: Sequence[str], labels: np.ndarray, classes: Sequence[str], root: str | Path = ""
+        self,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        classes: Sequence[str],
+        root: str | Path = "",
+        notes: Sequence[str] = (),
     ) -> None:
-        self._paths = pa.array(paths, pa.large_string())  # a fifth of a list's memory, and quick to send
+        try:
+            self._paths = pa.array(paths, pa.large_string())  # a fifth of a list's memory, and quick to send
+        except UnicodeEncodeError as error:
+            wrong = next(path for path in paths if not is_text(path))
+            raise UserError(
+                f"image {wrong!r}: found a name that is not UTF-8, expected one that is: rename the file or "
+                "its folder"
+            ) from error
+        self.notes = list(notes)
         self._root = os.fspath(root)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
@@ -100,8 +125,11 @@ class FileSource:
         """The file's bytes."""
         path = self.name(index)
         try:
-            return Path(path).read_bytes()
-        except OSError as error:
+            with open_regular(path) as file:
+                if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                    raise OSError(errno.EFBIG, f"{size} bytes, more than {MAX_BYTES}")
+                return file.read()
+        except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
             raise UserError(
                 f"image {path}: found {one_line(error)}, expected a file that can be read: restore or "
                 "remove it"
@@ -116,9 +144,18 @@ class ArraySource:
         labels: integers of shape (n,).
         classes: names of the classes.
         path: what samples are named after.
+        notes: see `Source`.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: str) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        path: str,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.notes = list(notes)
         self._images = images
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = list(classes)
@@ -153,6 +190,7 @@ class BytesSource:
         self._names, self._files = names, files
         self.labels = np.full(len(files), -1)
         self.classes: list[str] = []
+        self.notes: list[str] = []
 
     def name(self, index: int) -> str:
         """As given."""

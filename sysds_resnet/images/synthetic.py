@@ -58,6 +58,7 @@ class SyntheticDataset:
         self.num_classes = k
         self.classes = [f"pattern{c:0{len(str(k - 1))}d}" for c in range(k)]
         self.labels = np.arange(n, dtype=np.int64) % k
+        self.notes: list[str] = []
         self.mean = IMAGENET_MEAN.copy()
         self.std = IMAGENET_STD.copy()
         self._split, self._seed = split, seed

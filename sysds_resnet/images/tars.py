@@ -2,81 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
-from sysds_resnet.images.files import IMG_EXTENSIONS, Split, find_files, number_labels
-from sysds_resnet.images.sources import below
+from sysds_resnet.images.files import Split, find_files
+from sysds_resnet.images.labels import LabelColumn, Labelled, assign_labels
+from sysds_resnet.images.sources import MAX_BYTES, below
+from sysds_resnet.images.tar_members import Members, read_members
+from sysds_resnet.images.walk import counts
 
 
 def open_tar(root: Path, split: Split) -> TarSource:
     """Open train*.tar and val*.tar, reading all headers once: of a million images, minutes."""
-    files = find_files(root, split, ".tar")
+    found = {name: find_files(root, name, ".tar") for name in ("train", "val")}
+    files = found[split].files
     if not files:
         raise NoSuchSplit(f"data set {root}: found no {split}*.tar, expected some: add them")
-    shards, offsets, sizes, keys, labels = [], [], [], [], []
-    for number, path in enumerate(files):
-        for key, member, label in _members(path):
-            shards.append(number)
-            offsets.append(member.offset_data)
-            sizes.append(member.size)
-            keys.append(key)
-            labels.append(label)
-    if not keys:
+    members = {name: [read_members(path) for path in some.files] for name, some in found.items()}
+    own = members[split]
+    left_out = sum((part.left_out for part in own), Counter())
+    if not any(len(part.keys) for part in own):
+        seen = f" but {counts(left_out)}" if left_out else ""
         raise UserError(
-            f"data set {root}: found no images in {split}*.tar, expected KEY.jpg and KEY.cls: add them"
+            f"data set {root}: found no images in {split}*.tar{seen}, expected KEY.jpg and KEY.cls: add them"
         )
-    # the other split's labels stay unread: a data set whose splits differ in classes needs classes.txt
-    own, classes = number_labels(root, {split: pd.Series(labels)}, split)
-    return TarSource(
-        [str(path) for path in files],
-        np.array(shards, np.int32),
-        np.array(offsets, np.int64),
-        np.array(sizes, np.int64),
-        keys,
-        own,
-        classes,
-        root,
-    )
+    columns = {
+        name: [_labels(path, part) for path, part in zip(found[name].files, some, strict=True)]
+        for name, some in members.items()
+        if some
+    }
+    labels = assign_labels(root, columns, split)
+    notes = [*found["val"].notes, *labels.notes]
+    if left_out:
+        notes.append(f"data set {root}: left out of {split}*.tar: {counts(left_out)}")
+    if cut := [path.name for path, part in zip(files, own, strict=True) if not part.complete]:
+        notes.append(
+            f"data set {root}: {len(cut)} tar files lack the mark at their end, as if cut off, the first: "
+            f"{cut[0]}"
+        )
+    return TarSource([str(path) for path in files], own, labels, root, notes)
 
 
-def _members(path: Path) -> list[tuple[str, tarfile.TarInfo, int]]:
-    """Name, place and label of each image in a tar file, in its order."""
-    images: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, int] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                key, _, ending = name.partition(".")  # WebDataset: the ending begins at the first dot
-                key = f"{folder}/{key}" if folder else key
-                if f".{ending.lower()}" in IMG_EXTENSIONS:
-                    images[key] = member
-                elif ending == "cls":
-                    labels[key] = int(archive.extractfile(member).read())
-                elif ending == "json" and key not in labels:
-                    found = json.loads(archive.extractfile(member).read())
-                    if isinstance(found, dict) and isinstance(found.get("label"), int):
-                        labels[key] = found["label"]
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise UserError(
-            f"{path}: found a damaged tar file ({one_line(error)}), expected an uncompressed one with "
-            "KEY.jpg and KEY.cls: write it again"
-        ) from error
-    without = next((key for key in images if key not in labels), None)
-    if without is not None:
-        raise UserError(f"{path}: found {without} without a label, expected {without}.cls: add it")
-    return [(key, member, labels[key]) for key, member in images.items()]
+def _labels(path: Path, members: Members) -> LabelColumn:
+    return LabelColumn(members.labels, lambda i: f"{path}/{members.keys[i].as_py()}")
 
 
 class TarSource:
@@ -84,32 +58,26 @@ class TarSource:
 
     Args:
         files: tar files, uncompressed.
-        shards: position in `files` of each image, of shape (n,).
-        offsets: first byte of each image in its file.
-        sizes: bytes of each image.
-        keys: name of each image in its file.
-        labels: integers of shape (n,).
-        classes: names of the classes.
+        members: what is in each.
+        labels: those of all images, and the names of the classes.
         root: folder of the data set.
+        notes: see `Source`.
     """
 
     def __init__(
         self,
         files: Sequence[str],
-        shards: np.ndarray,
-        offsets: np.ndarray,
-        sizes: np.ndarray,
-        keys: Sequence[str],
-        labels: np.ndarray,
-        classes: Sequence[str],
+        members: Sequence[Members],
+        labels: Labelled,
         root: str | Path,
+        notes: Sequence[str] = (),
     ) -> None:
-        self._root = str(root)
         self._files = list(files)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
-        self._shards, self._offsets, self._sizes = shards, offsets, sizes
-        self._keys = pa.array(keys, pa.large_string())
+        self._root = str(root)
+        self.labels, self.classes, self.notes = labels.labels, labels.classes, list(notes)
+        self._shards = np.repeat(np.arange(len(files), dtype=np.int32), [len(part.keys) for part in members])
+        self._offsets, self._sizes = np.concatenate([part.places for part in members]).T
+        self._keys = pa.chunked_array([part.keys for part in members]).combine_chunks()
 
     def name(self, index: int) -> str:
         """FILE/MEMBER."""
@@ -126,6 +94,11 @@ class TarSource:
     def read(self, index: int) -> bytes:
         """The member's bytes."""
         size = int(self._sizes[index])
+        if size > MAX_BYTES:
+            raise UserError(
+                f"image {self.name(index)}: found {size} bytes, expected at most {MAX_BYTES}: restore or "
+                "remove it"
+            )
         try:
             descriptor = os.open(self._files[self._shards[index]], os.O_RDONLY)
             try:

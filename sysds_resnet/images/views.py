@@ -74,7 +74,7 @@ class ViewDataset:
         self.image_size = (len(self._views) * self.view_size[0], self.view_size[1])
         self.classes, self.num_classes, self.labels = dataset.classes, dataset.num_classes, dataset.labels
         self.channels, self.mean, self.std = dataset.channels, dataset.mean, dataset.std
-        self.decodes = dataset.decodes
+        self.notes, self.decodes = dataset.notes, dataset.decodes
 
     def __len__(self) -> int:
         return len(self._dataset)

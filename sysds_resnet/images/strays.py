@@ -1,0 +1,46 @@
+"""Files that look like a data set but are in no layout: what errors say about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sysds_resnet.images.classes import first_of
+from sysds_resnet.images.files import entries, split_named
+from sysds_resnet.images.tools import is_tool
+
+_ADVICE = {
+    (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"): "compressed, and only an "
+    "uncompressed .tar can be read image by image: unpack it once, such as with gunzip",
+    (".csv.gz", ".tsv.gz", ".csv.bz2", ".csv.xz", ".csv.zip"): "compressed: unpack it, such as with gunzip",
+    (".tar", ".parquet", ".csv", ".tsv"): "in no split by its name: put the word train or val into it, as in "
+    "train-000000.tar, or give a table with a column 'split' itself as the data set",
+    (".zip", ".7z", ".rar"): "an archive: unpack it",
+    (
+        ".arrow",
+        ".tfrecord",
+        ".tfrecords",
+        ".rec",
+        ".lmdb",
+        ".mdb",
+        ".h5",
+        ".hdf5",
+        ".npz",
+        ".beton",
+        ".pt",
+    ): "a form that is not read: write image files, parquet or tar",
+}
+
+
+def stray_files(root: Path) -> str:
+    """Name the files in a folder that look like a data set, and why they are none, in brackets, if any."""
+    places = (".", "data", *(name for name in entries(root) if split_named(name)))
+    names = [
+        (Path(place) / name).as_posix()
+        for place in places
+        for name in entries(root / place)
+        if not is_tool(name)
+    ]
+    for endings, advice in _ADVICE.items():
+        if found := [name for name in names if name.lower().endswith(endings)]:
+            return f" (but {first_of(found)}: {advice})"
+    return ""
