@@ -24,7 +24,8 @@ from throughput import machine
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blocks import write_matrix
 from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.model import BN_EPS, ResNet
+from sysds_resnet.inference import BN_EPS
+from sysds_resnet.model import ResNet
 from sysds_resnet.spark_steps import _EVALUATE
 
 ROUNDS = 9

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.checks import as_array
 from sysds_resnet.errors import UserError
+from sysds_resnet.labels import MixedLabels, class_labels
 
 
 @dataclass(frozen=True)
@@ -32,54 +34,81 @@ class SentImages:
         return self.shape[0]
 
 
-def check_images(images: np.ndarray, channels: int) -> None:
-    """Checks what is to be images.
+def check_images(images: object, channels: int) -> np.ndarray:
+    """What is to be images, as an array.
+
+    Args:
+        images: Numbers of shape (N, H, W, channels): an array, or what NumPy makes one of.
+        channels: Of the network.
 
     Raises:
-        UserError: If they are not (N, H, W, channels), or hold NaN or infinity.
+        UserError: If they are of another shape or no numbers, or hold NaN or infinity.
     """
-    if images.ndim != 4 or images.shape[3] != channels or not len(images):
+    images = as_array("images", images)
+    if images.ndim != 4 or images.shape[3] != channels or not images.size:
+        advice = ""
+        if images.ndim == 4 and images.shape[1] == channels:
+            advice = "; this looks like (N, C, H, W): give images.transpose(0, 2, 3, 1)"
+        elif images.ndim == 3 and images.shape[2] == channels:
+            advice = "; this looks like a single image: give images[None]"
         raise UserError(
-            f"images: found shape {images.shape}, expected (N, H, W, {channels}) with N of at least 1"
+            f"images: found shape {images.shape}, expected (N, H, W, {channels}) with N of at least 1{advice}"
         )
+    if images.dtype.kind not in "uif":
+        raise UserError(f"images: found {images.dtype}, expected numbers from 0 to 255; convert the array")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         first = int(np.argmax(~np.isfinite(images).all(axis=(1, 2, 3))))
         raise UserError(f"images: found NaN or infinity in image {first}, expected finite values; repair it")
+    return images
 
 
-def check_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
+def check_scale(images: np.ndarray, std: np.ndarray) -> None:
+    """Refuses pixels that are not on the scale of 0 to 255, if mean and standard deviation are.
+
+    A network would take images of 0 to 1 for black ones, and say nothing. Resampling in floating point goes
+    past both ends a little.
+
+    Args:
+        images: Checked.
+        std: Standard deviations that they will be divided by.
+
+    Raises:
+        UserError: If they are scaled to 0 to 1, normalised already, or of another range.
+    """
+    if images.dtype == np.uint8 or std.min() <= 1:  # another scale's, on which nothing is known
+        return
+    low, high = float(images.min()), float(images.max())
+    advice = "bring them to it"
+    if images.dtype.kind == "f" and high - low <= 20 and (images % 1 != 0).any() and low <= 1:
+        advice = "multiply them by 255" if low >= 0 else "give pixels that are not normalised yet"
+        wrong = high <= 1 or low < 0
+    else:
+        wrong = low < -64 or high > 255 + 64
+    if wrong:
+        raise UserError(
+            f"images: found values from {low:.4g} to {high:.4g}, expected pixels from 0 to 255, as mean and "
+            f"std are; {advice}"
+        )
+
+
+def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
     """The engine's class numbers from 1 for labels from 0.
 
     Args:
-        labels: Of shape (n,), or (n, 3) of mixed images: a label, another, and the share of the first.
+        labels: Of n images, as of `class_labels`, or those of mixed images.
         n: Number of images.
         num_classes: Number of classes.
 
     Returns:
-        float64 of shape (n, 1) or (n, 3).
+        float64 of shape (n, 1), or of mixed images (n, 3): a class, another, and the share of the first.
 
     Raises:
-        UserError: If they are not n whole numbers from 0 to num_classes - 1, or a share is not in [0, 1].
+        UserError: If they are not n whole numbers from 0 to num_classes - 1.
     """
-    labels = np.asarray(labels)
-    if labels.shape not in ((n,), (n, 3)) or labels.dtype.kind not in "iuf":
-        raise UserError(
-            f"labels: found {labels.dtype} of shape {labels.shape}, expected integers of shape ({n},); "
-            "give one for each image"
-        )
-    y = labels.reshape(n, -1).astype(np.float64)
-    classes, shares = y[:, :2], y[:, 2:]
-    wrong = np.argwhere(~((classes >= 0) & (classes < num_classes) & (classes % 1 == 0)))
-    if wrong.size:
-        raise UserError(
-            f"labels: found {classes[tuple(wrong[0])]:g} at position {wrong[0][0]}, expected whole numbers "
-            f"from 0 to {num_classes - 1}; correct the labels or the number of classes"
-        )
-    if not ((shares >= 0) & (shares <= 1)).all():
-        raise UserError(
-            f"labels: found shares from {shares.min()} to {shares.max()}, expected 0 to 1; correct them"
-        )
-    return np.hstack([classes + 1, shares])
+    if isinstance(labels, MixedLabels):
+        classes = [class_labels(part, n, num_classes) + 1.0 for part in (labels.own, labels.other)]
+        return np.column_stack([*classes, labels.share])
+    return class_labels(labels, n, num_classes).reshape(n, 1) + 1.0
 
 
 def lay_out(images: np.ndarray, size: int, channel_major: bool) -> tuple[Iterator[np.ndarray], bool]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,39 +13,21 @@ import pandas as pd
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.ahead import ahead
-from sysds_resnet.arrays import SentImages, check_images, check_labels, lay_out
+from sysds_resnet.arrays import SentImages, check_images, check_labels, check_scale, lay_out
+from sysds_resnet.checks import flag, whole
 from sysds_resnet.engine import Engine
-from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
+from sysds_resnet.errors import UserError
+from sysds_resnet.inference import Inference, Parts, default_batch, softmax
 from sysds_resnet.network import Network
+from sysds_resnet.preprocessing import check_names, check_normalization, check_unique
 from sysds_resnet.weight_names import infer_architecture
 from sysds_resnet.weights import describe, read_metadata, read_weights, write_weights
 
-BN_EPS = 1e-5  # torchvision's
+__all__ = ["ResNet", "default_batch", "softmax"]
 
 _INIT = """
 source("dml/resnet.dml") as resnet
 model = resnet::init(registry, seed, zero_init_residual)
-"""
-_FOLD = """
-source("dml/resnet.dml") as resnet
-folded = resnet::fold(model, registry, eps)
-"""
-_EVALUATE = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
-y = data::check_labels(y, num_classes)
-if (packed) {
-  X = data::unpack(X)
-}
-pixels = data::normalize(X, mean, std)
-[metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
-"""
-
-_PARALLEL_EVALUATE = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
-y = data::check_labels(y, num_classes)
-[metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
 """
 
 
@@ -53,6 +36,10 @@ class ResNet:
 
     Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
     them to the scale that the weights were trained on. Labels count from 0.
+
+    Any thread may use a model, several at a time: each gets the scores of its own images, with the weights
+    that the model had when it asked. They are computed one after the other, with all of the engine's threads.
+    A model belongs to the process that made it, as its engine does.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -66,6 +53,9 @@ class ResNet:
 
     Attributes:
         network: The network's registry and engine.
+
+    Raises:
+        UserError: If an argument is none of these.
     """
 
     def __init__(
@@ -78,11 +68,16 @@ class ResNet:
         engine: Engine | None = None,
         mean: np.ndarray | None = None,
         std: np.ndarray | None = None,
-        classes: list[str] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
-        self.network = Network(engine or Engine(), depth, channels, num_classes)
-        self.set_preprocessing(mean, std, classes)
-        inputs = {"registry": self.network.registry, "seed": seed, "zero_init_residual": zero_init_residual}
+        sizes = whole("depth", depth), whole("channels", channels, 1), whole("num_classes", num_classes)
+        inputs = {
+            "seed": whole("seed", seed, 0, 2**31 - 1),
+            "zero_init_residual": flag("zero_init_residual", zero_init_residual),
+        }
+        check_unique(check_names(classes, sizes[2]))
+        self._set_up(engine, sizes, mean, std, classes)
+        inputs["registry"] = self.network.registry
         self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
     @classmethod
@@ -105,16 +100,40 @@ class ResNet:
         source: str = "weights",
         mean: np.ndarray | None = None,
         std: np.ndarray | None = None,
-        classes: list[str] | None = None,
+        classes: Sequence[str] | None = None,
         **_: Any,
     ) -> ResNet:
         """A model with the weights of a state dict with torchvision's names, whose network it infers."""
         found = infer_architecture(weights, source)
         model = cls.__new__(cls)
-        model.network = Network(engine or Engine(), found.depth, found.channels, found.num_classes)
-        model.set_preprocessing(mean, std, classes)
+        model._set_up(engine, (found.depth, found.channels, found.num_classes), mean, std, classes)
         model.load_state_dict(weights, source)
         return model
+
+    def _set_up(
+        self,
+        engine: Engine | None,
+        sizes: tuple[int, int, int],
+        mean: np.ndarray | None,
+        std: np.ndarray | None,
+        classes: Sequence[str] | None,
+    ) -> None:
+        """All but the weights: a network of depth, channels and classes, and what it knows of its images."""
+        _, channels, num_classes = sizes
+        self.mean, self.std = check_normalization(mean, std, channels)
+        self.classes = check_names(classes, num_classes)
+        if not (engine is None or isinstance(engine, Engine)):
+            raise UserError(f"engine: found {type(engine).__name__}, expected an Engine; give one, or none")
+        own = Engine() if engine is None else None  # started only once the arguments are known to be right
+        try:
+            self.network = Network(engine or own, *sizes)
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
+        self._inference = Inference(self.network)
+        self._weights: JavaObject | None = None
+        self._training = Lock()  # of the thread that is in `fit`
 
     @property
     def weights(self) -> JavaObject:
@@ -123,11 +142,9 @@ class ResNet:
 
     @weights.setter
     def weights(self, weights: JavaObject) -> None:
-        if getattr(self, "_folded", None) is not None:
-            # the final layer's weights are in both
-            self.engine.free([self._folded], keep=[self._weights, weights])
-        self._weights = weights
-        self._folded: JavaObject | None = None  # the same for inference, once it is asked for
+        with self.engine.alone_on_gpu():
+            self._inference.forget(keep=[w for w in (self._weights, weights) if w is not None])
+            self._weights = weights
 
     @property
     def engine(self) -> Engine:
@@ -140,7 +157,7 @@ class ResNet:
 
     def load_state_dict(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
         """Takes over the weights of a state dict; nothing changes if it does not fit."""
-        before = getattr(self, "_weights", None)
+        before = self._weights
         self.weights = self.network.to_engine(weights, source)
         if before is not None:
             self.engine.free([before], keep=[self.weights])
@@ -168,12 +185,13 @@ class ResNet:
         Raises:
             UserError: If they are not of the network's channels, or hold NaN.
         """
-        size, parts, packed = self._parts(images, batch_size)
-        return SentImages(images.shape, size, [self.engine.send(part) for part in parts], packed)
+        parts = self._parts(images, batch_size)
+        handles = [self.engine.send(part) for part in parts.matrices]
+        return SentImages(parts.shape, parts.size, handles, parts.packed)
 
     def logits(self, images: np.ndarray | SentImages, batch_size: int | None = None) -> np.ndarray:
         """Class scores of shape (N, num_classes); `batch_size` images at a time."""
-        return self._evaluate(images, np.zeros(len(images), dtype=int), batch_size)[1]
+        return self._evaluate(images, None, batch_size)[1]
 
     def predict_proba(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Class probabilities of shape (N, num_classes)."""
@@ -186,7 +204,13 @@ class ResNet:
     def evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None = None
     ) -> dict[str, float]:
-        """Mean cross-entropy "loss" and the shares "top1" and "top5" of images (N, H, W, C)."""
+        """Mean cross-entropy "loss" and the shares "top1" and "top5" of images (N, H, W, C).
+
+        Args:
+            images: To score.
+            labels: Classes from 0 of shape (N,) or (N, 1), or one-hot rows of shape (N, num_classes).
+            batch_size: Images at a time.
+        """
         loss, top1, top5, n = self._evaluate(images, labels, batch_size)[0]
         return {"loss": loss / n, "top1": top1 / n, "top5": top5 / n}
 
@@ -201,91 +225,54 @@ class ResNet:
 
         Args:
             images: Of shape (N, H, W, C), uint8.
-            labels: Classes from 0, of shape (N,).
+            labels: As of `evaluate`.
             validation: Images and labels to evaluate on after each epoch.
             **settings: Of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, base_lr, ...
 
         Returns:
             A row for each epoch with the columns of metrics.jsonl.
+
+        Raises:
+            UserError: If these do not fit, or another thread trains the model.
         """
         from sysds_resnet.train import fit_arrays  # train imports this module
 
-        return fit_arrays(self, images, labels, validation, settings)
+        if not self._training.acquire(blocking=False):
+            raise UserError("fit: found another thread training this model, expected one; wait for its end")
+        try:
+            return fit_arrays(self, images, labels, validation, settings)
+        finally:
+            self._training.release()
 
     def set_preprocessing(
-        self, mean: np.ndarray | None, std: np.ndarray | None, classes: list[str] | None
+        self, mean: np.ndarray | None, std: np.ndarray | None, classes: Sequence[str] | None
     ) -> None:
         """Sets what images are normalized with (see the class) and the names of the classes."""
-        channels = self.network.channels
-        if mean is None and channels == len(IMAGENET_MEAN):
-            mean, std = IMAGENET_MEAN, IMAGENET_STD
-        self.mean = np.zeros((1, channels)) if mean is None else np.reshape(mean, (1, -1)).astype(float)
-        self.std = np.ones((1, channels)) if std is None else np.reshape(std, (1, -1)).astype(float)
-        self.classes = list(classes) if classes else None
+        self.mean, self.std = check_normalization(mean, std, self.network.channels)
+        self.classes = check_names(classes, self.network.num_classes)
 
-    def _parts(self, images: np.ndarray, batch_size: int | None) -> tuple[int, Iterator[np.ndarray], bool]:
-        """Images that a worker computes with, of `batch_size` at a time, and `lay_out` of so many."""
-        check_images(images, self.network.channels)
-        limit = batch_size or default_batch(self.engine, *images.shape[1:3])
+    def _parts(self, images: np.ndarray, batch_size: int | None) -> Parts:
+        """Images as matrices, each of those that a worker computes with at a time."""
+        images = check_images(images, self.network.channels)
+        check_scale(images, self.std)
+        if batch_size is None:
+            limit = default_batch(self.engine, *images.shape[1:3])
+        else:
+            limit = whole("batch_size", batch_size, 1)
         size = -(-min(limit, len(images)) // self.engine.workers)
-        return size, *lay_out(images, size, self.engine.channel_major)
+        return Parts(images.shape, size, *lay_out(images, size, self.engine.channel_major))
 
     def _evaluate(
-        self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None
+        self, images: np.ndarray | SentImages, labels: np.ndarray | None, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
+        """As of `Inference.evaluate`; the metrics mean nothing without labels."""
         if isinstance(images, SentImages):
-            size, parts, packed = images.size, iter(images.parts), images.packed
+            parts = Parts(images.shape, images.size, iter(images.parts), images.packed)
         else:
-            size, parts, packed = self._parts(images, batch_size)
+            parts = self._parts(images, batch_size)
             if self.engine.gpu:
-                parts = ahead(map(self.engine.send, parts))
-        classes = check_labels(labels, len(images), self.network.num_classes)
-        workers = self.engine.workers
-        geometry = self.network.geometry(size, *images.shape[1:3])
-        if self._folded is None:
-            inputs = {"model": self.weights, "registry": self.network.registry, "eps": BN_EPS}
-            self._folded = self.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
-        total, logits = np.zeros(4), []
-        for start in range(0, len(images), size * workers):
-            pixels = next(parts)
-            if workers > 1:
-                pixels = self.engine.make_list([pixels, *islice(parts, workers - 1)])
-            inputs = {
-                "X": pixels,
-                "packed": packed,
-                "y": classes[start : start + size * workers],
-                "num_classes": self.network.num_classes,
-                "mean": self.mean,
-                "std": self.std,
-                "folded": self._folded,
-                "registry": self.network.registry,
-                "geometry": geometry,
-            }
-            results = self.engine.run(
-                _PARALLEL_EVALUATE if workers > 1 else _EVALUATE,
-                inputs | ({"size": size} if workers > 1 else {}),
-                {"metrics": "matrix"} | ({"parts": "list"} if workers > 1 else {"logits": "matrix"}),
-                parallel=workers > 1,
-                on_gpu=True,
-            )
-            total += self.engine.to_numpy(results["metrics"])[0]
-            if workers > 1:
-                scores = self.engine.list_items(results["parts"])
-                self.engine.free([pixels, results["parts"]], keep=[])
-            else:
-                scores = [results["logits"]]
-            logits += map(self.engine.to_numpy, scores)
-        return total, np.concatenate(logits)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of shape (N, K) from scores of the same shape."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def default_batch(engine: Engine, height: int, width: int) -> int:
-    """Images at a time for inference: as many as take an eighth of the heap, at most 64 for each worker."""
-    # the largest activations (after the stem, 64 channels at half the size) times patches and copies
-    image_bytes = height * width * 8 * 150
-    return int(np.clip(engine.heap // 8 // image_bytes, 1, 64 * engine.workers))
+                parts = replace(parts, matrices=ahead(map(self.engine.send, parts.matrices)))
+        n = parts.shape[0]
+        y = check_labels(np.zeros(n, int) if labels is None else labels, n, self.network.num_classes)
+        with self.engine.alone_on_gpu():  # whose memory of the weights would be freed once they are trained
+            return self._inference.evaluate(self.weights, parts, y, self.mean, self.std)

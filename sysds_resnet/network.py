@@ -159,18 +159,20 @@ class Network:
             )
         if self.engine.channel_major:
             n, backward = 0, True  # a plan is for any number of images
-        for with_backward in (backward, True):
-            if (n, height, width, with_backward) in self._geometries:
-                return self._geometries[n, height, width, with_backward]
-        if self.engine.channel_major:
-            inputs = {"registry": self.registry, "H": height, "W": width, "gpu": self.engine.gpu}
-            built = self.engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
+        with self.engine.alone():  # a second thread that wants the same waits for it
+            for with_backward in (backward, True):
+                if (n, height, width, with_backward) in self._geometries:
+                    return self._geometries[n, height, width, with_backward]
+            built = self._build(n, height, width, backward)
             self._geometries[n, height, width, backward] = built
             return built
+
+    def _build(self, n: int, height: int, width: int, backward: bool) -> JavaObject:
+        if self.engine.channel_major:
+            inputs = {"registry": self.registry, "H": height, "W": width, "gpu": self.engine.gpu}
+            return self.engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
         inputs = {"N": n, "H": height, "W": width, "backward": backward}
-        built = self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
-        self._geometries[n, height, width, backward] = built
-        return built
+        return self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
 
     def to_engine(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> JavaObject:
         """A model handle from a state dict.

@@ -21,6 +21,7 @@ from sysds_resnet.data_settings import (
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.files import Split
+from sysds_resnet.labels import MixedLabels
 from sysds_resnet.readers import Readers
 from sysds_resnet.settings import run
 
@@ -89,16 +90,18 @@ def command(settings: ShowSettings) -> None:
         raise UserError("images: found none that can be read: check the data set")
     if settings.split == "train" and settings.mixing():
         images, labels = settings.mixing().apply(images, labels, settings.seed, epoch, batch.step)
-    draw(images, [_title(label, dataset.classes) for label in labels], settings.out)
+    draw(images, _titles(labels, dataset.classes), settings.out)
     print(f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels")
 
 
-def _title(label: np.ndarray, classes: Sequence[str]) -> str:
-    if label.ndim == 0:
-        return classes[label][:NAME_LENGTH]
-    own, other, share = label
-    names = [(classes[int(k)][: NAME_LENGTH // 2], part) for k, part in ((own, share), (other, 1 - share))]
-    return " + ".join(f"{part:.2f} {name}" for name, part in names)
+def _titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:
+    if not isinstance(labels, MixedLabels):
+        return [classes[label][:NAME_LENGTH] for label in labels]
+    half = NAME_LENGTH // 2
+    return [
+        f"{share:.2f} {classes[own][:half]} + {1 - share:.2f} {classes[other][:half]}"
+        for own, other, share in zip(labels.own, labels.other, labels.share, strict=True)
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:

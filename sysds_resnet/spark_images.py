@@ -246,7 +246,7 @@ def write_micro_batch(
         reason = next(reason for part in parts for _, reason in part.errors)
         raise UserError(f"images: found none that can be read (the first: {reason}); check the data set")
     if mixing:
-        images, labels = (array[1:] for array in mixing.apply(images, labels, seed, task.epoch, task.step))
+        images, labels = (part[1:] for part in mixing.apply(images, labels, seed, task.epoch, task.step))
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), math.prod(images.shape[1:]))
     y = check_labels(labels, len(rows), known.num_classes)
     missing = ((0, size - len(rows)), (0, 0))

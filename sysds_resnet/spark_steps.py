@@ -16,7 +16,7 @@ from sysds_resnet.batch_order import BatchOrder, sequential_order
 from sysds_resnet.batches import OnError, raise_error
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
-from sysds_resnet.model import BN_EPS
+from sysds_resnet.inference import BN_EPS
 from sysds_resnet.spark_images import RemoteBatch, RemoteImages
 from sysds_resnet.state import Optimizer, State, StepMetrics
 from sysds_resnet.train_settings import TrainSettings

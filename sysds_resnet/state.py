@@ -11,7 +11,9 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.model import BN_EPS, ResNet
+from sysds_resnet.inference import BN_EPS
+from sysds_resnet.labels import MixedLabels
+from sysds_resnet.model import ResNet
 from sysds_resnet.schedule import PLAN, Schedule
 
 _VELOCITIES = """
@@ -194,7 +196,7 @@ class State:
         return replace(laid_out, parts=handles)
 
     def update(
-        self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
+        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
     ) -> StepMetrics:
         """Does one step on a batch of images (N, H, W, C), or what `send` made of them, with labels from 0.
 
@@ -274,7 +276,7 @@ class State:
 
     def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         size = optimizer.micro_batch
-        check_images(images, self.model.network.channels)
+        images = check_images(images, self.model.network.channels)
         parts, packed = lay_out(images, size, self.model.engine.channel_major)
         if len(images) % size:
             raise UserError(
@@ -284,7 +286,7 @@ class State:
         return SentImages(images.shape, size, list(parts), packed)
 
     def _gradients(
-        self, images: np.ndarray | SentImages, labels: np.ndarray, optimizer: Optimizer
+        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
     ) -> tuple[JavaObject, np.ndarray]:
         """`batch_gradients` of dml/trainer.dml.
 

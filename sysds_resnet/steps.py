@@ -15,11 +15,12 @@ from sysds_resnet.arrays import SentImages
 from sysds_resnet.batches import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
+from sysds_resnet.labels import MixedLabels
 from sysds_resnet.readers import Readers
 from sysds_resnet.state import Optimizer, State, StepMetrics
 from sysds_resnet.train_settings import TrainSettings
 
-Update = Callable[[np.ndarray | SentImages, np.ndarray, Optimizer], StepMetrics]
+Update = Callable[[np.ndarray | SentImages, np.ndarray | MixedLabels, Optimizer], StepMetrics]
 Send = Callable[[np.ndarray, Optimizer], SentImages]
 
 

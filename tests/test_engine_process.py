@@ -1,9 +1,11 @@
 """The engine's JVM as a process: who may talk to it, when it ends, and what is said when it ended early."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,10 +14,9 @@ import time
 import numpy as np
 import psutil
 import pytest
-from py4j.java_gateway import GatewayParameters, JavaGateway
-from py4j.protocol import Py4JError
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.jvm import SOCKET
 from sysds_resnet.errors import OutOfMemory, UserError
 
 HEAP = 512 * 2**20
@@ -134,20 +135,67 @@ def test_a_heap_that_cannot_be_had_is_a_one_line_error_and_leaves_nothing(tmp_pa
 # Its door
 
 
-def test_the_gateway_listens_on_loopback_only(engine):
-    sockets = [s for s in psutil.Process(engine._owned.process.pid).net_connections() if s.status == "LISTEN"]
-    assert sockets
-    assert {s.laddr.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}
+def test_the_jvm_listens_at_no_port(engine):
+    sockets = psutil.Process(engine._owned.process.pid).net_connections(kind="inet")
+    assert [s for s in sockets if s.status == "LISTEN"] == []
 
 
-@pytest.mark.parametrize("token", [None, "guessed"])
+@pytest.mark.parametrize("token", [b"", b"c\no\nhashCode\ne\n" + bytes(16), bytes(32), bytes(64)])
 def test_the_gateway_refuses_a_client_without_the_token(engine, token):
-    port = engine._gateway.gateway_parameters.port
-    stranger = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
-    with pytest.raises(Py4JError, match=r"[Aa]uthenticat"):
-        stranger.jvm.System.currentTimeMillis()
-    stranger.close()
+    with stranger(engine) as connection:
+        connection.sendall(token)
+        connection.shutdown(socket.SHUT_WR)
+        assert answer(connection) == b""
     assert engine.run("y = 1", {}, {"y": "int"})["y"] == 1
+
+
+def test_a_connection_without_the_token_takes_no_memory(own_engine):
+    """py4j's own gateway would keep all of it, as the beginning of a line, until the heap is full."""
+    part = bytes(2**20)
+    with stranger(own_engine) as connection, pytest.raises(OSError):
+        for _ in range(HEAP // len(part) + 1):
+            connection.sendall(part)
+    assert own_engine.run("y = 1", {}, {"y": "int"})["y"] == 1
+
+
+def test_a_connection_that_says_nothing_is_closed_and_others_are_served_meanwhile(engine):
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(stranger(engine)) for _ in range(50)]
+        assert engine.run("y = 1", {}, {"y": "int"})["y"] == 1
+        assert {answer(connection) for connection in silent} == {b""}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_connect_to_the_gateway(engine):
+    program = "import os, socket, sys; os.setuid(65534); socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    path = engine._owned.folder / SOCKET
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "PermissionError" in done.stderr
+
+
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_a_one_line_error(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("sysds_resnet.engine.jvm.shared_memory", lambda: str(folder))
+    with pytest.raises(UserError, match=r"^TMPDIR: found .*, expected a name of at most \d+ bytes"):
+        Engine(heap=HEAP)
+    assert list(folder.iterdir()) == []
+
+
+def stranger(engine):
+    """A connection to the gateway of somebody who does not know the token."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(60)
+    connection.connect(str(engine._owned.folder / SOCKET))
+    return connection
+
+
+def answer(connection):
+    """What comes before the end of a connection."""
+    try:
+        return connection.recv(100)
+    except ConnectionResetError:  # with something that was not read
+        return b""
 
 
 def test_only_the_owner_sees_the_shared_folder(engine):

@@ -296,7 +296,7 @@ def test_arrays_of_wrong_type_or_with_labels_out_of_range_are_refused():
         ((images.astype(float), np.array([0, 1])), good),
         ((images[0], np.array([0, 1])), good),
         ((images[:0], np.array([], dtype=int)), good),
-        ((images, np.array([0.0, 1.0])), good),
+        ((images, np.array([0.5, 1.0])), good),
         ((images, np.array([0, 2])), good),
         ((images, np.array([-1, 0])), good),
         ((images, np.array([0])), good),

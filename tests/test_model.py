@@ -272,7 +272,12 @@ def test_micro_batches_add_up_as_in_dml(model):
 @pytest.mark.parametrize(
     ("images", "labels", "settings", "found"),
     [
-        (random_images(4), np.array([0, 1, 2, 3]), {}, "labels: found 3 at position 3, expected 0 to 2"),
+        (
+            random_images(4),
+            np.array([0, 1, 2, 3]),
+            {},
+            "labels: found 3 at position 3, expected whole",
+        ),
         (random_images(4) / 1.0, np.zeros(4, int), {}, "images: found float64 of shape (4, 32, 32, 3)"),
         (random_images(4), np.zeros(3, int), {}, "labels: found int64 of shape (3,)"),
         (random_images(4), np.zeros(4, int), {"batch_size": 5}, "batch_size: found 5 for 4 training images"),

@@ -11,6 +11,7 @@ from sysds_resnet import show
 from sysds_resnet.data_settings import AugmentationSettings
 from sysds_resnet.images import Augmentation, open_dataset
 from sysds_resnet.images.mixing import Mixing
+from sysds_resnet.labels import MixedLabels
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_batches_are_shown_mixed_as_training_mixes_them(capfd, drawn, flags, mix
     images, parts = mixing.apply(plain, labels, seed=9, epoch=3, step=0)
     assert (images != plain).any()
     np.testing.assert_array_equal(mixed, images)
-    share = parts[0, 2]
+    share = parts.share[0]
     assert titles == [
         f"{share:.2f} {own} + {1 - share:.2f} {other}"
         for own, other in zip(names, [names[-1], *names[:-1]], strict=True)
@@ -101,9 +102,9 @@ def test_batches_are_shown_mixed_as_training_mixes_them(capfd, drawn, flags, mix
 
 def test_titles_are_names_of_classes_with_their_shares_where_mixed():
     classes = ["ant", "n02102040 English springer"]
-    assert show._title(np.int64(0), classes) == "ant"
-    assert show._title(np.int64(1), classes) == "n02102040 English "
-    assert show._title(np.array([0, 1, 0.25]), classes) == "0.25 ant + 0.75 n02102040"
+    assert show._titles(np.array([0, 1]), classes) == ["ant", "n02102040 English "]
+    mixed = MixedLabels(np.array([0]), np.array([1]), np.array([0.25]))
+    assert show._titles(mixed, classes) == ["0.25 ant + 0.75 n02102040"]
 
 
 @pytest.mark.parametrize(

@@ -209,8 +209,12 @@ def test_executors_read_what_one_machine_reads(engine, dataset, tmp_path, mixing
             assert [part.errors for part in written] == [[]] * len(tasks)
             rows = read_matrices(engine, [task.path for task in tasks])
             assert np.array_equal(rows.reshape(BATCH, 3, 32, 40).transpose(0, 2, 3, 1), images)
-            expected = labels.reshape(BATCH, -1) + (np.array([1, 1, 0]) if mixing else 1)
+            expected = mixed_columns(labels) if mixing else labels.reshape(BATCH, 1) + 1
             assert np.array_equal(np.concatenate([part.y for part in written]), expected)
+
+
+def mixed_columns(labels):
+    return np.column_stack([labels.own + 1, labels.other + 1, labels.share])
 
 
 def read_matrices(engine, paths):

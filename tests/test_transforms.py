@@ -215,9 +215,11 @@ def batch(n=6, size=8):
 def test_mixup_is_the_weighted_sum_with_the_neighbour():
     images, labels = batch()
     mixed, soft = Mixing(mixup=0.4).apply(images, labels, 0, 1, 2)
-    share = soft[0, 2]
+    share = soft.share[0]
     assert 0 < share < 1
-    np.testing.assert_array_equal(soft, np.column_stack([labels, [5, 0, 1, 2, 3, 4], np.full(6, share)]))
+    np.testing.assert_array_equal(soft.own, labels)
+    np.testing.assert_array_equal(soft.other, [5, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(soft.share, np.full(6, share))
     expected = share * images + (1 - share) * np.roll(images, 1, axis=0)
     assert np.abs(mixed - expected).max() <= 0.5 + 1e-3
 
@@ -229,7 +231,7 @@ def test_cutmix_pastes_a_box_of_the_neighbour_and_counts_its_pixels():
         others = np.roll(images, 1, axis=0)
         own = (mixed == images).all(axis=(0, 3))
         np.testing.assert_array_equal(mixed[:, ~own], others[:, ~own])
-        assert soft[0, 2] == pytest.approx(own.mean())
+        assert soft.share[0] == pytest.approx(own.mean())
         rows, columns = np.nonzero(~own)
         if rows.size:
             assert (~own)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
@@ -251,14 +253,15 @@ def test_mixing_is_torchvisions_for_the_same_random_numbers(monkeypatch):
             found, soft = Mixing(**{kind: 0.7}).apply(images, labels, 1, 0, step)
             assert np.abs(expected.permute(0, 2, 3, 1).numpy() - found).max() <= 0.5 + 1e-3
             identity = np.eye(6)
-            ours = identity[labels] * soft[:, 2:] + identity[soft[:, 1].astype(int)] * (1 - soft[:, 2:])
+            share = soft.share[:, None]
+            ours = identity[soft.own] * share + identity[soft.other] * (1 - share)
             np.testing.assert_allclose(ours, target.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_shares_of_mixup_are_beta_distributed(alpha):
     images, labels = batch(2, 1)
-    shares = [Mixing(mixup=alpha).apply(images, labels, 0, 0, step)[1][0, 2] for step in range(1000)]
+    shares = [Mixing(mixup=alpha).apply(images, labels, 0, 0, step)[1].share[0] for step in range(1000)]
     assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > 0.01
 
 
@@ -287,10 +290,10 @@ def test_mixing_depends_on_seed_epoch_and_step_only_and_changes_nothing_in_place
     images, labels = batch()
     before = images.copy()
     shares = {
-        key: Mixing(mixup=0.2).apply(images, labels, *key)[1][0, 2]
+        key: Mixing(mixup=0.2).apply(images, labels, *key)[1].share[0]
         for key in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
     }
     assert len(set(shares.values())) == 4
-    assert Mixing(mixup=0.2).apply(images, labels, 0, 0, 1)[1][0, 2] == shares[0, 0, 1]
+    assert Mixing(mixup=0.2).apply(images, labels, 0, 0, 1)[1].share[0] == shares[0, 0, 1]
     np.testing.assert_array_equal(images, before)
     assert not Mixing() and Mixing(mixup=0.2) and Mixing(cutmix=1)

@@ -1,11 +1,14 @@
 """A JVM with SystemDS in it, as a child of this process."""
 
+import contextlib
 import logging
 import os
+import re
 import select
 import shutil
 import subprocess
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,10 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
-from py4j.java_gateway import GatewayParameters, JavaGateway
-
+from sysds_resnet import forks
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
+from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
 from sysds_resnet.errors import UserError
@@ -24,6 +27,8 @@ from sysds_resnet.errors import UserError
 START_TIMEOUT = 60.0  # seconds
 LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
 LOG_FILE, CRASH_FILES = "jvm.log", "hs_err_*.log"
+GATEWAY = Path(__file__).with_name("PrivateGateway.java")
+SOCKET = "gateway"  # in the JVM's folder
 YOUNG_SHARE = 0.42  # of the heap
 # What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
 OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
@@ -113,11 +118,10 @@ def command_line(
         "-XX:+DisplayVMOutputToStderr",  # the log, which tells what memory ran out
         "-classpath",
         f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
-        "py4j.GatewayServer",
-        "--die-on-broken-pipe",
-        "--enable-auth",
-        "0",  # any free port
-        "0",  # py4j 0.10.9 ignores its last argument, and all its gateways would want port 25333
+        "org.codehaus.janino.SimpleCompiler",
+        str(GATEWAY),
+        GATEWAY.stem,
+        str(folder / SOCKET),
     ]
     # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
     spinning = {"OPENBLAS_THREAD_TIMEOUT": "4", "OMP_WAIT_POLICY": "passive"}
@@ -129,11 +133,34 @@ def command_line(
     }
 
 
+class PrivateFolder:
+    """A folder that nobody else may enter, in memory where there is such a file system.
+
+    Attributes:
+        path: Where it is. It is removed by `close`, or else when this object or the process ends.
+    """
+
+    def __init__(self) -> None:
+        with forks.opening:
+            self.path = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
+            self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            forks.register(self)
+
+    def close(self) -> None:
+        """Removes it."""
+        self._remove()
+
+    def disown(self) -> None:
+        """In a forked process: leaves it to the process that made it."""
+        self._remove.detach()
+
+
 class Jvm:
     """A running JVM and the py4j gateway to it.
 
-    The gateway listens on loopback and asks for a token that only this process knows. The JVM ends
-    when this process ends, however that happens, and does not see the terminal's Ctrl-C.
+    The gateway listens at a socket in a folder that nobody else may enter, and asks for a token that only
+    this process knows. The JVM ends when this process ends, however that happens, whether or not processes
+    that were forked from it go on, and does not see the terminal's Ctrl-C.
 
     Args:
         heap, multiply, threads, environment: As of `command_line`.
@@ -157,12 +184,19 @@ class Jvm:
         logs: Path | None = None,
     ) -> None:
         _quiet_py4j()
-        self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit if not closed
+        self._folder = PrivateFolder()
+        self.folder = self._folder.path
+        if len(os.fsencode(self.folder / SOCKET)) > MAX_PATH:
+            self._folder.close()
+            raise UserError(
+                f"TMPDIR: found {self.folder.parent}, expected a name of at most "
+                f"{MAX_PATH - len(f'{self.folder.name}/{SOCKET}') - 1} bytes, as sockets have; set it to a "
+                "shorter one"
+            )
         self._logs = (logs or self.folder).absolute()
         self.log = self._logs / LOG_FILE
         command, additions = command_line(heap, multiply, self.folder, threads, environment, self._logs)
-        with self._open_log() as log:
+        with self._open_log() as log, forks.opening:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -173,22 +207,30 @@ class Jvm:
                 env=os.environ | additions,
                 start_new_session=True,
             )
+            forks.register(self)
+        said = []
         try:
             line = self._read_line()
-            while line and not line.isdigit():  # what JVM options make Java print first
+            while line and not re.fullmatch("[0-9a-f]{64}", line):  # what JVM options make Java print first
+                said.append(line)
                 line = self._read_line()
-            port, token = int(line), self._read_line()
+            token = bytes.fromhex(line)
+            if not token:
+                raise ValueError
         except (ValueError, TimeoutError) as error:
-            said = last_words(self.log)
+            # the JVM says on its standard output why it does not start, and Java on its standard error
+            cause = said[-1] if said else last_words(self.log)
             self.close()
             raise UserError(
-                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({said}); "
+                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({cause}); "
                 f"choose another --heap, or run {python_command('doctor')}"
             ) from error
         except BaseException:  # Ctrl-C while it starts
             self.close()
             raise
-        self.gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
+        self.gateway = PrivateGateway(self.folder / SOCKET, token, self.process.pid)
+        # programs print to the JVM's standard output, a pipe that must not fill up
+        threading.Thread(target=_drain, args=(self.process.stdout,), daemon=True).start()
 
     def crash_file(self) -> Path | None:
         """What the JVM wrote when it crashed, if it has."""
@@ -218,7 +260,16 @@ class Jvm:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             pipe.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.close()
+
+    def disown(self) -> None:
+        """In a forked process: leaves the JVM to the process that started it."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self.process.returncode = 0  # no child of this process, which has nothing to wait for or to end
+        if getattr(self, "gateway", None) is not None:
+            self.gateway.disown()
 
     def _read_line(self) -> str:
         ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
@@ -249,3 +300,11 @@ def _not_from_py4j(record: logging.LogRecord) -> bool:
 def shared_memory() -> str | None:
     """A memory-backed folder for transfers, or None for the default temporary folder."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _drain(pipe: object) -> None:
+    try:
+        while pipe.read(65536):
+            pass
+    except (OSError, ValueError):
+        pass  # closed with the JVM

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 
+from sysds_resnet.checks import whole
 from sysds_resnet.errors import UserError
 
 # The rest is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
@@ -41,6 +42,25 @@ def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
     if here and size > machine_memory():
         most = f"this machine's memory of {machine_memory() // 2**20}m"
         raise UserError(f"{name}: found {text}, expected at most {most}; ask for less")
+    return size
+
+
+def heap_bytes(heap: object) -> int:
+    """Bytes of heap: a number of them, or a size as of `parse_size`.
+
+    Raises:
+        UserError: If it is none, or below 512m.
+    """
+    if isinstance(heap, str):
+        return parse_size(heap)
+    try:
+        size = whole("heap", heap, 0)
+    except UserError:
+        size = None
+    if size is None or size < MIN_HEAP:
+        raise UserError(
+            f"heap: found {heap!r}, expected at least {MIN_HEAP} bytes, or a size such as '12g'; give one"
+        )
     return size
 
 

@@ -124,6 +124,10 @@ class Programs:
             self.compiled[key] = script
         return self.compiled[key]
 
+    def forget(self, script: JavaObject) -> None:
+        """Has a program compiled again the next time: this script is not to be run any more."""
+        self.compiled = {key: known for key, known in self.compiled.items() if known is not script}
+
     @cached_property
     def one_thread(self) -> JavaObject:
         """What prepares scripts with workers, each of which is one of several on its machine."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from py4j.java_collections import JavaArray
-from py4j.java_gateway import JavaClass, JavaGateway, JavaObject
+from py4j.java_gateway import JavaClass, JavaGateway, JavaObject, get_method
 
 CHUNK = 2**21  # doubles at a time: 16 MiB, a quarter of the smallest usual /dev/shm
 
@@ -78,15 +78,15 @@ class Transfer:
 
     def fetch(self, block: JavaObject) -> np.ndarray:
         """Copies a MatrixBlock into a new 2-D float64 array."""
-        shape = (block.getNumRows(), block.getNumColumns())
-        if block.isEmptyBlock(False):
+        shape = (call(block, "getNumRows"), call(block, "getNumColumns"))
+        if call(block, "isEmptyBlock", False):
             return np.zeros(shape)
-        if block.isInSparseFormat():
+        if call(block, "isInSparseFormat"):
             dense = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock()
             dense.copy(block, False)
-            uncycle(block)
+            uncycle(block, dense)
             block = dense
-        values = block.getDenseBlockValues()
+        values = call(block, "getDenseBlockValues")
         flat = np.empty(shape[0] * shape[1])
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
@@ -94,7 +94,7 @@ class Transfer:
                 self._java.clear()
                 self._put(self._java, values, start, part.size)
                 part[:] = self._python[: part.size]
-        uncycle(values, block)
+        uncycle(values)
         return flat.reshape(shape)
 
     def _method(self, owner: str, name: str, *types: JavaObject) -> Callable[..., JavaObject]:
@@ -118,6 +118,16 @@ class Transfer:
         for i, value in enumerate(values):
             array[i] = value
         return array
+
+
+def call(handle: JavaObject, name: str, *arguments: object) -> object:
+    """Calls a method of an object in the JVM.
+
+    Other than `handle.name(...)` it leaves nothing in the handle, which needs no `uncycle` after it and may
+    be used by several threads at a time: py4j fails where one thread calls a method that it keeps in a handle
+    while another thread has it let go.
+    """
+    return get_method(handle, name)(*arguments)
 
 
 def uncycle(*handles: JavaObject) -> None:

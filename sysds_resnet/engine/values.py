@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.engine.transfer import call
+
 Value = np.ndarray | JavaObject | bool | int | float | str
 
 
@@ -41,7 +43,7 @@ def is_list(value: Value) -> bool:
 def _class_name(handle: JavaObject) -> str:
     attributes = vars(handle)  # asked for once
     if "class_name" not in attributes:
-        attributes["class_name"] = handle.getClass().getSimpleName()
+        attributes["class_name"] = call(handle, "getClass").getSimpleName()
     return attributes["class_name"]
 
 

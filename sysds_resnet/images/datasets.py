@@ -5,7 +5,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from sysds_resnet.checks import as_array
 from sysds_resnet.errors import UserError
+from sysds_resnet.labels import class_labels
 
 
 @runtime_checkable
@@ -73,8 +75,8 @@ class ArrayDataset:
         """Wrap arrays; nothing is copied.
 
         Args:
-            images: uint8 of shape (n, H, W, C).
-            labels: integers of shape (n,) in 0..len(classes)-1.
+            images: whole numbers from 0 to 255 of shape (n, H, W, C).
+            labels: of the images, as of `class_labels`.
             classes: names of the classes.
             mean: per-channel mean in units of 0..255, shape (C,).
             std: per-channel standard deviation in units of 0..255, shape (C,), above 0.
@@ -82,24 +84,16 @@ class ArrayDataset:
         Raises:
             UserError: a shape or type is wrong, there are no images, or a label is out of range.
         """
-        if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        images = as_array("images", images)
+        if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
+            images = images.astype(np.uint8, copy=False)
+        if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
             raise UserError(
                 f"images: found {images.dtype} of shape {images.shape}, expected uint8 of shape (n, H, W, C) "
                 "with n at least 1: convert the array"
             )
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise UserError(
-                f"labels: found {labels.dtype} of shape {labels.shape}, expected integers of shape "
-                f"({len(images)},): give one label per image"
-            )
-        wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-        if wrong.size:
-            raise UserError(
-                f"labels: found {labels[wrong[0]]} at position {wrong[0]}, expected 0 to {len(classes) - 1} "
-                f"for {len(classes)} classes: correct the labels or the number of classes"
-            )
         self._images = images
-        self.labels = labels.astype(np.int64)
+        self.labels = class_labels(labels, len(images), len(classes))
         self.notes: list[str] = []
         self.classes = list(classes)
         self.num_classes = len(self.classes)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from sysds_resnet.images.transforms import Purpose, sample_rng
+from sysds_resnet.labels import MixedLabels
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Mixing:
 
     def apply(
         self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, step: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, MixedLabels]:
         """Mix each image with the one before it in the batch, the first with the last.
 
         The share of an image is Beta(alpha, alpha), the same for the whole batch, from (seed, epoch, step).
@@ -42,8 +43,7 @@ class Mixing:
             step: place of the batch in its epoch.
 
         Returns:
-            the mixed images, and labels of shape (N, 3), float64: an image's own label, the other's, and the
-            share of its own.
+            the mixed images, and their labels.
         """
         rng = sample_rng(seed, Purpose.MIX, epoch, step)
         ways = [name for name in ("mixup", "cutmix") if getattr(self, name) > 0]
@@ -61,7 +61,7 @@ class Mixing:
             mixed = images.copy()
             mixed[:, top:bottom, left:right] = others[:, top:bottom, left:right]
             share = 1 - (bottom - top) * (right - left) / (images.shape[1] * images.shape[2])
-        return mixed, np.column_stack([labels, np.roll(labels, 1), np.full(len(labels), share)])
+        return mixed, MixedLabels(labels, np.roll(labels, 1), np.full(len(labels), share))
 
 
 def cutmix_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -1,0 +1,78 @@
+"""Checks of what people give to functions, before it is computed with or fails deep inside."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from sysds_resnet.errors import UserError, one_line
+
+
+def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
+    """A whole number as a Python int; Python's and NumPy's own, and floats without a fraction.
+
+    Raises:
+        UserError: If it is something else, a truth value among them, or out of its range.
+    """
+    number = None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        number = int(value)
+    elif not isinstance(value, (bool, np.bool_)):
+        try:
+            number = operator.index(value)  # arrays and tensors of one number have it too
+        except TypeError:
+            number = None
+    outside = number is not None and (
+        (least is not None and number < least) or (most is not None and number > most)
+    )
+    if number is None or outside:
+        low = "" if least is None else f" of at least {least}"
+        asked = low if most is None else f" from {least} to {most}"
+        raise UserError(f"{name}: found {value!r}, expected a whole number{asked}; give one")
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """A truth value as a Python bool.
+
+    Raises:
+        UserError: If it is something else: text such as "no" would count as true.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise UserError(f"{name}: found {value!r}, expected True or False; give one of them")
+    return bool(value)
+
+
+def one_of(name: str, value: object, choices: Sequence[object]) -> None:
+    """Checks that a value is among its choices.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        listed = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+        raise UserError(f"{name}: found {value!r}, expected {listed}; choose one")
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that a misspelt one probably means, if there is one."""
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+
+
+def as_array(name: str, value: object) -> np.ndarray:
+    """An array of what is one, or can be made one: lists, Series, tensors that lie in this process's memory.
+
+    Raises:
+        UserError: If it cannot, such as a list of images of several sizes.
+    """
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        # PyTorch's tensors on a GPU, or with gradients, say what to call first
+        raise UserError(
+            f"{name}: found {type(value).__name__} that is no array ({one_line(error)}), expected a NumPy "
+            "array; make one of it"
+        ) from error

