@@ -29,6 +29,14 @@ class EngineDied(UserError):
     """The engine's JVM ended, and not because its heap was full; another may go on in its place."""
 
 
+class NotAsAsked(UserWarning):
+    """Something is done in another way than was asked for, or more slowly than it could be.
+
+    The message is one line that says what is done, why, and what to do about it. Commands print it on
+    standard error.
+    """
+
+
 class NoSuchSplit(UserError):
     """A data set has no images for training, or none for validation."""
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import loky
 import numpy as np
 from loky.process_executor import ShutdownExecutorError
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import NotAsAsked, UserError, one_line
 from sysds_resnet.images.datasets import Dataset
 
 MAX_DEFAULT_WORKERS = 16
@@ -131,9 +132,17 @@ class Readers:
     def _start(self) -> Executor:
         if any(dataset.decodes for dataset in self._datasets):
             # not multiprocessing's own: that runs the main module again in each process
-            return loky.ProcessPoolExecutor(
-                self.workers, initializer=_set_up, initargs=(self._datasets, os.getpid())
-            )
+            try:
+                return loky.ProcessPoolExecutor(
+                    self.workers, initializer=_set_up, initargs=(self._datasets, os.getpid())
+                )
+            except OSError as error:  # there is no room for semaphores, which processes share
+                warnings.warn(
+                    f"reads images with threads in place of processes, which is slower: /dev/shm has no room "
+                    f"({one_line(error)}); free some there, or give the container more with --shm-size",
+                    NotAsAsked,
+                    stacklevel=2,
+                )
         return ThreadPoolExecutor(self.workers, thread_name_prefix=THREAD_NAME)
 
 

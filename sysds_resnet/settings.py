@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin
+from typing import Any, ClassVar, TextIO, TypeVar, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from sysds_resnet.console import say
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.console import say, warn
+from sysds_resnet.errors import NotAsAsked, UserError, one_line
 from sysds_resnet.recipes import read_recipe
 
 S = TypeVar("S", bound="Settings")
@@ -169,7 +171,10 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return command(parse(settings, argv)) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
+            warnings.simplefilter("always", NotAsAsked)
+            return command(parse(settings, argv)) or 0
     except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -178,3 +183,20 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
         return 130
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+    *,
+    otherwise: Callable[..., None],
+) -> None:
+    """Prints this package's warnings as one line, and others as Python does."""
+    if issubclass(category, NotAsAsked):
+        warn(str(message))
+    else:
+        otherwise(message, category, filename, lineno, file, line)

@@ -27,7 +27,8 @@ public final class $NAME$ extends SpoofOperator {
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     if (!NativeHelper.isNativeLibraryLoaded()) {
       throw new DMLRuntimeException("$NAME$: found no native helper on this machine, expected the one that its "
-          + "driver has; install sysds-resnet here as there, or run with --blas openblas");
+          + "driver has; install sysds-resnet here as there, have /tmp not mounted noexec, or run with --blas "
+          + "openblas");
     }
     final MatrixBlock images = matrix(inputs, $IMAGES$), gradient = matrix(inputs, $GRADIENT$);
     final MatrixBlock filters = matrix(inputs, $FILTERS$);

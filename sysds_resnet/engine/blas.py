@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
+from sysds_resnet.engine.folders import find_loadable
+
 Precision = Literal["double", "single", "bf16", "tf32"]
 Blas = Literal["auto", "openblas", "none"]
 
@@ -50,22 +52,29 @@ def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
     Args:
         precision: What is asked for.
         blas: "auto" for anything, "openblas" for no native helper, "none" for Java.
-        own_jvm: Whether the class path is ours to choose; the native helper must stand on it.
+        own_jvm: Whether the class path and the JVM's folder are ours to choose: the native helper must stand
+            on the one, and be loaded from the other.
     """
     reason = ""
     if precision == "tf32":
         precision, reason = "single", "TF32 needs a GPU"
+    if own_jvm and blas != "none":
+        folder, problem = find_loadable()
+        if folder is None:
+            return Multiply("double", None, False, problem)
     if precision != "double" and blas == "auto":
         problem = helper_problem() if own_jvm else "it needs a JVM of our own"
         if problem is None and precision == "bf16" and not has_bf16():
-            return Multiply("single", _onednn(), True, "bf16 needs a CPU with AVX512-BF16")
+            return Multiply("single", onednn(), True, "bf16 needs a CPU with AVX512-BF16")
         if problem is None:
-            return Multiply(precision, _onednn(), True, reason)
+            return Multiply(precision, onednn(), True, reason)
         reason = f"no native helper: {problem}"
     elif precision == "bf16":
         reason = "bf16 needs the native helper"
     library = find_openblas() if blas != "none" else None
     if library is None:
+        if blas != "none" and not reason:
+            reason = f"found no OpenBLAS; install it: {INSTALL_HINT}"
         if precision != "double" and not reason:
             reason = "single needs OpenBLAS or the native helper"
         return Multiply("double", None, False, reason)
@@ -104,15 +113,20 @@ def helper_problem() -> str | None:
     """Why the package's native helper (native/helper.cpp) cannot be used, or None."""
     if os.uname().machine != "x86_64":
         return "it is for Linux on x86-64"
-    libraries = list((HELPER_FOLDER / "lib").glob("*.so"))
-    if not libraries:
+    library = helper_library()
+    if library is None:
         return "it was not compiled; install g++, then sysds-resnet again"
     try:
-        ctypes.CDLL(str(_onednn()))  # whose name the helper asks the loader for
-        ctypes.CDLL(str(libraries[0]))
+        ctypes.CDLL(str(onednn()))  # whose name the helper asks the loader for
+        ctypes.CDLL(str(library))
     except (OSError, PackageNotFoundError) as error:
         return f"it does not load: {error}; install sysds-resnet again"
     return None
+
+
+def helper_library() -> Path | None:
+    """The compiled native helper, or None."""
+    return next((HELPER_FOLDER / "lib").glob("*.so"), None)
 
 
 def has_bf16() -> bool:
@@ -123,7 +137,8 @@ def has_bf16() -> bool:
         return False
 
 
-def _onednn() -> Path:
+def onednn() -> Path:
+    """The oneDNN library that the native helper is linked against."""
     package = distribution("onednn-cpu-gomp")
     return next(
         Path(package.locate_file(path)).resolve() for path in package.files if path.name == "libdnnl.so.3"

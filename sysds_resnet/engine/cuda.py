@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sysds_resnet.engine.folders import find_loadable
 from sysds_resnet.errors import UserError
 
 DRIVER = "libcuda.so.1"
@@ -78,6 +79,9 @@ def problem() -> str | None:
         return f"no NVIDIA driver ({reason}); install one for CUDA 12 or later"
     if found["code"] or not found["count"]:
         return f"the NVIDIA driver finds no GPU (CUDA's code {found['code']}); see what nvidia-smi says"
+    folder, why = find_loadable()  # JCuda's libraries are in a jar
+    if folder is None:
+        return why
     for name, package in LIBRARIES.items():
         if reason := found.get(name, "it ends the process that loads it"):
             return f"{package} is missing or broken ({reason}); run {INSTALL_HINT}"

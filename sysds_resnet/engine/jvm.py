@@ -7,7 +7,6 @@ import re
 import select
 import shutil
 import subprocess
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import BinaryIO
 from sysds_resnet import forks
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
+from sysds_resnet.engine.folders import make_private_folder
 from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
@@ -100,7 +100,7 @@ def command_line(
     Args:
         heap: Bytes of heap.
         multiply: What the engine will multiply with.
-        folder: For its files.
+        folder: For its files, native libraries among them.
         threads: How many threads to compute with; by default as many as there are cores.
         environment: What else is to be in its environment.
         logs: For what it writes when it crashes; by default the same folder.
@@ -134,7 +134,7 @@ def command_line(
 
 
 class PrivateFolder:
-    """A folder that nobody else may enter, in memory where there is such a file system.
+    """A folder that nobody else may enter, as of `make_private_folder`.
 
     Attributes:
         path: Where it is. It is removed by `close`, or else when this object or the process ends.
@@ -142,7 +142,7 @@ class PrivateFolder:
 
     def __init__(self) -> None:
         with forks.opening:
-            self.path = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
+            self.path = make_private_folder()
             self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
             forks.register(self)
 
@@ -295,11 +295,6 @@ def _quiet_py4j() -> None:
 
 def _not_from_py4j(record: logging.LogRecord) -> bool:
     return Path(record.pathname).parent.name != "py4j"
-
-
-def shared_memory() -> str | None:
-    """A memory-backed folder for transfers, or None for the default temporary folder."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _drain(pipe: object) -> None:

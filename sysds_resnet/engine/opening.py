@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from py4j.java_gateway import JavaGateway, JVMView
+from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine import blas
 from sysds_resnet.engine.arguments import Arguments
@@ -15,6 +16,7 @@ from sysds_resnet.engine.gpu import gpu_environment
 from sysds_resnet.engine.jvm import Jvm, PrivateFolder
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.spark import SparkDriver
+from sysds_resnet.errors import one_line
 
 
 @dataclass
@@ -94,4 +96,15 @@ def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
     helper.initialize(str(folder), "openblas")
     if helper.isNativeLibraryLoaded():
         return multiply
-    return Multiply("double", None, False, f"the engine does not load {multiply.library}")
+    return Multiply("double", None, False, _loading_problem(jvm, multiply, folder))
+
+
+def _loading_problem(jvm: JVMView, multiply: Multiply, folder: Path) -> str:
+    """Why the engine, which does not say it, has not loaded a library or its helper."""
+    helper = [blas.helper_library()] if multiply.native else []
+    for library in (folder / blas.LIBRARY, *helper):
+        try:
+            jvm.System.load(str(library))
+        except Py4JJavaError as error:
+            return f"the engine does not load {library.name}: {one_line(error.java_exception)}"
+    return f"the engine does not load {multiply.library}"

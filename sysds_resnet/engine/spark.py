@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,8 @@ from py4j.protocol import Py4JError
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
-from sysds_resnet.engine.jvm import LOG_FILE, shared_memory, wait_alive
+from sysds_resnet.engine.folders import make_private_folder
+from sysds_resnet.engine.jvm import LOG_FILE, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark_session import end_session, executors_alive, start_session
 from sysds_resnet.errors import UserError
@@ -52,7 +52,7 @@ class SparkDriver:
 
     def __init__(self, cluster: Cluster, heap: int, multiply: Multiply, logs: Path | None = None) -> None:
         self.cluster, self._heap, self._multiply = cluster, heap, multiply
-        self.folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_", dir=shared_memory()))
+        self.folder = make_private_folder()
         self._session: SparkSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sysds_resnet.engine.blas import HELPER_FOLDER, LIBRARY, Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path
+from sysds_resnet.engine.folders import loading_options
 from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options
 from sysds_resnet.engine.settings_file import library_folder
 
@@ -24,7 +25,7 @@ def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
     return {
         "spark.driver.memory": f"{heap // 2**20}m",
         "spark.driver.extraClassPath": os.pathsep.join([*_helper(multiply), class_path()]),
-        "spark.driver.extraJavaOptions": " ".join(_java_options(heap)),
+        "spark.driver.extraJavaOptions": " ".join([*_java_options(heap), *loading_options()]),
     }
 
 

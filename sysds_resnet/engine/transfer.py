@@ -1,7 +1,6 @@
 """Matrices between NumPy and the JVM through a file that both map into memory."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from py4j.java_collections import JavaArray
 from py4j.java_gateway import JavaClass, JavaGateway, JavaObject, get_method
+
+from sysds_resnet.engine.folders import make_shared_file
 
 CHUNK = 2**21  # doubles at a time: 16 MiB, a quarter of the smallest usual /dev/shm
 
@@ -21,16 +22,15 @@ class Transfer:
 
     Args:
         gateway: The py4j gateway of the JVM.
-        folder: Where to put the file.
+        folder: Where to put the file if there is no room in shared memory.
+
+    Raises:
+        UserError: If there is no room anywhere.
     """
 
     def __init__(self, gateway: JavaGateway, folder: Path) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
-        descriptor, path = tempfile.mkstemp(dir=folder, suffix=".transfer")
-        try:
-            os.posix_fallocate(descriptor, 0, CHUNK * 8)  # fail here rather than with SIGBUS later
-        finally:
-            os.close(descriptor)
+        path = str(make_shared_file(CHUNK * 8, [folder]))
         self._python = np.memmap(path, dtype="<f8", mode="r+", shape=(CHUNK,))
         file = self._jvm.java.io.RandomAccessFile(path, "rw")
         integer, long = self._jvm.Integer.TYPE, self._jvm.Long.TYPE
