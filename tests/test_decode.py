@@ -10,7 +10,8 @@ from PIL import Image
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import EncodedDataset, open_images
-from sysds_resnet.images.decode import MAX_PIXELS, SPARE, Picture
+from sysds_resnet.images.decode import SPARE, Picture
+from sysds_resnet.images.limits import MAX_PIXELS
 from sysds_resnet.images.photos import PHOTOS, open_photo
 from sysds_resnet.images.resample import resize
 from sysds_resnet.images.sources import FileSource

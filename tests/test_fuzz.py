@@ -12,6 +12,7 @@ from command_line import reading_processes
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.images import Augmentation, EncodedDataset
+from sysds_resnet.images.limits import FORMATS as READ
 from sysds_resnet.images.photos import PHOTOS, open_photo
 from sysds_resnet.readers import Readers
 
@@ -28,7 +29,7 @@ FORMATS = [
     ("TIFF", "RGB", {"compression": "tiff_deflate"}),
     ("BMP", "RGB", {}),
     ("PPM", "RGB", {}),
-    ("GIF", "P", {}),
+    ("GIF", "P", {}),  # which is no format that is read
 ]
 
 
@@ -75,6 +76,28 @@ def jpeg_of_size(data, height, width):
     return data[: start + 5] + struct.pack(">HH", height, width) + data[start + 9 :]
 
 
+def many_scans(data):
+    """A progressive JPEG file whose last scan comes a thousand times."""
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * 1000 + data[-2:]
+
+
+def tiff(width, height, data, *tags):
+    """A TIFF of one strip of deflated grey pixels that declares this size, with more entries."""
+    strip = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1)]
+    strip += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, len(data))]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in (*strip, *tags))
+    directory = struct.pack("<H", len(strip) + len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+def webp(width, height):
+    """A lossy WebP that declares this size."""
+    frame = b"\x30\x01\x00\x9d\x01\x2a" + struct.pack("<HH", width, height) + bytes(100)
+    sizes = struct.pack("<I", len(frame) + 12), struct.pack("<I", len(frame))
+    return b"RIFF" + sizes[0] + b"WEBPVP8 " + sizes[1] + frame
+
+
 def bombs(good):
     """Small files that would be huge images, or texts, if they were believed."""
     zeros = zlib.compress(bytes(50_000_000), 9)  # 50 kilobytes
@@ -83,7 +106,17 @@ def bombs(good):
     yield png(9_000, 9_000, zeros)  # small enough to be decoded, and too short
     yield png(60_000, 60_000, zlib.compress(b""))
     yield png(8, 8, zlib.compress(bytes(72)), chunk(b"zTXt", b"a\0\0" + zeros))
+    yield png(8, 8, zlib.compress(bytes(72)), chunk(b"iCCP", b"a\0\0" + zeros))
+    yield png(8, 8, zlib.compress(bytes(72)), *[chunk(b"tEXt", b"a\0" + bytes(1000))] * 1000)
     yield png(8, 8, zeros)
+    yield many_scans(good[1])
+    yield tiff(9_000, 9_000, zeros)
+    yield tiff(60_000, 60_000, zeros)
+    yield tiff(8, 8, zlib.compress(bytes(64)), (270, 2, 2**32 - 1, 8))
+    yield tiff(8, 8, zlib.compress(bytes(64)), *[(60_000, 4, 2**20, 8)] * 60_000)
+    yield webp(16_383, 16_383)
+    yield b"P3 9000 9000 255\n" + b"1 " * 1000
+    yield b"P3 9 9 255\n" + b"1" * 100_000
     yield jpeg_of_size(good[0], 65_500, 65_500)
     yield jpeg_of_size(good[0], 9_000, 9_000)
     yield jpeg_of_size(good[1], 9_000, 9_000)
@@ -92,6 +125,7 @@ def bombs(good):
     yield b"BM" + struct.pack("<IHHIIiiHH", 54, 0, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24) + bytes(24)
     yield b"P6 100000 100000 255\n" + bytes(100)
     yield b"P6 9000 9000 255\n" + bytes(100)
+    yield b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9000 9000\n%%EndComments\n{ } loop\n"
     yield b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + bytes(100)
 
 
@@ -155,4 +189,4 @@ def test_damaged_files_give_an_image_or_the_documented_error():
     assert len(bad) > COUNT / 3 and len(good) > COUNT / 20
     for index, reason in bad.items():
         assert reason.startswith(f"class damaged, image file {index}: found ") and "\n" not in reason
-        assert ", expected a whole JPEG, PNG or other image that Pillow reads: repair" in reason
+        assert f", expected a whole image in one of the formats {', '.join(READ)}: repair" in reason

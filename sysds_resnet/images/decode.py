@@ -17,10 +17,16 @@ import simplejpeg
 from PIL import Image
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images.limits import (
+    FORMATS,
+    Refused,
+    check_bytes,
+    check_pixels,
+    check_scans,
+    format_of,
+    image_error,
+)
 from sysds_resnet.images.resample import Box, resize
-
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: 300 MB."""
 
 SPARE = 3
 """Pixels that scaled decoding leaves for each one of the result, along either side.
@@ -30,10 +36,6 @@ With 3, photographs are on average less than 0.7 levels of 255 from what they ar
 """
 
 _JPEG = b"\xff\xd8\xff"
-
-# Image.open (in Pillow 11.3 and 13.0) loads parsers when first needed, without a lock: by its code, a second
-# thread may then be told that a good file has no known format. So all are loaded beforehand.
-Image.init()
 
 
 class Picture:
@@ -48,7 +50,7 @@ class Picture:
         width: in pixels.
 
     Raises:
-        UserError: it is larger than `MAX_PIXELS` or not an image.
+        UserError: it is beyond a limit (limits.py), or not an image in one of `FORMATS`.
     """
 
     def __init__(self, data: bytes | np.ndarray, name: str) -> None:
@@ -59,18 +61,26 @@ class Picture:
         if isinstance(data, np.ndarray):
             self.height, self.width = data.shape[:2]
             return
-        if data[:3] == _JPEG:
-            try:
-                self.height, self.width, space, _ = simplejpeg.decode_jpeg_header(data)
-                self._turbo = space != "CMYK" and self.height * self.width <= MAX_PIXELS
-            except ValueError:
-                pass  # Pillow reads some that are odd, and says what is wrong with the others
-        if not self._turbo:
-            try:
-                with _opened(data) as image:
-                    self.width, self.height = image.size
-            except Exception as error:
-                raise self._error(error) from error
+        check_bytes(len(data), name)
+        try:
+            self.width, self.height = self._turbo_size(data) or _size(data)
+            check_pixels(self.width, self.height)
+            if data[:3] == _JPEG:
+                check_scans(data, self.width, self.height)
+        except Exception as error:
+            # Any Exception: on damaged files Pillow's many readers raise much more than OSError.
+            raise self._error(error) from error
+
+    def _turbo_size(self, data: bytes) -> tuple[int, int] | None:
+        """Width and height of a JPEG file that libjpeg-turbo reads."""
+        if data[:3] != _JPEG:
+            return None
+        try:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return None  # Pillow reads some that are odd, and says what is wrong with the others
+        self._turbo = space != "CMYK"
+        return width, height
 
     def pixels(self, shrink: int = 1) -> np.ndarray:
         """Decode, unless the last call did the same.
@@ -107,7 +117,6 @@ class Picture:
             with _opened(self._data) as image:
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:
-            # Any Exception: on damaged files Pillow's many parsers raise much more than OSError.
             raise self._error(error) from error
 
     def part(self, box: Box, height: int, width: int, *, alone: bool) -> np.ndarray:
@@ -139,22 +148,29 @@ class Picture:
         return resize(pixels, height, width, (top, left, h, w))
 
     def _error(self, error: Exception) -> UserError:
-        reason = f"a damaged file ({one_line(error)})"
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = "no known image format"
-        return UserError(
-            f"image {self._name}: found {reason}, expected a whole JPEG, PNG or other image that Pillow "
-            "reads: repair, replace or remove the file"
-        )
+        if isinstance(error, Refused):
+            reason = str(error)
+        elif isinstance(error, MemoryError):
+            reason = "too little memory to decode it"
+        elif isinstance(error, Image.UnidentifiedImageError):
+            name = format_of(self._data)
+            other = name is not None and name not in FORMATS
+            reason = f"an image in the format {name}" if other else "no known image format"
+        else:
+            reason = f"a damaged file ({one_line(error)})"
+        return image_error(self._name, reason)
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height of an image that Pillow reads."""
+    with _opened(data) as image:
+        return image.size
 
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An image of a size that is allowed, its pixels not decoded yet."""
+    """An image, its pixels not decoded yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata, which nobody here reads
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             yield image

@@ -6,7 +6,6 @@ so it holds paths and positions in compact arrays and opens files where it reads
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,9 +17,7 @@ import pyarrow as pa
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import open_regular
 from sysds_resnet.images.classes import is_text
-
-MAX_BYTES = 2**29
-"""Larger files are refused before they are read; 100 million pixels that are not compressed have fewer."""
+from sysds_resnet.images.limits import check_bytes
 
 
 @runtime_checkable
@@ -126,8 +123,7 @@ class FileSource:
         path = self.name(index)
         try:
             with open_regular(path) as file:
-                if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-                    raise OSError(errno.EFBIG, f"{size} bytes, more than {MAX_BYTES}")
+                check_bytes(os.fstat(file.fileno()).st_size, path)
                 return file.read()
         except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
             raise UserError(

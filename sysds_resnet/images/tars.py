@@ -13,7 +13,8 @@ import pyarrow as pa
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.files import Split, find_files
 from sysds_resnet.images.labels import LabelColumn, Labelled, assign_labels
-from sysds_resnet.images.sources import MAX_BYTES, below
+from sysds_resnet.images.limits import check_bytes
+from sysds_resnet.images.sources import below
 from sysds_resnet.images.tar_members import Members, read_members
 from sysds_resnet.images.walk import counts
 
@@ -94,11 +95,7 @@ class TarSource:
     def read(self, index: int) -> bytes:
         """The member's bytes."""
         size = int(self._sizes[index])
-        if size > MAX_BYTES:
-            raise UserError(
-                f"image {self.name(index)}: found {size} bytes, expected at most {MAX_BYTES}: restore or "
-                "remove it"
-            )
+        check_bytes(size, self.name(index))
         try:
             descriptor = os.open(self._files[self._shards[index]], os.O_RDONLY)
             try:
