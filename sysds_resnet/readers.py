@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import loky
 import numpy as np
@@ -17,26 +16,12 @@ from loky.process_executor import ShutdownExecutorError
 
 from sysds_resnet.errors import NotAsAsked, UserError, one_line
 from sysds_resnet.images.datasets import Dataset
+from sysds_resnet.reading import Samples, read
 
 MAX_DEFAULT_WORKERS = 16
 THREAD_NAME = "sysds-resnet-readers"
 # What a task ends with whose process was killed, or was one of several of which one was killed.
 LOST = (BrokenExecutor, ShutdownExecutorError)
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """What a worker read of k samples.
-
-    Attributes:
-        images: uint8 of shape (m, H, W, C), m at most k.
-        indices: their positions in the data set, int64 of shape (m,).
-        errors: position and reason of each sample that could not be read.
-    """
-
-    images: np.ndarray
-    indices: np.ndarray
-    errors: list[tuple[int, str]]
 
 
 class Readers:
@@ -150,31 +135,6 @@ def default_workers() -> int:
     """Give the number of workers: one for each core this process may use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MAX_DEFAULT_WORKERS)
-
-
-def read(
-    dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool, stop: threading.Event | None = None
-) -> Samples:
-    """Read samples one after the other, until `stop` is set; see `Readers.submit`."""
-    images, found, errors = [], [], []
-    n = len(dataset)
-    for index in indices.tolist():
-        if stop is not None and stop.is_set():
-            break
-        for _ in range(n):
-            try:
-                images.append(dataset.image(index, epoch))
-                found.append(index)
-                break
-            except UserError as error:
-                errors.append((index, str(error)))
-            if not replace:
-                break
-            index = (index + 1) % n
-    shape = (0, *dataset.image_size, dataset.channels)
-    return Samples(
-        np.stack(images) if images else np.empty(shape, np.uint8), np.array(found, np.int64), errors
-    )
 
 
 # In the processes

@@ -29,7 +29,7 @@ from sysds_resnet.engine.blocks import write_matrix
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.readers import read
+from sysds_resnet.reading import read
 from sysds_resnet.shared_files import write_shared
 
 if TYPE_CHECKING:

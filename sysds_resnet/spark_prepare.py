@@ -16,7 +16,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.shards import Shard, open_shards
 from sysds_resnet.prepare_matrices import blocks_folder, write_block
-from sysds_resnet.readers import read
+from sysds_resnet.reading import read
 
 if TYPE_CHECKING:
     from pyspark import Broadcast

@@ -28,7 +28,7 @@ from sysds_resnet.images.sources import BytesSource
 from sysds_resnet.images.views import View, seen_in
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.predictions import to_table
-from sysds_resnet.readers import read
+from sysds_resnet.reading import read
 from sysds_resnet.scoring import Ensemble, ScoringSettings, load_ensemble
 from sysds_resnet.spark_progress import progress
 
