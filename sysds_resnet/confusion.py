@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sysds_resnet.errors import printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.scoring import log_softmax
 
@@ -194,4 +195,5 @@ def _worst(matrix: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> st
 
 
 def _short(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sysds_resnet.console import encodable, give_up
+from sysds_resnet.errors import printable
 from sysds_resnet.loop import EpochEvent, StepEvent
 
 INTERVAL = 60.0
@@ -114,7 +115,7 @@ class Display:
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()
-        self._console.print(Text(encodable(text, self._output)), soft_wrap=True)
+        self._console.print(Text(encodable(printable(text), self._output)), soft_wrap=True)
 
     def _position(self) -> list[str]:
         parts = [

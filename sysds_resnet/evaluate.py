@@ -12,7 +12,7 @@ from pydantic import Field
 from sysds_resnet.confusion import Outcomes, write_report
 from sysds_resnet.data_settings import BadImages, DataSettings, print_notes
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
 from sysds_resnet.scoring import ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
@@ -73,10 +73,10 @@ def command(settings: EvaluateSettings) -> None:
         f"top-5 {100 * scores['top5']:.2f} %"
     )
     if len(bad):
-        print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+        print(printable(f"{len(bad)} images cannot be read and were left out: {bad.path}"))
     if settings.out:
         write_report(settings.out, outcomes, {"left_out": len(bad), **details})
-        print(f"scores: {settings.out}")
+        print(printable(f"scores: {settings.out}"))
 
 
 def _outcomes_here(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes, dict[str, Any]]:

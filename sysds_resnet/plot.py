@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 
 from sysds_resnet.data_settings import ReadingSettings
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.images import open_dataset
 from sysds_resnet.pages import make_figure, page
@@ -134,7 +134,7 @@ def _write(out: Path, name: str, text: str, write: Callable[[Path], None]) -> No
         raise UserError(f"out: found the file {out}, expected a folder; choose another")
     picture, document = out / f"{name}.png", out / f"{name}.html"
     write_whole({picture: write, document: lambda path: path.write_text(text, encoding="utf-8")})
-    print(f"{picture}\n{document}")
+    print(printable(str(picture)), printable(str(document)), sep="\n")
 
 
 def summary(runs: Sequence[Run]) -> pd.DataFrame:
@@ -157,10 +157,11 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, str]]:
         known = [values for values in found if values]
         names = [n for n in dict.fromkeys(n for values in known for n in values) if n not in _HIDDEN]
         names = [n for n in names if len({str(values.get(n)) for values in known}) > 1]
-    return [
-        {name: "none" if values[name] is None else str(values[name]) for name in names if name in values}
-        for values in found
-    ]
+    return [{name: _shown(values[name]) for name in names if name in values} for values in found]
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else printable(str(value))
 
 
 def _figures(one: Run) -> dict[str, str]:

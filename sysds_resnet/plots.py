@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.metrics import FILE_NAME, read_lines
 
@@ -171,11 +171,7 @@ def read_run(folder: Path, axis: Axis = "step", name: str | None = None) -> Run:
     if {"skipped", "lr"} <= set(lines):
         lines["skipped_lr"] = lines["lr"].where(lines["skipped"] == 1)
     tables = {event: table.reset_index(drop=True) for event, table in lines.groupby(events)}
-    return Run(folder, _printable(name or folder.resolve().name), tables)
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode("utf-8")  # files may be named by bytes that are no UTF-8
+    return Run(folder, printable(name or folder.resolve().name), tables)
 
 
 def _places(path: Path, axis: Axis, steps: pd.Series, events: pd.Series, lines: pd.DataFrame) -> pd.Series:
@@ -257,7 +253,7 @@ def write_png(
     for axes in grid[: len(charts)][-columns:]:  # the lowest of each column
         axes.set_xlabel(AXES[axis])
         axes.tick_params(labelbottom=True)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(printable(title), parse_math=False)
     if len(runs) > 1:
         handles = [axes.plot([], color=color_of(i), linewidth=3)[0] for i in range(len(runs))]
         legend = figure.legend(handles, [" "] * len(runs), loc="outside upper left", frameon=False)

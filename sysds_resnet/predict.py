@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import open_files
 from sysds_resnet.images.inputs import find_inputs
@@ -61,9 +61,9 @@ def command(settings: PredictSettings) -> None:
             n = save(to_rows(batches, dataset, ensemble.classes, settings.top), out, kind, settings.logits)
     if len(bad):
         text = f"{len(bad)} images cannot be read and were left out: {bad.path}"
-        print(text, file=sys.stdout if out else sys.stderr)
+        print(printable(text), file=sys.stdout if out else sys.stderr)
     if out:
-        print(f"{n} images: {out}")
+        print(printable(f"{n} images: {out}"))
 
 
 def to_rows(

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.metrics import FILE_NAME, read_lines
 from sysds_resnet.settings import Settings, read_yaml, run
@@ -302,7 +302,8 @@ def _number(value: float) -> str:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
+    cells = ([printable(cell).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *cells))
 
 
 def command(settings: ResultsSettings) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TextIO, TypeVar, get_origin
@@ -16,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from sysds_resnet.console import say, warn
-from sysds_resnet.errors import NotAsAsked, UserError, one_line
+from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
 from sysds_resnet.recipes import read_recipe
 
 S = TypeVar("S", bound="Settings")
@@ -171,14 +173,14 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        with warnings.catch_warnings():
+        with _printing_any_name(), warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
             warnings.simplefilter("always", NotAsAsked)
             return command(parse(settings, argv)) or 0
     except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
-        say(f"error: {error}", sys.stderr)
+        say(f"error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
@@ -197,6 +199,20 @@ def _show_warning(
 ) -> None:
     """Prints this package's warnings as one line, and others as Python does."""
     if issubclass(category, NotAsAsked):
-        warn(str(message))
+        warn(printable(str(message)))
     else:
         otherwise(message, category, filename, lineno, file, line)
+
+
+@contextmanager
+def _printing_any_name() -> Iterator[None]:
+    """Standard output escapes what its encoding lacks; at the start, Python has it raise an error."""
+    stream = sys.stdout
+    strict = isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
+    if strict:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if strict:
+            stream.reconfigure(errors="strict")

@@ -18,7 +18,7 @@ from sysds_resnet.data_settings import (
     ReadingSettings,
     print_notes,
 )
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.files import Split
 from sysds_resnet.labels import MixedLabels
@@ -91,17 +91,22 @@ def command(settings: ShowSettings) -> None:
     if settings.split == "train" and settings.mixing():
         images, labels = settings.mixing().apply(images, labels, settings.seed, epoch, batch.step)
     draw(images, _titles(labels, dataset.classes), settings.out)
-    print(f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels")
+    text = f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels"
+    print(printable(text))
 
 
 def _titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:
     if not isinstance(labels, MixedLabels):
-        return [classes[label][:NAME_LENGTH] for label in labels]
+        return [_short(classes[label], NAME_LENGTH) for label in labels]
     half = NAME_LENGTH // 2
     return [
-        f"{share:.2f} {classes[own][:half]} + {1 - share:.2f} {classes[other][:half]}"
+        f"{share:.2f} {_short(classes[own], half)} + {1 - share:.2f} {_short(classes[other], half)}"
         for own, other, share in zip(labels.own, labels.other, labels.share, strict=True)
     ]
+
+
+def _short(name: str, length: int) -> str:
+    return printable(name)[:length]
 
 
 def main(argv: list[str] | None = None) -> int:
