@@ -62,6 +62,7 @@ def describe(dataset: Dataset, precision: str, settings: EvaluateSettings) -> di
 
 def command(settings: EvaluateSettings) -> None:
     """Evaluates, prints and writes."""
+    settings.check_cluster()
     if settings.out and settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out}: found a file, expected a folder or nothing; choose another --out")
     bad = BadImages(settings, settings.out or Path())

@@ -19,6 +19,7 @@ from sysds_resnet.images import open_dataset
 from sysds_resnet.pages import make_figure, page
 from sysds_resnet.plots import Axis, Chart, Line, Run, drawn, read_run, write_png
 from sysds_resnet.recipes import describe_all
+from sysds_resnet.redaction import redacted_text
 from sysds_resnet.settings import Settings, find_flag, read_yaml, run
 from sysds_resnet.train_settings import TrainSettings
 
@@ -161,7 +162,7 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _shown(value: object) -> str:
-    return "none" if value is None else printable(str(value))
+    return "none" if value is None else printable(redacted_text(str(value)))
 
 
 def _figures(one: Run) -> dict[str, str]:

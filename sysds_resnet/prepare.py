@@ -75,6 +75,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
     Raises:
         UserError: It cannot be read, the disk is too small, or the folder holds something else.
     """
+    settings.check_cluster()
     splits: tuple[Split, ...] = ("train", "val") if settings.splits == "both" else (settings.splits,)
     try:
         sets = {split: _open(settings, split) for split in splits}

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO, TypeVar, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from sysds_resnet.console import say, warn
 from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
 from sysds_resnet.recipes import read_recipe
+from sysds_resnet.redaction import refuse_passwords
 
 S = TypeVar("S", bound="Settings")
 
@@ -55,6 +56,14 @@ class Settings(BaseSettings):
         if value == "":
             raise ValueError("a value that is not empty")
         return value
+
+    @model_validator(mode="after")
+    def _without_passwords(self) -> Settings:
+        """What is set is written down, printed and drawn."""
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            refuse_passwords(name, value if isinstance(value, list) else [value])
+        return self
 
     @classmethod
     def settings_customise_sources(

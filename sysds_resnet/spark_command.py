@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,12 +13,10 @@ from pydantic import Field, model_validator
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Blas, choose
 from sysds_resnet.engine.cluster import Cluster, cluster_conf
-from sysds_resnet.engine.java import find_java
 from sysds_resnet.engine.jvm import LAUNCHER, dml_home, systemds_home
 from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.engine.settings_file import settings_file
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
-from sysds_resnet.engine.spark_session import check_pyspark
 from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import EvaluateSettings
 from sysds_resnet.images.remote_shards import read_manifest
@@ -29,7 +26,9 @@ from sysds_resnet.prepare import PrepareSettings
 from sysds_resnet.prepare_matrices import MATRICES, blocks_file
 from sysds_resnet.settings import run
 from sysds_resnet.shared_files import absolute, is_url
-from sysds_resnet.spark_settings import SparkSettings, pairs
+from sysds_resnet.spark_secrets import pairs, read_private, shown_conf
+from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.spark_submission import python_line, submit_words
 from sysds_resnet.train_settings import TrainSettings
 
 USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
@@ -37,7 +36,6 @@ USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evalua
 Prints the line for spark-submit that has SystemDS train by dml/train.dml, whose executors need no Python
 (dml --help), or that runs a command of this package (its options, --master and --executors among them).
 """
-PROGRAM = Path(__file__).with_name("spark_program.py")
 _KINDS: dict[str, type[SparkSettings]] = {
     "train": TrainSettings,
     "prepare": PrepareSettings,
@@ -88,27 +86,26 @@ def dml_line(settings: DmlSettings) -> list[str]:
         *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
         *(f"{name}={value}" for name, value in arguments.items()),
     ]
-    return [*_submit(cluster, conf | cluster_conf(cluster)), *program]
+    shown = shown_conf(settings.spark_conf, settings.spark_conf_file)
+    submit = submit_words(cluster, conf | cluster_conf(cluster), shown)
+    if hidden := sorted(cluster.conf.keys() - shown.keys()):
+        submit += _hidden(settings, hidden)
+    return [*submit, *program]
 
 
-def python_line(name: str, settings: SparkSettings, argv: list[str]) -> list[str]:
-    """The words of the line for a command of this package.
-
-    Args:
-        name: Of the command.
-        settings: That its options say.
-        argv: Its options.
+def _hidden(settings: DmlSettings, names: list[str]) -> list[str]:
+    """Options that have spark-submit read secrets, which the line itself must not show.
 
     Raises:
-        UserError: If an option does not fit.
+        UserError: If one comes from the environment, which spark-submit does not read.
     """
-    # only training has a scratch folder, by default in the run's, whose name does not matter here
-    cluster = settings.cluster(Path() if name == "train" else None)
-    given = getattr(settings, "heap", None)
-    heap = heap_of(given)
-    precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")
-    conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
-    return [*_submit(cluster, conf), str(PROGRAM), name, *argv]
+    known = read_private(settings.spark_conf_file) if settings.spark_conf_file else {}
+    if missing := [name for name in names if name not in known]:
+        raise UserError(
+            f"spark_conf: found {missing[0]} in the environment, expected it in a file that spark-submit "
+            "reads itself; put it into one for --spark-conf-file"
+        )
+    return ["--properties-file", str(settings.spark_conf_file)]
 
 
 # Operators share no threads there, and a matrix in several files is not found under a path of this machine.
@@ -140,29 +137,6 @@ def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
         "scratch": cluster.scratch,
         "out": absolute(settings.out),
     }
-
-
-def _submit(cluster: Cluster, conf: Mapping[str, str]) -> list[str]:
-    """What comes before the program."""
-    check_pyspark()
-    import pyspark
-
-    spark_submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    java = find_java().path.resolve().parents[1]
-    # these three are needed before settings are read
-    options = {
-        "--driver-memory": "spark.driver.memory",
-        "--driver-class-path": "spark.driver.extraClassPath",
-        "--driver-java-options": "spark.driver.extraJavaOptions",
-    }
-    words = ["env", f"JAVA_HOME={java}", f"PYSPARK_PYTHON={sys.executable}", str(spark_submit)]
-    words += ["--master", cluster.master]
-    for option, name in options.items():
-        words += [option, conf[name]]
-    rest = {name: value for name, value in conf.items() if name not in options.values()} | dict(cluster.conf)
-    for name, value in rest.items():
-        words += ["--conf", f"{name}={value}"]
-    return words
 
 
 def main(argv: list[str] | None = None) -> int:

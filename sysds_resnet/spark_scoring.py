@@ -238,6 +238,7 @@ def predict_on_spark(settings: PredictSettings) -> None:
             "out: found --logits, another --format or standard output with engine spark, expected a folder "
             "for parquet files; leave them out"
         )
+    settings.check_cluster()
     networks, classes = gather_networks(settings, settings.top)
     out = qualified(settings.out)
     cluster = settings.cluster()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sysds_resnet.engine.cluster import Cluster, local_workers, on_this_machine
+from sysds_resnet.engine.cluster import Cluster, check_form, local_workers, on_this_machine
 from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.spark_checks import check_start
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.settings import Settings
 from sysds_resnet.shared_files import absolute, is_url
+from sysds_resnet.spark_secrets import check_pairs, read_conf
 
 SCRATCH_FOLDER = "scratch"  # in a run folder
 
@@ -35,11 +37,31 @@ class SparkSettings(Settings):
         description="Folder that driver and executors share, for what they exchange: a path or a URL such as "
         "hdfs://... By default in the run folder where all is on one machine.",
     )
-    spark_conf: list[str] = Field([], description="More of Spark's settings, as NAME=VALUE.")
+    spark_conf: list[str] = Field(
+        [],
+        description="More of Spark's settings, as NAME=VALUE; secrets as NAME=env:VARIABLE, or in a "
+        "--spark-conf-file.",
+    )
+    spark_conf_file: Path | None = Field(
+        None,
+        description="File of more of Spark's settings, as spark-submit's --properties-file; with secrets in "
+        "it only you may read it.",
+    )
+
+    @field_validator("spark_conf_file")
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        """A run may be resumed from another working directory."""
+        return path and Path(absolute(str(path)))
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> SparkSettings:
+        check_pairs(self.spark_conf)
+        return self
 
     @model_validator(mode="after")
     def _only_for_spark(self) -> SparkSettings:
-        names = ("master", "executors", "scratch", "spark_conf")
+        names = ("master", "executors", "scratch", "spark_conf", "spark_conf_file")
         # flags of a resumed run, whose engine stands in its folder
         unknown = getattr(self, "resume", None) and "engine" not in self.model_fields_set
         if (
@@ -47,11 +69,16 @@ class SparkSettings(Settings):
             and not unknown
             and (given := [name for name in names if getattr(self, name)])
         ):
-            raise ValueError(f"{given[0]} without engine spark")
+            raise UserError(
+                f"settings: found {given[0]} without engine spark, expected both; add --engine spark, or "
+                f"leave {given[0]} out"
+            )
         on_gpu = getattr(self, "device", "cpu") != "cpu" or getattr(self, "gpus", None)
         if self.engine == "spark" and on_gpu:
-            raise ValueError("device cpu with engine spark, whose executors compute on CPUs")
-        pairs("spark_conf", self.spark_conf)
+            raise UserError(
+                "device: found a GPU with engine spark, expected cpu, on which executors compute; leave "
+                "--device and --gpus out"
+            )
         return self
 
     def located(self, dataset: str) -> str:
@@ -73,6 +100,7 @@ class SparkSettings(Settings):
         if self.engine != "spark":
             return None
         master = self.master or "local[*]"
+        check_form(master)
         workers = local_workers(master)
         if workers is None and self.executors is None:
             raise UserError(f"executors: found none for {master}, expected a number; add --executors")
@@ -91,12 +119,18 @@ class SparkSettings(Settings):
             cores=workers or self.executor_cores,
             memory=parse_size(self.executor_memory, "executor_memory", here=False),
             scratch=scratch,
-            conf=pairs("spark_conf", self.spark_conf),
+            conf=read_conf(self.spark_conf, self.spark_conf_file),
         )
 
+    def check_cluster(self, folder: Path | str | None = None) -> None:
+        """Checks, before anything is read or written, that the cluster that is asked for can be tried.
 
-def pairs(name: str, texts: list[str]) -> dict[str, str]:
-    """NAME=VALUE texts of a setting as a mapping; raises a ValueError, for pydantic, if one is none."""
-    if wrong := [text for text in texts if "=" not in text]:
-        raise ValueError(f"{name} {wrong[0]!r}, expected NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
+        Args:
+            folder: As for `cluster`.
+
+        Raises:
+            UserError: As of `cluster` and `check_start`.
+        """
+        cluster = self.cluster(folder)
+        if cluster is not None:
+            check_start(cluster)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,12 @@ from sysds_resnet.engine.blas import choose, on_gpu
 from sysds_resnet.engine.gpu import gpu_environment
 from sysds_resnet.engine.jvm import command_line
 from sysds_resnet.engine.memory import heap_of
+from sysds_resnet.engine.settings_file import cache_folder
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.loop import choose_micro_batch
 from sysds_resnet.model import ResNet
+from sysds_resnet.spark_submission import spark_line
 from sysds_resnet.train_settings import TrainSettings
 from sysds_resnet.weight_names import infer_architecture
 
@@ -73,16 +74,20 @@ def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
 def engine_command(settings: TrainSettings) -> str:
     """The line that would start the engine of a run, after what it lacks here as a comment.
 
+    With engine spark it is the one that has spark-submit do the whole run.
+
     Raises:
         UserError: If there is no usable Java.
     """
+    if settings.engine == "spark":
+        return spark_line(settings)
     gpus = settings.chosen_gpus()
     if gpus:
         multiply = on_gpu(settings.precision, "a GPU")
         environment = gpu_environment(multiply.precision == "tf32")
     else:
         multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
-    folder = Path(tempfile.gettempdir(), "sysds_resnet")
+    folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
     command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
     line = shlex.join(["env", *(f"{name}={value}" for name, value in additions.items()), *command])
     device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"

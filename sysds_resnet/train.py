@@ -74,6 +74,8 @@ def train(settings: TrainSettings) -> Path | None:
     Raises:
         UserError: What the user can mend; what was saved before stays.
     """
+    if not settings.dry_run:
+        settings.check_cluster(settings.resume or settings.out or Path())
     if settings.dry_run:
         print_notes(*(open_set(settings, split) for split in ("train", "val")))
         print(config_text(settings) + engine_command(settings))

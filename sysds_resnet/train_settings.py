@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sysds_resnet.data_settings import AugmentationSettings, DataSettings, ReadingSettings
 from sysds_resnet.engine.blas import Blas, Precision
 from sysds_resnet.engine.cuda import DEVICE, GPUS, choose_gpus, chosen_device, named_gpus
+from sysds_resnet.errors import UserError
 from sysds_resnet.schedule import Schedule, ScheduleName
 from sysds_resnet.spark_settings import SparkSettings
 from sysds_resnet.state import Optimizer
@@ -134,16 +135,12 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
     num_images: int | None = Field(None, ge=1, description="Synthetic training images.")
     num_classes: int | None = Field(None, ge=2, description="Synthetic classes.")
     dry_run: bool = Field(
-        False, description="Print the settings and the engine's command line, and start nothing."
+        False,
+        description="Print the settings and the engine's command line, or that for spark-submit, and start "
+        "nothing.",
     )
     out: Path | None = Field(None, description="Run folder; by default runs/DATASET-MODEL-TIME.")
     resume: Path | None = Field(None, description="Run folder to continue.")
-
-    @model_validator(mode="after")
-    def _dry_run_here(self) -> TrainSettings:
-        if self.dry_run and self.engine == "spark":
-            raise ValueError("dry_run without engine spark, whose line spark_command prints")
-        return self
 
     @model_validator(mode="after")
     def _profile_on_cpu(self) -> TrainSettings:
@@ -163,7 +160,10 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
     @model_validator(mode="after")
     def _no_profile_of_clusters(self) -> TrainSettings:
         if self.engine == "spark" and self.profile is not None:
-            raise ValueError("profile with engine spark")
+            raise UserError(
+                "settings: found profile with engine spark, expected one of them; leave --profile out, or "
+                "train without --engine spark"
+            )
         return self
 
     @property

@@ -5,10 +5,10 @@ import socket
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine import spark_session
+from sysds_resnet.engine import spark_checks
 from sysds_resnet.engine.cluster import local_workers
+from sysds_resnet.engine.spark_checks import SPARK_VERSION
 from sysds_resnet.engine.spark_errors import explain
-from sysds_resnet.engine.spark_session import SPARK_VERSION
 from sysds_resnet.errors import OutOfMemory
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.prepare import PrepareSettings
@@ -34,7 +34,7 @@ def test_a_master_that_does_not_listen(capfd, tmp_path):
 
 @pytest.mark.parametrize("version", ["3.5.1", "4.0.1"])
 def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
-    monkeypatch.setattr(spark_session, "version", lambda name: version)
+    monkeypatch.setattr(spark_checks, "version", lambda name: version)
     outcome = run_here(capfd, "train", *SPARK, "--master", "local[2]", "--out", tmp_path / "run")
     assert_one_line_error(outcome, f"pyspark: found {version}, expected {SPARK_VERSION}", "[spark]")
 

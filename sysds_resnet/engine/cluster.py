@@ -8,6 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sysds_resnet.errors import UserError
+from sysds_resnet.redaction import NAMES as SECRET_NAMES
+
+_PLACE = r"(?:[^\s:/,@\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}"
+_MASTERS = re.compile(
+    r"local(\[(\*|[1-9]\d*)(,[1-9]\d*)?\])?|local-cluster\[[1-9]\d*,[1-9]\d*,[1-9]\d*\]"
+    rf"|spark://{_PLACE}(,{_PLACE})*|yarn|k8s://[^\s@]+"
+)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -19,7 +28,7 @@ class Cluster:
         scratch: A folder that driver and executors share: a path, or a URL such as hdfs://... or s3a://...
         cores: Of each executor; each computes micro-batches of its own.
         memory: Of each executor's heap, in bytes.
-        conf: More of Spark's settings.
+        conf: More of Spark's settings, with secrets among them: they are in no text of this.
     """
 
     master: str
@@ -27,7 +36,7 @@ class Cluster:
     scratch: str
     cores: int = 1
     memory: int = 4 * 2**30
-    conf: Mapping[str, str] = field(default_factory=dict)
+    conf: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def workers(self) -> int:
@@ -40,6 +49,15 @@ class Cluster:
             return f"Spark {self.master} with {cores}"
         executors = f"{self.executors} executor{'s' * (self.executors > 1)} with {cores}"
         return f"Spark {self.master}, {executors} and heap {self.memory / 2**30:.1f} GiB each"
+
+
+def check_form(master: str) -> None:
+    """Raises a UserError unless this has the form of a master's URL."""
+    if not _MASTERS.fullmatch(master):
+        raise UserError(
+            f"master: found {master!r}, expected local[N] with N from 1 or *, spark://HOST:PORT, yarn or "
+            "k8s://HOST:PORT; correct --master"
+        )
 
 
 def local_workers(master: str) -> int | None:
@@ -56,17 +74,28 @@ def on_this_machine(master: str) -> bool:
 
 
 def cluster_conf(cluster: Cluster) -> dict[str, str]:
-    """Spark's settings for what a run takes of a cluster."""
+    """Spark's settings for what a run takes of a cluster, and for what others see of it."""
     conf = {
         "spark.executor.instances": str(cluster.executors),
         "spark.executor.cores": str(cluster.cores),
         "spark.cores.max": str(cluster.workers),
         "spark.executor.memory": f"{cluster.memory // 2**20}m",
         "spark.ui.showConsoleProgress": "false",
+        "spark.ui.enabled": "false",  # it asks nobody who they are, and shows settings
+        "spark.redaction.regex": SECRET_NAMES,
     }
     if on_this_machine(cluster.master):
-        conf["spark.driver.host"] = "127.0.0.1"
+        conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     return conf
+
+
+def cluster_environment(cluster: Cluster) -> dict[str, str]:
+    """What a driver's JVM has in its environment, beside what this process has.
+
+    Where all is on one machine, the address on which everything listens that Spark starts, its web page among
+    it. Spark would ask for the address of this machine's name, which need not have one.
+    """
+    return {"SPARK_LOCAL_IP": "127.0.0.1"} if on_this_machine(cluster.master) else {}
 
 
 def local_path(name: str) -> str:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
+from sysds_resnet.redaction import redacted_text
 
 LOG_HEADER = "--- a JVM begins\n"  # in a log that several write to, one after the other
 OUT_OF_MEMORY = 3  # exit code with ExitOnOutOfMemoryError
@@ -16,8 +17,11 @@ _OF_THE_HEAP = ("Java heap space", "GC overhead limit exceeded", "Requested arra
 _NOISE = re.compile(
     r"incubator|NativeCodeLoader|Picked up [A-Z_]*OPTIONS|^SLF4J|^log4j:|^WARNING: |\bWARN\b"
     r"|Setting default log level|To adjust logging level|Using Spark's default log4j"
-    r"|^at [\w.$/<>]+\(|^\.\.\. \d+ (more|common frames)|^#?$"
+    r"|^at [\w.$/<>]+\(|^\.\.\. \d+ (more|common frames)|^#?$|\bINFO\b"
+    r"|^Error: (Could not create the Java|A fatal exception)"
 )
+# What says why something ended, rather than where.
+_CAUSE = re.compile(r"^(Caused by: |Exception in |Error: |.*\b\w+(Error|Exception): )")
 _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
@@ -60,13 +64,18 @@ def explain_death(code: int | None, heap: int, log: Path, crash: Path | None) ->
 
 
 def last_words(log: Path) -> str:
-    """The last line of a JVM's log that tells something: no warning of Hadoop's, no line of a stack trace."""
+    """The line of a JVM's log that says best why it ended: its last cause, or else its last words.
+
+    Warnings of Hadoop's and lines of stack traces are none, and secrets are hidden.
+    """
     try:
         text = log.read_text(errors="replace").rpartition(LOG_HEADER)[2]
     except OSError:
         return "its log cannot be read"
     lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in reversed(lines) if not _NOISE.search(line)), "it said nothing")
+    lines = [line for line in lines if not _NOISE.search(line)]
+    causes = [line for line in lines if _CAUSE.search(line)]
+    return redacted_text((causes or lines or ["it said nothing"])[-1])
 
 
 def _signal(code: int | None) -> signal.Signals | None:

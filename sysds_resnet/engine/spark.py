@@ -19,13 +19,12 @@ from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
 from sysds_resnet.engine.folders import make_private_folder
 from sysds_resnet.engine.jvm import LOG_FILE, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
-from sysds_resnet.engine.spark_session import end_session, executors_alive, start_session
+from sysds_resnet.engine.spark_session import ClusterSession
 from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
     from pyspark import SparkContext
-    from pyspark.sql import SparkSession
 
 
 class SparkDriver:
@@ -47,21 +46,21 @@ class SparkDriver:
         cluster: As given.
 
     Raises:
-        UserError: As of `start_session`.
+        UserError: As of `ClusterSession`.
     """
 
     def __init__(self, cluster: Cluster, heap: int, multiply: Multiply, logs: Path | None = None) -> None:
         self.cluster, self._heap, self._multiply = cluster, heap, multiply
         self.folder = make_private_folder()
-        self._session: SparkSession | None = None
+        self._session: ClusterSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
         try:
             self.settings = engine_settings(self.scratch, multiply)
             conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
             self.log = (logs or self.folder) / LOG_FILE
-            self._session = start_session(cluster, conf, self.log)
-            self.gateway: JavaGateway = self._session.sparkContext._gateway
-            self.process: subprocess.Popen | None = getattr(self.gateway, "proc", None)
+            self._session = ClusterSession(cluster, conf, self.folder, self.log)
+            self.gateway: JavaGateway = self.context._gateway
+            self.process: subprocess.Popen | None = self._session.process
             self._adopt()
         except BaseException:
             self.close()
@@ -70,7 +69,7 @@ class SparkDriver:
     @property
     def context(self) -> SparkContext:
         """Spark's, for jobs in Python."""
-        return self._session.sparkContext
+        return self._session.spark.sparkContext
 
     @property
     def workers(self) -> int:
@@ -90,7 +89,7 @@ class SparkDriver:
 
     def executors_alive(self) -> int:
         """How many executors the cluster has given and not lost."""
-        return executors_alive(self._session)
+        return self._session.executors_alive()
 
     def check_executors(self) -> None:
         """Checks that executors multiply as the driver does, once they have done so.
@@ -131,7 +130,7 @@ class SparkDriver:
         if self._session is not None:
             with contextlib.suppress(Exception):  # whatever a JVM says that is gone
                 self.delete(self.scratch)
-            end_session(self._session)
+            self._session.close()
             self._session = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -143,7 +142,7 @@ class SparkDriver:
                 "driver: found no SystemDS on its class path, expected its jar; run the line that "
                 f"{python_command('spark_command')} prints"
             )
-        self._context = jvm.org.apache.sysds.api.mlcontext.MLContext(self._session._jsparkSession)
+        self._context = jvm.org.apache.sysds.api.mlcontext.MLContext(self._session.spark._jsparkSession)
         jvm.org.apache.sysds.runtime.controlprogram.context.SparkExecutionContext.initSparkContext()
         # The engine names a task's results by the task's number and the driver's matrices by 0, so that the
         # first task of a session must not be one of its own.

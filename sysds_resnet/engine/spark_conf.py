@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sysds_resnet.engine.blas import HELPER_FOLDER, LIBRARY, Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path
 from sysds_resnet.engine.folders import loading_options
 from sysds_resnet.engine.jvm import class_path, engine_jars, jvm_options
+from sysds_resnet.engine.properties import read_properties
 from sysds_resnet.engine.settings_file import library_folder
+from sysds_resnet.engine.spark_checks import spark_home
 
 # Settings for Hadoop in the executors.
 MAPRED_SITE = Path(__file__).parent / "executor" / "mapred-site.xml"
+# Settings that are lists, with what stands between their parts: what others give does not replace ours.
+_PATHS = {f"spark.{part}.extra{kind}Path" for part in ("driver", "executor") for kind in ("Class", "Library")}
+_LISTS = {
+    **dict.fromkeys(sorted(_PATHS), os.pathsep),
+    **dict.fromkeys(("spark.jars", "spark.files"), ","),
+}
+_OPTIONS = dict.fromkeys(("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"), " ")
+
+
+def combined(ours: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
+    """Our settings and the users', which win; the parts of lists come after ours."""
+    return {**ours, **users, **_joined(ours, users, _LISTS | _OPTIONS)}
+
+
+def with_defaults(conf: Mapping[str, str]) -> dict[str, str]:
+    """Settings, and those of spark-defaults.conf, which spark-submit reads if it is given no other file.
+
+    Java's options there give way to ours: they may ask for another garbage collector, and a JVM does not
+    start with two.
+
+    Raises:
+        UserError: If there is such a file that cannot be read.
+    """
+    path = Path(os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf") / "spark-defaults.conf"
+    defaults = read_properties(path) if path.exists() else {}
+    return {**defaults, **conf, **_joined(conf, defaults, _LISTS)}
+
+
+def _joined(first: Mapping[str, str], then: Mapping[str, str], lists: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: first[name] + between + then[name]
+        for name, between in lists.items()
+        if first.get(name) and then.get(name)
+    }
 
 
 def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
@@ -25,7 +63,7 @@ def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
     return {
         "spark.driver.memory": f"{heap // 2**20}m",
         "spark.driver.extraClassPath": os.pathsep.join([*_helper(multiply), class_path()]),
-        "spark.driver.extraJavaOptions": " ".join([*_java_options(heap), *loading_options()]),
+        "spark.driver.extraJavaOptions": _as_text([*_java_options(heap), *loading_options()]),
     }
 
 
@@ -41,13 +79,13 @@ def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
     if multiply.library:
         files.append(library_folder(multiply.library) / LIBRARY)
     return {
-        "spark.jars": ",".join(map(str, engine_jars())),
+        "spark.jars": ",".join(path.as_uri() for path in engine_jars()),
         # executors find them in their working folder
-        "spark.files": ",".join(map(str, files)),
+        "spark.files": ",".join(path.as_uri() for path in files),
         "spark.executor.extraClassPath": os.pathsep.join([*_helper(multiply), "."]),
         "spark.executor.extraLibraryPath": ".",
         # a core of the executor is a thread of the engine, whatever the machine has
-        "spark.executor.extraJavaOptions": " ".join([*options, f"-XX:ActiveProcessorCount={cluster.cores}"]),
+        "spark.executor.extraJavaOptions": _as_text([*options, f"-XX:ActiveProcessorCount={cluster.cores}"]),
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",
@@ -79,6 +117,14 @@ def engine_settings(scratch: str, multiply: Multiply) -> dict[str, str]:
 def _java_options(heap: int) -> list[str]:
     # Spark itself gives the most that a heap may have
     return [option for option in jvm_options(heap) if not option.startswith("-Xmx")]
+
+
+def _as_text(options: Iterable[str]) -> str:
+    """Options as Spark takes them apart: those with blanks, quotes or backslashes in double quotes."""
+    return " ".join(
+        '"' + re.sub(r'(["\\])', r"\\\1", option) + '"' if re.search(r"[\s\"'\\]", option) else option
+        for option in options
+    )
 
 
 def _helper(multiply: Multiply) -> list[str]:
