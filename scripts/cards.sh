@@ -53,7 +53,7 @@ refuse_options() {
 
 note_on_cards() {
   printf %s "$1 shares of a step are computed one after the other on this machine"
-  if [ "$1" -gt 8 ]; then printf %s "; to spread them over machines is for the Spark engine, a later release"; fi
+  if [ "$1" -gt 8 ]; then printf %s "; the Spark engine (docs/spark.md) spreads them over machines"; fi
 }
 
 usage_of_cards() {
@@ -82,8 +82,9 @@ END
   if [ "$1" -gt 8 ]; then
     cat <<END
 
-16 cards are two machines of 8. Today their shares are computed on one machine, in the same step; to spread them
-over machines is for the Spark engine, a later release.
+16 cards are two machines of 8. Without further options their shares are computed on one machine, in the same step;
+the Spark engine spreads them over the machines of a cluster: add --engine spark, --master URL, --executors N and
+--scratch SHARED (docs/spark.md).
 END
   fi
 }

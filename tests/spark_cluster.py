@@ -22,6 +22,18 @@ def spark_cluster(folder, workers=2, memory="2g"):
         subprocess.run(["bash", SCRIPT, "stop", "--folder", str(folder)], check=True)
 
 
+def cluster_processes(folder):
+    """The processes of the cluster in a folder: master, workers, executors and their Python."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SYSDS_RESNET_SPARK_CLUSTER") == os.fspath(folder):
+                found.append(process)
+        except psutil.Error:  # it has ended, or is another user's
+            continue
+    return found
+
+
 def executors(folder):
     """The executors' processes of the cluster in a folder."""
     found = []

@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from command_line import (
     assert_gone,
@@ -25,7 +26,7 @@ from command_line import (
     wait_for,
 )
 from scoring_reference import write_images, write_networks
-from spark_cluster import executors, executors_left, spark_cluster
+from spark_cluster import cluster_processes, executors, executors_left, spark_cluster
 from test_train import assert_same_end
 
 from sysds_resnet import spark_steps as spark_steps_module
@@ -99,9 +100,28 @@ def here(settings, state, dataset):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, dataset):
+def listening():
+    """Addresses on which something of the run of `undisturbed`, or of its cluster, has listened."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, dataset, listening):
+    def look(step):
+        driver = psutil.Process().children(recursive=True)
+        for process in [psutil.Process(), *driver, *cluster_processes(cluster.folder)]:
+            listening.update(addresses(process))
+
     with engine_of(cluster) as engine:
-        return train(engine, dataset, spark_steps, 3)
+        return train(engine, dataset, spark_steps, 3, look)
+
+
+def addresses(process):
+    try:
+        found = process.net_connections("inet")
+    except psutil.Error:  # it has ended
+        return set()
+    return {(process.name(), connection.laddr.ip) for connection in found if connection.status == "LISTEN"}
 
 
 def difference(found, expected):
@@ -127,6 +147,11 @@ def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
         # a ReLU may fall the other way
         assert np.abs(found[name] - array).max() <= (2e-2 if "velocity" in name else 2e-4) * scale, name
         assert scale > 0 or name.startswith(("conv1", "bn1"))
+
+
+def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(undisturbed, listening):
+    assert sum(name == "java" for name, _ in listening) and {name for name, _ in listening} > {"java"}
+    assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
 
 
 def kill_executor(folder):

@@ -7,7 +7,8 @@ usage() {
   cat <<END
 usage: bash $0 --key-name NAME [options]
 
-Starts an EMR cluster with Spark 3.5 and Java 17, as SystemDS 3.4 needs them. Training does not use Spark yet.
+Starts an EMR cluster with Spark 3.5 and Java 17, as SystemDS 3.4 needs them, for --engine spark --master yarn and the
+lines of python -m sysds_resnet.spark_command; docs/cloud.md says how this package gets there. Not tried on AWS.
 
   --key-name NAME         key pair for SSH, by its name in this region
   --release emr-7.X.0     EMR's release; by default emr-7.10.0, which has Spark 3.5.5

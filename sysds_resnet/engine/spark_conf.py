@@ -62,7 +62,7 @@ def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
     """
     return {
         "spark.driver.memory": f"{heap // 2**20}m",
-        "spark.driver.extraClassPath": os.pathsep.join([*_helper(multiply), class_path()]),
+        "spark.driver.extraClassPath": os.pathsep.join([*_helper(multiply), *_own_spark(), class_path()]),
         "spark.driver.extraJavaOptions": _as_text([*_java_options(heap), *loading_options()]),
     }
 
@@ -117,6 +117,14 @@ def engine_settings(scratch: str, multiply: Multiply) -> dict[str, str]:
 def _java_options(heap: int) -> list[str]:
     # Spark itself gives the most that a heap may have
     return [option for option in jvm_options(heap) if not option.startswith("-Xmx")]
+
+
+def _own_spark() -> list[str]:
+    """The jars of the Spark that runs whose classes SystemDS.jar brings in its own version."""
+    jars = spark_home() / "jars"
+    return [
+        str(path) for name in ("core", "common-utils") for path in sorted(jars.glob(f"spark-{name}_*.jar"))
+    ]
 
 
 def _as_text(options: Iterable[str]) -> str:
