@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -24,12 +25,13 @@ from sysds_resnet.images.shards import MANIFEST, Manifest
 from sysds_resnet.predict import PredictSettings
 from sysds_resnet.prepare import PrepareSettings
 from sysds_resnet.prepare_matrices import MATRICES, blocks_file
-from sysds_resnet.settings import run
+from sysds_resnet.settings import build, run
 from sysds_resnet.shared_files import absolute, is_url
+from sysds_resnet.similar_names import did_you_mean
 from sysds_resnet.spark_secrets import pairs, read_private, shown_conf
 from sysds_resnet.spark_settings import SparkSettings
 from sysds_resnet.spark_submission import python_line, submit_words
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.train_settings import HYPERPARAMETERS, TrainSettings
 
 USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
 
@@ -60,7 +62,19 @@ class DmlSettings(SparkSettings):
 
     @model_validator(mode="after")
     def _arguments_are_pairs(self) -> DmlSettings:
-        pairs("arguments", self.arguments)
+        program = dml_home() / "dml" / "train.dml"
+        known = re.findall(r"\$(\w+)", program.read_text(encoding="utf-8"))
+        given = pairs("arguments", self.arguments)
+        if len(given) < len(self.arguments):
+            raise ValueError(f"arguments {' '.join(self.arguments)}, expected each name once")
+        for name in given:
+            if name not in known:
+                raise UserError(
+                    f"arguments: found {name}, expected arguments of {program}, which it describes"
+                    f"{did_you_mean(name, known)}"
+                )
+        # what it would refuse when it runs, perhaps hours later
+        build(TrainSettings, {name: text for name, text in given.items() if name in HYPERPARAMETERS})
         return self
 
 
@@ -83,6 +97,7 @@ def dml_line(settings: DmlSettings) -> list[str]:
     arguments = _arguments(settings, cluster) | pairs("arguments", settings.arguments)
     program = [
         *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
+        str(LAUNCHER.parent),  # what it compiles
         *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
         *(f"{name}={value}" for name, value in arguments.items()),
     ]

