@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import Field
 
+from sysds_resnet.class_names import check_class_names
 from sysds_resnet.confusion import Outcomes, write_report
 from sysds_resnet.data_settings import BadImages, DataSettings, print_notes
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
+from sysds_resnet.notes import note
 from sysds_resnet.scoring import ScoringSettings, load_ensemble, score
 from sysds_resnet.settings import run
 from sysds_resnet.spark_scoring import gather_networks, outcomes_of
@@ -31,20 +33,19 @@ class EvaluateSettings(SparkSettings, ScoringSettings, DataSettings):
 def check_classes(dataset: Dataset, classes: list[str] | int, settings: EvaluateSettings) -> None:
     """Refuses a data set whose classes are not the networks': names, or their number if they have none.
 
-    Names may differ, as they do between synsets and words, but not the order of the same names.
+    Names may differ, as they do between synsets and words, which a note says; see `check_class_names`.
     """
-    ours, theirs = ([], dataset.classes) if isinstance(classes, int) else (classes, dataset.classes)
-    if dataset.num_classes != (len(ours) or classes):
+    number = classes if isinstance(classes, int) else len(classes)
+    if dataset.num_classes != number:
         raise UserError(
-            f"{settings.dataset}: found {dataset.num_classes} classes, expected {len(ours) or classes} as in "
+            f"{settings.dataset}: found {dataset.num_classes} classes, expected {number} as in "
             f"{settings.weights[0]}; evaluate on its own kind of data"
         )
-    if ours and ours != theirs and sorted(ours) == sorted(theirs):
-        i = next(i for i, name in enumerate(ours) if theirs[i] != name)
-        raise UserError(
-            f"{settings.dataset}: found {theirs[i]!r} for class {i}, expected {ours[i]!r} as in "
-            f"{settings.weights[0]}; put the classes into that order in classes.txt"
-        )
+    if not isinstance(classes, int):
+        advice = "give the data set the weights' names in their order, in its folders or classes.txt"
+        text = check_class_names(dataset.classes, classes, settings.dataset, settings.weights[0], advice)
+        if text:
+            note(text)
 
 
 def describe(dataset: Dataset, precision: str, settings: EvaluateSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sysds_resnet.arrays import SentImages
 from sysds_resnet.batches import OnError
+from sysds_resnet.class_names import compare_class_names, describe_difference
 from sysds_resnet.convert import read_any
 from sysds_resnet.data_settings import ReadingSettings
 from sysds_resnet.engine import Engine
@@ -100,12 +101,9 @@ class Ensemble:
         named = [(model.classes, name) for model, name in zip(models, names, strict=True) if model.classes]
         self.classes = named[0][0] if named else None
         for classes, name in named[1:]:
-            i = next((i for i in range(self.num_classes) if classes[i] != self.classes[i]), None)
-            if i is not None:
-                raise UserError(
-                    f"{name}: found {classes[i]!r} for class {i}, expected {self.classes[i]!r} as in "
-                    f"{named[0][1]}; give networks for the same classes"
-                )
+            if difference := compare_class_names(classes, self.classes):
+                text = describe_difference(difference, name, named[0][1])
+                raise UserError(f"{text}; give networks for the same classes")
 
     @property
     def engine(self) -> Engine:

@@ -14,6 +14,7 @@ from sklearn import metrics
 
 from sysds_resnet.confusion import Outcomes, draw_confusion, write_report
 from sysds_resnet.errors import UserError
+from sysds_resnet.evaluate import check_classes
 from sysds_resnet.scoring import Ensemble
 from sysds_resnet.weights import describe, write_weights
 
@@ -188,6 +189,36 @@ def test_classes_in_another_order_are_refused(images, folder, capfd):
     )
     outcome = run_here(capfd, "evaluate", "--weights", folder / "w.safetensors", "--dataset", root)
     assert_one_line_error(outcome, f"{root}: found 'cat' for class 2, expected 'gnu' as in", "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (
+            ["green", "red", "yellow"],
+            "'green' for class 0, expected 'blue' as in w, where 'green' is class 1",
+        ),
+        (["Blue", "green", "red"], "'Blue' for class 0, expected 'blue', which is class 0 in w; only case"),
+        (["Green", "Red", "blue"], "'blue' for class 2, expected 'red' as in w, where 'blue' is class 0"),
+    ],
+)
+def test_names_that_stand_for_other_classes_are_refused(names, found):
+    dataset = SimpleNamespace(num_classes=3, classes=names)
+    settings = SimpleNamespace(dataset="data", weights=["w"])
+    with pytest.raises(UserError, match=f"^data: found {found}"):
+        check_classes(dataset, ["blue", "green", "red"], settings)
+
+
+def test_synsets_stand_for_words_and_a_note_says_so(capsys):
+    dataset = SimpleNamespace(num_classes=2, classes=["n01440764", "n01443537"])
+    settings = SimpleNamespace(dataset="data", weights=["w"])
+    check_classes(dataset, ["tench", "goldfish"], settings)
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("note: data: class 0 is 'n01440764' there and 'tench' in w") and said.count("\n") == 1
+    )
+    check_classes(dataset, 2, settings)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("shared")

@@ -1,0 +1,106 @@
+"""Whether two lists of class names mean the same classes by the same numbers.
+
+Networks and data sets know classes by their positions. Where both also have names, the names show whether a
+position means the same on either side. This is the only place that compares them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sysds_resnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first pair of names in which two lists of class names differ most seriously.
+
+    Attributes:
+        kind: "order" if the same name is another class in the other list; "spelling" if only case, white
+            space, invisible characters or Unicode's normal form tell a name from one in the other list;
+            "name" if two names of a class are simply different ones, as synsets and words are.
+        index: Class in the list that is compared.
+        found: Its name.
+        expected: What the other list calls this class; for "spelling", its name that looks like `found`.
+        other: Class in the other list that has this name or one that looks like it; for "name" it is `index`.
+    """
+
+    kind: Literal["order", "spelling", "name"]
+    index: int
+    found: str
+    expected: str
+    other: int
+
+
+def compare_class_names(found: Sequence[str], expected: Sequence[str]) -> Difference | None:
+    """The most serious difference of two lists of unique names, of equal length; None if they are equal."""
+    places = {name: i for i, name in enumerate(expected)}
+    folded = {_fold(name): i for i, name in enumerate(expected)}
+    differences = []
+    for i, (name, other) in enumerate(zip(found, expected, strict=True)):
+        if name in places:
+            if places[name] != i:
+                return Difference("order", i, name, other, places[name])
+        elif (place := folded.get(_fold(name))) is not None and expected[place] not in found:
+            differences.append(Difference("spelling", i, name, expected[place], place))
+        else:
+            differences.append(Difference("name", i, name, other, i))
+    return min(differences, key=lambda difference: difference.kind == "name", default=None)
+
+
+def check_class_names(
+    found: Sequence[str], expected: Sequence[str], source: str, reference: str, advice: str
+) -> str | None:
+    """Refuses lists of class names under which numbers would mean other classes.
+
+    Args:
+        found: Names of the classes by number.
+        expected: The names that they must agree with, equally many.
+        source: What errors call the place where `found` comes from.
+        reference: What they call that of `expected`.
+        advice: How to put a difference right.
+
+    Returns:
+        A note if some classes simply have other names, as synsets and words are: they are taken to be the
+        same by their numbers. None if all names are equal.
+
+    Raises:
+        UserError: If a name is another class on the other side, or only case, white space or Unicode's
+            normal form tells it from a name there.
+    """
+    difference = compare_class_names(found, expected)
+    if difference is None:
+        return None
+    if difference.kind == "name":
+        return (
+            f"{source}: class {difference.index} is {difference.found!r} there and {difference.expected!r} "
+            f"in {reference}; classes are taken to be the same by their numbers"
+        )
+    raise UserError(f"{describe_difference(difference, source, reference)}; {advice}")
+
+
+def describe_difference(difference: Difference, source: str, reference: str) -> str:
+    """What messages say of a difference, without advice."""
+    found, expected, where = difference.found, difference.expected, f"class {difference.index}"
+    if difference.kind == "spelling":
+        # names that look the same are shown by their code points
+        show = (
+            ascii if unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", expected) else repr
+        )
+        return (
+            f"{source}: found {show(found)} for {where}, expected {show(expected)}, which is class "
+            f"{difference.other} in {reference}; only case, white space or the Unicode form tells them apart"
+        )
+    text = f"{source}: found {found!r} for {where}, expected {expected!r} as in {reference}"
+    return text + (f", where {found!r} is class {difference.other}" if difference.kind == "order" else "")
+
+
+def _fold(name: str) -> str:
+    """A name without case, white space, invisible characters and the choice of a Unicode form."""
+    visible = (
+        c for c in unicodedata.normalize("NFKC", name) if not c.isspace() and unicodedata.category(c) != "Cf"
+    )
+    return unicodedata.normalize("NFKC", "".join(visible).casefold())
