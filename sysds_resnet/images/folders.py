@@ -60,7 +60,9 @@ def open_folders(root: Path, split: Split) -> FileSource:
             _check_trained(folders, classes, _images(folders["val"], sorted(others), folders.values())[0])
     else:
         if not any(images.values()):
-            raise _no_images(folder, f"found no image file in {len(own)} folders", "add images")
+            raise _no_images(
+                folder, f"found no image file in {len(own)} folders{stray_files(root)}", "add images"
+            )
         if "train" in folders:
             _check_trained(folders, classes, images)
         notes += notes_on(root, classes, {"validation images": [c for c in classes if not images.get(c)]})

@@ -86,8 +86,8 @@ def _signs(root: Path, split: Split) -> Layout:
 
 _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split], Source]]] = {
     "shards": (lambda root, split: is_prepared(root), open_shards),
-    "lists": (lambda root, split: (root / f"{split}_list.txt").is_file(), open_lists),
-    "arrays": (lambda root, split: (root / f"{split}_images.npy").is_file(), open_arrays),
+    "lists": (lambda root, split: (root / f"{split}_list.txt").exists(), open_lists),
+    "arrays": (lambda root, split: (root / f"{split}_images.npy").exists(), open_arrays),
     "table": (lambda root, split: find_table(root, split) is not None, open_table),
     "parquet": (lambda root, split: bool(find_files(root, split, ".parquet").files), open_parquet),
     "tar": (lambda root, split: bool(find_files(root, split, ".tar").files), open_tar),

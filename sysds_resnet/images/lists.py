@@ -25,7 +25,7 @@ def open_lists(root: Path, split: Split) -> FileSource:
     which all images of a class lie, else by their numbers.
     """
     files: dict[Split, Path] = {name: root / f"{name}_list.txt" for name in ("train", "val")}
-    listed = {name: _read_list(path) for name, path in files.items() if path.is_file()}
+    listed = {name: _read_list(path) for name, path in files.items() if path.exists()}
     if split not in listed:
         raise NoSuchSplit(
             f"data set {root}: found no {split}_list.txt, expected lines 'relative/path label' in it: add it"

@@ -55,7 +55,9 @@ def read_schema(path: Path) -> pa.Schema:
         open_regular(path).close()
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: found no readable parquet file ({one_line(error)}): restore it") from error
+        raise UserError(
+            f"{path}: found no readable parquet file ({one_line(error)}), expected one: restore it"
+        ) from error
 
 
 def class_names(schema: pa.Schema, label: str) -> list[str] | None:
@@ -103,7 +105,9 @@ def _labels(path: Path, schema: pa.Schema, label: str) -> LabelColumn:
     try:
         values = pq.read_table(path, columns=[label])[label].to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: found a damaged parquet file ({one_line(error)}): restore it") from error
+        raise UserError(
+            f"{path}: found a damaged parquet file ({one_line(error)}), expected a whole one: restore it"
+        ) from error
     return LabelColumn(values, lambda i: f"{path}, row {i}", class_names(schema, label))
 
 

@@ -70,9 +70,10 @@ class LeftOut:
 
 def counts(kinds: Counter[str]) -> str:
     """How many there are of each of the most frequent kinds."""
-    first = [f"{kind} {number}" for kind, number in kinds.most_common(_NAMED)]
-    rest = sum(kinds.values()) - sum(number for _, number in kinds.most_common(_NAMED))
-    return ", ".join([*first, f"others {rest}"] if rest else first)
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{kind} {number}" for kind, number in most[:_NAMED]]
+    rest = sum(number for _, number in most[_NAMED:])
+    return ", ".join([*lines, f"others {rest}"] if rest else lines)
 
 
 class Walk:

@@ -1,0 +1,273 @@
+"""Folders of images as people have them: tools, links in circles, odd names, and what is said of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import assert_one_line_error, run_here
+from small_layouts import CLASSES, COUNTS, make_folders
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import list_images, open_dataset
+from sysds_resnet.images.layouts import open_source
+
+TOOLS = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails", "$RECYCLE.BIN", "lost+found"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three classes, four training and two validation images of each."""
+    make_folders(tmp_path)
+    return tmp_path
+
+
+def paths(root, split="train"):
+    source = open_source(root, split)
+    return [source.relative_name(i) for i in range(len(source.labels))]
+
+
+def expected(split="train"):
+    return [f"{split}/{name}/{c}_{i}.JPEG" for c, name in enumerate(CLASSES) for i in range(COUNTS[split])]
+
+
+def error_of(root, split="train"):
+    with pytest.raises(UserError) as caught:
+        open_source(root, split)
+    text = str(caught.value)
+    assert "\n" not in text and text.isprintable() and "found" in text and "expected" in text
+    return text
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_folders_of_tools_are_neither_classes_nor_images_and_said_once(root, tool):
+    image = next((root / "train" / CLASSES[0]).iterdir()).read_bytes()
+    for place in ("train", f"train/{CLASSES[0]}", f"train/{CLASSES[1]}", "val"):
+        (root / place / tool / "deeper").mkdir(parents=True)
+        (root / place / tool / "copy.JPEG").write_bytes(image)
+    for split in COUNTS:
+        source = open_source(root, split)
+        assert source.classes == CLASSES and paths(root, split) == expected(split)
+    assert open_source(root, "train").notes == [
+        f"{root}/train: left out as files and folders of tools: {tool} 1",
+        f"{root}/train/*: left out as files and folders of tools: {tool} 2",
+    ]
+    assert open_source(root / "train", "val").classes == CLASSES, "PATH/CLASS alone"
+    assert len(list_images(root / "train")) == 12, "for prediction"
+
+
+def test_files_of_tools_and_other_endings_are_counted_by_kind(root):
+    folder = root / "train" / CLASSES[0]
+    for name in ("._0_0.JPEG", "._0_1.JPEG", ".DS_Store", "Thumbs.db", ".hidden.png", "desktop.ini"):
+        (folder / name).write_bytes(b"x")
+    for name in ("1.heic", "2.HEIC", "3.jfif", "noending", "4.gif"):
+        (folder / name).write_bytes(b"x")
+    (root / "train" / "stray.jpg").write_bytes(b"x")
+    (root / "train" / "stray.heic").write_bytes(b"x")
+    assert paths(root) == expected()
+    assert open_source(root, "train").notes == [
+        f"{root}/train: left out for endings that images do not have: .heic 1",
+        f"{root}/train: left out 1 images outside of the folders of classes, the first: "
+        f"{root}/train/stray.jpg",
+        f"{root}/train/*: left out as files and folders of tools: ._* 2, .DS_Store 1, .hidden.png 1, "
+        "Thumbs.db 1, desktop.ini 1",
+        f"{root}/train/*: left out for endings that images do not have: .heic 2, .gif 1, .jfif 1, no ending "
+        "1",
+    ]
+
+
+# Links
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {f"train/{CLASSES[0]}/up": ".."},
+        {f"train/{CLASSES[0]}/up": "..", f"train/{CLASSES[1]}/up": ".."},
+        {f"train/{CLASSES[0]}/top": "../..", f"train/{CLASSES[2]}/self": "."},
+        {f"train/{CLASSES[0]}/a": f"../{CLASSES[1]}", f"train/{CLASSES[1]}/b": f"../{CLASSES[0]}"},
+        {f"train/{CLASSES[0]}/val": "../../val"},
+        {"train/loop": "."},
+        {"train/top": ".."},
+        {"train/root": "/"},
+    ],
+)
+def test_links_that_lead_back_add_nothing_and_end(root, links):
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    source = open_source(root, "train")
+    assert source.classes == CLASSES and paths(root) == expected()
+    assert (
+        any(f"left out {len(links)} links to folders" in note for note in source.notes)
+        or len(source.notes) == 2
+    )
+
+
+def test_links_that_make_sense_are_followed(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "train" / CLASSES[1]).rename(elsewhere / "class")
+    (root / "train" / CLASSES[1]).symlink_to(elsewhere / "class")
+    image = root / "train" / CLASSES[0] / "0_1.JPEG"
+    image.rename(elsewhere / "0_1.JPEG")
+    image.symlink_to(elsewhere / "0_1.JPEG")
+    (elsewhere / "more" / "deep").mkdir(parents=True)
+    (elsewhere / "more" / "deep" / "9.png").write_bytes(b"image")
+    (root / "train" / CLASSES[2] / "more").symlink_to(elsewhere / "more")
+    for split in COUNTS:
+        (root / split).rename(elsewhere / split)
+        (root / split).symlink_to(elsewhere / split)
+    assert paths(root) == [*expected(), f"train/{CLASSES[2]}/more/deep/9.png"]
+    assert open_source(root, "train").notes == []
+
+
+def test_two_classes_that_are_one_folder_are_refused(root):
+    (root / "train" / "z").symlink_to(CLASSES[0])
+    text = error_of(root)
+    assert f"class {root}/train/z: found a link to the folder of another class" in text
+
+
+def test_images_in_two_classes_are_noted(root, tmp_path_factory):
+    (root / "train" / CLASSES[1] / "also.JPEG").symlink_to(f"../{CLASSES[0]}/0_0.JPEG")
+    pool = tmp_path_factory.mktemp("pool")
+    (pool / "x.png").write_bytes(b"image")
+    for name in CLASSES[1:]:
+        (root / "train" / name / "x.png").symlink_to(pool / "x.png")
+    assert open_source(root, "train").notes == [
+        f"{root}/train: 2 links lead to images of another class, the first: "
+        f"{root}/train/{CLASSES[1]}/also.JPEG"
+    ]
+
+
+def test_a_link_of_a_class_that_leads_nowhere_is_noted(root):
+    (root / "train" / "gone").symlink_to(root / "nowhere")
+    assert open_source(root, "train").notes == [
+        f"{root}/train: left out 1 links to nothing, the first: {root}/train/gone"
+    ]
+
+
+# Classes
+
+
+def test_a_class_without_validation_images_is_a_note(root):
+    (root / "train" / "bee").mkdir()
+    (root / "train" / "bee" / "x.png").write_bytes(b"image")
+    for split in COUNTS:
+        assert open_source(root, split).classes == ["bee", *CLASSES]
+    note = f"data set {root}: 1 of 4 classes have no validation images: bee"
+    assert open_source(root, "val").notes == [note]
+    (root / "val" / "bee").mkdir()
+    assert open_source(root, "val").notes == [note]
+    assert open_source(root, "val").labels.tolist() == [1, 1, 2, 2, 3, 3]
+    assert open_source(root / "val", "val").classes == ["bee", *CLASSES]
+
+
+def test_a_class_without_training_images_is_one_error_that_can_be_mended(root):
+    (root / "train" / "bee").mkdir()
+    text = error_of(root)
+    assert f"class {root}/train/bee: found no image file" in text and text.endswith("remove the folder")
+    (root / "val" / "bee").mkdir()
+    assert error_of(root).endswith(f"remove the folder, and {root}/val/bee too")
+    (root / "train" / "bee").rmdir()
+    assert open_source(root, "train").classes == open_source(root, "val").classes == CLASSES
+    (root / "val" / "bee" / "x.png").write_bytes(b"image")
+    for split in COUNTS:
+        assert f"add {root}/train/bee or remove {root}/val/bee" in error_of(root, split)
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "VAL"), ("training", "validation"), ("train", "valid"), ("train", "test")]
+)
+def test_folders_of_splits_are_found_under_their_usual_names(root, names):
+    for split, name in zip(COUNTS, names, strict=True):
+        (root / split).rename(root / "moved")
+        (root / "moved").rename(root / name)
+    for split in COUNTS:
+        source = open_source(root, split)
+        assert source.classes == CLASSES and len(source.labels) == 3 * COUNTS[split]
+    said = f"data set {root}: validation is on the test split (test/), as there is no val"
+    assert open_source(root, "val").notes == ([said] if names[1] == "test" else [])
+
+
+def test_a_test_folder_beside_val_is_not_used_and_said(root):
+    (root / "test" / CLASSES[0]).mkdir(parents=True)
+    assert paths(root, "val") == expected("val")
+    assert open_source(root, "val").notes == [
+        f"data set {root}: the test split (test/) is not used, as there is val"
+    ]
+
+
+def test_a_flat_test_folder_as_of_competitions_is_no_validation(root):
+    (root / "val").rename(root / "test")
+    for path in (root / "test").rglob("*.JPEG"):
+        path.rename(root / "test" / path.name)
+    for name in CLASSES:
+        (root / "test" / name).rmdir()
+    assert open_source(root, "train").classes == CLASSES
+    assert "found train/ without val/" in error_of(root, "val")
+
+
+# Names
+
+
+def undecodable(root, name):
+    """A path whose last part is bytes that are not UTF-8."""
+    return os.fsdecode(os.fsencode(root) + b"/" + name)
+
+
+@pytest.mark.parametrize("command", ["train", "verify", "prepare", "evaluate", "show"])
+def test_names_that_are_not_utf_8_are_one_line(root, capfd, tmp_path_factory, command):
+    out = tmp_path_factory.mktemp("out") / "out"
+    flags = {
+        "train": ["--dataset", root, "--out", out],
+        "prepare": ["--dataset", root, "--out", out],
+        "show": ["--dataset", root, "--split", "val", "--out", out],
+        "evaluate": ["--dataset", root, "--weights", out],
+        "verify": [root, "--out", out],
+    }[command]
+    if command != "evaluate":  # which reads weights first
+        with open(undecodable(root / "val" / CLASSES[0], b"caf\xe9.png"), "wb"):
+            pass
+        outcome = run_here(capfd, command, *flags)
+        assert_one_line_error(outcome, f"{CLASSES[0]}/caf\\udce9.png': found a name that is not UTF-8")
+        os.unlink(undecodable(root / "val" / CLASSES[0], b"caf\xe9.png"))
+    for split in COUNTS:
+        folder = Path(undecodable(root / split, b"caf\xe9"))
+        folder.mkdir()
+        (folder / "x.png").write_bytes(b"")
+    outcome = run_here(capfd, command, *flags)
+    assert outcome.code == 2 and "Traceback" not in outcome.err and outcome.err.count("\n") == 1
+    if command != "evaluate":
+        assert "found the class name 'caf\\udce9', expected a line of text in UTF-8" in outcome.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "carriage\rreturn", " "])
+def test_names_of_classes_that_a_line_cannot_hold_are_refused(root, name):
+    for split in COUNTS:
+        (root / split / name).mkdir()
+        (root / split / name / "x.png").write_bytes(b"")
+    for split in COUNTS:
+        assert f"found the class name {name!r}, expected a line of text" in error_of(root, split)
+
+
+# What commands say
+
+
+def test_each_note_is_said_once_on_standard_error(root, capfd, tmp_path):
+    (root / "train" / CLASSES[0] / "x.heic").write_bytes(b"")
+    (root / "train" / "bee").mkdir()
+    (root / "train" / "bee" / "0.png").write_bytes((root / "train" / CLASSES[0] / "0_0.JPEG").read_bytes())
+    (root / "test" / "ant").mkdir(parents=True)
+    out = tmp_path / "out"
+    outcome = run_here(capfd, "prepare", "--dataset", root, "--image-size", 8, "--workers", 1, "--out", out)
+    assert outcome.code == 0
+    assert set(outcome.err.splitlines()) == {
+        f"note: data set {root}: 1 of 4 classes have no validation images: bee",
+        f"note: data set {root}: the test split (test/) is not used, as there is val",
+        f"note: {root}/train/*: left out for endings that images do not have: .heic 1",
+    }
+    assert outcome.err.count("note: ") == 3
+    assert open_dataset(out, "train").notes == []
+    outcome = run_here(
+        capfd, "show", "--dataset", root, "--images", 2, "--workers", 1, "--out", out / "x.png"
+    )
+    assert outcome.code == 0 and len(outcome.err.splitlines()) == 2

@@ -1,0 +1,272 @@
+"""Tar files by WebDataset's convention: each image counts, or is counted as left out, or is an error."""
+
+import io
+import subprocess
+import tarfile
+import tracemalloc
+
+import pytest
+from small_layouts import make_tar
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.images.layouts import open_source
+
+
+def write(path, *members):
+    """A tar file of (name, bytes)."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def named(source):
+    return {source.relative_name(i): source.classes[source.labels[i]] for i in range(len(source.labels))}
+
+
+def error_of(root, split="val"):
+    with pytest.raises(UserError) as caught:
+        open_source(root, split)
+    text = str(caught.value)
+    assert "\n" not in text and "found" in text and "expected" in text
+    return text
+
+
+def pairs(names, ending="jpg"):
+    return [
+        pair
+        for name in names
+        for pair in ((f"{name}.{ending}", b"image"), (f"{name}.cls", name[:1].encode()))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        (["red.v2_0", "red.v2_1", "blue.v2_0", "./sub/green.1.2"], []),
+        (["red.v2_0", "red"], []),
+        (["a", "b"], [("c.left.jpg", b"image"), ("c.cls", b"c")]),
+    ],
+)
+def test_images_whose_names_have_dots_are_all_kept(tmp_path, names, more):
+    write(tmp_path / "val.tar", *pairs(names), *more)
+    expected = {f"val.tar/{name}": name[:1] for name in names}
+    expected |= {"val.tar/c.left": "c"} if more else {}
+    assert named(open_source(tmp_path, "val")) == expected
+
+
+def test_images_beside_that_of_their_key_are_counted_and_the_others_kept(tmp_path):
+    masks = [(f"{name}.seg.PNG", b"mask") for name in "ab"]
+    write(
+        tmp_path / "val.tar", *pairs("ab", "JPEG"), *masks, ("a.heic", b""), ("x.cls", b"a"), ("README", b"")
+    )
+    source = open_source(tmp_path, "val")
+    assert named(source) == {"val.tar/a": "a", "val.tar/b": "b"}
+    assert source.notes == [
+        f"data set {tmp_path}: left out of val*.tar: images beside that of their key 2, .cls without an "
+        "image 1, .heic 1, no ending 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ([*pairs("ab"), *pairs("a")], "found two images under the key a,"),
+        ([*pairs("a"), ("a.png", b"image")], "found two images under the key a,"),
+        ([*pairs("a"), ("a.cls", b"b")], "found .cls twice under the key a,"),
+        ([("k.1.jpg", b""), ("k.2.jpg", b""), ("k.cls", b"a")], "found 2 images (k.1, k.2) under the key k,"),
+        ([*pairs("a"), ("b.v1.jpg", b"image")], "found b.v1 without a label, expected b.v1.cls"),
+        ([("a.jpg", b""), ("a.json", b'{"caption": "x"}')], "found a without a label, expected a.cls"),
+        ([("a.jpg", b""), ("a.json", b'{"label": null}')], "found a without a label, expected a.cls"),
+        ([("a.jpg", b""), ("a.cls", b" \n")], "found a without a label, expected a.cls"),
+        ([("a.jpg", b""), ("a.json", b'{"label"')], "a.json: found no JSON"),
+        (
+            [("a.jpg", b""), ("a.cls", "caf\u00e9".encode("latin-1"))],
+            "a.cls: found text that seems to be in ISO-8859-1",
+        ),
+        ([("a.jpg", b""), ("a.txt", b"a\nb")], "found the class name 'a\\nb', expected a line of text"),
+        ([("a.jpg", b""), ("a.cls", bytes(2**20 + 1))], "a.cls: found 1048577 bytes, expected a label"),
+        (
+            [("a.heic", b""), ("a.cls", b"a")],
+            "found no images in val*.tar but .cls without an image 1, .heic 1",
+        ),
+    ],
+)
+def test_what_is_ambiguous_or_lacking_is_named(tmp_path, members, found):
+    write(tmp_path / "val.tar", *members)
+    text = error_of(tmp_path)
+    assert found in text and str(tmp_path) in text
+
+
+def test_the_same_key_in_two_tar_files_is_two_images(tmp_path):
+    for number in range(2):
+        write(tmp_path / f"val-{number}.tar", *pairs("ab"))
+    assert len(set(named(open_source(tmp_path, "val")))) == 4
+
+
+def test_companions_that_macos_makes_are_left_out_and_said(tmp_path):
+    write(
+        tmp_path / "val.tar",
+        *pairs(["a"]),
+        ("._a.jpg", b"x"),
+        ("__MACOSX/._a.cls", b"x"),
+        (".DS_Store", b"x"),
+    )
+    source = open_source(tmp_path, "val")
+    assert named(source) == {"val.tar/a": "a"}
+    assert source.notes == [f"data set {tmp_path}: left out of val*.tar: files of tools 3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("dataset-train-000000.tar", "train"),
+        ("imagenet-val-0001.TAR", "val"),
+        ("imagenet1k-validation-00.tar", "val"),
+        ("train0001.tar", "train"),
+        ("data/TRAIN_1.tar", "train"),
+        ("default/training/0000.tar", "train"),
+        ("Valid/0000.tar", "val"),
+        ("test-1.tar", "val"),
+    ],
+)
+def test_usual_names_of_shards_are_found(tmp_path, name, of):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    write(tmp_path / name, *pairs("ab"))
+    assert list(named(open_source(tmp_path, of)).values()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("train-0.tar.gz", "train-0.tar.gz: compressed, and only an uncompressed .tar can be read"),
+        ("val.tgz", "val.tgz: compressed"),
+        ("shard-000000.tar", "shard-000000.tar: in no split by its name: put the word train or val into it"),
+        ("data/images.parquet", "data/images.parquet: in no split by its name"),
+        ("labels.csv", "labels.csv: in no split by its name"),
+        ("train/x.tfrecord", "x.tfrecord: a form that is not read"),
+        ("val.zip", "val.zip: an archive"),
+    ],
+)
+def test_files_in_no_layout_are_named_with_what_to_do(tmp_path, name, found):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    assert found in error_of(tmp_path, "train")
+
+
+def test_a_name_of_two_splits_is_refused(tmp_path):
+    write(tmp_path / "train-val-0.tar", *pairs("ab"))
+    assert "train-val-0.tar: found the names of two splits" in error_of(tmp_path)
+
+
+# Damaged and hostile files
+
+
+def test_a_file_that_is_compressed_in_spite_of_its_name_is_refused(tmp_path):
+    write(tmp_path / "val.tar", *pairs("ab"))
+    subprocess.run(["gzip", tmp_path / "val.tar"], check=True)
+    (tmp_path / "val.tar.gz").rename(tmp_path / "val.tar")
+    assert "val.tar: found a damaged tar file (it is compressed)" in error_of(tmp_path)
+
+
+def test_files_that_were_joined_are_refused_rather_than_read_to_the_first_end(tmp_path):
+    write(tmp_path / "val.tar", *pairs("ab"))
+    path = tmp_path / "val.tar"
+    path.write_bytes(path.read_bytes() * 2)
+    assert "found a damaged tar file (more after its end" in error_of(tmp_path)
+
+
+def test_a_damaged_header_between_members_is_refused_rather_than_taken_for_the_end(tmp_path):
+    write(tmp_path / "val.tar", *pairs("abc"))
+    path = tmp_path / "val.tar"
+    data = bytearray(path.read_bytes())
+    data[4 * 512 + 10] ^= 1  # in the header of the third member
+    path.write_bytes(data)
+    assert "found a damaged tar file" in error_of(tmp_path)
+
+
+def test_a_file_without_an_end_is_noted(tmp_path):
+    write(tmp_path / "val.tar", *pairs("ab"))
+    path = tmp_path / "val.tar"
+    path.write_bytes(path.read_bytes()[: 4 * 1024])  # four members of a header and a block each
+    source = open_source(tmp_path, "val")
+    assert len(source.labels) == 2
+    assert source.notes == [
+        f"data set {tmp_path}: 1 tar files lack the mark at their end, as if cut off, the first: val.tar"
+    ]
+
+
+@pytest.mark.parametrize("cut", range(100, 5 * 1024, 700))
+def test_a_file_that_is_cut_off_is_refused_or_noted(tmp_path, cut):
+    write(tmp_path / "val.tar", *pairs("abcde"))
+    whole = (tmp_path / "val.tar").read_bytes()
+    (tmp_path / "val.tar").write_bytes(whole[:cut])
+    assert "val.tar: found " in error_of(tmp_path)
+
+
+def header(name, size, kind=b"0"):
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    data = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    data[124:136] = size
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data)
+    return bytes(data)
+
+
+def negative(size):
+    return b"\xff" + size.to_bytes(11, "big", signed=True)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"K"])
+@pytest.mark.parametrize(
+    "size",
+    [b"77777777777\0", b"\x80" + bytes(3) + b"\xff" * 8, negative(-512), negative(-1024), b"zzzzzzzzzzz\0"],
+)
+def test_absurd_sizes_end_in_an_error_without_memory(tmp_path, kind, size):
+    write(tmp_path / "val.tar", *pairs("ab"))
+    whole = (tmp_path / "val.tar").read_bytes()
+    for place in (0, 2048):
+        data = whole[:place] + header("c.jpg", size, kind) + whole[place:]
+        with open(tmp_path / "val.tar", "wb") as file:
+            file.write(data)
+            file.truncate(2**33)  # eight gigabytes, that take no room on the disk
+        tracemalloc.start()
+        text = error_of(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+        assert f"{tmp_path / 'val.tar'}: found a damaged tar file" in text or "without" in text
+
+
+def test_sparse_members_are_refused(tmp_path):
+    picture = tmp_path / "a.jpg"
+    with open(picture, "wb") as file:
+        file.write(b"image")
+        file.truncate(2**22)
+    (tmp_path / "a.cls").write_text("a")
+    for form in ("gnu", "pax"):
+        subprocess.run(
+            [
+                "tar",
+                "-C",
+                tmp_path,
+                f"--format={form}",
+                "--sparse",
+                "-cf",
+                tmp_path / "val.tar",
+                "a.jpg",
+                "a.cls",
+            ],
+            check=True,
+        )
+        text = error_of(tmp_path)
+        assert "val.tar: found " in text and ("sparse" in text or "without an image" in text), text
+
+
+def test_both_splits_are_read_for_the_classes_of_either(tmp_path):
+    make_tar(tmp_path)
+    write(tmp_path / "val-000001.tar")
+    val = open_source(tmp_path, "val")
+    assert val.classes == ["0", "1", "2"] and set(val.labels.tolist()) == {0, 1}
+    assert any("1 of 3 classes have no validation images: 2" in note for note in val.notes)
