@@ -217,6 +217,26 @@ def test_a_mixture_of_numbers_and_names_is_refused_rather_than_sorted_as_text(tm
     assert "val.parquet: found images in 'image' and named labels" in error_of(tmp_path, "train")
 
 
+@pytest.mark.parametrize("layout", TEXT)
+def test_numbers_among_names_are_noted(tmp_path, layout):
+    """One slip of the pen makes names of all numbers, which are sorted otherwise."""
+    TEXT[layout](tmp_path, {"train": [*range(11), "1O"], "val": [2]})
+    source = opened(tmp_path, "train")
+    assert source.classes[:4] == ["0", "1", "10", "1O"]
+    assert any(
+        "11 different labels are numbers, but others are not, such as '1O' at " in n for n in source.notes
+    )
+
+
+@pytest.mark.parametrize("write", [write_csv, write_lists])
+def test_an_image_that_is_listed_in_two_classes_is_noted(tmp_path, write):
+    write(tmp_path, {"train": ["a", "b", "a"], "val": ["a", "b"]})
+    path = next(tmp_path.glob("train*"))
+    path.write_text(path.read_text().replace("train/1", "train/0").replace("train/2", "train/0"))
+    note = f"data set {tmp_path}: 2 images are listed again, 1 with different labels, the first: train/0.jpg"
+    assert opened(tmp_path, "train").notes == [note]
+
+
 def test_names_that_pandas_takes_for_missing_are_names(tmp_path):
     write_csv(tmp_path, {"train": ["NA", "None", "nan", "007"], "val": ["None"]})
     assert opened(tmp_path, "val").classes == ["007", "NA", "None", "nan"]

@@ -271,3 +271,5 @@ def test_each_note_is_said_once_on_standard_error(root, capfd, tmp_path):
         capfd, "show", "--dataset", root, "--images", 2, "--workers", 1, "--out", out / "x.png"
     )
     assert outcome.code == 0 and len(outcome.err.splitlines()) == 2
+    outcome = run_here(capfd, "train", "--dataset", root, "--epochs", 1, "--dry-run")
+    assert outcome.code == 0 and outcome.err.count("note: ") == 3

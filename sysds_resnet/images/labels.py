@@ -95,6 +95,7 @@ def assign_labels(root: Path, columns: Mapping[Split, Sequence[LabelColumn]], sp
         named = True
         classes = listed or sorted({label for part in parts.get("train", every) for label in part.labels})
         check_class_names(classes, f"data set {root}")
+        notes += _note_on_mixture(root, every)
         positions = {name: i for i, name in enumerate(classes)}
         if listed:
             _check_listed(root, every, positions)
@@ -178,6 +179,19 @@ def _are_numbers(parts: Sequence[_Part]) -> bool:
                     raise part.not_whole(label, code)
                 part.labels[code] = int(whole)
     return True
+
+
+def _note_on_mixture(root: Path, parts: Sequence[_Part]) -> list[str]:
+    """The note that numbers are taken for names because of others: a slip of the pen would do."""
+    numbers = {str(label) for part in parts for label in part.labels if _NUMBER.fullmatch(str(label).strip())}
+    names = ((part, code) for part in parts for code, label in enumerate(part.labels) if label not in numbers)
+    part, code = next(names)
+    if not numbers:
+        return []
+    return [
+        f"data set {root}: {len(numbers)} different labels are numbers, but others are not, such as "
+        f"{part.labels[code]!r} at {part.place(code)}: all are taken for names"
+    ]
 
 
 def _map_names(parts: Sequence[_Part], listed: list[str] | None) -> list[str] | None:

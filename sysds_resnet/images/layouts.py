@@ -32,18 +32,19 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     Args:
         path: a folder or, for a table, a file; or the URL of prepared shards, such as s3a://BUCKET/FOLDER:
             shards: what `sysds_resnet.prepare` wrote;
-            lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label", label from 0;
+            lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label";
             arrays: PATH/train_images.npy, uint8 of shape (n, H, W, 3), PATH/train_labels.npy, and val's;
             table: PATH/train.csv and PATH/val.csv (or .tsv, .parquet), or a file with a column "split", with
                 columns "path" and "label";
-            parquet: train*.parquet and val*.parquet in PATH or below, with image bytes, as Hugging Face's;
-            tar: train*.tar and val*.tar in PATH or below, by WebDataset's convention;
+            parquet: files called like train-0.parquet and val-0.parquet, with image bytes, as Hugging Face's;
+            tar: files called like train-0.tar and val-0.tar, by WebDataset's convention;
             folders: PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/... for evaluation only.
+            Labels are numbers from 0 or names, and mean the same in both splits.
         split: "train" or "val".
         layout: one of these; None means the first of which there are signs, in this order.
 
     Raises:
-        UserError: there is none, or it is not as its layout says.
+        UserError: there is none, it is not as its layout says, or the two splits contradict each other.
     """
     if is_url(os.fspath(path)):
         if layout not in (None, "shards"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import read_text
@@ -43,9 +44,10 @@ def open_lists(root: Path, split: Split) -> FileSource:
         by_folder = [folders.get(i, "") for i in range(len(classes))]
         classes = by_folder if all(by_folder) and len(set(by_folder)) == len(classes) else classes
     paths = listed[split][0]
+    notes = own.notes + note_on_repeats(root, paths, own.labels)
     below = not (root / paths[0]).exists() and (root / split / paths[0]).exists()
     folder = root / split if below else root
-    return FileSource([os.path.join(folder, name) for name in paths], own.labels, classes, root, own.notes)
+    return FileSource([os.path.join(folder, name) for name in paths], own.labels, classes, root, notes)
 
 
 def _read_list(path: Path) -> _List:
@@ -65,6 +67,19 @@ def _read_list(path: Path) -> _List:
     if not paths:
         raise UserError(f"{path}: found no lines, expected 'relative/path label': fill the list")
     return paths, labels, lines
+
+
+def note_on_repeats(root: Path, paths: Sequence[str], labels: np.ndarray) -> list[str]:
+    """The note that images are listed more than once, if any are."""
+    listed = pd.DataFrame({"path": paths, "label": labels})
+    again = listed[listed["path"].duplicated()]
+    if not len(again):
+        return []
+    others = listed.drop_duplicates()["path"].duplicated().sum()
+    differ = f", {others} with different labels" if others else ""
+    return [
+        f"data set {root}: {len(again)} images are listed again{differ}, the first: {again['path'].iloc[0]}"
+    ]
 
 
 def common_folders(root: Path, listed: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> dict[int, str]:

@@ -27,7 +27,7 @@ from sysds_resnet.images.files import (
     test_unused,
 )
 from sysds_resnet.images.labels import LabelColumn, assign_labels
-from sysds_resnet.images.lists import common_folders
+from sysds_resnet.images.lists import common_folders, note_on_repeats
 from sysds_resnet.images.parquet import class_names, read_schema
 from sysds_resnet.images.sources import FileSource
 
@@ -73,8 +73,9 @@ def open_table(root: Path, split: Split) -> FileSource:
     listed = {name: (table.rows["path"].tolist(), labels[name].labels) for name, table in tables.items()}
     common_folders(root, listed)  # raises an error where splits contradict each other
     own = labels[split]
+    notes += own.notes + note_on_repeats(root, listed[split][0], own.labels)
     paths = [os.path.join(folder, name) for name in listed[split][0]]
-    return FileSource(paths, own.labels, own.classes, folder, notes + own.notes)
+    return FileSource(paths, own.labels, own.classes, folder, notes)
 
 
 def find_table(root: Path, split: Split) -> Path | None:

@@ -66,11 +66,11 @@ def read_members(path: Path) -> Members:
         state = os.stat(path)
     except OSError as error:
         raise _damaged(path, error) from error
-    return _read_members(path, state.st_size, state.st_mtime_ns)
+    return _read_members(path, state.st_size, state.st_mtime_ns, state.st_ino)
 
 
 @lru_cache(maxsize=8192)  # to know all classes either split needs both, so a run opens each file twice
-def _read_members(path: Path, _size: int, _changed: int) -> Members:
+def _read_members(path: Path, *_state: int) -> Members:
     found = _Members(path)
     try:
         with open_regular(path) as file:
