@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sysds_resnet.csv_cells import to_cell
 from sysds_resnet.errors import printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.scoring import log_softmax
@@ -110,12 +111,15 @@ def write_report(folder: Path, outcomes: Outcomes, details: dict[str, Any]) -> N
         details: What scores.json says besides the scores.
     """
     scores = json.dumps({**outcomes.scores(), **details}, indent=2) + "\n"
-    matrix = outcomes.confusion()
-    counts = pd.DataFrame(matrix, outcomes.classes, outcomes.classes)
+    matrix, by_class = outcomes.confusion(), outcomes.by_class()
+    for name in ("class", "mistaken_for"):
+        by_class[name] = by_class[name].map(to_cell, na_action="ignore")
+    names = [to_cell(name) for name in outcomes.classes]
+    counts = pd.DataFrame(matrix, names, names)
     write_whole(
         {
             folder / "scores.json": lambda path: path.write_text(scores),
-            folder / "classes.csv": lambda path: outcomes.by_class().to_csv(path, index=False),
+            folder / "classes.csv": lambda path: by_class.to_csv(path, index=False),
             folder / "confusion.csv": lambda path: counts.to_csv(path, index_label="class"),
             folder / "confusion.png": lambda path: draw_confusion(matrix, outcomes.classes, path),
         }

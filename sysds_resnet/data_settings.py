@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from sysds_resnet.console import say, warn
+from sysds_resnet.csv_cells import to_cell
 from sysds_resnet.errors import UserError, one_line, printable
 from sysds_resnet.images import Augmentation, Dataset, Layout
 from sysds_resnet.images.mixing import Mixing
@@ -105,7 +106,7 @@ class BadImages:
         self._found: dict[int, set[int]] = {}  # positions by data set
         self._waiting: list[Sequence[str]] = []  # rows that the disk has not taken
         self._noted = False
-        self._listed = _names_in(self.path)
+        self._listed = _names_in(self.path)  # as they stand in cells
 
     def __len__(self) -> int:
         """Images found by this object."""
@@ -123,11 +124,11 @@ class BadImages:
         if index in found:
             return
         found.add(index)
-        name, n = dataset.name(index), len(dataset)
+        name, n = to_cell(dataset.name(index)), len(dataset)
         if name not in self._listed:
             self._listed.add(name)
             label = dataset.classes[dataset.labels[index]] if dataset.classes else ""
-            self._waiting.append((name, label, reason))
+            self._waiting.append((name, to_cell(label), to_cell(reason)))
             self._write()
         if len(found) > self._settings.max_bad * n:
             raise UserError(

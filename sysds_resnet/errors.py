@@ -72,6 +72,12 @@ def printable(text: str) -> str:
     """A text with control characters, marks of direction and bytes that are not UTF-8 in escapes of Python.
 
     A name of a file or class may hold commands to the terminal, line ends, or what lets it look like another;
-    none is left in the result, which is one line. It is the same for a text that was escaped before.
+    none is left in the result, which is one line. What was escaped before stays as it is, and a line of JSON
+    keeps its values.
     """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return ascii(character)[1:-1] if code < 0x7F else f"\\u{code:04x}"  # JSON has no two-digit form

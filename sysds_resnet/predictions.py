@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.csv_cells import to_cell
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.scoring import log_softmax
 
@@ -124,7 +125,7 @@ class TableWriter(Protocol):
 
 
 class CsvWriter:
-    """Comma-separated values in UTF-8, names of columns first."""
+    """Comma-separated values in UTF-8, names of columns first; names of images and classes as `to_cell`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -132,7 +133,8 @@ class CsvWriter:
 
     def write(self, table: pd.DataFrame) -> None:
         """Adds rows."""
-        text = table.to_csv(index=False, header=not self._begun, lineterminator="\n")
+        names = {name: table[name].map(to_cell) for name in table if name.split("_")[0] in ("path", "label")}
+        text = table.assign(**names).to_csv(index=False, header=not self._begun, lineterminator="\n")
         self._file.write(text.encode())
         self._begun = True
 
@@ -148,7 +150,8 @@ class JsonlWriter:
 
     def write(self, table: pd.DataFrame) -> None:
         """Adds rows."""
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records")]
+        rows = table.to_dict("records")
+        lines = [printable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows]
         self._file.write("".join(lines).encode())
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
+from sysds_resnet.csv_cells import to_cell
 from sysds_resnet.errors import NoSuchSplit
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
@@ -56,7 +57,8 @@ def command(settings: VerifySettings) -> int:
         print(f"{root}: all images can be read")
         return 0
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(bad, columns=["split", "name", "class", "reason"]).to_csv(settings.out, index=False)
+    cells = [[to_cell(text) for text in row] for row in bad]
+    pd.DataFrame(cells, columns=["split", "name", "class", "reason"]).to_csv(settings.out, index=False)
     print(f"{root}: {len(bad)} images or files cannot be used, listed in {settings.out}")
     return 1
 

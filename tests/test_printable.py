@@ -1,6 +1,7 @@
 """Names of files and classes that hold commands to terminals, and long messages of other libraries."""
 
 import io
+import json
 import os
 import pickle
 import sys
@@ -18,7 +19,7 @@ from sysds_resnet.settings import Settings, run
 from sysds_resnet.show import _title
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
-ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
+ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\u007f\u009b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
 
 
 def test_what_moves_the_cursor_or_the_text_around_is_escaped_once():
@@ -28,6 +29,13 @@ def test_what_moves_the_cursor_or_the_text_around_is_escaped_once():
     assert shown.encode() and len(shown.splitlines()) == 1
     for direction in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c":
         assert direction not in shown
+
+
+def test_a_line_of_json_keeps_its_values():
+    values = {"path": NASTY.replace("\ud800", ""), "label": "日本語"}
+    line = printable(json.dumps(values, ensure_ascii=False))
+    assert json.loads(line) == values
+    assert printable(line) == line and "日本語" in line
 
 
 @pytest.mark.parametrize("text", ["naïve café", "日本語", "क्‍ष", "👩‍🔬", "C:\\new\\table", "a b", "'=1+1'"])
