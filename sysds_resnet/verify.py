@@ -17,7 +17,8 @@ from tqdm import tqdm
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.csv_cells import to_cell
-from sysds_resnet.errors import NoSuchSplit
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
+from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.layouts import open_source
@@ -27,6 +28,7 @@ from sysds_resnet.readers import Readers, default_workers
 from sysds_resnet.settings import Settings, run
 
 BATCH = 256
+MAX_NAME = 240  # bytes, which leaves room for what is added to it while it is written
 SMALL = 8  # pixels along a side: images are decoded to be checked, not to be sent
 
 
@@ -43,24 +45,58 @@ class VerifySettings(Settings):
 
 def command(settings: VerifySettings) -> int:
     """Verifies, prints a report, and gives 1 if anything is wrong."""
+    _check_place(settings.out)
     root = photos_folder() if settings.path == "photos" else Path(settings.path).expanduser()
     bad: list[tuple[str, str, str, str]] = []
     if (root / MANIFEST).is_file():
         bad += [("", name, "", reason) for name, reason in damaged_files(root, settings.workers)]
     sets = {} if bad else _open(root, settings.layout)
+    notes = list(dict.fromkeys(note for dataset in sets.values() for note in getattr(dataset, "notes", [])))
     with Readers(list(sets.values()), settings.workers) as readers:
         for split, dataset in sets.items():
             found = unreadable(dataset, readers, split)
             bad += [(split, *row) for row in found]
             print(_report(split, dataset, len(found)))
+    for note in notes:
+        print(f"note: {printable(note)}")
     if not bad:
-        print(f"{root}: all images can be read")
+        read = "all images can be read"
+        if notes:
+            images = sum(map(len, sets.values()))
+            read = f"{images} images can be read; the notes above say what is not among them"
+        print(printable(f"{root}: {read}"))
         return 0
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    cells = [[to_cell(text) for text in row] for row in bad]
-    pd.DataFrame(cells, columns=["split", "name", "class", "reason"]).to_csv(settings.out, index=False)
-    print(f"{root}: {len(bad)} images or files cannot be used, listed in {settings.out}")
+    _write(settings.out, bad)
+    print(printable(f"{root}: {len(bad)} images or files cannot be used, listed in {settings.out}"))
     return 1
+
+
+def _check_place(out: Path) -> None:
+    """Refuses a place for the list where nothing can be written, before hours of reading."""
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    reason = None
+    if len(os.fsencode(out.name)) > MAX_NAME:
+        reason = "a name that is too long"
+    elif out.is_dir():
+        reason = "a folder"
+    elif not above.is_dir():
+        reason = f"{above}, which is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        reason = f"{above}, which cannot be written to"
+    if reason:
+        raise UserError(f"{out}: found {reason}, expected a place for a file: choose another --out")
+
+
+def _write(out: Path, bad: list[tuple[str, str, str, str]]) -> None:
+    cells = [[to_cell(text) for text in row] for row in bad]
+    text = pd.DataFrame(cells, columns=["split", "name", "class", "reason"]).to_csv(index=False)
+    try:
+        write_whole({out: lambda path: path.write_text(text, encoding="utf-8")})
+    except OSError as error:
+        raise UserError(
+            f"{out}: found {one_line(error)}, expected a place for the list of {len(bad)} images or files "
+            f"that cannot be used, the first: {bad[0][-1]}; choose another --out"
+        ) from error
 
 
 def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
@@ -74,7 +110,7 @@ def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
     if not sets:
         raise errors[0]
     for error in errors:
-        print(f"left out: {error}")
+        print(printable(f"left out: {error}"))
     return sets
 
 

@@ -1,6 +1,8 @@
 """The verify command, which finds what is broken."""
 
+import errno
 import io
+import os
 import shutil
 import tarfile
 
@@ -10,7 +12,7 @@ from damage import cut, flip
 from listed_images import COUNTS, rows
 from PIL import Image
 
-from sysds_resnet import prepare
+from sysds_resnet import prepare, verify
 
 REPORT = """\
 train: 18 images, {} bad, 3 classes of 6 to 6 images
@@ -112,6 +114,50 @@ def test_a_split_that_is_there_but_cannot_be_opened_is_no_success(own, tmp_path,
     outcome = run_here(capfd, "verify", own, "--out", tmp_path / "bad.csv", "--workers", 1)
     assert outcome.code != 0
     assert found in outcome.out + outcome.err
+
+
+def test_what_a_data_set_leaves_out_is_noted_and_the_last_line_does_not_say_all(
+    source, tmp_path, capfd, monkeypatch
+):
+    def open_with_notes(*arguments):
+        sets = _open(*arguments)
+        sets["train"].notes = ["train: left out: .heic 4, no ending 2", "of\x1b[2J both"]
+        sets["val"].notes = ["of\x1b[2J both"]
+        return sets
+
+    _open = verify._open
+    monkeypatch.setattr(verify, "_open", open_with_notes)
+    outcome = run_here(capfd, "verify", source, "--out", tmp_path / "bad.csv", "--workers", 1)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == REPORT.format(0, 0) + (
+        "note: train: left out: .heic 4, no ending 2\n"
+        "note: of\\x1b[2J both\n"
+        f"{source}: 27 images can be read; the notes above say what is not among them\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "found"),
+    [("folder", "found a folder"), ("file/bad.csv", "file, which is no folder"), ("x" * 300, "too long")],
+)
+def test_a_list_that_cannot_be_written_is_named_before_images_are_read(
+    own, tmp_path, capfd, monkeypatch, out, found
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(verify, "unreadable", lambda *_: pytest.fail("images were read"))
+    assert_one_line_error(run_here(capfd, "verify", own, "--out", out), out, found)
+
+
+def test_a_disk_that_is_full_loses_the_list_but_not_the_finding(own, tmp_path, capfd, monkeypatch):
+    def write_whole(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(verify, "write_whole", write_whole)
+    (own / "train" / "ant" / "0.JPEG").write_bytes(b"")
+    outcome = run_here(capfd, "verify", own, "--out", tmp_path / "bad.csv", "--workers", 1)
+    assert_one_line_error(outcome, "bad.csv", "no space left", "the first", "ant/0.JPEG")
 
 
 def test_nothing_to_verify_is_one_line(tmp_path, capfd):
