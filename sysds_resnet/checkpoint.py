@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import remove_temporary
+from sysds_resnet.forks import Opener
 from sysds_resnet.identity import check_identity
 from sysds_resnet.retention import Retention, checkpoints, set_aside
 from sysds_resnet.snapshot import fetch_tensors, handles_of, put_tensors
@@ -67,6 +68,7 @@ class Checkpoints:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._failure: UserError | None = None
+        self._opener = Opener("checkpoints", "save them in that process")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             remove_temporary(folder)
@@ -80,6 +82,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._opener.here:
+            return  # a forked process has no thread that writes
         self._wait()
         self._writer.shutdown()
         if self._failure is not None and kind is None:
@@ -98,6 +102,7 @@ class Checkpoints:
             state: Of the run.
             best: Whether to write its weights to best.safetensors in the run folder too.
         """
+        self._opener.check()
         self._wait()
         step = state.progress.step
         position = (step, state.progress.epoch)

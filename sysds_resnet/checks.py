@@ -59,7 +59,7 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
 
 def nearest(name: str, known: Collection[str]) -> str | None:
     """The known name that a misspelt one probably means, if there is one."""
-    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+    return next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.75)), None)
 
 
 def as_array(name: str, value: object) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -11,12 +10,13 @@ from pydantic import Field
 
 from sysds_resnet.engine import Engine, blas, cuda, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
-from sysds_resnet.engine.memory import heap_of, machine_memory
+from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.engine.spark_checks import SPARK_VERSION
 from sysds_resnet.errors import UserError
 from sysds_resnet.extras import install_hint
 from sysds_resnet.images.resample import RESAMPLER
 from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
+from sysds_resnet.machine import cores, memory_limit
 from sysds_resnet.settings import Settings, run
 
 
@@ -42,16 +42,15 @@ def command(settings: DoctorSettings) -> None:
     _line("helper", blas.helper_problem() or "usable: single precision and bf16 multiply with oneDNN")
     _line("bf16", "in this CPU" if blas.has_bf16() else "not in this CPU: single precision takes its place")
     gibibyte = 2**30
-    _line("memory", f"{machine_memory() / gibibyte:.1f} GiB")
+    _line("memory", f"{memory_limit() / gibibyte:.1f} GiB")
     heap = heap_of(settings.heap)
     reason = "asked for" if settings.heap else "half of the memory; Python, images and BLAS need the rest"
     _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
     young = f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a step"
     _line("JVM", f"{young}; the parallel collector, since only the sum of its pauses counts")
-    cores = len(os.sched_getaffinity(0))
     _line(
         "threads",
-        f"{cores}, all cores of this process, for operators and for processes that read images",
+        f"{cores()}, all cores of this process, for operators and for processes that read images",
     )
     _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
     _line("GPU", cuda.problem() or f"{cuda.gpu_count()} usable, with --device gpu")

@@ -64,7 +64,8 @@ def class_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
             f"labels: found {described}, expected integers of shape ({n},); truth values tell two classes "
             f"apart, not {num_classes}"
         )
-    wrong = np.flatnonzero(~((array >= 0) & (array < num_classes) & (array % 1 == 0 if n else True)))
+    whole = array if array.dtype.kind in "iu" else np.trunc(array)
+    wrong = np.flatnonzero(~((array >= 0) & (array < num_classes) & (array == whole)))
     if wrong.size:
         from_one = array.dtype.kind in "iu" and array.min() == 1 and array.max() == num_classes
         advice = "subtract 1 from all, if they count from 1" if from_one else "correct them"

@@ -235,7 +235,7 @@ class ResNet:
         Raises:
             UserError: If these do not fit, or another thread trains the model.
         """
-        from sysds_resnet.train import fit_arrays  # train imports this module
+        from sysds_resnet.fitting import fit_arrays  # which imports this module
 
         if not self._training.acquire(blocking=False):
             raise UserError("fit: found another thread training this model, expected one; wait for its end")

@@ -15,7 +15,9 @@ import numpy as np
 from loky.process_executor import ShutdownExecutorError
 
 from sysds_resnet.errors import NotAsAsked, UserError, one_line
+from sysds_resnet.forks import Opener
 from sysds_resnet.images.datasets import Dataset
+from sysds_resnet.machine import cores
 from sysds_resnet.reading import Samples, read
 
 MAX_DEFAULT_WORKERS = 16
@@ -45,6 +47,7 @@ class Readers:
         self.workers = default_workers() if workers is None else workers
         if self.workers < 1:
             raise UserError(f"workers: found {workers}, expected at least 1: choose a larger number")
+        self._opener = Opener("readers", "open them in each worker, after the fork")
         self._datasets = list(datasets)
         self._pool: Executor | None = None
         self._lock = threading.Lock()  # around what changes the pool
@@ -72,6 +75,7 @@ class Readers:
         Raises:
             UserError: the system starts no more processes.
         """
+        self._opener.check()
         number = next(i for i, known in enumerate(self._datasets) if known is dataset)
         task = (number, indices, epoch, replace)
         with self._lock:
@@ -88,6 +92,8 @@ class Readers:
 
     def close(self) -> None:
         """End the workers, each thread after the sample it is at; `submit` starts new ones."""
+        if not self._opener.here:
+            return  # they are those of the process that this one was forked from
         with self._lock:
             self._end()
 
@@ -133,8 +139,7 @@ class Readers:
 
 def default_workers() -> int:
     """Give the number of workers: one for each core this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_DEFAULT_WORKERS)
+    return min(cores(), MAX_DEFAULT_WORKERS)
 
 
 # In the processes

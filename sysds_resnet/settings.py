@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from sysds_resnet.checks import nearest
 from sysds_resnet.console import say, warn
 from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
 from sysds_resnet.recipes import read_recipe
@@ -121,8 +122,9 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(settings.model_fields)
-            raise UserError(f"{name}: no such setting; expected one of {known}") from error
+            known, near = ", ".join(settings.model_fields), nearest(name, settings.model_fields)
+            hint = f"; the nearest is {near}" if near else ""
+            raise UserError(f"{name}: no such setting{hint}; expected one of {known}") from error
         if first["type"] == "missing":
             raise UserError(f"{name}: found nothing, expected a value; add it") from error
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

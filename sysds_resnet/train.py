@@ -7,13 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from sysds_resnet.batches import OnError
 from sysds_resnet.checkpoint import Checkpoints, restore
@@ -24,10 +20,9 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.memory import parse_size
 from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
 from sysds_resnet.identity import identity_of
-from sysds_resnet.images import ArrayDataset, Dataset
+from sysds_resnet.images import Dataset
 from sysds_resnet.images.classes import CLASSES_FILE, classes_text
 from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_loop
-from sysds_resnet.model import ResNet
 from sysds_resnet.profiling import StepProfiler
 from sysds_resnet.readers import Readers
 from sysds_resnet.recipes import describe_all
@@ -44,7 +39,7 @@ from sysds_resnet.run_folder import (
     update_config,
     write_texts,
 )
-from sysds_resnet.settings import build, find_flag, parse, run
+from sysds_resnet.settings import find_flag, parse, run
 from sysds_resnet.signals import StopSignals
 from sysds_resnet.spark_settings import SCRATCH_FOLDER
 from sysds_resnet.spark_steps import spark_evaluate, spark_steps
@@ -135,42 +130,6 @@ def _session(
 
 def _resuming(folder: Path) -> str:
     return python_command("train", "--resume", folder)
-
-
-def fit_arrays(
-    model: ResNet,
-    images: np.ndarray,
-    labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray] | None,
-    values: dict[str, Any],
-) -> pd.DataFrame:
-    """`ResNet.fit`: the training loop on arrays, without a run folder."""
-    settings = build(TrainSettings, values)
-    classes = model.classes or [str(i) for i in range(model.network.num_classes)]
-    sets = [
-        None if pair is None else ArrayDataset(*pair, classes, mean=model.mean[0], std=model.std[0])
-        for pair in ((images, labels), validation)
-    ]
-    settings = resolve(settings, model.engine, sets[0], model.network.depth)
-    state = State.fresh(model)
-    optimizer = settings.make_optimizer(len(images) // settings.batch_size)
-    train_set, val_set = sets
-    known = [dataset for dataset in sets if dataset is not None]
-    with (
-        Readers(known, settings.workers) as readers,
-        local_steps(settings, state, train_set, readers) as steps,
-    ):
-        events = training_loop(
-            state,
-            steps,
-            optimizer,
-            epochs=settings.epochs,
-            validate=partial(evaluate_state, state, val_set, readers),
-            on_nan=settings.on_nan,
-        )
-        rows = [asdict(event) for event in events if isinstance(event, EpochEvent)]
-    model.weights = state.averaged
-    return pd.DataFrame(rows)
 
 
 def _run(

@@ -10,6 +10,7 @@ from command_line import assert_one_line_error, run_here
 
 from sysds_resnet.engine import blas, java, memory
 from sysds_resnet.errors import UserError
+from sysds_resnet.machine import memory_limit
 
 JAVA_8 = ('openjdk version "1.8.0_452"', None)
 JAVA_11 = ('openjdk version "11.0.27" 2025-04-15', "java.base@11.0.27\njdk.incubator.vector@11.0.27")
@@ -143,8 +144,8 @@ def test_a_heap_larger_than_the_memory_is_refused():
 
 
 def test_the_default_heap_fits_the_machine():
-    assert memory.machine_memory() <= psutil.virtual_memory().total
-    assert memory.default_heap() < memory.machine_memory() or memory.default_heap() == memory.MIN_HEAP
+    assert memory_limit() <= psutil.virtual_memory().total
+    assert memory.default_heap() < memory_limit() or memory.default_heap() == memory.MIN_HEAP
 
 
 # The doctor

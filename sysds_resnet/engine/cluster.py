@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.machine import cores
 from sysds_resnet.redaction import NAMES as SECRET_NAMES
 
 _PLACE = r"(?:[^\s:/,@\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}"
@@ -65,7 +65,7 @@ def local_workers(master: str) -> int | None:
     found = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\d+)?\])?", master)
     if not found:
         return None
-    return len(os.sched_getaffinity(0)) if found[1] == "*" else int(found[1] or 1)
+    return cores() if found[1] == "*" else int(found[1] or 1)
 
 
 def on_this_machine(master: str) -> bool:

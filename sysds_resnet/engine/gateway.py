@@ -12,7 +12,7 @@ from py4j.finalizer import ThreadSafeFinalizer
 from py4j.java_gateway import GatewayClient, GatewayConnection, GatewayParameters, JavaGateway
 from py4j.protocol import Py4JNetworkError
 
-MAX_PATH = 100  # bytes in the name of such a socket; the system's limit is 104 to 108
+MAX_PATH = 107  # bytes in the name of such a socket, as Linux has it
 
 
 class PrivateGateway(JavaGateway):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.machine import address_space
 
 # Java 24 removed the security manager that Hadoop 3.3 calls at start-up ("getSubject is not supported").
 MIN_VERSION, MAX_VERSION = 17, 23
@@ -84,6 +85,8 @@ def find_java() -> Java:
             return java
         rejected.append(f"{path} ({java.problem})")
     found = ", ".join(rejected) or "none"
+    if rejected and (size := address_space()) is not None:
+        found += f" where ulimit -v allows {size // 2**20}m"
     raise UserError(
         f"Java: found {found}; expected Java {MIN_VERSION} to {MAX_VERSION} with the module {VECTOR_MODULE}; "
         f"{INSTALL_HINT}"
@@ -91,5 +94,14 @@ def find_java() -> Java:
 
 
 def _run(path: Path, *arguments: str) -> str:
-    done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=60, check=True)
+    # with a small heap, where it would by default set aside more than a limit allows (ulimit -v)
+    options = f"{os.environ.get('JDK_JAVA_OPTIONS', '')} -Xmx64m".strip()
+    done = subprocess.run(
+        [path, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"JDK_JAVA_OPTIONS": options},
+    )
     return done.stdout + done.stderr

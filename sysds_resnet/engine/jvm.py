@@ -23,6 +23,7 @@ from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
 from sysds_resnet.errors import UserError
+from sysds_resnet.machine import address_space
 
 START_TIMEOUT = 60.0  # seconds
 LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
@@ -220,6 +221,8 @@ class Jvm:
         except (ValueError, TimeoutError) as error:
             # the JVM says on its standard output why it does not start, and Java on its standard error
             cause = said[-1] if said else last_words(self.log)
+            if (size := address_space()) is not None:
+                cause += f"; ulimit -v allows it {size // 2**20}m in all"
             self.close()
             raise UserError(
                 f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({cause}); "

@@ -1,30 +1,16 @@
 """How much memory there is, and how much of it the JVM may have."""
 
 import re
-from pathlib import Path
-
-import psutil
 
 from sysds_resnet.checks import whole
 from sysds_resnet.errors import UserError
+from sysds_resnet.machine import address_space, memory_limit
 
 # The rest is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
 HEAP_SHARE = 0.5
 MIN_HEAP = 512 * 2**20
+BESIDE_HEAP = 5 * 2**29  # bytes of addresses that a JVM sets aside for classes, code, threads and libraries
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's if that is less."""
-    total = psutil.virtual_memory().total
-    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limit = Path(limit_file).read_text().strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            total = min(total, int(limit))
-    return total
 
 
 def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
@@ -39,8 +25,8 @@ def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
     size = int(match.group(1)) * _UNITS.get(match.group(2), 1)
     if size < MIN_HEAP:
         raise UserError(f"{name}: found {text}, expected at least {MIN_HEAP // 2**20}m; ask for more")
-    if here and size > machine_memory():
-        most = f"this machine's memory of {machine_memory() // 2**20}m"
+    if here and size > memory_limit():
+        most = f"this machine's memory of {memory_limit() // 2**20}m"
         raise UserError(f"{name}: found {text}, expected at most {most}; ask for less")
     return size
 
@@ -71,4 +57,7 @@ def heap_of(text: str | None) -> int:
 
 def default_heap() -> int:
     """Bytes of heap for the JVM when the user names none."""
-    return max(int(machine_memory() * HEAP_SHARE), MIN_HEAP)
+    heap = int(memory_limit() * HEAP_SHARE)
+    if (size := address_space()) is not None:
+        heap = min(heap, size - BESIDE_HEAP)
+    return max(heap, MIN_HEAP)
