@@ -8,12 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import Field
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine import Engine, blas, cuda, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.engine.spark_checks import SPARK_VERSION
 from sysds_resnet.errors import UserError
-from sysds_resnet.extras import install_hint
 from sysds_resnet.images.resample import RESAMPLER
 from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
 from sysds_resnet.machine import cores, memory_limit
@@ -56,7 +56,7 @@ def command(settings: DoctorSettings) -> None:
     _line("GPU", cuda.problem() or f"{cuda.gpu_count()} usable, with --device gpu")
     spark = _version("pyspark")
     usable = spark == f"pyspark {SPARK_VERSION}"
-    missing = f"--engine spark needs {SPARK_VERSION}; {install_hint('spark')}"
+    missing = f"--engine spark needs {SPARK_VERSION}; run {install_command('spark')}"
     _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
     with Engine("single", heap) as engine:
         _line("engine", f"started: {engine.describe()}")

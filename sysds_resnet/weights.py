@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.errors import UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.weight_names import (
@@ -175,7 +176,7 @@ def _read_torch(path: Path) -> Weights:
     try:
         import torch
     except ImportError:
-        fail(path, 'reading it needs PyTorch; run pip install "sysds-resnet[torch]"')
+        fail(path, f"reading it needs PyTorch; run {install_command('torch')}")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
         least = ".".join(map(str, TORCH_MINIMUM))
         fail(path, f'torch {torch.__version__} reads .pth unsafely; run pip install "torch>={least}"')

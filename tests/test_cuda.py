@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import yaml
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.doctor import main as doctor
 from sysds_resnet.engine import cuda
 from sysds_resnet.errors import UserError
@@ -75,7 +76,7 @@ def test_what_is_missing_is_named_with_what_brings_it(machine):
     machine.add_all_but("libcudnn.so.9")
     problem = cuda.problem()
     assert problem.startswith("nvidia-cudnn-cu12 is missing or broken (libcudnn.so.9: cannot open shared")
-    assert problem.endswith("run pip install 'sysds-resnet[gpu]'")
+    assert problem.endswith(f"run {install_command('gpu')}")
 
 
 def test_a_library_that_does_not_load_is_named(machine):

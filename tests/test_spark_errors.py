@@ -36,7 +36,9 @@ def test_a_master_that_does_not_listen(capfd, tmp_path):
 def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
     monkeypatch.setattr(spark_checks, "version", lambda name: version)
     outcome = run_here(capfd, "train", *SPARK, "--master", "local[2]", "--out", tmp_path / "run")
-    assert_one_line_error(outcome, f"pyspark: found {version}, expected {SPARK_VERSION}", "[spark]")
+    assert_one_line_error(
+        outcome, f"pyspark: found {version}, expected {SPARK_VERSION}", "-m pip install pyspark=="
+    )
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_malicious_pth_is_refused_and_not_run(folder, function, zipped):
 def test_pth_without_torch_says_what_to_install(folder, monkeypatch):
     (folder / "w.pth").write_bytes(b"PK\x03\x04")
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    assert 'pip install "sysds-resnet[torch]"' in message(read_weights, folder / "w.pth")
+    assert "-m pip install 'torch>=" in message(read_weights, folder / "w.pth")
 
 
 def test_pth_is_refused_by_a_torch_that_reads_it_unsafely(folder, monkeypatch):

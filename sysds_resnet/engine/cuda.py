@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine.folders import find_loadable
 from sysds_resnet.errors import UserError
 
@@ -28,7 +29,6 @@ LIBRARIES = {
 # Descriptions of the settings that name GPUs.
 DEVICE = "cpu, gpu, cuda:N, cuda:N,M for several, or auto for a GPU where one can be used."
 GPUS = "How many GPUs, from the first on; means device gpu."
-INSTALL_HINT = "pip install 'sysds-resnet[gpu]'"
 # In a process of its own: libraries that are loaded stay, and a broken one may end the process.
 _PROBE = """
 import ctypes, json, sys
@@ -84,7 +84,7 @@ def problem() -> str | None:
         return why
     for name, package in LIBRARIES.items():
         if reason := found.get(name, "it ends the process that loads it"):
-            return f"{package} is missing or broken ({reason}); run {INSTALL_HINT}"
+            return f"{package} is missing or broken ({reason}); run {install_command('gpu')}"
     return None
 
 

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine.cluster import Cluster, on_this_machine
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.extras import install_hint
 
 # What SystemDS 3.4 is built with, to the last digit: its jar brings Spark's classes of this version before
 # those of pyspark, which refuse to talk to others.
@@ -53,7 +53,7 @@ def check_pyspark() -> None:
     if found != SPARK_VERSION:
         raise UserError(
             f"pyspark: found {found}, expected {SPARK_VERSION} with Scala 2.12, which SystemDS is built for; "
-            f"{install_hint('spark')}"
+            f"run {install_command('spark')}"
         )
 
 
