@@ -32,19 +32,13 @@ def install_command(extra: str) -> str:
         listed = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # run from its source, without an installation
         listed = []
-    arguments = _packages(extra, listed) or ["-e", f".[{extra}]"]
+    wanted = [
+        "; ".join(part for part in _without_extra(requirement) if part)
+        for requirement in listed
+        if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", requirement)
+    ]
+    arguments = wanted or ["-e", f".[{extra}]"]
     return shlex.join([interpreter(), "-m", "pip", "install", *arguments])
-
-
-def _packages(extra: str, listed: list[str]) -> list[str]:
-    """The packages of an extra, those of others that it includes among them."""
-    found = []
-    for requirement in listed:
-        if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", requirement):
-            own = re.match(rf"{DISTRIBUTION}\[([\w-]+)\]", requirement)
-            text = "; ".join(part for part in _without_extra(requirement) if part)
-            found += _packages(own[1], listed) if own else [text]
-    return found
 
 
 def interpreter() -> str:

@@ -12,7 +12,7 @@ from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine import Engine, blas, cuda, java
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import heap_of
-from sysds_resnet.engine.spark_checks import SPARK_VERSION
+from sysds_resnet.engine.spark_checks import SPARK_VERSION, SPARK_VERSIONS
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.resample import RESAMPLER
 from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
@@ -55,7 +55,7 @@ def command(settings: DoctorSettings) -> None:
     _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
     _line("GPU", cuda.problem() or f"{cuda.gpu_count()} usable, with --device gpu")
     spark = _version("pyspark")
-    usable = spark == f"pyspark {SPARK_VERSION}"
+    usable = spark in [f"pyspark {version}" for version in SPARK_VERSIONS]
     missing = f"--engine spark needs {SPARK_VERSION}; run {install_command('spark')}"
     _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
     with Engine("single", heap) as engine:

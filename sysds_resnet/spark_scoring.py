@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,10 +20,9 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.cluster import Cluster, qualified
 from sysds_resnet.engine.spark_errors import job_errors
 from sysds_resnet.engine.spark_session import spark_session, whole_folder
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import EncodedDataset
-from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import BytesSource
 from sysds_resnet.images.views import View, seen_in
 from sysds_resnet.model import ResNet, default_batch
@@ -31,10 +30,11 @@ from sysds_resnet.predictions import to_table
 from sysds_resnet.reading import read
 from sysds_resnet.scoring import Ensemble, ScoringSettings, load_ensemble
 from sysds_resnet.spark_progress import progress
+from sysds_resnet.spark_tables import read_images
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
     from pyspark.sql.types import StructType
 
     from sysds_resnet.predict import PredictSettings
@@ -257,57 +257,6 @@ def predict_on_spark(settings: PredictSettings) -> None:
             f"{settings.out}: found {bad} images that cannot be read, expected no more than "
             f"{settings.max_bad:g} of {n}; repair or remove them, or raise --max-bad"
         )
-
-
-def read_images(spark: SparkSession, inputs: Sequence[str]) -> DataFrame:
-    """Image files of folders and tables, in columns path and content.
-
-    Args:
-        spark: The session.
-        inputs: Of each, the path or URL of a folder, which is searched for images, or of a .parquet table
-            with image files in a column, and perhaps their names in a column path.
-
-    Raises:
-        UserError: If there is nothing at a path, or a table has no images.
-    """
-    from pyspark.errors import AnalysisException
-
-    frames = []
-    for name in inputs:
-        try:
-            if name.lower().rstrip("/").endswith(".parquet"):
-                frames.append(_table(spark.read.parquet(qualified(name)), name))
-            else:
-                endings = ",".join(f"*{ending},*{ending.upper()}" for ending in IMG_EXTENSIONS)
-                reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-                reader = reader.option("pathGlobFilter", f"{{{endings}}}")
-                frames.append(reader.load(qualified(name)).select("path", "content"))
-        except AnalysisException as error:
-            raise UserError(
-                f"images {name}: found none ({one_line(error)}), expected a folder of images or a .parquet "
-                "table: check the path"
-            ) from error
-    return reduce(lambda a, b: a.union(b), frames)
-
-
-def _table(frame: DataFrame, name: str) -> DataFrame:
-    """The columns path and content of a table."""
-    from pyspark.sql.functions import col, concat, lit, monotonically_increasing_id
-    from pyspark.sql.types import BinaryType, StructType
-
-    for field in frame.schema:
-        kind, column = field.dataType, col(f"`{field.name}`")
-        if isinstance(kind, StructType) and "bytes" in kind.names:
-            kind, column = kind["bytes"].dataType, column["bytes"]
-        if isinstance(kind, BinaryType):
-            if "path" in frame.columns:
-                return frame.select("path", column.alias("content"))
-            row = concat(lit(f"{name}, row "), monotonically_increasing_id().cast("string"))
-            return frame.select(row.alias("path"), column.alias("content"))
-    raise UserError(
-        f"images {name}: found columns {', '.join(frame.columns)}, expected one with the bytes of image "
-        "files, or structs with a field bytes: give another table"
-    )
 
 
 @cache

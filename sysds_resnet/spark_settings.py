@@ -76,8 +76,8 @@ class SparkSettings(Settings):
         on_gpu = getattr(self, "device", "cpu") != "cpu" or getattr(self, "gpus", None)
         if self.engine == "spark" and on_gpu:
             raise UserError(
-                "device: found a GPU with engine spark, expected cpu, on which executors compute; leave "
-                "--device and --gpus out"
+                "settings: found a GPU, expected device cpu with engine spark, whose executors compute on "
+                "CPUs; leave --device and --gpus out"
             )
         return self
 

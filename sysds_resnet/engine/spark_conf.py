@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from sysds_resnet.engine.blas import HELPER_FOLDER, LIBRARY, Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path
@@ -105,6 +107,8 @@ def engine_settings(scratch: str, multiply: Multiply) -> dict[str, str]:
     """
     settings = {
         "sysds.scratch": f"{local_path(scratch)}/engine",
+        # the engine's own, /tmp/systemds, others may have made before
+        "sysds.localtmpdir": f"{tempfile.gettempdir()}/sysds_resnet_{uuid4().hex}",
         "sysds.caching.bufferpoollimit": "70",  # per cent of the heap; what is beyond goes to disk
     }
     if multiply.library:

@@ -42,6 +42,16 @@ def explain(message: str, memory: int) -> UserError:
             f"executors: found heaps of {memory // 2**20}m full, expected enough for the images computed at "
             "a time; give them more with --executor-memory or lower --micro-batch"
         )
+    if found := re.search(r'Cannot run program "([^"]+)"', message):
+        return UserError(
+            f"PYSPARK_PYTHON: found no {found[1]} where executors run, expected the Python of this package "
+            "on all machines; install it there, or set PYSPARK_PYTHON to where it is"
+        )
+    if "local class incompatible" in message:
+        return UserError(
+            "Spark: found another version on the cluster than pyspark's, expected the same on both; install "
+            "the pyspark of the cluster's version"
+        )
     if "No space left on device" in message:
         return UserError(
             "scratch: found no space left on its device, expected room for a step's images and gradients; "
