@@ -166,6 +166,23 @@ class TrainSettings(SparkSettings, ReadingSettings, AugmentationSettings, DataSe
             )
         return self
 
+    @model_validator(mode="after")
+    def _schedule_within_the_run(self) -> TrainSettings:
+        """A recipe may be tried for less epochs than it has a warm-up or milestones for."""
+        if self.recipe is None and self.schedule != "onecycle" and self.warmup_epochs > self.epochs:
+            raise UserError(
+                f"warmup_epochs: found {self.warmup_epochs:g} with {self.epochs} epochs, expected at most "
+                "as many; shorten the warm-up or train for longer"
+            )
+        end = math.inf if self.recipe else float(self.epochs)
+        steps = zip([0.0, *self.milestones], [*self.milestones, end], strict=True)
+        if self.schedule == "multistep" and any(later <= earlier for earlier, later in steps):
+            raise UserError(
+                f"milestones: found {self.milestones}, expected epochs that increase, above 0 and below "
+                f"{self.epochs}; change --milestones or --epochs"
+            )
+        return self
+
     @property
     def depth(self) -> int:
         """Layers of the network."""
