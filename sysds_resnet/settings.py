@@ -11,19 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TextIO, TypeVar, get_origin
+from typing import Any, ClassVar, NoReturn, TextIO, TypeVar, get_args, get_origin
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from sysds_resnet.checks import nearest
 from sysds_resnet.console import say, warn
 from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
 from sysds_resnet.recipes import read_recipe
 from sysds_resnet.redaction import refuse_passwords
+from sysds_resnet.similar_names import did_you_mean
+from sysds_resnet.yaml_files import read_yaml
 
 S = TypeVar("S", bound="Settings")
+_LONGEST = 200  # characters of a value that an error shows
 
 
 class Settings(BaseSettings):
@@ -52,10 +53,15 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_empty(cls, value: object) -> object:
-        # a folder without a name would be the working directory
-        if value == "":
+    def _usual_mistakes(cls, value: object, info: ValidationInfo) -> object:
+        if value == "":  # a folder without a name would be the working directory
             raise ValueError("a value that is not empty")
+        # pydantic would take it for 1 or 0
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(item, bool) for item in values) and not _mentions(
+            cls.model_fields[info.field_name].annotation, bool
+        ):
+            raise ValueError("another value than true or false")
         return value
 
     @model_validator(mode="after")
@@ -95,9 +101,12 @@ def parse(settings: type[S], argv: Sequence[str], base: dict[str, Any] | None = 
 
 def find_flag(name: str, argv: Sequence[str]) -> str | None:
     """The value of a flag that decides how the others are read, if it is given."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument(f"--{name}")
-    return getattr(early.parse_known_args(argv)[0], name)
+    try:
+        return getattr(early.parse_known_args(argv)[0], name)
+    except argparse.ArgumentError:  # without a value, which the parser of all flags will say
+        return None
 
 
 def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None = None) -> S:
@@ -105,31 +114,67 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
 
     Raises:
         UserError: If a name is unknown or a value does not fit.
+        SystemExit: For --help (code 0) and unknown flags (code 2).
     """
     recipe = find_flag("recipe", argv or []) or values.get("recipe")
     if recipe is not None and "recipe" in settings.model_fields:
         values = {**read_recipe(str(recipe)).settings, **values}
+    if unknown := [name for name in values if name not in settings.model_fields]:
+        known = ", ".join(settings.model_fields)
+        question = did_you_mean(unknown[0], settings.model_fields)
+        raise UserError(f"{unknown[0]}: no such setting; expected one of {known}{question}")
+    name = settings.command or settings.__name__.removesuffix("Settings").lower()
+    program = f"python -m sysds_resnet.{name}"
     try:
         if argv is None:
             return settings(**values)
-        program = (
-            f"python -m sysds_resnet.{settings.command or settings.__name__.removesuffix('Settings').lower()}"
+        return settings(
+            **values,
+            _cli_parse_args=_repeat_flags(settings, argv),
+            _cli_prog_name=program,
+            _cli_exit_on_error=False,
         )
-        return settings(**values, _cli_parse_args=_repeat_flags(settings, argv), _cli_prog_name=program)
     except SettingsError as error:
-        raise UserError(f"flags: found a list with a stray quote ({one_line(error)}); remove it") from error
+        found = one_line(error)
+        if found.startswith(_WRONG_FLAGS):
+            _refuse_flags(settings, program, found.removeprefix(_WRONG_FLAGS))
+        raise UserError(f"flags: found a list with a stray quote ({found}); remove it") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        if first["type"] == "extra_forbidden":
-            known, near = ", ".join(settings.model_fields), nearest(name, settings.model_fields)
-            hint = f"; the nearest is {near}" if near else ""
-            raise UserError(f"{name}: no such setting{hint}; expected one of {known}") from error
-        if first["type"] == "missing":
-            raise UserError(f"{name}: found nothing, expected a value; add it") from error
-        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        found = "nothing" if first["input"] == "" else first["input"]
-        raise UserError(f"{name}: found {found}, expected {expected}") from error
+        raise UserError(_what_does_not_fit(error)) from error
+
+
+_WRONG_FLAGS = "error parsing CLI: "  # how pydantic-settings begins what argparse says
+
+
+def _refuse_flags(settings: type[Settings], program: str, found: str) -> NoReturn:
+    """Ends a command as argparse does, with the nearest right names instead of all flags there are."""
+    known = {f"--{name.replace('_', '-')}": name for name in settings.model_fields}
+    questions = ""
+    if found.startswith("unrecognized"):
+        wrong = [word.partition("=")[0] for word in found.split() if word.startswith("--")]
+        questions = "".join(did_you_mean(word, known) for word in wrong)
+    print(f"usage: {program} [options]; --help lists them", file=sys.stderr)
+    print(f"{program}: error: {found}{questions}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _what_does_not_fit(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "missing":
+        return f"{name}: found nothing, expected a value; add it"
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] == "path_type":
+        expected = "a path, in quotes if it looks like a number"
+    found = str(first["input"]) or "nothing"
+    if len(found) > _LONGEST:
+        found = f"{found[:_LONGEST]}..."
+    return f"{name}: found {found}, expected {expected}"
+
+
+def _mentions(annotation: object, kind: type) -> bool:
+    """Whether a type is this one or has it among its parts."""
+    return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
 
 
 def _repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
@@ -153,25 +198,6 @@ def _repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
                 result.pop()
             result.append(f'{flag}="{argument}"')
     return result
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: If the file cannot be read or holds no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_bytes())  # which finds UTF-16 by its mark; all else must be UTF-8
-    except OSError as error:
-        raise UserError(f"{path}: found no readable file ({error.strerror}), expected YAML") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
-        raise UserError(f"{path}: found no valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: found {type(values).__name__}, expected a mapping of names to values")
-    if foreign := [name for name in values if not isinstance(name, str)]:
-        raise UserError(f"{path}: found the name {foreign[0]}, expected names of settings; correct it")
-    return values
 
 
 def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[str] | None = None) -> int:

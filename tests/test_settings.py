@@ -1,5 +1,7 @@
 """Settings: flags, YAML files, defaults, and what is refused."""
 
+import os
+
 import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
@@ -193,6 +195,25 @@ def test_values_that_are_no_choice_are_refused(capfd, flags):
         ("", "settings.yaml: found NoneType, expected a mapping"),
         ("epochs: [3", "settings.yaml: found no valid YAML"),
         ("!!python/object/apply:os.system [touch hacked]", "settings.yaml: found no valid YAML"),
+        (
+            "epochs: 3\nmodel: resnet18\nepochs: 4",
+            "settings.yaml: found no valid YAML (found the name epochs twice",
+        ),
+        ("epochs: true", "epochs: found True, expected another value than true or false"),
+        ("base_lr: no", "base_lr: found False, expected another value than true or false"),
+        ("milestones: [true, 2]", "milestones: found [True, 2], expected another value"),
+        ("micro_batch: yes", "micro_batch: found True, expected another value"),
+        ("epochs: null", "epochs: found None, expected a valid integer"),
+        ("epochs: 1:30", "epochs: found 1:30, expected a valid integer"),
+        ("epochs: 2024-01-01", "epochs: found 2024-01-01, expected a valid integer"),
+        ("out: 3", "out: found 3, expected a path, in quotes if it looks like a number"),
+        ("epoch: 3", "; did you mean epochs?"),
+        ("lr: 3", "; did you mean base_lr or end_lr?"),
+        ("Epochs: 3", "; did you mean epochs?"),
+        ("[" * 5000, "settings.yaml: found no valid YAML (too many brackets)"),
+        ("epochs: " + "9" * 5000, "settings.yaml: found no valid YAML"),
+        ("epochs: " + "x" * 5000, f"epochs: found {'x' * 200}..., expected a valid integer"),
+        ("# " + "x" * 2**20, "settings.yaml: found more than 1048576 bytes, expected settings"),
     ],
 )
 def test_what_is_wrong_in_a_yaml_file_is_named(capfd, yaml_file, monkeypatch, tmp_path, content, found):
@@ -200,6 +221,69 @@ def test_what_is_wrong_in_a_yaml_file_is_named(capfd, yaml_file, monkeypatch, tm
     outcome = run_here(capfd, "train", "--config", yaml_file(content))
     assert_one_line_error(outcome, found)
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("base_lr: 1e-4", "base_lr", 1e-4),  # a text in YAML 1.1
+        ("base_lr: 1.5e+1", "base_lr", 15.0),
+        ("epochs: 8.0", "epochs", 8),
+        ("epochs: '8'", "epochs", 8),
+        ("seed: 010", "seed", 10),  # 8 in YAML 1.1
+        ("trust_clip: yes", "trust_clip", True),
+        ("trust_clip: 1", "trust_clip", True),
+        ("heap: null", "heap", None),
+        ("dataset: 2024-01-01", "dataset", "2024-01-01"),
+        ("dataset: 12:30", "dataset", "12:30"),
+        ("\ufeffepochs: 3", "epochs", 3),
+        ("dataset: gr\u00fcn", "dataset", "gr\u00fcn"),
+    ],
+)
+def test_values_in_yaml_mean_what_people_mean(tmp_path, text, name, value):
+    (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
+    found = getattr(parse(TrainSettings, ["--config", str(tmp_path / "settings.yaml")]), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "dataset", ["1e3", "1:30", "010", "yes", "2024-01-01", "1_000", "0x1f", "null", "3", "~"]
+)
+def test_texts_that_look_like_something_else_come_back_from_config_yaml(yaml_file, dataset):
+    path = yaml_file(train._to_yaml(TrainSettings(dataset=dataset)))
+    assert parse(TrainSettings, ["--config", str(path)]).dataset == dataset
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-16", "UTF-16"), ("latin-1", "ISO-8859-1")])
+def test_yaml_in_another_encoding_is_refused_by_its_name(capfd, tmp_path, encoding, said):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes("dataset: grün".encode(encoding))
+    assert_one_line_error(run_here(capfd, "train", "--config", path), path, said, "expected UTF-8")
+
+
+def test_a_config_that_is_no_file_is_named_and_not_waited_for(capfd, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, found in ((tmp_path, "a folder"), (tmp_path / "pipe", "a pipe"), ("/dev/zero", "a device")):
+        assert_one_line_error(run_here(capfd, "train", "--config", path), path, found)
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs?"),
+        (["--batch_size=3"], "--batch_size=3; did you mean --batch-size?"),
+        (["--lr", "0.1"], "--lr 0.1; did you mean --base-lr or --end-lr?"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--recipe"], "argument --recipe: expected one argument"),
+        (["--trust-clip", "yes"], "unrecognized arguments: yes"),
+    ],
+)
+def test_wrong_flags_are_named_in_the_last_of_two_lines(capfd, flags, found):
+    outcome = run_here(capfd, "train", *flags)
+    assert (outcome.code, outcome.out) == (2, "")
+    usage, error = outcome.err.splitlines()
+    assert usage.startswith("usage: python -m sysds_resnet.train ")
+    assert error.startswith("python -m sysds_resnet.train: error: ") and error.endswith(found)
 
 
 def test_a_missing_yaml_file_is_named(capfd, tmp_path):
