@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,11 +54,6 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         listed = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
         raise UserError(f"{name}: found {value!r}, expected {listed}; choose one")
-
-
-def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that a misspelt one probably means, if there is one."""
-    return next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.75)), None)
 
 
 def as_array(name: str, value: object) -> np.ndarray:

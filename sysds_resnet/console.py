@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from sysds_resnet.errors import printable
+
 # What passes: there may be room again on the disk that a log is on.
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EINTR}
 
@@ -29,9 +31,18 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints a warning on standard error."""
+    """Prints a warning on standard error, as one line."""
+    _tell("warning", text)
+
+
+def note(text: str) -> None:
+    """Prints what users should know though nothing is wrong, as one line on standard error."""
+    _tell("note", text)
+
+
+def _tell(kind: str, text: str) -> None:
     if sys.stderr is not None:
-        say(f"warning: {text}", sys.stderr)
+        say(f"{kind}: {printable(text)}", sys.stderr)
 
 
 def encodable(text: str, stream: TextIO) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,14 @@ import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from sysds_resnet.console import note
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.network import Network
 from sysds_resnet.settings import Settings, run
+from sysds_resnet.weight_forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, load_weights
 from sysds_resnet.weight_names import Weights, check_tensors, infer_architecture
-from sysds_resnet.weights import describe, read_metadata, read_weights, write_weights
-
-CONVERT_HEAP = 2 * 2**30  # bytes; weights alone need little
-# The two matrices of a folder of dml/weights.dml; the second is written last.
-TENSORS, COMPLETE = "tensors", "complete"
+from sysds_resnet.weights import describe, write_weights
 
 
 class ConvertSettings(Settings):
@@ -33,59 +31,20 @@ class ConvertSettings(Settings):
     destination: CliPositionalArg[Path] = Field(description="File or folder to write.")
     to: Literal["torchvision", "huggingface", "systemds"] | None = Field(
         None,
-        description="torchvision: a .safetensors file; huggingface: a folder for "
-        "ResNetForImageClassification; systemds: a folder of matrices for the DML programs. By default "
-        "torchvision if DST ends in .safetensors.",
+        description="torchvision: a .safetensors file; huggingface: a new folder for "
+        "ResNetForImageClassification and its image processor; systemds: a new folder of matrices for the "
+        "DML programs. By default torchvision if DST ends in .safetensors.",
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
-        None, description="Type of the numbers; by default as in SRC. systemds is always float64."
+        None,
+        description="Type of the numbers; by default as in SRC, for huggingface float32. systemds is always "
+        "float64.",
     )
-
-
-def read_any(path: Path, engine: Engine | None = None) -> tuple[Weights, dict[str, Any]]:
-    """A state dict with torchvision's names and what stands beside it, from any form of weights.
-
-    Args:
-        path: A file for `read_weights`, a run folder with weights.safetensors, or else best.safetensors, or a
-            folder that dml/weights.dml wrote.
-        engine: For the last; by default a small one of its own.
-
-    Raises:
-        UserError: If there are no weights, or they are damaged.
-    """
-    if (path / COMPLETE).exists():
-        with _engine(engine) as ours:
-            return _read_systemds(path, ours), {}
-    # of a run, of one that has not ended, of Hugging Face
-    names = ("weights.safetensors", "best.safetensors", "model.safetensors")
-    path = next((path / name for name in names if (path / name).exists()), path)
-    return read_weights(path), read_metadata(path)
-
-
-@contextmanager
-def _engine(given: Engine | None) -> Iterator[Engine]:
-    if given is not None:
-        yield given
-        return
-    with Engine(heap=CONVERT_HEAP) as engine:
-        yield engine
-
-
-def _read_systemds(folder: Path, engine: Engine) -> Weights:
-    architecture = engine.matrices.read(folder / COMPLETE).reshape(-1).astype(int).tolist()
-    if len(architecture) != 3 or min(architecture) < 1:
-        raise UserError(f"{folder}: found weights that were not written to the end; write them again")
-    network = Network(engine, *architecture)
-    values = engine.matrices.read(folder / TENSORS).reshape(-1)
-    ends = np.cumsum([math.prod(tensor.shape) for tensor in network.tensors])
-    if values.size != ends[-1]:
-        depth, channels, num_classes = architecture
-        raise UserError(
-            f"{folder / TENSORS}: found {values.size} values, expected {ends[-1]} for ResNet-{depth} with "
-            f"{channels} channels and {num_classes} classes; write the weights again"
-        )
-    parts = np.split(values, ends[:-1])
-    return {t.name: part.reshape(t.shape) for t, part in zip(network.tensors, parts, strict=True)}
+    key: str | None = Field(
+        None,
+        description="Of a file with several networks, the entry or prefix of the one to take; by default the "
+        "averaged weights.",
+    )
 
 
 def _checked_network(weights: Weights, engine: Engine, source: str = "weights") -> Network:
@@ -95,43 +54,89 @@ def _checked_network(weights: Weights, engine: Engine, source: str = "weights") 
     return network
 
 
-def write_systemds(path: Path, weights: Weights, engine: Engine) -> None:
-    """Writes the form that the DML programs read (dml/weights.dml): a new folder, there as a whole."""
-    if path.exists():
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that gets its name when all is in it, or goes away.
+
+    Raises:
+        UserError: If something is there already, or the disk does not take it.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: found a file or folder there, expected none; remove it or choose another")
-    network = _checked_network(weights, engine)
-    values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = Path(temporary).resolve() / path.name
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
+
+
+def write_systemds(
+    path: Path, weights: Weights, engine: Engine, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the form that the DML programs read (dml/weights.dml): a new folder, there as a whole.
+
+    Args:
+        path: Of the folder.
+        weights: By torchvision's names.
+        engine: That writes.
+        metadata: What stands beside the weights, for metadata.json, which DML does not read.
+    """
+    network = _checked_network(weights, engine)
+    values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
+    with _new_folder(path) as folder:
+        if metadata:
+            (folder / BESIDE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         engine.matrices.write(folder / TENSORS, values.reshape(-1, 1))
         architecture = np.array([[network.depth, network.channels, network.num_classes]])
         engine.matrices.write(folder / COMPLETE, architecture)
-        folder.rename(path)
+
+
+def to_dtype(weights: Weights, dtype: str, source: str) -> Weights:
+    """Weights in another floating type; counters stay as they are.
+
+    Raises:
+        UserError: If a finite number would become infinite.
+    """
+    converted = dict(weights)
+    for name, array in weights.items():
+        if np.issubdtype(array.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                converted[name] = array.astype(dtype)
+            if np.isinf(converted[name]).any() and np.isfinite(array).all():
+                raise UserError(
+                    f"{source}: found {np.abs(array).max():g} in {name}, expected at most "
+                    f"{np.finfo(dtype).max:g}, the largest number of {dtype}; choose a wider --dtype"
+                )
+    return converted
 
 
 def command(settings: ConvertSettings) -> None:
     """Converts and says what was written."""
-    to = settings.to or ("torchvision" if settings.destination.suffix == ".safetensors" else None)
+    source, destination = settings.source, settings.destination
+    to = settings.to or ("torchvision" if destination.suffix == ".safetensors" else None)
     if to is None:
         raise UserError(
-            f"{settings.destination}: found no form for it, expected a name ending in .safetensors or --to "
+            f"{destination}: found no form for it, expected a name ending in .safetensors or --to "
             "torchvision|huggingface|systemds; add one"
         )
-    with _engine(None) as engine:
-        weights, metadata = read_any(settings.source, engine)
-        if settings.dtype:
-            weights = {
-                name: array.astype(settings.dtype) if np.issubdtype(array.dtype, np.floating) else array
-                for name, array in weights.items()
-            }
-        network = _checked_network(weights, engine, str(settings.source))
+    with Engine(heap=READING_HEAP) as engine:
+        weights, metadata, notes = load_weights(source, engine, settings.key)
+        for text in notes:
+            note(text)
+        network = _checked_network(weights, engine, str(source))
+        dtype = settings.dtype or ("float32" if to == "huggingface" else None)
+        if dtype:
+            weights = to_dtype(weights, dtype, str(source))
         if to == "systemds":
-            write_systemds(settings.destination, weights, engine)
+            write_systemds(destination, weights, engine, metadata)
+        elif to == "huggingface":
+            with _new_folder(destination) as folder:
+                write_weights(folder, weights, layout=to, metadata=describe(metadata))
         else:
-            write_weights(settings.destination, weights, layout=to, metadata=describe(metadata))
+            write_weights(destination, weights, metadata=describe(metadata))
     print(
-        f"{settings.destination}: ResNet-{network.depth}, {network.channels} channels, "
+        f"{destination}: ResNet-{network.depth}, {network.channels} channels, "
         f"{network.num_classes} classes, {len(weights)} tensors ({to})"
     )
 

@@ -6,16 +6,15 @@ import csv
 import errno
 import io
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from sysds_resnet.console import say, warn
+from sysds_resnet.console import note, warn
 from sysds_resnet.csv_cells import to_cell
-from sysds_resnet.errors import UserError, one_line, printable
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images import Augmentation, Dataset, Layout
 from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.images.transforms import Policy
@@ -85,8 +84,8 @@ class AugmentationSettings(Settings):
 
 def print_notes(*datasets: Dataset) -> None:
     """Says on standard error what data sets leave out or have that is odd, each note once."""
-    for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
-        say(f"note: {printable(note)}", sys.stderr)
+    for text in dict.fromkeys(text for dataset in datasets for text in dataset.notes):
+        note(text)
 
 
 class BadImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.inference import Inference, Parts, default_batch, softmax
 from sysds_resnet.network import Network
 from sysds_resnet.preprocessing import check_names, check_normalization, check_unique
+from sysds_resnet.weight_forms import load_weights
 from sysds_resnet.weight_names import infer_architecture
-from sysds_resnet.weights import describe, read_metadata, read_weights, write_weights
+from sysds_resnet.weights import describe, write_weights
 
 __all__ = ["ResNet", "default_batch", "softmax"]
 
@@ -81,16 +83,25 @@ class ResNet:
         self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
     @classmethod
-    def load(cls, path: str | Path, engine: Engine | None = None) -> ResNet:
-        """A model from a weights file in any form that `sysds_resnet.weights.read_weights` knows.
+    def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> ResNet:
+        """A model from weights in any form that `sysds_resnet.weight_forms.load_weights` knows.
 
-        Files that `save` wrote carry their mean, std and class names.
+        Mean, std and class names come with the weights from every form that carries them. What else users
+        should know of how they were read is a warning.
+
+        Args:
+            path: File or folder.
+            engine: Where to run; by default an engine of its own in double precision.
+            key: Of a file with several networks, the entry or prefix of the one to take; by default the
+                averaged weights.
 
         Raises:
             UserError: If the file cannot be read or holds no ResNet.
         """
-        weights = read_weights(path)
-        return cls.from_state_dict(weights, engine, str(path), **read_metadata(path))
+        weights, metadata, notes = load_weights(path, engine, key)
+        for text in notes:
+            warnings.warn(text, stacklevel=2)
+        return cls.from_state_dict(weights, engine, str(path), **metadata)
 
     @classmethod
     def from_state_dict(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sysds_resnet.arrays import SentImages
 from sysds_resnet.batches import OnError
 from sysds_resnet.class_names import compare_class_names, describe_difference
-from sysds_resnet.convert import read_any
+from sysds_resnet.console import note
 from sysds_resnet.data_settings import ReadingSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blas import Blas, Precision
@@ -28,6 +28,7 @@ from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.loop import read_all
 from sysds_resnet.model import ResNet, default_batch
 from sysds_resnet.readers import Readers
+from sysds_resnet.weight_forms import load_weights
 
 Scale = Annotated[float, Field(ge=0.25, le=4)]
 
@@ -158,9 +159,11 @@ def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, 
     """
     models, sizes = [], {}
     for name in settings.weights:
-        state_dict, metadata = read_any(Path(name), engine)
+        state_dict, metadata, notes = load_weights(Path(name), engine)
+        for text in notes:
+            note(text)
         models.append(ResNet.from_state_dict(state_dict, engine, name, **metadata))
-        image_size = settings.image_size or metadata.get("image_size", [None])[0]
+        image_size = settings.image_size or _side(metadata, name)
         resize_size = settings.resize_size
         if resize_size is None and settings.image_size is None:
             resize_size = metadata.get("resize_size")
@@ -174,6 +177,16 @@ def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, 
                 "--image-size, and --resize-size where it is not the usual one"
             )
     return ensemble, sizes[first]
+
+
+def _side(metadata: dict[str, Any], source: str) -> int | None:
+    """Side of the images that weights are for, if they tell."""
+    height, width = metadata.get("image_size") or (None, None)
+    if height != width:
+        raise UserError(
+            f"{source}: found images of {height} x {width} pixels, expected square ones; add --image-size"
+        )
+    return height
 
 
 def _size(sizes: dict[str, int | None]) -> str:

@@ -236,7 +236,7 @@ def _show_warning(
 ) -> None:
     """Prints this package's warnings as one line, and others as Python does."""
     if issubclass(category, NotAsAsked):
-        warn(printable(str(message)))
+        warn(str(message))
     else:
         otherwise(message, category, filename, lineno, file, line)
 

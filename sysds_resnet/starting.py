@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal
 
-from sysds_resnet.console import warn
-from sysds_resnet.convert import read_any
+from sysds_resnet.class_names import compare_class_names, describe_difference
+from sysds_resnet.console import note, warn
 from sysds_resnet.engine import Engine, cuda
 from sysds_resnet.engine.blas import choose, on_gpu
 from sysds_resnet.engine.gpu import gpu_environment
@@ -20,13 +20,15 @@ from sysds_resnet.loop import choose_micro_batch
 from sysds_resnet.model import ResNet
 from sysds_resnet.spark_submission import spark_line
 from sysds_resnet.train_settings import TrainSettings
-from sysds_resnet.weight_names import infer_architecture
+from sysds_resnet.weight_forms import load_weights
+from sysds_resnet.weight_names import Weights, infer_backbone, is_body
 
 
 def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[ResNet, str | None]:
     """A fresh model for a data set, or one with the weights to start from, and where these come from.
 
-    The final layer is a new one where the weights' classes are not those of the data set.
+    The final layer is a new one where the weights have none that fits, or their classes are not those of the
+    data set in its order.
 
     Raises:
         UserError: If the weights belong to another network.
@@ -45,24 +47,42 @@ def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) ->
     path = settings.init_from
     if path is None:
         return model, None
-    weights, metadata = read_any(path, engine)
-    found = infer_architecture(weights, str(path))
+    weights, metadata, notes = load_weights(path, engine)
+    for text in notes:
+        note(text)
+    found = infer_backbone(weights, str(path))
     if (found.depth, found.channels) != (settings.depth, dataset.channels):
         raise UserError(
             f"{path}: found weights of resnet{found.depth} for {found.channels} channels, expected "
             f"{settings.model} for {dataset.channels}; choose --model resnet{found.depth} or other weights"
         )
     origin = str(path)
-    classes = metadata.get("classes")
-    if found.num_classes != dataset.num_classes or (classes and classes != dataset.classes):
-        weights |= {name: array for name, array in model.state_dict().items() if name.startswith("fc.")}
-        origin += f", but for a new final layer: {dataset.num_classes} classes for its {found.num_classes}"
-        if found.num_classes == dataset.num_classes:
-            origin += " others"
+    if reason := _new_layer(weights, metadata.get("classes"), dataset, origin):
+        fresh = {name: array for name, array in model.state_dict().items() if name.startswith("fc.")}
+        weights = {name: array for name, array in weights.items() if is_body(name)} | fresh
+        origin += f", but for a new final layer: {reason}"
     model.load_state_dict(weights, str(path))
     if metadata.get("mean"):
         model.set_preprocessing(metadata["mean"], metadata["std"], dataset.classes)
     return model, origin
+
+
+def _new_layer(weights: Weights, classes: list[str] | None, dataset: Dataset, source: str) -> str | None:
+    """Why the final layer of weights cannot be that of a data set; None if it can."""
+    number = dataset.num_classes
+    rest = [name for name in weights if not is_body(name)]
+    if "fc.weight" not in weights:
+        return f"{number} classes for {'its ' + repr(rest[0]) if rest else 'a backbone without one'}"
+    count = len(weights["fc.weight"])
+    if count != number:
+        return f"{number} classes for its {count}"
+    difference = compare_class_names(dataset.classes, classes) if classes else None
+    if difference:
+        text = describe_difference(difference, "the data", "the weights")
+        return f"{number} classes for its {count} others ({text})"
+    if classes is None:
+        note(f"{source}: has no class names; its final layer is taken to be for the classes of the data set")
+    return None
 
 
 def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:

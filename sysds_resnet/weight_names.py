@@ -55,6 +55,15 @@ class Architecture:
     num_classes: int
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its final layer, whose inputs are `features` numbers."""
+
+    depth: int
+    channels: int
+    features: int
+
+
 def to_huggingface(weights: Mapping[str, np.ndarray], source: str = "weights") -> Weights:
     """Rename torchvision's names to those of transformers' ``ResNetForImageClassification``.
 
@@ -75,6 +84,21 @@ def infer_architecture(weights: Mapping[str, np.ndarray], source: str = "weights
     ResNet v1 (stride on the first 1x1) has the names and shapes of v1.5 (stride on the 3x3) and is taken for
     it. Raises UserError when stem, blocks, width or head are not those of depth 18, 34, 50, 101 or 152.
     """
+    backbone = infer_backbone(weights, source)
+    if "fc.weight" not in weights:
+        others = [name for name in weights if not is_body(name)]
+        has = f"its final part is {others[0]!r} and so on" if others else "it is a backbone alone"
+        fail(
+            source,
+            f"fc.weight is missing, expected shape (any, {backbone.features}); {has}, which gives no class "
+            "scores: start training from it with train --init-from",
+        )
+    num_classes = _shape(weights, "fc.weight", (None, backbone.features), source)[0]
+    return Architecture(backbone.depth, backbone.channels, num_classes)
+
+
+def infer_backbone(weights: Mapping[str, np.ndarray], source: str = "weights") -> Backbone:
+    """Tell the network without its final layer, as `infer_architecture` does, whose errors these are."""
     stages = [[name.split(".")[1] for name in weights if name.startswith(f"layer{i}.")] for i in (1, 2, 3, 4)]
     counts = tuple(len(set(blocks)) for blocks in stages)
     if not any(counts):
@@ -86,9 +110,43 @@ def infer_architecture(weights: Mapping[str, np.ndarray], source: str = "weights
         known = ", ".join(f"{depth}: {kind} {counts}" for depth, (kind, counts) in STAGES.items())
         fail(source, f"has {kind} blocks {counts} in its stages; expected a ResNet of depth {known}")
     kernel, features = (1, 2048) if kind == "bottleneck" else (3, 512)
+    if any(name.startswith("conv1.0.") for name in weights):
+        fail(
+            source,
+            "has a stem of several convolutions, as timm's resnet50d; expected one 7 x 7 (conv1.weight)",
+        )
     channels = _shape(weights, "conv1.weight", (64, None, 7, 7), source)[1]
     _shape(weights, "layer1.0.conv1.weight", (64, 64, kernel, kernel), source)
-    return Architecture(depth, channels, _shape(weights, "fc.weight", (None, features), source)[0])
+    if kind == "bottleneck":  # a ResNeXt has groups here
+        _shape(weights, "layer1.0.conv2.weight", (64, 64, 3, 3), source)
+    return Backbone(depth, channels, features)
+
+
+def is_body(name: str) -> bool:
+    """Whether a name of torchvision's is of the stem or a stage, not of the final layer."""
+    return name.startswith(("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."))
+
+
+def rename_head(weights: Weights, source: str) -> tuple[Weights, list[str]]:
+    """Call the final layer `fc` where it has another name, with a note; other weights come back as they are.
+
+    It must be one linear layer that fits the backbone: `head.weight` and `head.bias`, or `fc.1.weight` behind
+    a dropout. Anything else computes something else.
+    """
+    rest = sorted(name for name in weights if not is_body(name))
+    name = rest[-1].removesuffix(".weight") if rest else "fc"
+    features = np.shape(weights.get("layer4.0.conv3.weight", weights.get("layer4.0.conv2.weight")))[:1]
+    matrix, bias = (np.shape(weights.get(f"{name}.{part}")) for part in ("weight", "bias"))
+    if (
+        name == "fc"
+        or rest != [f"{name}.bias", f"{name}.weight"]
+        or not features
+        or matrix != (*bias, *features)
+    ):
+        return weights, []
+    head = {f"fc.{part}": weights[f"{name}.{part}"] for part in ("weight", "bias")}
+    text = f"{source}: took the linear layer {name!r} for the final layer, which is called fc here"
+    return {n: array for n, array in weights.items() if is_body(n)} | head, [text]
 
 
 def check_tensors(

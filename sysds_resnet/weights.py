@@ -2,82 +2,117 @@
 
 That is the exchange format of this project: state-dict names such as ``layer1.0.bn1.running_var``, filters of
 shape (F, C, K, K), ``fc.weight`` of shape (classes, features). Nothing here knows the engine.
-
-Source: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from sysds_resnet.command_lines import install_command
+from sysds_resnet.checkpoint_metadata import FIELDS, metadata_of_checkpoint
 from sysds_resnet.errors import UserError
 from sysds_resnet.files import write_whole
+from sysds_resnet.huggingface import agrees, folder_files, read_folder
+from sysds_resnet.state_dicts import choose_state_dict
+from sysds_resnet.weight_containers import FOLDER_FILES, container_of, read_content, read_header, to_arrays
+from sysds_resnet.weight_metadata import check_fits, decode_header, encode_header
 from sysds_resnet.weight_names import (
-    STAGES,
     Weights,
     fail,
     from_huggingface,
     infer_architecture,
+    rename_head,
     to_huggingface,
 )
 
-METADATA_KEY = "sysds_resnet"
 MODEL, VELOCITY, AVERAGE = "model/", "velocity/", "average/"  # before the names of tensors in a checkpoint
-# A crafted file makes older versions run code in spite of weights_only=True: CVE-2025-32434, CVE-2026-24747.
-TORCH_MINIMUM = (2, 10)
-# What every ResNet v1.5 has in Hugging Face's config.json, and the names do not show.
-_HF_PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+
+describe = encode_header
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Read a file of weights into C-contiguous arrays with torchvision's names.
+class LoadedWeights(NamedTuple):
+    """Weights and what came with them.
 
-    ``path`` is a ``.safetensors`` file, a Hugging Face snapshot folder with ``model.safetensors``, or a
-    ``.pth``/``.pt`` file, which needs PyTorch and is read without running any code in it; its
-    ``{"state_dict": ...}`` or ``{"model": ...}`` is unwrapped. Of a run's checkpoint, it is the weights, or
-    their average if there is one. Hugging Face's names are renamed, and a
-    ``module.`` in front of every name is dropped. Dtypes are kept, except bfloat16, which NumPy lacks and
-    which becomes float32 without loss.
-
-    Raises UserError when the file is missing, empty, damaged, of an unknown kind, holds anything but
-    tensors, or belongs to a Hugging Face ResNet that computes something else than v1.5.
+    Attributes:
+        weights: Arrays by torchvision's names.
+        metadata: What of "mean", "std" (of each channel, in 0..255), "classes" (names), "image_size"
+            ([height, width] in pixels) and "resize_size" is known; and what `ResNet.save` was given.
+        notes: What users should know of how the file was read, one line each.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            fail(path, "is missing; expected a file of weights or a Hugging Face folder with this file")
-    weights = _read_torch(path) if _container(path) == "torch" else _read_safetensors(path)
+
+    weights: Weights
+    metadata: dict[str, Any]
+    notes: list[str]
+
+
+def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWeights:
+    """Read the weights in a file, or in a Hugging Face folder, and what stands beside them.
+
+    Args:
+        path: A ``.safetensors`` file, one of PyTorch's (``.pth``, ``.pt``, ``.ckpt``, ``pytorch_model.bin``),
+            which needs PyTorch and is read without running any code in it, the index of shards of either, or
+            a folder with one of these by Hugging Face's names.
+        key: Of a file with several networks, the entry or prefix of the one to take. By default that is the
+            average, if one is an average of the other, as in a run's checkpoint.
+
+    Returns:
+        C-contiguous arrays of the file's dtypes, but bfloat16, which NumPy lacks, as float32 without loss.
+        Prefixes of wrappers are dropped from names, and Hugging Face's names and other names of the final
+        layer changed to torchvision's. A backbone has no final layer.
+
+    Raises:
+        UserError: If the file is missing, empty, damaged, of an unknown kind, holds anything but tensors,
+            metadata that are none, or belongs to a ResNet that computes something else than v1.5.
+    """
+    content = read_content(Path(path))
+    path, source = content.path, str(content.path)
+    entries = {name: value for name, value in content.entries.items() if name not in FIELDS}
+    tensors, notes = choose_state_dict(_parts(entries), key, source)
+    weights = to_arrays(tensors, source)
     if not weights:
-        fail(path, "holds no tensors, expected the weights of a ResNet; give another file")
-    if all(name.startswith("module.") for name in weights):
-        weights = {name.removeprefix("module."): array for name, array in weights.items()}
-    if all(name.startswith((MODEL, VELOCITY, AVERAGE)) for name in weights):
-        weights = weights_of_checkpoint(weights)
-    if any(name.startswith(("resnet.", "classifier.")) for name in weights):
-        _check_hf_config(path.with_name("config.json"))
-        weights = from_huggingface(weights, str(path))
-    return weights
+        fail(source, "holds no tensors, expected the weights of a ResNet; give another file")
+    renamed = any(name.startswith(("resnet.", "embedder.", "encoder.stages.")) for name in weights)
+    if renamed:
+        backbone = ("embedder.", "encoder.")  # as transformers' ResNetModel calls them
+        whole = {f"resnet.{n}" if n.startswith(backbone) else n: a for n, a in weights.items()}
+        weights = from_huggingface(whole, source)
+    weights, said = rename_head(weights, source)
+    notes += said
+    metadata = decode_header(content.header, source)
+    if not content.header:
+        metadata, said = metadata_of_checkpoint(content.entries, source)
+        notes += said
+    channels, num_classes = _ends(weights)
+    if renamed or path.name in FOLDER_FILES:
+        found, said = read_folder(path.parent, channels, num_classes, renamed)
+        if not (metadata and agrees(metadata, found, channels)):
+            metadata, notes = metadata | found, notes + said
+    check_fits(metadata, channels, num_classes, source)
+    return LoadedWeights(weights, metadata, notes)
+
+
+def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weights:
+    """The weights alone, as `load_file` reads them."""
+    return load_file(path, key).weights
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `ResNet.save` wrote beside the weights (mean, std, classes, ...); nothing for other files."""
+    """What `ResNet.save` wrote beside the weights (mean, std, classes, ...); nothing for other files.
+
+    Raises:
+        UserError: If the file is damaged, or a field is not what it should be.
+    """
     path = Path(path)
-    if not path.is_file() or _container(path) != "safetensors":
+    if not path.is_file() or container_of(path) != "safetensors":
         return {}
-    with safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    return decode_header(read_header(path), str(path))
 
 
 def weights_of_checkpoint(tensors: Mapping[str, np.ndarray]) -> Weights:
@@ -86,9 +121,22 @@ def weights_of_checkpoint(tensors: Mapping[str, np.ndarray]) -> Weights:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def describe(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """A header for `write_weights` that `read_metadata` reads; empty for no metadata."""
-    return {METADATA_KEY: json.dumps(metadata)} if metadata else {}
+def _ends(weights: Weights) -> tuple[int, int | None]:
+    """Channels of a network's input, or three, and classes of its output, if it has a final layer."""
+    first, last = np.shape(weights.get("conv1.weight")), np.shape(weights.get("fc.weight"))
+    return first[1] if len(first) == 4 else 3, last[0] if len(last) == 2 else None
+
+
+def _parts(entries: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A run's checkpoint by its parts, without velocities; anything else as it is."""
+    if not all(isinstance(name, str) and name.startswith((MODEL, VELOCITY, AVERAGE)) for name in entries):
+        return entries
+    parts: dict[str, dict[str, Any]] = {}
+    for name, tensor in entries.items():
+        if not name.startswith(VELOCITY):
+            part, _, rest = name.partition("/")
+            parts.setdefault(part, {})[rest] = tensor
+    return parts
 
 
 def write_weights(
@@ -101,10 +149,12 @@ def write_weights(
     """Write weights with torchvision's names as safetensors, each array with its own dtype, bit for bit.
 
     With layout "torchvision" ``path`` is a ``.safetensors`` file; with "huggingface" it is a folder that gets
-    ``model.safetensors`` and ``config.json`` for ``ResNetForImageClassification.from_pretrained``. That one
-    wants ``num_batches_tracked`` in every norm, so absent counters are added as 0. Missing folders are made.
-    ``metadata`` goes into the header, beside the ``format: pt`` that transformers asks for. A file appears
-    whole or not at all: it is written beside its place, synced, and renamed.
+    ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``, with class names, mean, std and
+    sizes, for ``ResNetForImageClassification.from_pretrained`` and ``pipeline("image-classification")``.
+    These want ``num_batches_tracked`` in every norm, so absent counters are added as 0. Missing folders are
+    made. ``metadata`` is a header as of `describe`; it goes into the file, beside the ``format: pt`` that
+    transformers asks for. A file appears whole or not at all: it is written beside its place, synced, and
+    renamed.
 
     Raises UserError for another extension, a dtype without a safetensors form, weights that
     `infer_architecture` does not know (Hugging Face only), or a disk that does not take the file.
@@ -113,8 +163,12 @@ def write_weights(
     header = {"format": "pt", **(metadata or {})}
     writers: dict[Path, Callable[[Path], Any]] = {}
     if layout == "huggingface":
-        config = json.dumps(_hf_config(weights, str(path)), indent=2) + "\n"
-        writers[path / "config.json"] = lambda temp: temp.write_text(config, encoding="utf-8")
+        architecture = infer_architecture(weights, str(path))
+        beside = decode_header(header, str(path))
+        check_fits(beside, architecture.channels, architecture.num_classes, str(path))
+        for name, values in folder_files(weights, architecture, beside).items():
+            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+            writers[path / name] = _text_writer(text)
         norms = [name.removesuffix("running_mean") for name in weights if name.endswith("running_mean")]
         counters = {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
         weights, path = to_huggingface(counters | dict(weights), str(path)), path / "model.safetensors"
@@ -134,105 +188,5 @@ def write_weights(
         fail(path, f"cannot be written ({error}); check the folder and the disk")
 
 
-def _container(path: Path) -> Literal["safetensors", "torch"]:
-    """Tell the format, by content where it has a signature and otherwise by extension."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        fail(path, f"cannot be read ({error.strerror}); expected a file of weights; check the path")
-    suffix = path.suffix.lower()
-    if not head:
-        fail(path, "is empty, expected weights; copy or download it again")
-    if suffix not in (".safetensors", ".pth", ".pt"):
-        fail(path, f"has extension {suffix!r}; expected .safetensors, .pth, .pt or a Hugging Face folder")
-    if head.startswith(b"version https://git-lfs"):
-        fail(path, "is a Git LFS pointer, expected the weights; fetch them with git lfs pull")
-    if head[8:9] == b"{":  # the JSON header, after its length
-        return "safetensors"
-    zip_or_pickle = head.startswith((b"PK", b"\x80"))
-    return "torch" if zip_or_pickle or suffix != ".safetensors" else "safetensors"
-
-
-def _read_safetensors(path: Path) -> Weights:
-    try:
-        tensors = deserialize(path.read_bytes())  # safetensors.numpy.load would fail at bfloat16
-    except (SafetensorError, OSError) as error:
-        fail(path, f"is damaged ({error}), expected safetensors; copy or download it again")
-    weights = {}
-    for name, tensor in tensors:
-        kind = re.fullmatch(r"(F|I|U|BF)(8|16|32|64)", tensor["dtype"])
-        if not kind:
-            fail(path, f"{name!r} has dtype {tensor['dtype']}, expected F16, BF16, F32 or F64; convert it")
-        stored = np.dtype(f"<{kind[1].lower().replace('bf', 'u')}{int(kind[2]) // 8}")
-        array = np.frombuffer(tensor["data"], stored).reshape(tensor["shape"])
-        if kind[1] == "BF":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        weights[name] = array
-    return weights
-
-
-def _read_torch(path: Path) -> Weights:
-    try:
-        import torch
-    except ImportError:
-        fail(path, f"reading it needs PyTorch; run {install_command('torch')}")
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
-        least = ".".join(map(str, TORCH_MINIMUM))
-        fail(path, f'torch {torch.__version__} reads .pth unsafely; run pip install "torch>={least}"')
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch.load skips the checksums
-                if broken := archive.testzip():
-                    raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as anything from EOFError to RuntimeError
-        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = f"holds the Python object {foreign[1]}, not loaded because it might run code"
-            fail(path, f"{reason}; expected tensors only; if you trust it, save its state_dict() alone")
-        reason = str(error).split(". ")[0] or type(error).__name__
-        fail(path, f"is damaged or no PyTorch file ({reason}); copy or download it again")
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        fail(path, f"holds a {type(content).__name__}, expected a dict of tensors; save model.state_dict()")
-    weights = {}
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            fail(path, f"{name!r} is a {type(tensor).__name__}, expected a tensor; save model.state_dict()")
-        try:
-            tensor = tensor.detach().to(torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype)
-            weights[name] = np.array(tensor.numpy(), order="C")
-        except (TypeError, RuntimeError) as error:
-            fail(path, f"{name!r} is no dense tensor that NumPy knows ({error}); save it as float32")
-    return weights
-
-
-def _hf_config(weights: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    architecture = infer_architecture(weights, source)
-    kind, counts = STAGES[architecture.depth]
-    labels = [f"LABEL_{i}" for i in range(architecture.num_classes)]
-    return _HF_PLAIN | {
-        "architectures": ["ResNetForImageClassification"],
-        "model_type": "resnet",
-        "layer_type": kind,
-        "depths": counts,
-        "hidden_sizes": [(256 if kind == "bottleneck" else 64) << stage for stage in range(4)],
-        "embedding_size": 64,
-        "num_channels": architecture.channels,
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "torch_dtype": np.asarray(weights["conv1.weight"]).dtype.name,
-    }
-
-
-def _check_hf_config(path: Path) -> None:
-    """Refuse a ResNet whose strides or activation differ from v1.5's, which its names do not show."""
-    try:
-        config = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        fail(path, f"cannot be read ({error}), expected a JSON object; copy or download it again")
-    for key, expected in _HF_PLAIN.items():
-        if (found := config.get(key, expected)) != expected:
-            fail(path, f"{key} is {found!r}, expected {expected!r} as in ResNet v1.5; give another model")
+def _text_writer(text: str) -> Callable[[Path], Any]:
+    return lambda temp: temp.write_text(text, encoding="utf-8")

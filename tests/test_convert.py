@@ -9,8 +9,8 @@ import transformers
 from command_line import assert_one_line_error, run_here
 from reference import ResNet, arrays, random_resnet
 
-from sysds_resnet.convert import read_any
 from sysds_resnet.model import ResNet as Model
+from sysds_resnet.weight_forms import load_weights
 from sysds_resnet.weights import read_metadata, read_weights, write_weights
 
 pytestmark = pytest.mark.usefixtures("shared")
@@ -136,7 +136,7 @@ def test_a_run_folder_gives_its_weights_and_what_stands_beside_them(convert, eng
     convert(folder / "run", folder / "w.safetensors", "--dtype", "float32")
     assert read_metadata(folder / "w.safetensors") == beside
     convert(folder / "run", folder / "hf", "--to", "huggingface")
-    assert read_any(folder / "hf")[1] == beside, "or its images would be normalised otherwise from now on"
+    assert load_weights(folder / "hf")[1] == beside, "or its images would be normalised otherwise from now on"
     state = {name: torch.from_numpy(a) for name, a in read_weights(folder / "w.safetensors").items()}
     ResNet(18, 2).load_state_dict(state, strict=True)
 

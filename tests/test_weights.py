@@ -312,8 +312,8 @@ def test_a_flipped_bit_in_a_pth_is_found(folder):
 def test_wrong_places_and_kinds_are_named(folder):
     assert "No such file" in message(read_weights, folder / "none.safetensors")
     assert "model.safetensors: is missing" in message(read_weights, folder)
-    (folder / "w.bin").write_bytes(b"x")
-    assert "'.bin'" in message(read_weights, folder / "w.bin")
+    (folder / "w.dat").write_bytes(b"x")
+    assert "'.dat'" in message(read_weights, folder / "w.dat")
     (folder / "w.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "git lfs pull" in message(read_weights, folder / "w.pth")
     safetensors.numpy.save_file({}, folder / "w.safetensors")

@@ -1,0 +1,215 @@
+"""Which tensors of other programs' checkpoints are the network: averages, prefixes, final layers."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from small_weights import message, prefixed, resnet18, tiny
+
+from sysds_resnet.state_dicts import choose_state_dict
+from sysds_resnet.weight_names import infer_architecture, is_body, rename_head
+from sysds_resnet.weights import load_file
+
+
+def chosen(entries, key=None):
+    tensors, notes = choose_state_dict(entries, key, "w.pth")
+    assert all("\n" not in note for note in notes)
+    return {name: float(tensor.flatten()[0]) for name, tensor in tensors.items()}, notes
+
+
+def same(value=1.0):
+    return {name: value for name in tiny()}
+
+
+# Averages
+
+
+@pytest.mark.parametrize("raw", ["model", "state_dict", "net", "model_state_dict"])
+@pytest.mark.parametrize(
+    ("average", "inner"),
+    [
+        ("model_ema", ""),
+        ("state_dict_ema", ""),
+        ("ema_state_dict", ""),
+        ("ema", ""),
+        ("ema_model", "module."),
+        ("model_ema", "module.module."),
+        ("swa_model", "module._orig_mod."),
+        ("averaged_model", ""),
+        ("params_ema", ""),
+    ],
+)
+def test_the_average_is_taken_and_the_other_can_be(raw, average, inner):
+    extra = {"n_averaged": torch.tensor(7)} if inner else {}
+    entries = {
+        raw: prefixed("module.", tiny()),
+        average: extra | prefixed(inner, tiny(2.0)),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+        "best_acc1": torch.tensor(75.0),
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1),
+    }
+    found, [note] = chosen(entries)
+    assert found == same(2.0)
+    assert f"took {average!r}, the averaged weights" in note and f"--key {raw}" in note
+    assert chosen(entries, raw) == (same(), [])
+    assert chosen(entries, average) == (same(2.0), [])
+    assert f"'other' is none of the networks in it, which are {raw!r}, {average!r}" in message(
+        chosen, entries, "other"
+    )
+
+
+@pytest.mark.parametrize(
+    ("average", "raw"),
+    [("model_ema.module.", "model."), ("ema_model.", "net."), ("ema.", ""), ("model_ema.", "module.model.")],
+)
+def test_an_average_beside_weights_in_one_dict_is_taken(average, raw):
+    entries = prefixed(raw, tiny()) | prefixed(average, tiny(2.0))
+    for wrapped in (entries, {"state_dict": entries, "epoch": 1}):
+        found, notes = chosen(wrapped)
+        assert found == same(2.0)
+        assert "the averaged weights" in notes[0]
+        key = notes[0].rpartition("--key ")[2].strip("'")
+        assert chosen(wrapped, key)[0] == same()
+
+
+def test_an_average_deep_in_a_checkpoint_is_found():
+    callback = {"callbacks": {"EMA": {"ema_state_dict": tiny(2.0), "decay": 0.99}}, "state_dict": tiny()}
+    found, [note] = chosen(callback)
+    assert found == same(2.0) and "callbacks.EMA.ema_state_dict" in note
+    assert chosen(callback, "state_dict")[0] == same()
+
+
+def test_several_networks_without_an_average_are_refused():
+    for entries in (
+        {"student": tiny(), "teacher": tiny(2.0)},
+        prefixed("student.", tiny()) | prefixed("teacher.", tiny(2.0)),
+    ):
+        text = message(chosen, entries)
+        assert "holds 2 networks ('student', 'teacher')" in text and "--key" in text
+        assert chosen(entries, "teacher")[0] == same(2.0)
+
+
+def test_other_dicts_of_tensors_are_no_networks():
+    entries = {"model": tiny(), "criterion": {"weight": torch.ones(3)}, "scaler": {"scale": torch.ones(1)}}
+    assert chosen(entries) == (same(), [])
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "module.module.",
+        "_fsdp_wrapped_module._orig_mod.",
+    ],
+)
+def test_wrappers_are_dropped_from_all_names(prefix):
+    assert chosen(prefixed(prefix, tiny())) == (same(), [])
+    assert chosen({"state_dict": prefixed(prefix, tiny())}) == (same(), [])
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["model.", "net.", "backbone.", "model.backbone.", "module.model._orig_mod.", "encoder.", "resnet."],
+)
+def test_other_prefixes_are_dropped_and_a_note_says_so(prefix):
+    found, [note] = chosen({"state_dict": prefixed(prefix, tiny())})
+    assert found == same()
+    assert f"w.pth: left out {prefix!r} in front of the names of tensors" in note
+
+
+def test_wrappers_of_stages_and_blocks_are_dropped():
+    names = {
+        "layer1.0.conv1.weight": "layer1._orig_mod.0.conv1.weight",
+        "layer4.1.bn2.bias": "layer4.1.module.bn2.bias",
+    }
+    inner = {names.get(name, name): tensor for name, tensor in tiny().items()}
+    assert chosen(inner) == (same(), [])
+    assert chosen(prefixed("module.", inner)) == (same(), [])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+@pytest.mark.parametrize("wrapped", ["layer4.1.bn2.bias", "layer1.0.conv1.weight", "conv1.weight"])
+def test_a_prefix_of_some_names_is_refused(prefix, wrapped):
+    mixed = {(prefix if name == wrapped else "") + name: tensor for name, tensor in tiny().items()}
+    text = message(chosen, mixed)
+    assert "more tensors with another prefix" in text and "save the state_dict()" in text
+
+
+def test_a_final_layer_beside_its_backbone_is_kept():
+    entries = prefixed("backbone.", tiny()) | {
+        "classifier.weight": torch.ones(3, 2),
+        "fc.bias": torch.ones(3),
+    }
+    found, _ = chosen(entries)
+    assert set(found) == {*tiny(), "classifier.weight", "fc.bias"}
+
+
+# Final layers
+
+
+@pytest.mark.parametrize(
+    "name", ["head", "classifier", "last_linear", "fc.1", "head.fc", "linear", "classifier.1"]
+)
+def test_one_linear_layer_of_another_name_is_the_final_layer(name):
+    found, [note] = rename_head(resnet18(head=name), "w.pth")
+    assert infer_architecture(found).num_classes == 3
+    assert f"took the linear layer {name!r} for the final layer" in note
+
+
+def two_layers(weights):
+    weights |= {"fc.0.weight": np.ones((8, 512)), "fc.0.bias": np.ones(8)}
+    return weights | {"fc.2.weight": np.ones((3, 8)), "fc.2.bias": np.ones(3)}
+
+
+def wrong_features(weights):
+    return weights | {"head.weight": np.ones((3, 100)), "head.bias": np.ones(3)}
+
+
+def no_bias(weights):
+    return weights | {"head.weight": np.ones((3, 512))}
+
+
+@pytest.mark.parametrize("change", [two_layers, wrong_features, no_bias])
+def test_other_final_parts_are_not_taken_for_one_layer(change):
+    weights = change(resnet18(head=None))
+    found, notes = rename_head(weights, "w.pth")
+    assert found is weights and not notes
+    text = message(infer_architecture, found, "w.pth")
+    assert "fc.weight is missing" in text and "its final part is" in text and "--init-from" in text
+
+
+def test_a_backbone_alone_says_what_it_is_good_for():
+    text = message(infer_architecture, resnet18(head=None), "w.pth")
+    assert "it is a backbone alone" in text and "--init-from" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"layer1.0.conv1.weight": np.ones((128, 64, 3, 3))}, "no ResNeXt, no wide one"),
+        ({"conv1.0.weight": np.ones((32, 3, 3, 3))}, "a stem of several convolutions"),
+        ({"conv1.weight": np.ones((64, 3, 3, 3))}, "(64, 3, 3, 3), expected (64, any, 7, 7)"),
+    ],
+)
+@pytest.mark.parametrize("head", ["fc", None])
+def test_other_networks_are_still_named(change, found, head):
+    assert found in message(infer_architecture, resnet18(head=head) | change, "w.pth")
+
+
+def test_huggingface_backbones_are_read(folder):
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(
+        hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", embedding_size=64
+    )
+    ResNetModel(config).save_pretrained(folder / "hf")
+    weights = load_file(folder / "hf").weights
+    assert all(map(is_body, weights)) and "layer4.1.bn2.running_var" in weights

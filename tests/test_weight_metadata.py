@@ -1,0 +1,195 @@
+"""What stands beside weights: checked whatever wrote it, and taken from every form that has it."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from small_weights import message, resnet18
+
+from sysds_resnet.weight_metadata import METADATA_KEY, check_metadata, tell_apart
+from sysds_resnet.weights import load_file, read_metadata
+
+SOUND = {
+    "mean": [100.0, 110.0, 120.0],
+    "std": [50.0, 55.0, 60.0],
+    "classes": ["ant", "bee", "cat"],
+    "image_size": [64, 64],
+    "resize_size": 73,
+}
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return {name: np.ascontiguousarray(array) for name, array in resnet18().items()}
+
+
+@pytest.fixture(scope="module")
+def tensors(arrays):
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def test_sound_metadata_pass_and_unknown_fields_stay():
+    assert check_metadata(SOUND, "w") == SOUND
+    assert check_metadata({"epoch": 3, "classes": None}, "w") == {"epoch": 3, "classes": None}
+    assert check_metadata({"image_size": 64}, "w") == {"image_size": [64, 64]}
+    assert check_metadata({}, "w") == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"mean": [float("nan"), 1.0, 1.0]}, "mean[0] is nan"),
+        ({"mean": [1.0, float("inf"), 1.0]}, "mean[1] is inf"),
+        ({"mean": "grey"}, "mean is 'grey'"),
+        ({"mean": [True, 1.0, 1.0]}, "mean[0] is True"),
+        ({"mean": ["1", 1.0, 1.0]}, "mean[0] is '1'"),
+        ({"mean": [[1.0], 1.0, 1.0]}, "mean[0] is [1.0]"),
+        ({"mean": 3.0}, "mean is 3.0"),
+        ({"mean": [1e9, 1.0, 1.0]}, "mean[0] is 1000000000.0"),
+        ({"mean": [1.0]}, "as many means as stds (found 1 and 3)"),
+        ({"mean": None}, "mean and std together"),
+        ({"std": [0.0, 1.0, 1.0]}, "std[0] is 0.0"),
+        ({"std": [1.0, -1.0, 1.0]}, "std[1] is -1.0"),
+        ({"image_size": 40000}, "is 40000"),
+        ({"image_size": [224]}, "a height and a width"),
+        ({"image_size": [-224, 224]}, "image_size[0] is -224"),
+        ({"image_size": [224.5, 224]}, "image_size[0] is 224.5"),
+        ({"image_size": "224"}, "image_size is '224'"),
+        ({"image_size": True}, "image_size is True"),
+        ({"resize_size": 0}, "resize_size is 0"),
+        ({"resize_size": [256]}, "resize_size is [256]"),
+        ({"classes": ["a", "b", "a"]}, "classes expected each name once (found 'a' twice)"),
+        ({"classes": [1, 2, 3]}, "classes[0] is 1"),
+        ({"classes": ["a", "", "b"]}, "classes[1] is ''"),
+        ({"classes": "abc"}, "classes is 'abc'"),
+        ({"classes": {"0": "a"}}, "classes is {'0': 'a'}"),
+        ({"classes": []}, "classes expected a name for each class"),
+    ],
+)
+def test_metadata_that_are_none_are_named(folder, change, found):
+    text = message(check_metadata, SOUND | change, "w")
+    assert text.startswith("w: ") and found in text and "expected" in text
+    header = {METADATA_KEY: json.dumps(SOUND | change)}
+    save_file({"conv1.weight": np.ones(1)}, folder / "w.safetensors", header)
+    for read in (load_file, read_metadata):
+        assert found in message(read, folder / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "cannot be read"),
+        ("{", "cannot be read"),
+        ("[1]", "cannot be read (it is [1])"),
+        ('"text"', "cannot be read (it is 'text')"),
+        ("null", "cannot be read (it is None)"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"mean": ' * 100_000, "nested too deeply"),
+        ('{"a": ' + "1" * 5000 + "}", "cannot be read"),
+        ('{"a": "' + "x" * (17 << 20) + '"}', "bytes of JSON, expected at most"),
+    ],
+)
+def test_text_that_is_no_json_object_is_named(folder, text, found):
+    save_file({"conv1.weight": np.ones(1)}, folder / "w.safetensors", {METADATA_KEY: text})
+    for read in (load_file, read_metadata):
+        assert found in message(read, folder / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"classes": ["a", "b"]}, "classes has 2 values, expected 3"),
+        ({"mean": [1.0], "std": [1.0]}, "mean has 1 values, expected 3"),
+    ],
+)
+def test_metadata_of_another_network_are_named(folder, arrays, change, found):
+    save_file(arrays, folder / "w.safetensors", {METADATA_KEY: json.dumps(SOUND | change)})
+    assert found in message(load_file, folder / "w.safetensors")
+
+
+def test_control_characters_of_names_do_not_reach_a_message():
+    text = message(check_metadata, {"classes": ["\x1b[31m", "\x1b[31m"]}, "w")
+    assert "\x1b" not in text and r"\x1b" in text
+
+
+def test_names_that_are_there_twice_get_their_numbers():
+    assert tell_apart(["crane", "bee", "crane"], "id2label", "w") == (
+        ["crane (0)", "bee", "crane (2)"],
+        ["w: id2label calls classes 0 and 2 'crane'; here they are 'crane (0)' and 'crane (2)'"],
+    )
+
+
+# Checkpoints of other programs
+
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"classes": NAMES},
+        {"class_names": tuple(NAMES)},
+        {"meta": {"categories": NAMES}},
+        {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}},
+        {"idx_to_class": {2: "cat", 0: "ant", 1: "bee"}},
+        {"id2label": {"2": "cat", "0": "ant", "1": "bee"}},
+        {"hyper_parameters": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}, "classes": 3}},
+        {"args": argparse.Namespace(classes=NAMES)},
+        {"classes": NAMES, "hyper_parameters": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}}},
+    ],
+)
+def test_class_names_come_with_a_checkpoint(folder, tensors, beside):
+    for content in ({"state_dict": tensors, "epoch": 3, **beside}, {**tensors, **beside}):
+        torch.save(content, folder / "w.ckpt")
+        loaded = load_file(folder / "w.ckpt")
+        assert loaded.metadata == {"classes": NAMES} and not loaded.notes
+
+
+@pytest.mark.parametrize(
+    ("beside", "found"),
+    [
+        ({"classes": ["a", 1, "b"]}, "classes has 1 in it"),
+        ({"classes": ["a", "b"]}, "classes has 2 values, expected 3"),
+        ({"class_to_idx": {"a": 0, "b": 0, "c": 1}}, "class_to_idx gives the number '0' to two names"),
+        ({"class_to_idx": {"a": 1, "b": 2, "c": 3}}, "class_to_idx has no class 0"),
+        ({"class_to_idx": {"a": 0.5, "b": 1, "c": 2}}, "class_to_idx has the key 0.5"),
+        (
+            {"classes": NAMES, "class_to_idx": {"cat": 0, "ant": 1, "bee": 2}},
+            "class_to_idx names other classes",
+        ),
+        ({"mean": [1, 2], "std": [1, 2]}, "mean has 2 values, expected 3"),
+        ({"mean": "x", "std": [1]}, "mean is 'x'"),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "std[0] is 0.0"),
+        ({"args": argparse.Namespace(val_crop_size=7)}, "is 7"),
+    ],
+)
+def test_metadata_of_a_checkpoint_that_are_none_are_named(folder, tensors, beside, found):
+    torch.save({"state_dict": tensors, **beside}, folder / "w.pth")
+    assert found in message(load_file, folder / "w.pth")
+
+
+def test_sizes_come_with_the_checkpoints_of_torchvisions_scripts(folder, tensors):
+    args = argparse.Namespace(val_crop_size=224, val_resize_size=232, train_crop_size=176, lr=0.5)
+    torch.save(
+        {"model": tensors, "model_ema": {"n_averaged": torch.tensor(1), **tensors}, "args": args},
+        folder / "w.pth",
+    )
+    assert load_file(folder / "w.pth").metadata == {"image_size": [224, 224], "resize_size": 232}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "scale", "guessed"),
+    [
+        ([0.5, 0.25, 0.125], (0.2, 0.4, 0.8), 255, True),
+        (torch.tensor([100.0, 110.0, 120.0]), [50.0, 60.0, 70.0], 1, False),
+    ],
+)
+def test_mean_and_std_come_in_either_unit(folder, tensors, mean, std, scale, guessed):
+    torch.save({"state_dict": tensors, "mean": mean, "std": std}, folder / "w.pth")
+    _, metadata, notes = load_file(folder / "w.pth")
+    np.testing.assert_allclose(metadata["mean"], scale * np.array(list(map(float, mean))))
+    np.testing.assert_allclose(metadata["std"], scale * np.array(std))
+    assert [("0..1" in note) for note in notes] == [True] * guessed
