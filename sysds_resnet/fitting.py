@@ -32,7 +32,7 @@ ELSEWHERE = {
     "of the model, which is there already": ("model", "zero_init_residual", "init_from"),
     "of the engine, which is there already": (
         "precision", "amp", "device", "gpus", "blas", "heap", "engine", "master", "executors",
-        "executor_cores", "executor_memory", "scratch", "spark_conf",
+        "executor_cores", "executor_memory", "scratch", "spark_conf", "spark_conf_file",
     ),
     "of a run folder": (
         "out", "resume", "keep", "save_minutes", "save_steps", "log_every", "tensorboard", "profile",

@@ -10,7 +10,7 @@ import torch
 from dml_runner import assert_close
 
 from sysds_resnet.arrays import check_images, check_labels, check_scale
-from sysds_resnet.checks import nearest, whole
+from sysds_resnet.checks import whole
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.arguments import Arguments
 from sysds_resnet.engine.cluster import Cluster
@@ -366,8 +366,7 @@ def test_training_takes_each_form_of_labels_for_the_same(engine):
             {"validation": (random_images()[..., :1], PLAIN)},
             "validation: images: found shape (4, 32, 40, 1), expected",
         ),
-        ({"epoch": 3}, "epoch: no such setting; the nearest is epochs; expected one of"),
-        ({"batchsize": 3}, "batchsize: no such setting; the nearest is batch_size; expected one of"),
+        ({"epoch": 3}, "epoch: no such setting; expected one of"),
         ({"out": "run"}, "out: found a setting of a run folder, expected those of training; leave it out"),
         ({"flip": 0.5}, "flip: found a setting of images in files"),
         ({"precision": "single"}, "precision: found a setting of the engine, which is there already"),
@@ -408,13 +407,6 @@ def test_whole_numbers_are_what_python_takes_for_an_index():
     for value in (None, "3", b"3", 3.5, np.nan, np.inf, True, np.True_, 3j, [3], np.array([3, 4])):
         assert re.match(r"n: found .*, expected a whole number; give one$", message(whole, "n", value))
     assert message(whole, "n", 9, 0, 8) == "n: found 9, expected a whole number from 0 to 8; give one"
-
-
-def test_the_nearest_name_is_one_that_is_near():
-    known = ["epochs", "batch_size", "base_lr"]
-    assert [nearest(name, known) for name in ("epoch", "batch-size", "rate", "")] == [
-        "epochs", "batch_size", None, None,
-    ]  # fmt: skip
 
 
 def test_a_dataset_of_arrays_takes_whole_numbers_of_any_type():

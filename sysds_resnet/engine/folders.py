@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from sysds_resnet import forks
 from sysds_resnet.errors import UserError, one_line
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -127,6 +130,28 @@ def make_private_folder() -> Path:
         f"temporary folder: found none that can be written to: {', '.join(problems)}; set TMPDIR to one that "
         "can"
     )
+
+
+class PrivateFolder:
+    """A folder that nobody else may enter, as of `make_private_folder`.
+
+    Attributes:
+        path: Where it is. It is removed by `close`, or else when this object or the process ends.
+    """
+
+    def __init__(self) -> None:
+        with forks.opening:
+            self.path = make_private_folder()
+            self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            forks.register(self)
+
+    def close(self) -> None:
+        """Removes it."""
+        self._remove()
+
+    def disown(self) -> None:
+        """In a forked process: leaves it to the process that made it."""
+        self._remove.detach()
 
 
 def make_shared_file(size: int, others: Sequence[Path] = ()) -> Path:

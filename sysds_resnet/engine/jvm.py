@@ -5,10 +5,8 @@ import logging
 import os
 import re
 import select
-import shutil
 import subprocess
 import threading
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,7 +16,7 @@ from typing import BinaryIO
 from sysds_resnet import forks
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
-from sysds_resnet.engine.folders import make_private_folder
+from sysds_resnet.engine.folders import PrivateFolder
 from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
@@ -132,28 +130,6 @@ def command_line(
         "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
         **(environment or {}),
     }
-
-
-class PrivateFolder:
-    """A folder that nobody else may enter, as of `make_private_folder`.
-
-    Attributes:
-        path: Where it is. It is removed by `close`, or else when this object or the process ends.
-    """
-
-    def __init__(self) -> None:
-        with forks.opening:
-            self.path = make_private_folder()
-            self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-            forks.register(self)
-
-    def close(self) -> None:
-        """Removes it."""
-        self._remove()
-
-    def disown(self) -> None:
-        """In a forked process: leaves it to the process that made it."""
-        self._remove.detach()
 
 
 class Jvm:

@@ -12,8 +12,9 @@ from py4j.protocol import Py4JJavaError
 from sysds_resnet.engine import blas
 from sysds_resnet.engine.arguments import Arguments
 from sysds_resnet.engine.blas import Multiply
+from sysds_resnet.engine.folders import PrivateFolder
 from sysds_resnet.engine.gpu import gpu_environment
-from sysds_resnet.engine.jvm import Jvm, PrivateFolder
+from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.spark import SparkDriver
 from sysds_resnet.errors import one_line
