@@ -12,7 +12,7 @@ import numpy as np
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.files import CLASSES_FILE, named_classes
+from sysds_resnet.images.classes import CLASSES_FILE, named_classes
 from sysds_resnet.network import Network
 from sysds_resnet.weight_metadata import check_fits, check_metadata, read_json
 from sysds_resnet.weight_names import Weights
