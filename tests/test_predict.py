@@ -2,9 +2,7 @@
 
 import io
 import json
-import sys
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,10 +14,7 @@ from scoring_reference import CLASSES, logits, probabilities, write_images, writ
 
 from sysds_resnet import predictions
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.inputs import find_inputs
-from sysds_resnet.predict import PredictSettings
 from sysds_resnet.predictions import save, to_table
-from sysds_resnet.settings import parse
 
 
 @pytest.fixture(scope="module")
@@ -56,72 +51,6 @@ def parts_of(n, size, classes=CLASSES, top=5):
         numbers = range(start, min(start + size, n))
         scores = rng.normal(size=(len(numbers), 7))
         yield to_table([f"image {i}, ß" for i in numbers], scores, classes, top), scores
-
-
-# Inputs
-
-
-@pytest.fixture
-def files(folder, monkeypatch):
-    """Names in a working directory; what is in them is of no importance."""
-    monkeypatch.chdir(folder)
-    for name in ("b/2.png", "b/1.JPG", "b/c/0.jpeg", "b/notes.txt", "a, [x].png", "odd"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    (folder / "list.txt").write_bytes("\ufeffb/2.png\r\n\n ü, [1].png\nnowhere.png\n".encode())
-    return folder
-
-
-def test_inputs_are_files_folders_lists_and_standard_input_in_their_order(files, monkeypatch):
-    given = SimpleNamespace(buffer=io.BytesIO(b"last.png\nb/2.png"))
-    monkeypatch.setattr(sys, "stdin", given)
-    assert find_inputs(["odd", "list.txt", "b", "-", "a, [x].png"]) == [
-        "odd",
-        *["b/2.png", " ü, [1].png", "nowhere.png"],
-        *["b/1.JPG", "b/2.png", "b/c/0.jpeg"],
-        *["last.png", "b/2.png"],
-        "a, [x].png",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        (b"", "images x.txt: found no paths, expected one in each line"),
-        (b"\n \r\n", "images x.txt: found no paths, expected one in each line"),
-        (b"a.png\n\xff.png\n", "images x.txt: found no text in UTF-8"),
-        (b"a.png\na\0b.png\n", "images: found the name 'a\\x00b.png', expected one in UTF-8"),
-    ],
-)
-def test_lists_without_paths_are_refused(files, content, found):
-    (files / "x.txt").write_bytes(content)
-    with pytest.raises(UserError) as error:
-        find_inputs(["x.txt"])
-    assert str(error.value).startswith(found)
-
-
-def test_file_names_that_are_no_text_are_refused(files):
-    with open(b"b/\xff.png", "w"):
-        pass
-    with pytest.raises(UserError, match="expected one in UTF-8: rename the file"):
-        find_inputs(["b"])
-
-
-def test_an_empty_standard_input_is_refused(monkeypatch, capfd):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
-    outcome = run_here(capfd, "predict", "--weights", "w", "--input", "-")
-    assert_one_line_error(outcome, "images standard input: found no paths")
-
-
-def test_flags_take_several_values_whatever_is_in_them():
-    given = ["a, [x].png", "2024", "-", "{y}", "null", " b", "1e3"]
-    argv = ["--weights", "v,w", "--input", *given, "--scales", "1", "1.5", "--out", "-"]
-    settings = parse(PredictSettings, argv)
-    assert (settings.weights, settings.input) == (["v,w"], given)
-    assert (settings.scales, settings.out) == ([1.0, 1.5], "-")
-    argv = ["--input=a,b", "--weights=w", "--input", "c", "--no-debug", "--top", "3"]
-    settings = parse(PredictSettings, argv)
-    assert (settings.input, settings.weights, settings.top) == (["a,b", "c"], ["w"], 3)
 
 
 # Tables

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import FileSource, Source
@@ -142,11 +143,16 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
         UserError: there is nothing at `path`, or no image in the folder.
     """
     root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
+    try:
+        if stat.S_ISREG(mode := root.stat().st_mode):
+            return [root]
+        reason = None if stat.S_ISDIR(mode) else "no regular file"
+    except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "nothing" if missing else one_line(error)
+    if reason:
         raise UserError(
-            f"images {root}: found nothing, expected an image or a folder of images: check the path"
+            f"images {root}: found {reason}, expected an image or a folder of images: check the path"
         )
     found = walk_images(root)
     if not found:

@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import decode_text, open_regular
 from sysds_resnet.images.encoded import list_images
 
 STDIN = "-"
 LIST_ENDING = ".txt"
+
+MAX_LIST_BYTES = 2**30
+"""Longer lists are refused: this is room for ten million paths."""
+
+BLOCK = 2**20  # bytes
 
 
 def find_inputs(inputs: Sequence[str]) -> list[str]:
@@ -30,7 +36,7 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
     paths: list[str] = []
     for name in inputs:
         if name == STDIN:
-            paths += _lines(sys.stdin.buffer.read(), "standard input")
+            paths += _lines(_read_standard_input(), "standard input")
         elif Path(name).suffix.lower() == LIST_ENDING and Path(name).expanduser().is_file():
             paths += _lines(_read(Path(name).expanduser()), name)
         else:
@@ -43,19 +49,34 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
         raise UserError(f"images {path}: found {one_line(error)}, expected a list of paths") from error
+    return _checked(data, str(path))
+
+
+def _read_standard_input() -> bytes:
+    """All of it; an end comes with the first block that is no text, as of a device that never ends."""
+    data = bytearray()
+    while len(data) <= MAX_LIST_BYTES and (block := sys.stdin.buffer.read(BLOCK)):
+        data += block
+        if b"\0" in block:
+            break
+    return _checked(bytes(data), "standard input")
+
+
+def _checked(data: bytes, source: str) -> bytes:
+    if len(data) > MAX_LIST_BYTES:
+        raise UserError(
+            f"images {source}: found more than {MAX_LIST_BYTES} bytes, expected a path in each line: divide "
+            "the list"
+        )
+    return data
 
 
 def _lines(data: bytes, source: str) -> list[str]:
-    try:
-        lines = data.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"images {source}: found no text in UTF-8 ({one_line(error)}), expected a path in each line: "
-            "write the list again"
-        ) from error
+    lines = decode_text(data, f"images {source}").split("\n")
     paths = [line.removesuffix("\r") for line in lines if line.strip()]
     if not paths:
         raise UserError(f"images {source}: found no paths, expected one in each line: fill the list")
