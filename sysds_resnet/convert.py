@@ -19,8 +19,8 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.network import Network
 from sysds_resnet.settings import Settings, run
-from sysds_resnet.weight_forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, load_weights
-from sysds_resnet.weight_names import Weights, check_tensors, infer_architecture
+from sysds_resnet.weight_forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, digest, load_weights
+from sysds_resnet.weight_names import Weights, check_tensors, infer_architecture, infer_backbone, is_body
 from sysds_resnet.weights import describe, write_weights
 
 
@@ -52,6 +52,15 @@ def _checked_network(weights: Weights, engine: Engine, source: str = "weights") 
     network = Network(engine, found.depth, found.channels, found.num_classes)
     check_tensors(weights, {tensor.name: tensor.shape for tensor in network.tensors}, source)
     return network
+
+
+def _check_backbone(weights: Weights, engine: Engine, source: str) -> str:
+    """Checks weights without a final layer and says what network they are of."""
+    found = infer_backbone(weights, source)
+    network = Network(engine, found.depth, found.channels, 2)
+    tensors = {tensor.name: tensor.shape for tensor in network.tensors if is_body(tensor.name)}
+    check_tensors(weights, tensors, source)
+    return f"ResNet-{found.depth}, {found.channels} channels, no final layer"
 
 
 @contextmanager
@@ -86,7 +95,8 @@ def write_systemds(
     values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
     with _new_folder(path) as folder:
         if metadata:
-            (folder / BESIDE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps({"sha256": digest(values), **metadata}, indent=2)
+            (folder / BESIDE).write_text(text + "\n", encoding="utf-8")
         engine.matrices.write(folder / TENSORS, values.reshape(-1, 1))
         architecture = np.array([[network.depth, network.channels, network.num_classes]])
         engine.matrices.write(folder / COMPLETE, architecture)
@@ -124,7 +134,11 @@ def command(settings: ConvertSettings) -> None:
         weights, metadata, notes = load_weights(source, engine, settings.key)
         for text in notes:
             note(text)
-        network = _checked_network(weights, engine, str(source))
+        if to == "torchvision" and all(map(is_body, weights)):  # to start training from
+            what = _check_backbone(weights, engine, str(source))
+        else:
+            network = _checked_network(weights, engine, str(source))
+            what = f"ResNet-{network.depth}, {network.channels} channels, {network.num_classes} classes"
         dtype = settings.dtype or ("float32" if to == "huggingface" else None)
         if dtype:
             weights = to_dtype(weights, dtype, str(source))
@@ -135,10 +149,7 @@ def command(settings: ConvertSettings) -> None:
                 write_weights(folder, weights, layout=to, metadata=describe(metadata))
         else:
             write_weights(destination, weights, metadata=describe(metadata))
-    print(
-        f"{destination}: ResNet-{network.depth}, {network.channels} channels, "
-        f"{network.num_classes} classes, {len(weights)} tensors ({to})"
-    )
+    print(f"{destination}: {what}, {len(weights)} tensors ({to})")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -33,6 +33,14 @@ CONFIG_FILE = "config.json"
 # What every ResNet v1.5 has in Hugging Face's config.json, and the names of its tensors do not show.
 _PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
 _TIMM_PLAIN = re.compile(r"((tv|gluon|ssl|swsl)_)?resnet(18|34|50|101|152)(_v1b)?(\..*)?")
+_TIMM_HARMLESS = {
+    "num_classes",
+    "in_chans",
+    "drop_rate",
+    "drop_path_rate",
+    "drop_block_rate",
+    "zero_init_last",
+}
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
@@ -171,15 +179,19 @@ def _read_timm(
             source,
             f"global_pool is {shorten(config['global_pool'])}, expected 'avg'; give another model",
         )
-    pretrained = config.get("pretrained_cfg", {})
+    arguments = config.get("model_args") or {}
+    if not isinstance(arguments, Mapping) or (other := sorted(set(arguments) - _TIMM_HARMLESS)):
+        found = shorten(arguments) if not isinstance(arguments, Mapping) else shorten(other[0])
+        fail(source, f"model_args has {found}, expected none that change the network; give another model")
+    pretrained = config.get("pretrained_cfg") or {}
     found, notes = from_pretrained_cfg(pretrained, f"{source}, pretrained_cfg")
     found = check_metadata(found, f"{source}, pretrained_cfg")
-    names = config.get("label_names", pretrained.get("label_names"))
-    if names is not None:
-        if isinstance(names, list):
-            names = dict(enumerate(names))
-        names = names_by_number(names, "label_names", source)
-        _check_count(names, num_classes, "label_names", source)
-        found["classes"], said = tell_apart(names, "label_names", source)
-        notes += said
-    return found, notes
+    names = config.get("label_names") or pretrained.get("label_names")
+    if names is None:
+        classes, said = _names(config, num_classes, source)
+    else:
+        table = dict(enumerate(names)) if isinstance(names, list) else names
+        classes = names_by_number(table, "label_names", source)
+        _check_count(classes, num_classes, "label_names", source)
+        classes, said = tell_apart(classes, "label_names", source)
+    return found | ({"classes": classes} if classes else {}), notes + said

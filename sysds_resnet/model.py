@@ -84,16 +84,10 @@ class ResNet:
 
     @classmethod
     def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> ResNet:
-        """A model from weights in any form that `sysds_resnet.weight_forms.load_weights` knows.
+        """A model from weights in any form that `sysds_resnet.weight_forms.load_weights` knows; see there.
 
-        Mean, std and class names come with the weights from every form that carries them. What else users
-        should know of how they were read is a warning.
-
-        Args:
-            path: File or folder.
-            engine: Where to run; by default an engine of its own in double precision.
-            key: Of a file with several networks, the entry or prefix of the one to take; by default the
-                averaged weights.
+        Mean, std and class names come with them where the form carries such. What users should know of how
+        the weights were read is a warning.
 
         Raises:
             UserError: If the file cannot be read or holds no ResNet.

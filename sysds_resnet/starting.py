@@ -70,9 +70,10 @@ def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) ->
 def _new_layer(weights: Weights, classes: list[str] | None, dataset: Dataset, source: str) -> str | None:
     """Why the final layer of weights cannot be that of a data set; None if it can."""
     number = dataset.num_classes
-    rest = [name for name in weights if not is_body(name)]
+    rest = sorted(name for name in weights if not is_body(name))
     if "fc.weight" not in weights:
-        return f"{number} classes for {'its ' + repr(rest[0]) if rest else 'a backbone without one'}"
+        what = f"its {rest[0].rpartition('.')[0]!r}" if rest else "a backbone without one"
+        return f"{number} classes for {what}"
     count = len(weights["fc.weight"])
     if count != number:
         return f"{number} classes for its {count}"

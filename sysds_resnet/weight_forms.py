@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -84,11 +84,14 @@ def _read_systemds(folder: Path, engine: Engine) -> LoadedWeights:
         )
     parts = np.split(values, ends[:-1])
     weights: Weights = {t.name: part.reshape(t.shape) for t, part in zip(network.tensors, parts, strict=True)}
-    return LoadedWeights(weights, _beside(folder, network), [])
+    metadata = check_metadata(read_json(folder / BESIDE) or {}, str(folder / BESIDE))
+    if metadata and metadata.pop("sha256", None) != digest(values):
+        text = f"{folder / BESIDE}: belongs to other weights than those beside it, and is left out; remove it"
+        return LoadedWeights(weights, {}, [text])
+    check_fits(metadata, network.channels, network.num_classes, str(folder / BESIDE))
+    return LoadedWeights(weights, metadata, [])
 
 
-def _beside(folder: Path, network: Network) -> dict[str, Any]:
-    source = str(folder / BESIDE)
-    metadata = check_metadata(read_json(folder / BESIDE) or {}, source)
-    check_fits(metadata, network.channels, network.num_classes, source)
-    return metadata
+def digest(values: np.ndarray) -> str:
+    """What ties metadata.json to the matrix of weights that it describes: DML may write others over it."""
+    return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()

@@ -1,5 +1,6 @@
 """The convert command: weights between torchvision, Hugging Face and SystemDS, and what it refuses."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from reference import ResNet, arrays, random_resnet
 
 from sysds_resnet.model import ResNet as Model
 from sysds_resnet.weight_forms import load_weights
-from sysds_resnet.weights import read_metadata, read_weights, write_weights
+from sysds_resnet.weights import describe, read_metadata, read_weights, write_weights
 
 pytestmark = pytest.mark.usefixtures("shared")
 
@@ -151,7 +152,67 @@ def test_dtype_is_changed_and_counters_are_kept(convert, source, folder, referen
     assert_same(read_weights(folder / "w.safetensors"), expected)
 
 
+def test_what_stands_beside_comes_back_from_systemds_matrices(convert, engine, folder, reference):
+    beside = {
+        "mean": [1.0, 2.0, 3.0],
+        "std": [4.0, 5.0, 6.0],
+        "classes": ["ä", "b", "c"],
+        "image_size": [64, 64],
+    }
+    write_weights(folder / "w.safetensors", arrays(reference), metadata=describe(beside))
+    convert(folder / "w.safetensors", folder / "dml", "--to", "systemds")
+    convert(folder / "dml", folder / "back.safetensors")
+    assert read_metadata(folder / "back.safetensors") == beside
+    (folder / "dml" / "metadata.json").rename(folder / "metadata.json")
+    shutil.rmtree(folder / "dml")
+    other = {name: array * 2 for name, array in arrays(reference).items()}
+    write_weights(folder / "other.safetensors", other)
+    convert(folder / "other.safetensors", folder / "dml", "--to", "systemds")
+    (folder / "metadata.json").rename(folder / "dml" / "metadata.json")
+    _, metadata, [note] = load_weights(folder / "dml", engine)
+    assert metadata == {} and "belongs to other weights" in note
+
+
+def test_either_of_weights_and_their_average_can_be_had(capfd, folder, reference):
+    average = random_resnet(18, num_classes=3, seed=1, dtype=torch.float32)
+    averaged = {f"module.{name}": tensor for name, tensor in average.state_dict().items()}
+    content = {"model": reference.state_dict(), "model_ema": {"n_averaged": torch.tensor(9), **averaged}}
+    torch.save(content, folder / "w.pth")
+    outcome = run_here(capfd, "convert", folder / "w.pth", folder / "a.safetensors")
+    assert outcome.code == 0
+    assert outcome.err.startswith(f"note: {folder / 'w.pth'}: took 'model_ema', the averaged weights")
+    assert outcome.err.count("\n") == 1
+    assert_same(read_weights(folder / "a.safetensors"), arrays(average))
+    outcome = run_here(capfd, "convert", folder / "w.pth", folder / "r.safetensors", "--key", "model")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert_same(read_weights(folder / "r.safetensors"), arrays(reference))
+
+
+def test_a_backbone_is_converted_and_good_for_training_alone(capfd, convert, folder, reference):
+    backbone = {f"encoder_q.{n}": t for n, t in reference.state_dict().items() if not n.startswith("fc.")}
+    torch.save(backbone, folder / "w.pth")
+    outcome = run_here(capfd, "convert", folder / "w.pth", folder / "b.safetensors")
+    assert outcome.code == 0 and "left out 'encoder_q.'" in outcome.err
+    assert "ResNet-18, 3 channels, no final layer, 120 tensors" in outcome.out
+    for arguments in (
+        ("convert", folder / "b.safetensors", folder / "hf", "--to", "huggingface"),
+        ("evaluate", "--weights", folder / "b.safetensors", "--dataset", "digits"),
+    ):
+        outcome = run_here(capfd, *arguments)
+        assert_one_line_error(outcome, "fc.weight is missing", "a backbone alone", "--init-from")
+
+
 # Refusals
+
+
+def test_numbers_that_a_type_does_not_hold_are_refused(capfd, folder, reference):
+    weights = arrays(reference)
+    weights["layer1.0.bn1.running_var"][0] = 1e5
+    write_weights(folder / "large.safetensors", weights)
+    destination = folder / "w.safetensors"
+    outcome = run_here(capfd, "convert", folder / "large.safetensors", destination, "--dtype", "float16")
+    assert_one_line_error(outcome, "found 100000 in layer1.0.bn1.running_var, expected at most 65504")
+    assert not destination.exists()
 
 
 def change_bias(weights):

@@ -288,6 +288,7 @@ def test_timms_folders_are_read(folder, small, architecture):
         ({"architecture": "resnetaa50"}, "architecture is 'resnetaa50'"),
         ({"architecture": 50}, "architecture is 50"),
         ({"global_pool": "max"}, "global_pool is 'max'"),
+        ({"model_args": {"act_layer": "silu"}}, "model_args has 'act_layer'"),
         ({"label_names": ["a"]}, "label_names has 1 classes, expected 3"),
         ({"label_names": ["a", 2, "c"]}, "label_names[1] is 2"),
         ({"label_names": 3}, "label_names is 3"),
