@@ -17,6 +17,7 @@ from small_weights import message, resnet18
 from sysds_resnet.image_processors import from_pretrained_cfg, from_processor, to_processor
 from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.transforms import eval_transform
+from sysds_resnet.model import ResNet as Model
 from sysds_resnet.weight_forms import load_weights
 from sysds_resnet.weight_names import to_huggingface
 from sysds_resnet.weights import describe, load_file, read_weights, write_weights
@@ -429,3 +430,11 @@ def test_networks_see_images_as_the_folder_says(capfd, reference, folder, pictur
     with torch.no_grad():
         expected = reference(torch.from_numpy(pixels).double()[None]).numpy()
     np.testing.assert_allclose(np.load(folder / "l.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_from_python_has_what_comes_with_the_folder(engine, reference, folder):
+    write_folder(folder / "hf", to_huggingface(arrays(reference)), CONFIG, PROCESSOR | {"resample": 3})
+    with pytest.warns(UserWarning, match="resample 3 is bicubic"):
+        model = Model.load(folder / "hf", engine)
+    assert model.classes == ["ant", "bee", "cat"]
+    assert (model.mean.tolist(), model.std.tolist()) == ([[127.5] * 3], [[63.75] * 3])
