@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
+from platformdirs import user_cache_path
 
 from sysds_resnet.errors import UserError, one_line
 
@@ -58,6 +59,21 @@ def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
         for name in temporary.values():
             with contextlib.suppress(OSError):  # there is none when all went well
                 name.unlink()
+
+
+def user_cache(name: str) -> Path:
+    """This user's folder for files that can be made again.
+
+    Raises:
+        UserError: If the user has no home: it would be a folder called ~ in the working directory.
+    """
+    try:
+        folder = user_cache_path(name)
+    except RuntimeError:
+        folder = None
+    if folder is None or not folder.is_absolute():  # as older versions of platformdirs give it
+        raise UserError("cache folder: found no home of this user, expected one; set HOME or XDG_CACHE_HOME")
+    return folder
 
 
 def is_temporary(path: Path) -> bool:

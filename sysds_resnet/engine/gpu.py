@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
@@ -47,19 +46,22 @@ class Gpus:
         gateway: Of the JVM.
         single: Whether to compute in single precision.
         devices: Numbers of the GPUs.
-        folder: For matrices that leave the JVM's memory.
+        settings: More of the engine's settings, by name.
 
     Attributes:
         name: Of the first GPU.
     """
 
-    def __init__(self, gateway: JavaGateway, single: bool, devices: Sequence[int], folder: Path) -> None:
+    def __init__(
+        self, gateway: JavaGateway, single: bool, devices: Sequence[int], settings: Mapping[str, str]
+    ) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
         self._sysds = self._jvm.org.apache.sysds
         config = self._sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", "single" if single else "double")
         config.setTextValue("sysds.gpu.availableGPUs", ",".join(map(str, devices)))
-        config.setTextValue("sysds.localtmpdir", str(folder / "evicted"))
+        for name, value in settings.items():
+            config.setTextValue(name, value)
         self._config = config
         self._set_static("USE_ACCELERATOR", True)
         self._sysds.api.DMLScript.setGlobalFlags(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +81,29 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
         environment = gpu_environment(multiply.precision == "tf32") if given.gpus else {}
         owned = Jvm(heap, multiply, given.threads, environment, logs)
     return OpenJvm(owned.gateway, multiply, owned)
+
+
+def local_settings(folder: Path) -> dict[str, str]:
+    """The engine's settings for where it puts files of its own, by name.
+
+    By default these are /tmp/systemds, which the users of a machine share, and one in the working directory.
+
+    Args:
+        folder: A private one.
+    """
+    return {"sysds.localtmpdir": str(folder / "local"), "sysds.scratch": str(folder / "scratch")}
+
+
+def name_user(jvm: JVMView) -> None:
+    """Gives Hadoop, through which the engine reads and writes files, a name for a user who has none.
+
+    Such are users of containers that run as any number. Hadoop asks the system for the name, and fails.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        users = jvm.org.apache.hadoop.security.UserGroupInformation
+        users.setLoginUser(users.createRemoteUser(f"uid{os.getuid()}"))
 
 
 def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:

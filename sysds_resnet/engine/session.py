@@ -19,7 +19,7 @@ from sysds_resnet.engine.cluster import Cluster
 from sysds_resnet.engine.gpu import Gpus, Operator
 from sysds_resnet.engine.lists import Lists
 from sysds_resnet.engine.matrices import MatrixFiles
-from sysds_resnet.engine.opening import load_blas, open_jvm
+from sysds_resnet.engine.opening import load_blas, local_settings, name_user, open_jvm
 from sysds_resnet.engine.programs import Kind, Programs, set_static
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.running import How, Running
@@ -116,10 +116,11 @@ class Engine(Shared):
             # Before a loop the engine copies matrices that the loop only assigns, as if it wrote into them:
             # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/hops/rewrite/RewriteMarkLoopVariablesUpdateInPlace.java
             set_static(self._jvm, "org.apache.sysds.hops.OptimizerUtils", "ALLOW_LOOP_UPDATE_IN_PLACE", False)
-        settings = self.spark.settings if self.spark else {}
+        settings = self.spark.settings if self.spark else local_settings(folder)
+        name_user(self._jvm)
         if given.gpus:
             single = self.multiply.precision != "double"
-            self._gpus = Gpus(self._gateway, single, given.gpus, folder)
+            self._gpus = Gpus(self._gateway, single, given.gpus, settings)
             self._gpu_name = self._gpus.name
             self.multiply = replace(self.multiply, gpu=self._gpu_name)
         fused = given.fused and not given.gpus

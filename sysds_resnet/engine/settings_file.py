@@ -9,15 +9,26 @@ from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from platformdirs import user_cache_path
-
 from sysds_resnet.engine.blas import LIBRARY
-from sysds_resnet.files import write_whole
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import user_cache, write_whole
 
 
 def cache_folder() -> Path:
-    """This user's folder for such files."""
-    return user_cache_path("sysds-resnet")
+    """This user's folder for such files, made if it is not there.
+
+    Raises:
+        UserError: If it cannot be.
+    """
+    folder = user_cache("sysds-resnet")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache folder {folder}: found that it cannot be made ({one_line(error)}), expected one for "
+            "files that are kept; set XDG_CACHE_HOME or HOME to a folder that can be written to"
+        ) from error
+    return folder
 
 
 def library_folder(library: Path) -> Path:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from platformdirs import user_cache_path
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import user_cache
 from sysds_resnet.images.classes import CLASSES_FILE, classes_text
 from sysds_resnet.images.files import Split
 
@@ -90,7 +90,7 @@ def photos_folder() -> Path:
     Raises:
         UserError: the cache folder cannot be written, or a package lacks its photograph.
     """
-    folder = user_cache_path("sysds_resnet") / f"photos-{RECIPE}"
+    folder = user_cache("sysds_resnet") / f"photos-{RECIPE}"
     if os.path.isdir(folder):  # unlike Path.is_dir, not an error below a folder without permission
         return folder
     try:
