@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,37 @@ def test_the_line_for_dml_has_what_driver_and_executors_need(capfd, prepared, tm
         assert Path(f"{arguments[name]}.mtd").is_file()
     config = Path(words[words.index("-config") + 1]).read_text()
     assert f"<sysds.scratch>{arguments['scratch']}/engine</sysds.scratch>" in config
+
+
+def test_the_line_that_prepare_prints_is_one_that_works(capfd, prepared):
+    flags = ["--dataset", "digits", "--matrices", "--blocks", 10, "--out", prepared]
+    printed = run_here(capfd, "prepare", *flags).out.splitlines()[-1]
+    words = shlex.split(printed.replace(" URL ", " spark://127.0.0.1:7077 ").replace(" K ", " 3 "))
+    assert words[1:4] == ["-m", "sysds_resnet.spark_command", "dml"]
+    assert "org.codehaus.janino.SimpleCompiler" in line_of(capfd, *words[3:])
+
+
+def test_lines_do_not_start_what_notebooks_left(capfd, monkeypatch):
+    monkeypatch.setenv("PYSPARK_DRIVER_PYTHON", "jupyter")
+    monkeypatch.setenv("PYSPARK_DRIVER_PYTHON_OPTS", "lab")
+    words = line_of(capfd, "train", *MASTER)
+    variables = words[: next(i for i, word in enumerate(words) if word.endswith("/bin/spark-submit"))]
+    assert variables[:3] == ["env", "-u", "PYSPARK_DRIVER_PYTHON_OPTS"]
+    assert f"PYSPARK_DRIVER_PYTHON={sys.executable}" in variables
+    assert "SPARK_LOCAL_IP=127.0.0.1" in variables
+
+
+def test_secrets_of_dml_come_from_a_file_that_spark_submit_reads(capfd, prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hunter2")
+    name, secrets = "spark.hadoop.fs.s3a.secret.key", tmp_path / "secrets.conf"
+    secrets.write_text(f"{name} hunter2\nspark.eventLog.enabled true\n")
+    secrets.chmod(0o600)
+    options = [*MASTER, "--data", prepared, "--blocks", 10, "--out", tmp_path / "w", "--scratch", tmp_path]
+    words = line_of(capfd, "dml", *options, "--spark-conf-file", secrets)
+    assert words[words.index("--properties-file") + 1] == str(secrets)
+    assert "hunter2" not in " ".join(words) and confs(words)["spark.eventLog.enabled"] == "true"
+    outcome = run_here(capfd, "spark_command", "dml", *options, "--spark-conf", f"{name}=env:MY_KEY")
+    assert_one_line_error(outcome, f"spark_conf: found {name} in the environment", "--spark-conf-file")
 
 
 def test_data_and_weights_of_dml_may_be_under_urls(capfd, prepared):
