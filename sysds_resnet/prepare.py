@@ -263,8 +263,9 @@ def command(settings: PrepareSettings) -> None:
     print(f"{settings.out}: {images} images; train with --dataset {settings.out}")
     if settings.matrices:
         folder = settings.out / MATRICES
-        files = f"X={folder / 'train_X'} Y={folder / 'train_Y'} mean_std={folder / 'mean_std'}"
-        print(f"scripts/systemds dml/train.dml -nvargs {files} out=MODEL")
+        files = {"X": "train_X", "Y": "train_Y", "mean_std": "mean_std"}
+        arguments = [f"{name}={folder / file}" for name, file in files.items()]
+        print(python_command("systemds", "dml/train.dml", "-nvargs", *arguments, "out=MODEL"))
     if settings.blocks:
         options = ["--master", "URL", "--executors", "K", "--scratch", "SHARED_FOLDER"]
         options += ["--data", settings.out, "--blocks", settings.blocks, "--out", "MODEL"]

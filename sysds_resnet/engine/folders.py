@@ -16,10 +16,9 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from sysds_resnet import forks
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import user_cache
 
 SHARED_MEMORY = Path("/dev/shm")
 LONGEST_NAME = 76  # bytes of a folder's: names of sockets in a folder of ours in it may have 107
@@ -37,7 +36,7 @@ def candidates() -> list[Path]:
         SHARED_MEMORY,
         *temporary_folders(),
         *([Path(runtime)] if runtime else []),
-        _cache(),
+        *_cache(),
         Path(__file__).resolve().parents[1] / "native",
     ]
     return list(dict.fromkeys(found))
@@ -62,7 +61,7 @@ def loading_problem(folder: Path) -> str | None:
     if len(os.fsencode(folder)) > LONGEST_NAME:
         return f"its name has more than {LONGEST_NAME} bytes"
     try:
-        if folder == _cache():
+        if folder in _cache():
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(mmap.PAGESIZE))
@@ -186,5 +185,9 @@ def make_shared_file(size: int, others: Sequence[Path] = ()) -> Path:
     )
 
 
-def _cache() -> Path:
-    return user_cache_path("sysds-resnet")
+def _cache() -> list[Path]:
+    """The user's cache folder, unless the user has no home."""
+    try:
+        return [user_cache("sysds-resnet")]
+    except UserError:
+        return []

