@@ -1,6 +1,10 @@
 """Arguments of DML programs: those that a program does not have are refused, with the nearest right name."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,18 +20,20 @@ PROGRAMS = {name: str(ROOT / "dml" / f"{name}.dml") for name in ("train", "evalu
 @pytest.fixture(scope="module")
 def check(engine):
     """Check the words of a command line as the launcher of programs does; gives what it refuses, or None."""
-    [make] = compile_classes(engine._gateway, "ProgramArguments")
     gateway = engine._gateway
+    _, make = compile_classes(gateway, "ProgramFiles", "ProgramArguments")
 
-    def check(program, *arguments, options=()):
+    def check(program, *arguments, options=(), files=False):
         words = ["-f", str(program), *options, "-nvargs", *map(str, arguments)]
         array = gateway.new_array(gateway.jvm.String, len(words))
         for i, word in enumerate(words):
             array[i] = word
         try:
-            make([array])
+            program = make([array])
+            if files:
+                program.checkFiles()
         except Py4JJavaError as error:
-            refused = error.java_exception.getCause()
+            refused = error.java_exception.getCause() or error.java_exception
             assert refused.getClass().getSimpleName() == "DMLScriptException"
             return refused.getMessage()
         return None
@@ -135,6 +141,83 @@ def test_the_command_line_ends_with_one_line(tmp_path):
     outcome = run_systemds(PROGRAMS["train"], cwd=tmp_path, epoch=1, lr=0.1, X="X.csv", Y="Y.csv", out="w")
     assert_one_line_error(outcome, "epoch: no such argument", "did you mean epochs?", "did you mean base_lr")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("1,2,3\n4,5,6,7\n", "found 4 values in line 2, expected 3 as in the first"),
+        ("1,2,3\n\n4,5", "found 2 values in line 3, expected 3 as in the first"),
+        ("1,2,3\n4,5,6", None),
+        ("1,2,3\r\n4,5,6\r\n\r\n", None),
+        ("1\n2\n", None),
+        ("", None),
+    ],
+)
+def test_lines_of_a_csv_file_have_as_many_values(check, tmp_path, content, found):
+    """The engine takes the first line's number of values, and leaves out more of them in others."""
+    path = tmp_path / "X.csv"
+    path.write_bytes(content.encode())
+    refused = check(PROGRAMS["evaluate"], f"X={path}", "format=csv", files=True)
+    assert refused is None if found is None else refused.startswith(f"{path}: {found}")
+    assert check(PROGRAMS["evaluate"], f"X={path}", files=True) is None  # what its .mtd file says
+
+
+@pytest.mark.parametrize(
+    ("program", "argument"), [("train", "out"), ("train", "history"), ("evaluate", "out"), ("predict", "out")]
+)
+def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
+    check, tmp_path, program, argument
+):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "new", tmp_path / "new" / "deep", "hdfs://elsewhere/w"):
+        assert check(PROGRAMS[program], f"{argument}={path}", files=True) is None
+    refused = check(PROGRAMS[program], f"{argument}={tmp_path}/file/new", files=True)
+    assert refused.startswith(f"{argument}: found that nothing can be written to {tmp_path}/file for")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_weights_are_not_written_in_the_place_of_a_file(check, tmp_path):
+    (tmp_path / "file").touch()
+    refused = check(PROGRAMS["train"], f"out={tmp_path}/file", files=True)
+    assert refused.startswith(f"out: found a file at {tmp_path}/file, expected a new folder")
+    assert check(PROGRAMS["evaluate"], f"out={tmp_path}/file", files=True) is None
+
+
+def test_programs_run_from_an_installed_package(tmp_path):
+    """As a wheel has it: dml/ in the package, and no scripts/."""
+    package = tmp_path / "site" / "sysds_resnet"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "sysds_resnet", package, ignore=ignored)
+    shutil.copytree(ROOT / "dml", package / "dml")
+    done = subprocess.run(
+        [sys.executable, "-m", "sysds_resnet.systemds", "dml/train.dml", "-nvargs", "epoch=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "SYSTEMDS_STANDALONE_OPTS": "-Xmx512m"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert f"error: epoch: no such argument of {package}/dml/train.dml" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("first", ["-h", "--help"])
+def test_the_command_line_explains_itself(capfd, first):
+    outcome = run_here(capfd, "systemds", first)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("usage: python -m sysds_resnet.systemds ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([], "found no program, expected one"),
+        (["-f"], "found no program, expected one"),
+        (["none.dml"], "none.dml: found no such file, expected a DML program"),
+    ],
+)
+def test_a_missing_program_is_named(capfd, arguments, found):
+    assert_one_line_error(run_here(capfd, "systemds", *arguments), found)
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,11 @@ public class Launcher {
 
     private boolean run() throws Throwable {
         try {
-            Class checked = compile("ProgramArguments", null).getClassLoader().loadClass("sysds_resnet.ProgramArguments");
+            ClassLoader files = compile("ProgramFiles", null).getClassLoader();
+            ClassLoader checks = compile("ProgramArguments", files).getClassLoader();
+            Class checked = checks.loadClass("sysds_resnet.ProgramArguments");
             arguments = checked.getConstructors()[0].newInstance(new Object[] {args});
+            ask("checkFiles");
             if (!Arrays.asList(args).contains("-gpu"))
                 return DMLScript.executeScript(args);
             runOnGpu();
@@ -71,6 +74,10 @@ public class Launcher {
         } catch (InvocationTargetException error) {
             throw error.getCause();
         }
+    }
+
+    private Object ask(String method) throws Exception {
+        return arguments.getClass().getMethod(method, new Class[0]).invoke(arguments, new Object[0]);
     }
 
     /** Compiles what that needs; see OnGpu.java. */
@@ -108,15 +115,17 @@ public class Launcher {
         if (cause instanceof DMLScriptException)
             return cause.getMessage(); // the program's own stop()
         if (cause.getMessage() != null && cause.getMessage().startsWith("Invalid block dimensions: -1")) {
-            Method missing = arguments.getClass().getMethod("missingMetadata", new Class[0]);
-            Object message = missing.invoke(arguments, new Object[0]);
+            Object message = ask("missingMetadata");
             if (message != null)
                 return (String) message;
         }
         for (Throwable t = error; t != null; t = t.getCause())
             if (t.getMessage() != null && t.getMessage().startsWith("Reading of ")) // names the file
                 return "SystemDS: " + t.getMessage().replaceFirst(" \\(\\d+\\)", "") + " "
-                    + cause.getClass().getSimpleName() + ": " + shortened(cause);
+                    + cause.getClass().getSimpleName() + ": " + shortened(cause)
+                    + (cause instanceof NumberFormatException ? ", expected numbers only, and no names of columns" : "");
+        if (cause.getClass().getSimpleName().equals("JSONException")) // of a damaged .mtd file
+            return "SystemDS: found metadata (.mtd) that are no JSON: " + shortened(cause) + "; write them again";
         if (cause instanceof IOException || cause instanceof ParseException || cause instanceof LanguageException)
             return "SystemDS: " + cause.getClass().getSimpleName() + ": " + shortened(cause);
         return null;

@@ -1,7 +1,6 @@
 package sysds_resnet;
 
 import java.nio.file.Files;
-import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -40,7 +39,9 @@ public class ProgramArguments {
   private final Map defaults = new TreeMap(); // by name: a literal as it stands in the program, or an empty text
   private final Map variables = new HashMap(); // names of the arguments that they hold, by variable
   private final Set readFromMetadata = new LinkedHashSet(); // arguments, and file names in quotes
-  private final Set readAsCsv = new HashSet();
+  private final Set readAsCsv = new LinkedHashSet();
+  private final Set written = new LinkedHashSet(); // arguments, of files
+  private final Set saved = new LinkedHashSet(); // arguments, of folders
   private final Set files = new HashSet();
   private boolean complete = true; // whether all files were found
 
@@ -92,6 +93,28 @@ public class ProgramArguments {
       throw new DMLScriptException(name.substring(1) + ": found it twice, expected one value; remove the others");
   }
 
+  /** Looks at the files that the arguments name; throws what the user can put right. */
+  public void checkFiles() throws Exception {
+    Iterator names = readAsCsv.iterator();
+    while (names.hasNext()) {
+      String name = (String) names.next();
+      String file = name.startsWith("$") ? (String) given.get(name) : name;
+      if (file != null && (!defaults.containsKey("$format") || "csv".equals(given.get("$format"))))
+        ProgramFiles.checkCsv(file);
+    }
+    names = written.iterator();
+    while (names.hasNext())
+      checkWritable((String) names.next(), false);
+    names = saved.iterator();
+    while (names.hasNext())
+      checkWritable((String) names.next(), true);
+  }
+
+  private void checkWritable(String name, boolean folder) throws Exception {
+    if (given.containsKey(name))
+      ProgramFiles.checkWritable(name.substring(1), (String) given.get(name), folder);
+  }
+
   /** What there is to say of a file that was read by metadata and has none, or null. */
   public String missingMetadata() {
     Iterator names = readFromMetadata.iterator();
@@ -136,6 +159,10 @@ public class ProgramArguments {
         noteArgument(tokens, i);
       else if (text(tokens, i).equals("read") && text(tokens, i + 1).equals("("))
         noteRead(tokens, i + 2);
+      else if (text(tokens, i).equals("write") && text(tokens, i + 1).equals("("))
+        noteOutput(tokens, i + 2, 1, written);
+      else if (text(tokens, i).matches("(\\w+::)?save") && text(tokens, i + 1).equals("(")) // of weights.dml
+        noteOutput(tokens, i + 2, 2, saved);
       else if (text(tokens, i).equals("setwd"))
         complete = false; // files are looked up elsewhere from there on
       else if (text(tokens, i).equals("source") && type(tokens, i + 2) == DmlLexer.STRING)
@@ -174,15 +201,35 @@ public class ProgramArguments {
     else if (!name.startsWith("$"))
       return;
     boolean csv = false;
+    boolean numbers = true; // in lines, with commas between them
     boolean described = false;
     for (int k = i + 1; k < tokens.size() && !text(tokens, k).equals(")"); k++) {
       described |= text(tokens, k).equals("format") || text(tokens, k).equals("rows");
       csv |= unquoted(text(tokens, k)).equals("csv");
+      numbers &= !text(tokens, k).matches("sep|data_type");
     }
-    if (csv)
+    if (csv && numbers)
       readAsCsv.add(name);
     if (!described)
       readFromMetadata.add(name);
+  }
+
+  /** The i-th token is the first one between parentheses, whose so many-th argument, from 0, names an output. */
+  private void noteOutput(List tokens, int i, int place, Set outputs) {
+    int depth = 0;
+    for (int k = i; k < tokens.size() && place > 0; k++, i = k) {
+      String text = text(tokens, k);
+      if (text.equals("(") || text.equals("["))
+        depth++;
+      else if (text.equals(")") || text.equals("]"))
+        depth--;
+      else if (depth == 0 && text.equals(","))
+        place--;
+    }
+    String next = text(tokens, i + 1);
+    String name = variables.containsKey(text(tokens, i)) ? (String) variables.get(text(tokens, i)) : text(tokens, i);
+    if (name.startsWith("$") && (next.equals(",") || next.equals(")")))
+      outputs.add(name);
   }
 
   private void checkKind(String name) throws Exception {
