@@ -37,7 +37,7 @@ set_up() {
   if [ ! -x .venv/bin/pip ]; then
     "$python" -m venv .venv >/dev/null 2>&1 || { install_first python3-venv && "$python" -m venv --clear .venv; }
   fi
-  if [ "$(uname -m)" = x86_64 ] && ! command -v c++ >/dev/null; then
+  if [ "$(uname -m)" = x86_64 ] && ! command -v g++ >/dev/null; then
     install_first g++ || echo "going on without a C++ compiler, and so without bf16" >&2
   fi
   .venv/bin/pip install -q --disable-pip-version-check -e "$1"

@@ -1,6 +1,9 @@
 """The native helper without a JVM: its functions by ctypes, with NumPy arrays in the place of Java's."""
 
 import ctypes
+import os
+import shutil
+import tempfile
 from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int32, c_int64, c_uint8, c_void_p
 from dataclasses import astuple, dataclass
 
@@ -10,8 +13,9 @@ from sysds_resnet.engine import blas
 
 # Entries of JNI's function table, https://docs.oracle.com/en/java/javase/17/docs/specs/jni/functions.html
 GET_OBJECT_CLASS, GET_METHOD_ID, CALL_OBJECT_METHOD = 31, 33, 36
-GET_ARRAY_LENGTH, PIN, UNPIN = 171, 222, 223
+PIN, UNPIN = 222, 223
 ENTRIES = 233
+PRECISION = "SYSDS_RESNET_PRECISION"
 
 
 class _Env(ctypes.Structure):
@@ -43,24 +47,30 @@ class Shape:
 
 
 class Helper:
-    """The functions of a compiled helper.
+    """The functions of a compiled helper, which multiplies in `precision`.
 
     Handles of arrays are numbers from 1; 0 is null. `pins_that_fail` are handles for which the JVM, as it
     may, gives null in place of a pointer.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, precision="single"):
         ctypes.CDLL(str(blas.onednn()), mode=ctypes.RTLD_GLOBAL)
-        self._library = ctypes.CDLL(str(path))
+        before = os.environ.get(PRECISION)
+        os.environ[PRECISION] = precision  # is read as the library is loaded, so each needs a copy of its own
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self._library = ctypes.CDLL(shutil.copy(path, folder))
+        finally:
+            if before is None:
+                del os.environ[PRECISION]
+            else:
+                os.environ[PRECISION] = before
         self.arrays, self.pinned, self.pins_that_fail = [], [], set()
         entries = {
             GET_OBJECT_CLASS: CFUNCTYPE(c_void_p, c_void_p, c_void_p)(lambda env, thing: 1),
             GET_METHOD_ID: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_char_p, c_char_p)(lambda *_: 1),
             CALL_OBJECT_METHOD: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)(
                 lambda env, thing, method, arguments: thing
-            ),
-            GET_ARRAY_LENGTH: CFUNCTYPE(c_int32, c_void_p, c_void_p)(
-                lambda env, handle: self.arrays[handle - 1].size
             ),
             PIN: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p)(self._pin),
             UNPIN: CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_int32)(self._unpin),
@@ -84,7 +94,7 @@ class Helper:
     def call(self, name, *arguments):
         """Call a function of the engine's NativeHelper and give what it returns; no array stays pinned."""
         self.arrays = [argument for argument in arguments if isinstance(argument, np.ndarray)]
-        handles = iter(range(1, len(arguments) + 1))
+        handles = iter(range(1, len(arguments) + 1))  # of arrays, in their order
         passed = []
         for argument in arguments:
             if argument is None:

@@ -7,6 +7,7 @@ import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.VectorOperators;
 import jdk.incubator.vector.VectorSpecies;
 import org.apache.sysds.runtime.DMLRuntimeException;
+import org.apache.sysds.runtime.DMLScriptException;
 import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
 import org.apache.sysds.runtime.codegen.SpoofOperator;
 import org.apache.sysds.runtime.data.DenseBlockFP32;
@@ -45,6 +46,9 @@ public final class $NAME$ extends SpoofOperator {
     final int channels = images != null ? images.getNumColumns() : filters.getNumRows() / (k * k);
     final int count = gradient != null ? gradient.getNumColumns()
         : filters != null ? filters.getNumColumns() : channels;
+    check("images", images, n * height * width, channels);
+    check("a gradient", gradient, n * heightOut * widthOut, count);
+    check("filters", filters, k * k * channels, count);
     final int rows, columns;
     if (images == null) {
       rows = n * height * width;
@@ -61,9 +65,28 @@ public final class $NAME$ extends SpoofOperator {
         FloatBuffer.wrap(result), n, channels, height, width, count, k, k, stride, stride, (k - 1) / 2, (k - 1) / 2,
         heightOut, widthOut, threads);
     if (status < 0) {
-      throw new DMLRuntimeException("$NAME$: the native helper failed; see the JVM's errors");
+      throw failure(status, rows, columns);
     }
     return IS_SUM ? block(rows, columns, widened(result)) : block(rows, columns, result);
+  }
+
+  /** What a code of the helper's means (Code in native/errors.h); users can mend the second alone. */
+  private static RuntimeException failure(long status, int rows, int columns) {
+    final String of = "native helper: for " + rows + " x " + columns + " results of $NAME$ it found ";
+    if (status == -2) {
+      return new DMLScriptException(of + "no memory outside of the JVM's heap, expected some; choose a smaller "
+          + "--micro-batch, or a smaller --heap, which leaves more of the machine's memory");
+    }
+    final String what = status == -3 ? "sizes that do not fit" : status == -4 ? "no access to the JVM's arrays"
+        : "that oneDNN fails";
+    return new DMLRuntimeException(of + what + "; what it says is in the JVM's errors");
+  }
+
+  private static void check(String name, MatrixBlock matrix, int rows, int columns) {
+    if (matrix != null && (matrix.getNumRows() != rows || matrix.getNumColumns() != columns)) {
+      throw new DMLRuntimeException("$NAME$: found " + name + " of " + matrix.getNumRows() + " x "
+          + matrix.getNumColumns() + ", expected " + rows + " x " + columns);
+    }
   }
 
   private static MatrixBlock matrix(ArrayList inputs, int i) {

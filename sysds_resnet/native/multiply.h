@@ -1,0 +1,163 @@
+// Products of row-major matrices. Functions on FP64 give the number of values other than 0.
+#pragma once
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <utility>
+
+#include "onednn.h"
+
+namespace helper {
+
+// A multiply (m x k) * (k x n), made once for its shape and for one thread: the blocks are spread over threads.
+struct Multiply {
+    Type type;
+    long m, k, n;
+    bool transposed;   // the first operand lies there as (k x m)
+    bool accumulated;  // the product is added to what the result holds
+    bool packed;       // the second operand comes in oneDNN's own order
+
+    auto key() const { return std::tie(type, m, k, n, transposed, accumulated, packed); }
+    bool operator<(const Multiply &other) const { return key() < other.key(); }
+
+    dnnl::memory::desc first() const { return {{m, k}, type, transposed ? Tag::ba : Tag::ab}; }
+    dnnl::memory::desc second() const { return {{k, n}, type, packed ? Tag::any : Tag::ab}; }
+    dnnl::memory::desc result() const { return {{m, n}, Type::f32, Tag::ab}; }
+
+    const dnnl::matmul::primitive_desc &described() const { return made().first; }
+
+    void run(void *a, void *b, float *c) const {
+        const auto &[description, primitive] = made();
+        static thread_local dnnl::stream stream(cpu());
+        auto work = description.scratchpad_desc();
+        primitive.execute(stream, {{DNNL_ARG_SRC, {description.src_desc(), cpu(), a}},
+                                   {DNNL_ARG_WEIGHTS, {description.weights_desc(), cpu(), b}},
+                                   {DNNL_ARG_DST, {description.dst_desc(), cpu(), c}},
+                                   {DNNL_ARG_SCRATCHPAD, {work, cpu(), scratch.work.get(work.get_size())}}});
+        stream.wait();
+    }
+
+  private:
+    using Made = std::pair<dnnl::matmul::primitive_desc, dnnl::matmul>;
+
+    const Made &made() const {
+        static std::map<Multiply, Made> all;
+        static std::mutex mutex;
+        std::lock_guard<std::mutex> lock(mutex);
+        auto found = all.find(*this);
+        if (found == all.end()) {
+            auto attributes = shared_attributes();
+            if (accumulated) {
+                dnnl::post_ops sum;
+                sum.append_sum();
+                attributes.set_post_ops(sum);
+            }
+            ThreadsForNow one(1);
+            dnnl::matmul::primitive_desc description(cpu(), first(), second(), result(), attributes);
+            found = all.emplace(*this, Made{description, dnnl::matmul(description)}).first;
+        }
+        return found->second;
+    }
+};
+
+constexpr long kBlockBytes = 384 * 1024;  // of operands and result that a core works on: most of an L2 cache
+
+// Rows in a block if each needs `bytes`: a multiple of 16, enough blocks for all threads.
+inline long block_rows(long rows, long bytes) {
+    long fitting = std::max(kBlockBytes / std::max(bytes, 1l), 64l);
+    long share = (rows + omp_get_max_threads() - 1) / omp_get_max_threads();
+    return (std::min(fitting, share) + 15) / 16 * 16;
+}
+
+inline void check_product(long m, long k, long n) {
+    check_cells({m, k});
+    check_cells({k, n});
+    check_cells({m, n});
+}
+
+// C = A * B, or A * t(B) with B (n x k), by blocks of rows, for many rows. B is brought into oneDNN's order once.
+template <typename Value>
+long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, Value *C, long m, long k, long n) {
+    if (is_empty(C, m * n, m * k, k * n)) return 0;
+    long rows = block_rows(m, k * size_of(type) + n * 4);
+    long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
+    Multiply whole{type, rows, k, n, false, false, true}, last{type, rest, k, n, false, false, true};
+
+    void *plain = operand(B, scratch.c, Type::f32, k * n);
+    dnnl::memory::desc plain_order({k, n}, Type::f32, transposed ? Tag::ba : Tag::ab);
+    auto pack = [&](const Multiply &multiply, Buffer &buffer) {
+        auto order = multiply.described().weights_desc();
+        void *data = buffer.get(order.get_size());
+        reorder(plain_order, plain, order, data);
+        return data;
+    };
+    void *b_last = pack(last, scratch.packed), *b_whole = b_last;
+    if (whole.described().weights_desc() != last.described().weights_desc())
+        b_whole = pack(whole, scratch.packed_whole);
+
+    long nonzeros = 0;
+    FirstError error;
+#pragma omp parallel for schedule(dynamic) reduction(+ : nonzeros)
+    for (long block = 0; block < blocks; block++)
+        error.guard([&] {
+            bool is_last = block == blocks - 1;
+            long count = is_last ? rest : rows;
+            auto *result = C + block * rows * n;
+            void *a = operand(A + block * rows * k, k, scratch.a, type, count, k);
+            auto *c = place(result, scratch.b, rows * n);
+            (is_last ? last : whole).run(a, is_last ? b_last : b_whole, c);
+            nonzeros += give(c, result, count * n);
+        });
+    error.rethrow();
+    return nonzeros;
+}
+
+// C = A * B, or t(A) * B with A (k x m), by blocks of what is summed over, for long sums. Every worker sums for
+// itself over a share that depends on their number alone; the sums are added in a fixed order.
+template <typename Value>
+long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, Value *C, long m, long k, long n) {
+    if (is_empty(C, m * n, m * k, k * n)) return 0;
+    int workers = omp_get_max_threads();
+    long share = (k + workers - 1) / workers;
+    long rows = std::min(std::max(kBlockBytes / ((m + n) * long(size_of(type))) / 16 * 16, 64l), share);
+    Multiply shape{type, m, rows, n, transposed, true, false};
+    shape.described();
+    Sums sums(workers, m * n);
+    FirstError error;
+#pragma omp parallel for schedule(static, 1) num_threads(workers)
+    for (int worker = 0; worker < workers; worker++)
+        error.guard([&] {
+            long end = std::min(k, (worker + 1) * share);
+            std::memset(sums[worker], 0, m * n * 4);
+            for (long r = worker * share; r < end; r += rows) {
+                long count = std::min(rows, end - r);
+                void *a = transposed ? operand(A + r * m, m, scratch.a, type, count, m)
+                                     : operand(A + r, k, scratch.a, type, m, count);
+                void *b = operand(B + r * n, n, scratch.b, type, count, n);
+                Multiply part = shape;
+                part.k = count;
+                part.run(a, b, sums[worker]);
+            }
+        });
+    error.rethrow();
+    long nonzeros = 0, size = m * n, part = (size + workers - 1) / workers;
+#pragma omp parallel for schedule(static) reduction(+ : nonzeros)
+    for (long start = 0; start < size; start += part) {
+        long end = std::min(size, start + part);
+        float *sum = sums[0];
+        for (int worker = 1; worker < workers; worker++)
+            for (long i = start; i < end; i++) sum[i] += sums[worker][i];
+        nonzeros += give(sum + start, C + start, end - start);
+    }
+    return nonzeros;
+}
+
+template <typename Value>
+long multiply(Type type, const Value *A, const Value *B, Value *C, long m, long k, long n) {
+    bool long_sums = k > 4 * std::max(m, n);
+    return long_sums ? multiply_sums(type, A, false, B, C, m, k, n) : multiply_rows(type, A, B, false, C, m, k, n);
+}
+
+}  // namespace helper

@@ -1,0 +1,188 @@
+// Pixel-major: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's terms NHWC and HWIO.
+// All are of FP32. Images are spread over threads; where there are fewer than threads, they are computed together,
+// by oneDNN's own threads.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <utility>
+
+#include "convolution.h"
+
+namespace helper::pixel_major {
+
+template <typename Primitive>
+struct Made {
+    typename Primitive::primitive_desc description;
+    Primitive primitive;
+
+    void run(int first, void *a, int second, void *b, int third, void *c, const dnnl::memory::desc &a_order,
+             const dnnl::memory::desc &b_order, const dnnl::memory::desc &c_order) const {
+        static thread_local dnnl::stream stream(cpu());
+        auto work = description.scratchpad_desc();
+        primitive.execute(stream, {{first, {a_order, cpu(), a}},
+                                   {second, {b_order, cpu(), b}},
+                                   {third, {c_order, cpu(), c}},
+                                   {DNNL_ARG_SCRATCHPAD, {work, cpu(), scratch.work.get(work.get_size())}}});
+        stream.wait();
+    }
+};
+
+// How the images of a convolution are divided: `group` at a time, each by so many threads of oneDNN's.
+struct Division {
+    long group, groups;
+    int threads;
+
+    // `most`: images that are worth computing together.
+    Division(const Convolution &c, long most) {
+        int all = omp_get_max_threads();
+        bool together = c.N < all;
+        threads = together ? all : 1;
+        groups = together ? 1 : ((c.N + most - 1) / most + all - 1) / all * all;  // as many for each thread
+        group = (c.N + groups - 1) / groups;
+        groups = (c.N + group - 1) / group;
+    }
+};
+
+// Images that share what a thread loads of filters, and stay in its part of an L3 cache with their outputs.
+inline long images_together(const Convolution &c) {
+    long bytes = (long(c.H) * c.W * c.C + long(c.P) * c.Q * c.K) * 4;
+    return std::max((4l << 20) / bytes, 1l);
+}
+
+// What oneDNN made for a shape and a number of threads, once. `describe` gives its description.
+template <typename Primitive, typename Describe>
+const Made<Primitive> &made(Convolution c, long images, int threads, Describe describe) {
+    static std::map<std::pair<int, Convolution>, Made<Primitive>> all;
+    static std::mutex mutex;
+    c.N = images;
+    std::lock_guard<std::mutex> lock(mutex);
+    auto found = all.find({threads, c});
+    if (found == all.end()) {
+        ThreadsForNow other(threads);
+        auto description = describe(c, shared_attributes());
+        found = all.emplace(std::make_pair(threads, c), Made<Primitive>{description, Primitive(description)}).first;
+    }
+    return found->second;
+}
+
+inline dnnl::memory::desc images(const Dims &dims, Type type) { return {dims, type, Tag::nhwc}; }
+
+inline auto describe_forward(const Convolution &c, const dnnl::primitive_attr &shared) {
+    return dnnl::convolution_forward::primitive_desc(
+        cpu(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+        images(c.input(), kPrecision), any(c.filter()), images(c.output(), Type::f32), c.strides(), c.pad_before(),
+        c.pad_after(), shared);
+}
+
+inline auto describe_backward_data(const Convolution &c, const dnnl::primitive_attr &shared) {
+    return dnnl::convolution_backward_data::primitive_desc(
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), Type::f32), any(c.filter()),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, attributes()),
+        shared);
+}
+
+inline auto describe_backward_filter(const Convolution &c, const dnnl::primitive_attr &shared) {
+    return dnnl::convolution_backward_weights::primitive_desc(
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), kPrecision), any(c.filter(), Type::f32),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, attributes()),
+        shared);
+}
+
+// Runs a primitive on images, group by group: from `input`, `from` values an image, to `output`, `to` an image.
+template <typename Primitive, typename Describe, typename Orders>
+void over_images(const Convolution &c, const float *input, long from, float *output, long to, const float *filter,
+                 Describe describe, Orders orders) {
+    Division division(c, images_together(c));
+    const auto &whole = made<Primitive>(c, division.group, division.threads, describe);
+    long rest = c.N - (division.groups - 1) * division.group;
+    const auto &last = made<Primitive>(c, rest, division.threads, describe);
+    auto pack = [&](const auto &one, Buffer &buffer) {
+        auto order = one.description.weights_desc();
+        void *packed = buffer.get(order.get_size());
+        reorder({c.filter(), Type::f32, Tag::hwio}, const_cast<float *>(filter), order, packed);
+        return packed;
+    };
+    void *filter_whole = pack(whole, scratch.packed), *filter_last = filter_whole;
+    if (last.description.weights_desc() != whole.description.weights_desc())
+        filter_last = pack(last, scratch.packed_whole);
+    FirstError error;
+    auto run = [&](long g) {
+        bool is_last = g == division.groups - 1;
+        const auto &one = is_last ? last : whole;
+        const auto &[first, first_order, third, third_order] = orders(one.description);
+        long from_here = (is_last ? rest : division.group) * from;
+        void *a = operand(input + g * division.group * from, scratch.a, kPrecision, from_here);
+        one.run(first, a, DNNL_ARG_WEIGHTS, is_last ? filter_last : filter_whole, third,
+                output + g * division.group * to, first_order, one.description.weights_desc(), third_order);
+    };
+#pragma omp parallel for schedule(static) if (division.threads == 1)
+    for (long g = 0; g < division.groups; g++) error.guard([&] { run(g); });
+    error.rethrow();
+}
+
+inline void forward(const Convolution &c, const float *input, const float *filter, float *output) {
+    if (is_empty(output, size_of(c.output()), size_of(c.input()), size_of(c.filter()))) return;
+    over_images<dnnl::convolution_forward>(
+        c, input, long(c.H) * c.W * c.C, output, long(c.P) * c.Q * c.K, filter, describe_forward,
+        [](const auto &made) {
+            return std::make_tuple(DNNL_ARG_SRC, made.src_desc(), DNNL_ARG_DST, made.dst_desc());
+        });
+}
+
+inline void backward_data(const Convolution &c, const float *filter, const float *dout, float *dinput) {
+    if (is_empty(dinput, size_of(c.input()), size_of(c.filter()), size_of(c.output()))) return;
+    over_images<dnnl::convolution_backward_data>(
+        c, dout, long(c.P) * c.Q * c.K, dinput, long(c.H) * c.W * c.C, filter, describe_backward_data,
+        [](const auto &made) {
+            return std::make_tuple(DNNL_ARG_DIFF_DST, made.diff_dst_desc(), DNNL_ARG_DIFF_SRC, made.diff_src_desc());
+        });
+}
+
+// Every thread sums for itself over a share that depends on their number alone; the sums are added in a fixed
+// order.
+inline void backward_filter(const Convolution &c, const float *input, const float *dout, float *dfilter) {
+    if (is_empty(dfilter, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return;
+    long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K;
+    Division division(c, images_together(c));
+    auto make = [&](long images) -> const auto & {
+        return made<dnnl::convolution_backward_weights>(c, images, division.threads, describe_backward_filter);
+    };
+    int workers = division.threads > 1 ? 1 : omp_get_max_threads();
+    auto start = [&](int worker) { return long(c.N) * worker / workers; };
+    auto order = make(division.group).description.diff_weights_desc();
+    for (int worker = 0; worker < workers; worker++) {
+        long rest = (start(worker + 1) - start(worker)) % division.group;
+        if (rest && make(rest).description.diff_weights_desc() != order)
+            throw std::runtime_error("oneDNN orders filters differently for fewer images");
+    }
+    long stored = order.get_size() / 4;
+    Sums sums(workers, stored);
+    FirstError error;
+    auto sum_up = [&](int worker) {
+        for (long first = start(worker), count; first < start(worker + 1); first += count) {
+            count = std::min(division.group, start(worker + 1) - first);
+            const auto &primitive = make(count);
+            void *a = operand(input + first * from, scratch.a, kPrecision, count * from);
+            void *b = operand(dout + first * to, scratch.b, kPrecision, count * to);
+            bool fresh = first == start(worker);
+            auto *sum = sums[worker];
+            auto *part = fresh ? sum : static_cast<float *>(scratch.packed.get(stored * 4));
+            primitive.run(DNNL_ARG_SRC, a, DNNL_ARG_DIFF_DST, b, DNNL_ARG_DIFF_WEIGHTS, part,
+                          primitive.description.src_desc(), primitive.description.diff_dst_desc(), order);
+            if (!fresh)
+                for (long i = 0; i < stored; i++) sum[i] += part[i];
+        }
+    };
+#pragma omp parallel for schedule(static, 1) num_threads(workers) if (workers > 1)
+    for (int worker = 0; worker < workers; worker++) error.guard([&] { sum_up(worker); });
+    error.rethrow();
+    for (int worker = 1; worker < workers; worker++)  // each has an image: there are as many as threads, or more
+        over_parts(stored, [&](long start, long n) {
+            for (long i = start; i < start + n; i++) sums[0][i] += sums[worker][i];
+        });
+    reorder(order, sums[0], {c.filter(), Type::f32, Tag::hwio}, dfilter);
+}
+
+}  // namespace helper::pixel_major

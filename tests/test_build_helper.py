@@ -1,0 +1,162 @@
+"""Compiling the native helper (scripts/build_helper.py) on machines of all kinds."""
+
+import errno
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from helper_build import load_build_script
+
+from sysds_resnet.engine import blas
+
+build = load_build_script()
+LIBRARY = "sysds_resnet/native/lib/" + build.LIBRARY
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine where a test can install a compiler, and a source in a folder with a space."""
+    for name in ("CXX", "CXXFLAGS", "LDFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(build, "LOAD", "")  # what the stand-in makes is no library
+    monkeypatch.setattr(build, "_file", lambda package, name: tmp_path / "a b" / "include" / "x" / "y" / name)
+    native = tmp_path / "my source" / "sysds_resnet" / "native"
+    native.mkdir(parents=True)
+
+    def install(name, says="g++ (Debian) 12", compiles='for last; do :; done; echo made > "$last"'):
+        """A compiler that writes down its arguments, one a line."""
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        told = f'printf "%s\\n" "$@" > "{tmp_path}/told"'
+        text = f'#!/bin/sh\nif [ "$1" = --version ]; then echo "{says}"; exit; fi\n{told}\n{compiles}\n'
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def run(version="standard", target="wheel"):
+        """The hook; gives what it told hatchling and its warnings."""
+        warnings = []
+        hook = build.HelperHook()
+        hook.root, hook.target_name = str(native.parents[1]), target
+        hook.app = SimpleNamespace(display_warning=warnings.append)
+        data = {"artifacts": [], "force_include": {}}
+        hook.initialize(version, data)
+        data["files"] = sorted(path.name for path in native.glob("lib/*"))
+        data["told"] = (tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []
+        hook.finalize(version, data, "")
+        return data, warnings
+
+    return SimpleNamespace(install=install, run=run, native=native)
+
+
+def assert_without(machine, reason):
+    data, warnings = machine.run()
+    assert data["files"] == [build.REASON] and "pure_python" not in data
+    assert warnings == [f"built without the native helper: {reason}"] and "\n" not in reason
+    assert (machine.native / "lib" / build.REASON).read_text() == f"{reason}\n"
+
+
+def test_the_library_makes_the_wheel_one_for_this_platform(machine):
+    machine.install("g++")
+    data, warnings = machine.run()
+    assert not warnings and data["files"] == [build.LIBRARY] and data["artifacts"] == [LIBRARY]
+    assert data["pure_python"] is False and data["tag"] == "py3-none-linux_x86_64"
+
+
+def test_paths_with_spaces_stay_whole(machine):
+    machine.install("g++")
+    data, _ = machine.run()
+    assert str(machine.native / "helper.cpp") in data["told"]
+    assert any(word.startswith("-I") and word.endswith("a b/include") for word in data["told"])
+
+
+def test_cxx_and_flags_are_heeded(machine, monkeypatch):
+    machine.install("g++", says="not this one")
+    other = machine.install("my compiler")
+    monkeypatch.setenv("CXX", f"'{other}' -pipe")
+    monkeypatch.setenv("CXXFLAGS", "-g -DNAME='a b'")
+    monkeypatch.setenv("LDFLAGS", "-Wl,-z,now")
+    data, warnings = machine.run()
+    assert not warnings and data["told"][0] == "-pipe"
+    assert {"-g", "-DNAME=a b", "-Wl,-z,now", "-fopenmp"} <= set(data["told"])
+
+
+def test_gcc_is_taken_where_cxx_is_clang(machine):
+    machine.install("g++")
+    machine.install("c++", says="Debian clang version 14.0.6")
+    assert machine.run()[0]["files"] == [build.LIBRARY]
+
+
+def test_without_a_compiler_the_package_is_built_and_says_why(machine, monkeypatch):
+    (machine.native / "lib").mkdir()
+    (machine.native / "lib" / build.LIBRARY).write_text("of another version")
+    assert_without(machine, "found no C++ compiler; install g++, then sysds-resnet again")
+    monkeypatch.setattr(blas, "HELPER_FOLDER", machine.native)
+    assert blas.helper_problem() == (
+        "it was not compiled: found no C++ compiler; install g++, then sysds-resnet again"
+    )
+
+
+def test_clang_alone_is_named(machine):
+    path = machine.install("c++", says="Debian clang version 14.0.6")
+    expected = "expected GCC; install g++, or set CXX to it, and install again"
+    assert_without(machine, f"found clang as {path}, {expected}")
+
+
+def test_a_compiler_that_is_not_there_is_named(machine, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++-99")
+    assert_without(machine, "/nowhere/g++-99: No such file or directory; check CXX")
+
+
+def test_the_first_error_of_a_compiler_is_said(machine):
+    machine.install(
+        "g++", compiles="echo 'In file x:' >&2; echo 'x.h:3: error: no omp.h' >&2; echo more >&2; exit 1"
+    )
+    assert_without(machine, "g++ failed: x.h:3: error: no omp.h")
+
+
+def test_a_library_that_does_not_load_is_not_installed(machine, monkeypatch):
+    machine.install("g++")
+    monkeypatch.setattr(build, "LOAD", "raise SystemExit('error: it was linked to libomp')")
+    data, warnings = machine.run()
+    assert data["files"] == [build.REASON] and "error: it was linked to libomp" in warnings[0]
+
+
+def test_headers_that_are_not_installed_are_named(machine, monkeypatch):
+    def missing(*_):
+        raise build.PackageNotFoundError("onednn-devel-cpu-gomp")
+
+    machine.install("g++")
+    monkeypatch.setattr(build, "_file", missing)
+    assert_without(machine, "found no package onednn-devel-cpu-gomp; install it")
+
+
+@pytest.mark.parametrize("version", ["standard", "editable"])
+def test_a_read_only_source_makes_a_wheel_all_the_same(machine, monkeypatch, version):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    machine.install("g++")
+    monkeypatch.setattr(build, "_replace", read_only)
+    data, warnings = machine.run(version)
+    if version == "standard":
+        assert not warnings and list(data["force_include"].values()) == [LIBRARY]
+    else:
+        assert warnings == [f"built without the native helper: {machine.native}: Read-only file system"]
+
+
+def test_a_source_distribution_leaves_the_library_alone(machine):
+    (machine.native / "lib").mkdir()
+    (machine.native / "lib" / build.LIBRARY).write_text("in use")
+    data, warnings = machine.run(target="sdist")
+    assert not warnings and not data["artifacts"] and data["files"] == [build.LIBRARY]
+
+
+@pytest.mark.long
+def test_the_helper_compiles_in_a_folder_with_a_space(tmp_path):
+    folder = tmp_path / "my source"
+    shutil.copytree(blas.HELPER_FOLDER, folder)
+    library = tmp_path / build.LIBRARY
+    build.compile_helper(folder / "helper.cpp", library)
+    assert library.stat().st_size > 10**5
