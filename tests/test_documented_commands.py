@@ -63,6 +63,7 @@ PLACES = {"URL": "spark://master:7077", "PORT": "7077", "RUN": "runs/a"}  # that
 
 ALL = commands()
 OURS = [command for command in ALL if command.module]
+OTHERS = ("spark_command", "systemds")  # whose words are not settings
 
 
 def name(command):
@@ -115,7 +116,7 @@ def test_commands_to_copy_name_the_python_that_has_the_package(command):
     assert ".venv/bin/python -m" in command.text
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c.options and c.module != "spark_command"], ids=name)
+@pytest.mark.parametrize("command", [c for c in OURS if c.options and c.module not in OTHERS], ids=name)
 def test_options_are_those_of_the_command(command):
     options = filled_in(command.options)
     if command.module == "plot" and "--schedule" in options:
