@@ -12,6 +12,9 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from sysds_resnet.errors import UserError, one_line
 
+KINDS = ("file", "s3", "s3a", "hdfs", "viewfs")
+"""Kinds of URLs, which stand before ://."""
+
 
 def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a file on a file system that machines share: a path, or a URL such as hdfs://... or s3a://...
@@ -50,8 +53,27 @@ def open_system(name: str) -> tuple[FileSystem, str]:
 
     Raises:
         OSError, ArrowException: If there is no such file system.
+        UserError: If a URL holds a password, which would be written down with it.
     """
-    if is_url(name):
+    if not is_url(name):
+        return LocalFileSystem(), name
+    kind, _, rest = name.partition("://")
+    login, at, place = rest.partition("/")[0].rpartition("@")
+    if at and ":" in login:
+        raise UserError(
+            f"{kind}://...@{place}: found a password in the URL, expected none, since URLs are written into "
+            "files and messages: leave it out, and set it in the environment, such as AWS_SECRET_ACCESS_KEY"
+        )
+    if kind not in KINDS:  # Arrow knows more, with which it waits for a network or ends the process
+        raise OSError(f"{kind}: is none of the kinds of URLs that are read: {', '.join(KINDS)}")
+    try:
         # Arrow has Hadoop's s3a under the name s3
         return FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
-    return LocalFileSystem(), name
+    except OSError as error:
+        if not any(library in str(error) for library in ("libhdfs", "libjvm")):
+            raise
+        raise OSError(
+            "no Hadoop client that works here: set HADOOP_HOME or ARROW_LIBHDFS_DIR to where libhdfs is, "
+            "JAVA_HOME, and CLASSPATH to what `hadoop classpath --glob` prints; Arrow says: "
+            f"{one_line(error)[:100]}"
+        ) from error

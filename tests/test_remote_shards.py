@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import boto3
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from command_line import assert_one_line_error, run_here
 from moto.server import ThreadedMotoServer
 
-from sysds_resnet import prepare
+from sysds_resnet import prepare, shared_files
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
 
@@ -87,6 +88,60 @@ def test_what_is_not_there(bucket, capfd, tmp_path):
     assert_one_line_error(outcome, "gopher://a/b: cannot be read")
     outcome = run_here(capfd, "train", "--dataset", bucket, "--layout", "tar", "--out", tmp_path / "run")
     assert_one_line_error(outcome, "layout: found tar", "expected shards")
+
+
+KINDS = "file, s3, s3a, hdfs, viewfs"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://b/x",
+        "gcs://b/x",
+        "abfs://c@a.dfs.core.windows.net/x",
+        "abfss://c@a/x",
+        "http://h/x",
+        "HDFS://h/x",
+    ],
+)
+def test_kinds_of_urls_that_are_not_read_are_refused_before_any_connection(url, monkeypatch):
+    monkeypatch.setattr(
+        shared_files, "FileSystem", SimpleNamespace(from_uri=lambda _: pytest.fail("Arrow was asked"))
+    )
+    with pytest.raises(UserError) as error:
+        open_dataset(url, "train")
+    assert str(error.value).startswith(f"{url}: cannot be read (")
+    assert f"is none of the kinds of URLs that are read: {KINDS}" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["hdfs", "viewfs"])
+def test_a_missing_hadoop_client_is_named_in_short(kind, monkeypatch):
+    def from_uri(_):
+        raise OSError("Unable to load libjvm\n" + "dlopen(/usr/lib/jvm/libjvm.so) failed\n" * 500)
+
+    monkeypatch.setattr(shared_files, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    with pytest.raises(UserError) as error:
+        open_dataset(f"{kind}://host:8020/set", "train")
+    text = str(error.value)
+    assert len(text) < 500 and "\n" not in text
+    for name in ("HADOOP_HOME", "ARROW_LIBHDFS_DIR", "CLASSPATH", "hadoop classpath --glob", "libjvm"):
+        assert name in text
+
+
+def test_other_failures_of_hadoop_keep_their_cause(monkeypatch):
+    def from_uri(_):
+        raise OSError("HDFS connection failed")
+
+    monkeypatch.setattr(shared_files, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    with pytest.raises(UserError, match=r"hdfs://host/set: cannot be read \(HDFS connection failed\)"):
+        open_dataset("hdfs://host/set", "train")
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(UserError) as error:
+        open_dataset("s3://AKIA:secret@bucket/set", "train")
+    assert "bucket: found a password in the URL" in str(error.value)
+    assert "secret" not in str(error.value) and "AKIA" not in str(error.value)
 
 
 def test_damaged_files(prepared, tmp_path):
