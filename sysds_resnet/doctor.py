@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 from pydantic import Field
 
 from sysds_resnet.command_lines import install_command
-from sysds_resnet.engine import Engine, blas, cuda, java
+from sysds_resnet.engine import Engine, blas, cuda, folders, java
+from sysds_resnet.engine.blas import Precision
+from sysds_resnet.engine.environment import describe_environment
 from sysds_resnet.engine.jvm import YOUNG_SHARE
 from sysds_resnet.engine.memory import heap_of
 from sysds_resnet.engine.spark_checks import SPARK_VERSION, SPARK_VERSIONS
@@ -21,8 +24,9 @@ from sysds_resnet.settings import Settings, run
 
 
 class DoctorSettings(Settings):
-    """Looks at this machine and starts the engine once; exit code 0 if training can run."""
+    """Looks at this machine, starts the engine and multiplies; exit code 0 if training can run."""
 
+    precision: Precision = Field("single", description="Precision to try, as of training.")
     heap: str | None = Field(None, description="JVM heap to try, such as 12g.")
 
 
@@ -39,7 +43,6 @@ def command(settings: DoctorSettings) -> None:
         "OpenBLAS",
         blas.find_openblas() or f"not found: double precision multiplies in Java; {blas.INSTALL_HINT}",
     )
-    _line("helper", blas.helper_problem() or "usable: single precision and bf16 multiply with oneDNN")
     _line("bf16", "in this CPU" if blas.has_bf16() else "not in this CPU: single precision takes its place")
     gibibyte = 2**30
     _line("memory", f"{memory_limit() / gibibyte:.1f} GiB")
@@ -52,14 +55,22 @@ def command(settings: DoctorSettings) -> None:
         "threads",
         f"{cores()}, all cores of this process, for operators and for processes that read images",
     )
+    _line("libraries", folders.describe_loading())
+    _line("transfers", folders.describe_sharing())
+    _line("environment", describe_environment())
     _line("images", f"decoded by libjpeg-turbo and Pillow, resized by {RESAMPLER}")
     _line("GPU", cuda.problem() or f"{cuda.gpu_count()} usable, with --device gpu")
     spark = _version("pyspark")
     usable = spark in [f"pyspark {version}" for version in SPARK_VERSIONS]
     missing = f"--engine spark needs {SPARK_VERSION}; run {install_command('spark')}"
     _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
-    with Engine("single", heap) as engine:
+    with Engine(settings.precision, heap) as engine:
         _line("engine", f"started: {engine.describe()}")
+        helper = "loaded: single precision and bf16 multiply with oneDNN"
+        _line("helper", helper if engine.multiply.native else engine.multiply.note or "not used")
+        _line("multiply", f"tried: within {_multiply(engine):.0e} of NumPy's in FP64")
+        if engine.threads != cores():
+            _line("operators", f"{engine.threads} threads, by the control group's limit")
         sizes = ((32, 32), (224, 224))
         fitting = [
             f"{largest_micro_batch(engine.heap, 50, size, engine.fp32)} at {size[0]} x {size[1]}"
@@ -69,6 +80,23 @@ def command(settings: DoctorSettings) -> None:
             "micro-batch",
             f"ResNet-50: at most {' and '.join(fitting)}, which keep {100 * STEP_SHARE:.0f} % of the heap",
         )
+
+
+def _multiply(engine: Engine) -> float:
+    """The largest error of a small product, relative to its largest value.
+
+    Raises:
+        UserError: If it is none that rounding makes.
+    """
+    a, b = np.random.default_rng(0).standard_normal((2, 64, 64))
+    product = engine.to_numpy(engine.run("C = A %*% B\n", {"A": a, "B": b}, {"C": "matrix"})["C"])
+    error = np.abs(product - a @ b).max() / np.abs(a @ b).max()
+    if not error < 2e-2:  # bf16's is about 4e-3
+        raise UserError(
+            f"multiply: found an error of {error:.0e} with {engine.multiply}, expected one below 2e-2; "
+            "install sysds-resnet again, or run with --blas none"
+        )
+    return error
 
 
 def _line(name: str, text: object) -> None:

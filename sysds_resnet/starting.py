@@ -10,6 +10,7 @@ from sysds_resnet.class_names import compare_class_names, describe_difference
 from sysds_resnet.console import note, warn
 from sysds_resnet.engine import Engine, cuda
 from sysds_resnet.engine.blas import choose, on_gpu
+from sysds_resnet.engine.environment import dropped
 from sysds_resnet.engine.gpu import gpu_environment
 from sysds_resnet.engine.jvm import command_line
 from sysds_resnet.engine.memory import heap_of
@@ -110,7 +111,8 @@ def engine_command(settings: TrainSettings) -> str:
         multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
     folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
     command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
-    line = shlex.join(["env", *(f"{name}={value}" for name, value in additions.items()), *command])
+    unset = [word for name in dropped() for word in ("-u", name)]
+    line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
     device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
     problem = gpus and cuda.problem()
     return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from sysds_resnet.console import say, warn
 from sysds_resnet.engine import cuda
 from sysds_resnet.engine.blas import choose
+from sysds_resnet.engine.environment import jvm_environment
 from sysds_resnet.engine.folders import loading_options
 from sysds_resnet.engine.gpu import gpu_environment
 from sysds_resnet.engine.java import find_java
@@ -74,7 +75,8 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         *_with_program(_with_gpu(arguments) if on_gpu else arguments),
     ]
     # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
-    return words, {"OPENBLAS_THREAD_TIMEOUT": "4", **os.environ, **environment}
+    additions = {"OPENBLAS_THREAD_TIMEOUT": "4", **environment}
+    return words, jvm_environment(additions, options)
 
 
 def _with_program(arguments: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine import blas, java, memory
+from sysds_resnet.engine import blas, folders, java, memory
 from sysds_resnet.errors import UserError
 from sysds_resnet.machine import memory_limit
 
@@ -186,6 +186,10 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
     assert int(fits[2]) == max(1, int(fits[1]) * 32**2 // 224**2)
     assert found["heap"].startswith("0.6 GiB (asked for)")
     assert found["engine"].startswith("started: SystemDS 3.4.0, ")
+    assert float(found["multiply"].split()[2]) < 3e-6
+    assert found["libraries"].startswith("loaded from /")
+    assert found["transfers"].startswith("through ")
+    assert found["helper"].startswith("loaded") == (blas.helper_problem() is None)
     assert "usable" in found["Spark"]
 
 
@@ -195,6 +199,21 @@ def test_doctor_without_java_says_how_to_get_it_and_fails(machine, capfd):
     assert_one_line_error(outcome, f"Java: found {path} (it is Java 25)", "openjdk-17-jre-headless")
     assert f"{path}: it is Java 25" in outcome.out
     assert "OpenBLAS" in outcome.out, "what else was found is still said"
+
+
+def test_doctor_says_what_a_run_does_where_libraries_cannot_be_loaded(monkeypatch, capfd):
+    """As in a container: not that the helper is usable because Python loads it."""
+    monkeypatch.setattr(folders, "loading_problem", lambda folder: "mounted noexec")
+    outcome = run_here(capfd, "doctor", "--heap", "600m")
+    assert outcome.code == 0
+    lines = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    why = "found no folder that libraries can be loaded from: /dev/shm (mounted noexec)"
+    for name in ("libraries", "helper"):
+        assert lines[name].startswith(why), lines
+    assert f"multiplies in FP64 by plain Java ({why}" in lines["engine"]
+    assert outcome.err.splitlines() == [
+        f"warning: multiplies in {lines['engine'].split('multiplies in ')[1].rpartition(', heap')[0]}"
+    ]
 
 
 def test_doctor_with_too_small_a_heap_fails(capfd):

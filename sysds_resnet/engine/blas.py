@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
+from sysds_resnet.engine.environment import instruction_limit
 from sysds_resnet.engine.folders import find_loadable
 
 Precision = Literal["double", "single", "bf16", "tf32"]
@@ -64,10 +65,8 @@ def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
             return Multiply("double", None, False, problem)
     if precision != "double" and blas == "auto":
         problem = helper_problem() if own_jvm else "it needs a JVM of our own"
-        if problem is None and precision == "bf16" and not has_bf16():
-            return Multiply("single", onednn(), True, "bf16 needs a CPU with AVX512-BF16")
         if problem is None:
-            return Multiply(precision, onednn(), True, reason)
+            return _by_helper(precision, reason)
         reason = f"no native helper: {problem}"
     elif precision == "bf16":
         reason = "bf16 needs the native helper"
@@ -79,6 +78,17 @@ def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
             reason = "single needs OpenBLAS or the native helper"
         return Multiply("double", None, False, reason)
     return Multiply("double" if precision == "double" else "single", library, False, reason)
+
+
+def _by_helper(precision: Precision, reason: str) -> Multiply:
+    limit, may_bf16 = instruction_limit()
+    if precision == "bf16" and not has_bf16():
+        precision, reason = "single", "bf16 needs a CPU with AVX512-BF16"
+    elif precision == "bf16" and not may_bf16:
+        precision, reason = "single", f"{limit} forbids bf16; unset it"
+    elif limit and not reason:
+        reason = f"{limit} holds oneDNN back; unset it"
+    return Multiply(precision, onednn(), True, reason)
 
 
 def on_gpu(precision: Precision, gpu: str) -> Multiply:
@@ -115,7 +125,11 @@ def helper_problem() -> str | None:
         return "it is for Linux on x86-64"
     library = helper_library()
     if library is None:
-        return "it was not compiled; install g++, then sysds-resnet again"
+        try:
+            reason = (HELPER_FOLDER / "lib" / "why-not.txt").read_text().strip()  # of scripts/build_helper.py
+        except OSError:
+            return "it was not compiled; install g++, then sysds-resnet again"
+        return f"it was not compiled: {reason}"
     try:
         ctypes.CDLL(str(onednn()))  # whose name the helper asks the loader for
         ctypes.CDLL(str(library))

@@ -22,6 +22,7 @@ from sysds_resnet.files import user_cache
 
 SHARED_MEMORY = Path("/dev/shm")
 LONGEST_NAME = 76  # bytes of a folder's: names of sockets in a folder of ours in it may have 107
+SHARED_SIZE = 16 * 2**20  # bytes of a transfer: a quarter of the smallest usual /dev/shm
 LIBRARY_SPACE = 32 * 2**20  # bytes: the largest libraries are JCuda's, of a few MB each; the rest is for logs
 
 
@@ -97,6 +98,26 @@ def find_loadable() -> tuple[Path | None, str]:
         f"found no folder that libraries can be loaded from: {', '.join(problems)}; set TMPDIR to a folder "
         "that is not mounted noexec"
     )
+
+
+def describe_loading() -> str:
+    """Where libraries are loaded from, and why not from folders before that."""
+    loadable, why = find_loadable()
+    passed = []
+    for folder in candidates():
+        if folder == loadable:
+            break
+        passed.append(f"{folder} is {loading_problem(folder)}")
+    return f"loaded from {loadable}{''.join(f'; {text}' for text in passed)}" if loadable else why
+
+
+def describe_sharing() -> str:
+    """Where arrays cross between the processes."""
+    path = make_shared_file(SHARED_SIZE)
+    path.unlink()
+    if path.parent == SHARED_MEMORY:
+        return f"through {SHARED_MEMORY}"
+    return f"through files in {path.parent}: {SHARED_MEMORY} has no room for {SHARED_SIZE // 2**20} MB"
 
 
 def loading_options() -> list[str]:

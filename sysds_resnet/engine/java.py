@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from sysds_resnet.engine.environment import java_options, jvm_environment
 from sysds_resnet.errors import UserError
 from sysds_resnet.machine import address_space
 
@@ -90,18 +91,20 @@ def find_java() -> Java:
     raise UserError(
         f"Java: found {found}; expected Java {MIN_VERSION} to {MAX_VERSION} with the module {VECTOR_MODULE}; "
         f"{INSTALL_HINT}"
+        + "".join(f"; {name} is {value}: try without it" for name, value in java_options().items())
     )
 
 
 def _run(path: Path, *arguments: str) -> str:
     # with a small heap, where it would by default set aside more than a limit allows (ulimit -v)
-    options = f"{os.environ.get('JDK_JAVA_OPTIONS', '')} -Xmx64m".strip()
+    environment = jvm_environment({})
+    options = f"{environment.get('JDK_JAVA_OPTIONS', '')} -Xmx64m".strip()
     done = subprocess.run(
         [path, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-        env=os.environ | {"JDK_JAVA_OPTIONS": options},
+        env=environment | {"JDK_JAVA_OPTIONS": options},
     )
     return done.stdout + done.stderr

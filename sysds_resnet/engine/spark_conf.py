@@ -91,6 +91,7 @@ def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",
+        "spark.executorEnv.OMP_PROC_BIND": "false",  # all tasks' threads would be bound to one core
         "spark.executorEnv.SYSDS_RESNET_PRECISION": multiply.precision,
         "spark.driver.maxResultSize": "0",
         "spark.broadcast.compress": "false",  # random digits do not get smaller

@@ -9,9 +9,9 @@ import numpy as np
 from py4j.java_collections import JavaArray
 from py4j.java_gateway import JavaClass, JavaGateway, JavaObject, get_method
 
-from sysds_resnet.engine.folders import make_shared_file
+from sysds_resnet.engine.folders import SHARED_SIZE, make_shared_file
 
-CHUNK = 2**21  # doubles at a time: 16 MiB, a quarter of the smallest usual /dev/shm
+CHUNK = SHARED_SIZE // 8  # doubles at a time
 
 
 class Transfer:
@@ -30,7 +30,7 @@ class Transfer:
 
     def __init__(self, gateway: JavaGateway, folder: Path) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
-        path = str(make_shared_file(CHUNK * 8, [folder]))
+        path = str(make_shared_file(SHARED_SIZE, [folder]))
         self._python = np.memmap(path, dtype="<f8", mode="r+", shape=(CHUNK,))
         file = self._jvm.java.io.RandomAccessFile(path, "rw")
         integer, long = self._jvm.Integer.TYPE, self._jvm.Long.TYPE
