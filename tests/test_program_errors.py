@@ -45,9 +45,10 @@ def train(data, **changes):
         ({"format": "mtd"}, ["X.csv: found no X.csv.mtd, expected it, or format=csv for a CSV file"]),
         ({"X": "none.csv"}, ["none.csv", "does not exist"]),
         ({"X": "Y.csv", "Y": "X.csv"}, ["images: found a matrix of 8 x 1", "whether X and Y are swapped"]),
+        ({"X": "narrow.csv"}, ["images: found a matrix of 8 x 1000, expected a row of C*H*W values"]),
         (
-            {"X": "narrow.csv", "H": 32, "W": 32},
-            ["images: found a matrix of 8 x 1000, expected a row of 1024"],
+            {"C": 3, "H": 32, "W": 32},
+            ["images: found a matrix of 8 x 1024, expected a row of 3072"],
         ),
         ({"Y": "from_zero.csv"}, ["labels: found values from 0.0 to", "numbered from 1, not from 0: add 1"]),
         ({"Y": "five.csv"}, ["labels: found 5 for 8 images"]),
