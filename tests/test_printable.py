@@ -16,7 +16,7 @@ from sysds_resnet.display import Display
 from sysds_resnet.errors import MAX_FOREIGN, NotFinite, UserError, one_line, printable
 from sysds_resnet.results import _markdown
 from sysds_resnet.settings import Settings, run
-from sysds_resnet.show import _title
+from sysds_resnet.show import _titles
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
 ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\u007f\u009b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
@@ -68,7 +68,7 @@ def test_a_name_that_the_encoding_of_the_output_lacks_is_no_traceback(encoding):
     program = """
 import sys
 from sysds_resnet.settings import Settings, run
-from sysds_resnet.show import _title
+from sysds_resnet.show import _titles
 class Empty(Settings): pass
 code = run(Empty, lambda _: print("日 \\udcff"), [])
 assert sys.stdout.errors == "strict"
@@ -98,7 +98,7 @@ def test_pictures_have_such_names_in_one_line(tmp_path):
         draw_confusion(np.eye(2, dtype=int), [name, "plain"], tmp_path / "confusion.png")
         pictures.append(Image.open(io.BytesIO((tmp_path / "confusion.png").read_bytes())))
     assert abs(pictures[0].height - pictures[1].height) <= 1
-    assert _title(np.array(0), ["\n\n\n"]) == r"\n\n\n"
+    assert _titles(np.array([0]), ["\n\n\n"]) == [r"\n\n\n"]
 
 
 # What other libraries say
