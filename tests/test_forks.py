@@ -14,6 +14,7 @@ import threading
 import numpy as np
 import psutil
 import pytest
+from py4j.protocol import Py4JNetworkError
 
 from sysds_resnet import forks
 from sysds_resnet.engine import Engine
@@ -108,6 +109,22 @@ def test_what_a_child_closes_or_lets_go_stays(model, engine):
     assert in_child(work) == "done"
     assert engine._owned.folder.is_dir()
     np.testing.assert_array_equal(engine.to_numpy(matrix), [[0, 1], [2, 3]])
+
+
+def test_garbage_of_a_child_is_not_collected_in_the_jvm(engine):
+    """Python may collect it before it tells anybody that this is a child."""
+    client, matrix = engine._gateway._gateway_client, engine.from_numpy(np.ones((2, 2)))
+
+    def work():
+        client.is_connected = True  # as if nobody had been told
+        client.garbage_collect_object(matrix._target_id)
+        try:
+            client.send_command("c\n")
+        except Py4JNetworkError as error:
+            return str(error)
+
+    assert in_child(work) == "Gateway belongs to another process."
+    assert engine.to_numpy(matrix).sum() == 4
 
 
 def predict(_):

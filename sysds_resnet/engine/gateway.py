@@ -43,6 +43,20 @@ class _Client(GatewayClient):
         super().__init__(gateway_parameters=parameters)
         self._path, self._token = path, token
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._pid = os.getpid()
+
+    def garbage_collect_object(self, target_id: str) -> None:
+        """Lets an object in the JVM go, unless a forked process lets go of its copy of the handle.
+
+        Python may collect garbage there before it calls `disown`.
+        """
+        if os.getpid() == self._pid:
+            super().garbage_collect_object(target_id)
+
+    def _get_connection(self) -> GatewayConnection:
+        if os.getpid() != self._pid:
+            raise Py4JNetworkError("Gateway belongs to another process.")
+        return super()._get_connection()
 
     def _create_connection(self) -> GatewayConnection:
         connection = _Connection(self._path, self._token, self.gateway_parameters, self.gateway_property)
