@@ -18,7 +18,7 @@ from sysds_resnet.errors import UserError, one_line
 # What SystemDS 3.4 is built with. Its jar brings some of Spark's classes of this version, which refuse to
 # talk to those of another one: spark_conf.py puts those of the Spark that runs before them.
 SPARK_VERSION = "3.5.7"
-# With the first, the last and 3.5.5 a run and predictions were tried, on a cluster of the same version.
+# A run and predictions were tried with the first, the last and three between, on clusters of these versions.
 SPARK_VERSIONS = tuple(f"3.5.{patch}" for patch in range(10))
 CONNECT_TIMEOUT = 5.0  # seconds
 
