@@ -22,8 +22,8 @@ from sysds_resnet.files import write_whole
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.manifest import MANIFEST, FileRecord, Manifest
 from sysds_resnet.images.photos import photos_folder
-from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
 from sysds_resnet.readers import Readers, default_workers
 from sysds_resnet.settings import Settings, run
 

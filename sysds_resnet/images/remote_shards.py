@@ -11,9 +11,8 @@ from pyarrow.fs import FileSystem
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.files import Split
+from sysds_resnet.images.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from sysds_resnet.images.shards import (
-    MANIFEST,
-    Manifest,
     ShardSource,
     check_labels,
     check_sizes,
@@ -127,9 +126,9 @@ def reach(name: str, act: Callable[[], T]) -> T:
 
 
 def _manifest(system: FileSystem, root: str, url: str) -> Manifest:
-    def get() -> str:
+    def get() -> bytes:
         with system.open_input_stream(f"{root}/{MANIFEST}") as file:
-            return file.read().decode()
+            return file.read(MAX_MANIFEST_BYTES + 1)
 
     name = f"{url}/{MANIFEST}"
     return Manifest.parse(reach(name, get), name)

@@ -6,10 +6,8 @@ SPLIT-00000-labels.npy, int64 of shape (n,). `sysds_resnet.prepare` writes it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +16,8 @@ import numpy as np
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.files import write_whole
 from sysds_resnet.images.files import Split
+from sysds_resnet.images.manifest import MANIFEST, PROGRESS, FileRecord, Manifest, shard_files
 from sysds_resnet.images.sources import locate
-
-FORMAT = "sysds_resnet shards 1"
-MANIFEST = "manifest.json"
-PROGRESS = "progress.json"
-"""The manifest of a data set that is not written to its end."""
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What a file must be: its bytes and their SHA-256."""
-
-    bytes: int
-    sha256: str
-
-    def __str__(self) -> str:
-        return f"{self.bytes} bytes with SHA-256 {self.sha256}"
-
-    @classmethod
-    def of(cls, path: Path) -> FileRecord:
-        """The record of a file as it is."""
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while part := file.read(2**20):
-                digest.update(part)
-            return cls(file.tell(), digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -64,77 +38,6 @@ class Shard:
         arrays = dict(zip(shard_files(split, number), (images, labels), strict=True))
         write_whole({root / name: _saver(array) for name, array in arrays.items()})
         return cls(len(labels), {name: FileRecord.of(root / name) for name in arrays})
-
-
-@dataclass
-class Manifest:
-    """What a prepared data set holds.
-
-    Attributes:
-        options: what it was prepared from and how; another run goes on only with the same.
-        image_size: [H, W].
-        classes: names of the classes.
-        mean: of each channel, in units of 0..255.
-        std: likewise.
-        shards: of each split, the number of images in each shard.
-        files: record of each file, by its path in the folder.
-    """
-
-    options: dict[str, Any]
-    image_size: list[int]
-    classes: list[str]
-    mean: list[float]
-    std: list[float]
-    shards: dict[str, list[int]]
-    files: dict[str, FileRecord]
-
-    def to_json(self) -> str:
-        """The text of manifest.json."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            UserError: it is not there, damaged, or of another version.
-        """
-        try:
-            text = path.read_text()
-        except (OSError, ValueError) as error:
-            raise _no_manifest(path, error) from error
-        return cls.parse(text, path)
-
-    @classmethod
-    def parse(cls, text: str, name: str | Path) -> Manifest:
-        """The manifest in a file of this name; raises a UserError if there is none."""
-        try:
-            values = json.loads(text)
-            found = values.pop("format")
-            if found != FORMAT:
-                raise UserError(
-                    f"{name}: found format {found!r}, expected {FORMAT!r}: prepare the data set anew"
-                )
-            records = {file: FileRecord(**record) for file, record in values.pop("files").items()}
-            manifest = cls(**values, files=records)
-            for split, counts in manifest.shards.items():
-                for file in (file for number in range(len(counts)) for file in shard_files(split, number)):
-                    records[file]  # else a KeyError
-            return manifest
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _no_manifest(name, error) from error
-
-
-def _no_manifest(name: str | Path, error: Exception) -> UserError:
-    return UserError(
-        f"{name}: found no readable manifest ({one_line(error)}), expected one that "
-        "sysds_resnet.prepare wrote: prepare the data set anew"
-    )
-
-
-def shard_files(split: Split, number: int) -> tuple[str, str]:
-    """Names of a shard's images and labels."""
-    return f"{split}-{number:05d}-images.npy", f"{split}-{number:05d}-labels.npy"
 
 
 def _saver(array: np.ndarray) -> Callable[[Path], None]:
