@@ -11,7 +11,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 _INLINE = re.compile(r"`([^`]+)`")
 _BEGINNINGS = re.compile(
     r"(\w+=\S+ )*((\.venv/bin/)?(python|pip|pytest) |bash |(\.venv/bin/)?(tensorboard|spark-submit) |"
-    r"apt-get |aws |ssh |scripts/\S+ |scripts/\w+\.sh$|scripts/systemds$)"
+    r"\.venv/bin/venv-pack |apt-get |aws |ssh |scripts/\S+ )"
 )
 
 

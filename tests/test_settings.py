@@ -250,7 +250,7 @@ def test_values_in_yaml_mean_what_people_mean(tmp_path, text, name, value):
     "dataset", ["1e3", "1:30", "010", "yes", "2024-01-01", "1_000", "0x1f", "null", "3", "~"]
 )
 def test_texts_that_look_like_something_else_come_back_from_config_yaml(yaml_file, dataset):
-    path = yaml_file(train._to_yaml(TrainSettings(dataset=dataset)))
+    path = yaml_file(config_text(TrainSettings(dataset=dataset)))
     assert parse(TrainSettings, ["--config", str(path)]).dataset == dataset
 
 

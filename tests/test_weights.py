@@ -262,7 +262,7 @@ def test_pth_without_torch_says_what_to_install(folder, monkeypatch):
 def test_pth_is_refused_by_a_torch_that_reads_it_unsafely(folder, monkeypatch):
     torch.save({"a": torch.ones(1)}, folder / "w.pth")
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
-    assert 'pip install "torch>=2.10"' in message(read_weights, folder / "w.pth")
+    assert "pip install 'torch>=2.10'" in message(read_weights, folder / "w.pth")
 
 
 def test_pth_of_something_else_is_named(folder):
