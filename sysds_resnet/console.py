@@ -52,15 +52,30 @@ def encodable(text: str, stream: TextIO) -> str:
 
 
 def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
-    """Whether a stream that failed is gone for good; if so, what it still holds is let go.
-
-    Otherwise Python would try to write that at its end, fail again, and exit with code 120.
-    """
+    """Whether a stream that failed is gone for good; if so, what it still holds is let go."""
     if isinstance(error, OSError) and error.errno in _PASSING:
         return False
+    _let_go(stream)
+    return True
+
+
+def settle() -> None:
+    """Writes what standard output and standard error still hold, or lets it go, at the end of a command.
+
+    Otherwise Python would try to write it once more, fail, and exit with code 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Has a stream of this process write to nowhere."""
     if stream in (sys.__stdout__, sys.__stderr__):
         with suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
-    return True

@@ -30,9 +30,9 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# safetensors writes a file beside the one that it is asked for, and renames it (from 0.6 on): 409 MB, for a
-# checkpoint of ResNet-50, that a killed process leaves.
-_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+# Ours, and those of safetensors, which writes beside the file that it is asked for: 409 MB, for a checkpoint
+# of ResNet-50, that a killed process leaves.
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
@@ -78,8 +78,7 @@ def user_cache(name: str) -> Path:
 
 def is_temporary(path: Path) -> bool:
     """Whether a file has a name that `write_whole` gives while it writes, or safetensors within it."""
-    name = path.name
-    return (name.startswith(".") and name.endswith(".tmp")) or bool(_OF_SAFETENSORS.fullmatch(name))
+    return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def remove_temporary(folder: Path, shared: bool = False) -> None:

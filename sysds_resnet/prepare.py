@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,20 +16,17 @@ from tqdm import tqdm
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.command_lines import python_command
+from sysds_resnet.console import warn
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings, print_notes
 from sysds_resnet.engine.spark_session import spark_session
-from sysds_resnet.errors import NoSuchSplit, UserError
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.files import write_whole
+from sysds_resnet.folder_lock import LOCK_FILE, FolderLock
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.images.classes import CLASSES_FILE, classes_text
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.identity import digest
-from sysds_resnet.images.shards import (
-    MANIFEST,
-    PROGRESS,
-    Manifest,
-    Shard,
-)
+from sysds_resnet.images.shards import MANIFEST, PROGRESS, Manifest, Shard
 from sysds_resnet.prepare_matrices import (
     MATRICES,
     Blocks,
@@ -81,6 +78,25 @@ def prepare(settings: PrepareSettings) -> Manifest:
         sets = {split: _open(settings, split) for split in splits}
     except NoSuchSplit as error:
         raise UserError(f"{error}, or prepare what is there with --splits") from error
+    try:
+        new = not settings.out.exists()
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{settings.out}: cannot be made ({one_line(error)}), expected a folder for the data set: choose "
+            "another --out"
+        ) from error
+    try:
+        with FolderLock(settings.out, "prepare", warn):
+            return _write(settings, splits, sets)
+    finally:
+        if new:
+            with suppress(OSError):
+                settings.out.rmdir()  # if nothing was written
+
+
+def _write(settings: PrepareSettings, splits: tuple[Split, ...], sets: dict[Split, Dataset]) -> Manifest:
+    """Writes what is missing into a folder that this process holds."""
     manifest = _begin(settings, sets)
     print_notes(*sets.values())
     _check_room(settings, sets, manifest)
@@ -169,7 +185,7 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
 
 def _is_ours(path: Path) -> bool:
     """Whether this is what a run leaves that is killed before it has written anything."""
-    return path.match(f".{PROGRESS}.*.tmp")
+    return path.name == LOCK_FILE or path.match(f".{PROGRESS}.*.tmp")
 
 
 def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from sysds_resnet.loop import EpochEvent, StepEvent
 from sysds_resnet.metrics import MetricsFile
 from sysds_resnet.plots import plot_curves
 from sysds_resnet.resources import ResourceSampler
-from sysds_resnet.state import State
+from sysds_resnet.state import Progress, State
 from sysds_resnet.tensorboard import TensorBoardFile
 from sysds_resnet.train_settings import TrainSettings
 
@@ -68,12 +68,12 @@ class RunReport:
             title = f"{self._settings.model} on {Path(self._settings.dataset).name}"
             title += f" with {self._settings.optimizer}"
             self._guarded("curves.png", lambda: plot_curves(self._folder, title))
-            self._guarded("display", lambda: self._display.epoch(event))
+            self._guarded("display of an epoch", lambda: self._display.epoch(event))
             return
         heap = None
         with suppress(Exception):  # a JVM that has ended is the training loop's to report
             heap = self._engine.heap_used()
-        self._guarded("display", lambda: self._display.step(event, heap))
+        self._guarded("display of a step", lambda: self._display.step(event, heap))
         if event.metrics.skipped:
             self.note(
                 f"step {event.step}: update left out, loss {event.metrics.loss:g}, gradient norm "
@@ -109,6 +109,25 @@ class RunReport:
             if what not in self._failing:
                 self._failing.add(what)
                 self.note(f"{what} not written: {one_line(error)}; the run goes on")
+
+
+def summary(progress: Progress, last: EpochEvent | None, minutes: float) -> str:
+    """What a run says at its end.
+
+    Args:
+        progress: Of the run.
+        last: The last epoch that this process did; None if there was none left.
+        minutes: That it took.
+    """
+    lines = ["the run is finished: no epoch left to train"]
+    if last is not None:
+        best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
+        lines = [f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes"]
+    if progress.skipped:
+        lines.append(
+            f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite"
+        )
+    return "\n".join(lines)
 
 
 def _step_line(event: StepEvent) -> dict[str, Any]:

@@ -82,9 +82,9 @@ def _make(settings: TrainSettings) -> Path:
                         "--out"
                     ) from None
     except (OSError, ValueError) as error:
+        cause = "a file is in its way" if isinstance(error, FileExistsError) else one_line(error)
         raise UserError(
-            f"{folder}: cannot be made ({one_line(error)}), expected a folder for the run; choose another "
-            "--out"
+            f"{folder}: cannot be made ({cause}), expected a folder for the run; choose another --out"
         ) from error
 
 

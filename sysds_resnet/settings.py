@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, TextIO, TypeVar, get_args, get_origi
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from sysds_resnet.console import say, warn
+from sysds_resnet.console import say, settle, warn
 from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
 from sysds_resnet.recipes import read_recipe
 from sysds_resnet.redaction import refuse_passwords
@@ -222,6 +222,8 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
         return 130
+    finally:
+        settle()
 
 
 def _show_warning(

@@ -26,7 +26,7 @@ from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_lo
 from sysds_resnet.profiling import StepProfiler
 from sysds_resnet.readers import Readers
 from sysds_resnet.recipes import describe_all
-from sysds_resnet.report import RunReport
+from sysds_resnet.report import RunReport, summary
 from sysds_resnet.restarting import Restarts
 from sysds_resnet.results import results_row, write_results
 from sysds_resnet.run_folder import (
@@ -190,7 +190,7 @@ def _run(
             write_results(folder, results_row(folder))
         except Exception as error:  # they only report what is in the folder
             warn(f"results.md not written: {one_line(error)}")
-        _print_summary(state, last, (time.perf_counter() - began) / 60)
+        say(summary(state.progress, last, (time.perf_counter() - began) / 60))
     if len(bad):
         say(f"{len(bad)} images cannot be read and were left out: {bad.path}")
     return finished
@@ -234,17 +234,6 @@ def _reached(settings: TrainSettings, state: State) -> bool:
     """Whether the accuracy that ends training was reached."""
     best = state.progress.best_top1
     return settings.acc_thresh is not None and best is not None and 100 * best >= settings.acc_thresh
-
-
-def _print_summary(state: State, last: EpochEvent | None, minutes: float) -> None:
-    progress = state.progress
-    if last is None:  # resumed after its last epoch
-        say("no epoch left to train")
-    else:
-        best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
-        say(f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes")
-    if progress.skipped:
-        say(f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite")
 
 
 def main(argv: list[str] | None = None) -> int:

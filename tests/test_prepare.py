@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -21,6 +22,7 @@ from sysds_resnet import prepare
 from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.errors import UserError
+from sysds_resnet.folder_lock import FolderLock
 from sysds_resnet.images import Augmentation, open_dataset
 from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.layouts import open_source
@@ -503,3 +505,21 @@ def test_a_shard_that_is_no_array_any_more_is_named_when_it_is_read(copied):
     data.image(4, 0)
     with pytest.raises(UserError, match=r"train-00001-images\.npy"):
         data.image(5, 0)
+
+
+def test_two_processes_do_not_prepare_into_one_folder(tmp_path, capfd):
+    out = tmp_path / "out"
+    out.mkdir()
+    with FolderLock(out, "prepare", pytest.fail):
+        outcome = run_here(capfd, "prepare", "--dataset", "digits", "--out", out)
+        assert_one_line_error(outcome, f"{out}: found prepare at work there, process {os.getpid()} on")
+    outcome = run_here(capfd, "prepare", "--dataset", "digits", "--splits", "val", "--out", out)
+    assert outcome.code == 0, outcome
+    assert ".lock" not in os.listdir(out)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_cause(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    for out, cause in ((tmp_path / "file", "file exists"), (tmp_path / ("x" * 300), "file name too long")):
+        outcome = run_here(capfd, "prepare", "--dataset", "digits", "--out", out)
+        assert_one_line_error(outcome, f"{out}: cannot be made ({cause})")

@@ -1,5 +1,6 @@
 """The train command: what a run folder holds, and runs that were stopped, killed or damaged."""
 
+import errno
 import json
 import os
 import re
@@ -24,8 +25,8 @@ from command_line import (
 from PIL import Image
 from safetensors.numpy import load_file
 
-from sysds_resnet import loop, train
-from sysds_resnet.errors import OutOfMemory
+from sysds_resnet import loop, report, train
+from sysds_resnet.errors import EngineDied, OutOfMemory
 from sysds_resnet.metrics import read_metrics
 from sysds_resnet.state import State
 from sysds_resnet.train import TrainSettings
@@ -222,6 +223,9 @@ def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path
     process = start_process("train", *SETTINGS, "--out", folder)
     wait_for(process, lambda: (folder / "metrics.jsonl").exists())
     [jvm] = jvms_of(process)
+    for flags in (["--resume", folder], [*SETTINGS, "--out", folder]):  # while it is at work
+        refused = run_here(capfd, "train", *flags)
+        assert_one_line_error(refused, f"{folder}: found a run at work there, process {process.pid} on")
     process.send_signal(signal.SIGINT)
     outcome = finish(process)
     assert (outcome.code, outcome.err) == (0, "\nstopping after this step; once more to stop at once\n")
@@ -329,12 +333,108 @@ def test_memory_that_runs_out_halves_the_micro_batch(shared, capfd, monkeypatch,
         f"warning: JVM: found its heap full; going on with micro_batch {n} in place of {2 * n}\n"
         for n in (4, 2)
     )
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] == 2
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert yaml.safe_load(config)["micro_batch"] == 2
+    assert "# micro_batch 4 in place of 8 from step 0 on: JVM: found its heap full\n" in config
+    record = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    changes = [line for line in map(json.loads, record) if line["event"] == "micro_batch"]
+    assert [(line["micro_batch_before"], line["micro_batch"]) for line in changes][-1] == (4, 2)
     outcome = run_here(capfd, "train", *short, "--micro-batch", 2, "--out", tmp_path / "other")
     assert (outcome.code, outcome.err) == (0, "")
     assert_same_end(tmp_path / "run", tmp_path / "other")
     for name in ("run", "other"):
         shutil.rmtree(tmp_path / name)
+
+
+def dying(times, error, step=3):
+    """A step in the place of `State.update` whose JVM ends some times at one step."""
+    update, left = State.update, [error] * times
+
+    def step_or_death(state, *arguments):
+        if state.progress.step == step - 1 and left:
+            raise left.pop()
+        return update(state, *arguments)
+
+    return step_or_death
+
+
+def test_a_jvm_that_ends_is_replaced_and_leaves_no_trace(run, shared, capfd, monkeypatch, tmp_path):
+    """Not for a full heap: with the same micro-batch, so that the result is the same bit by bit."""
+    monkeypatch.setattr(State, "update", dying(2, EngineDied("JVM: killed")))
+    outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome
+    line = "warning: JVM: killed; going on in a new one from step 2, with the same micro-batch\n"
+    assert outcome.err == 2 * line
+    assert_same_end(tmp_path / "run", run)
+    assert (tmp_path / "run" / "config.yaml").read_text() == (run / "config.yaml").read_text()
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_a_jvm_that_always_ends_ends_the_run_which_goes_on_later(run, shared, capfd, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "update", dying(99, EngineDied("JVM: killed"), step=4))
+        outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
+    last = outcome.err.splitlines()[-1]
+    assert outcome.code == 2, outcome
+    assert last.startswith(
+        "error: JVM: killed; the run goes on from the checkpoint of step 2 (1 step is lost)"
+    )
+    command = shlex.split(last.partition(" with: ")[2])
+    assert run_here(capfd, "train", *command[3:]).code == 0
+    assert_same_end(tmp_path / "run", run)
+    shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.long
+def test_a_jvm_that_is_killed_leaves_no_trace(run, tmp_path):
+    """A real one; without a checkpoint before."""
+    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
+    wait_for(process, lambda: (tmp_path / "run" / "metrics.jsonl").exists())
+    [jvm] = jvms_of(process)
+    jvm.kill()
+    outcome = finish(process)
+    assert outcome.code == 0, outcome
+    assert re.match(r"warning: JVM: it ended with code -9 \(SIGKILL\): the system killed it", outcome.err)
+    assert_same_end(tmp_path / "run", run)
+    assert (tmp_path / "run" / "jvm.log").exists()
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_memory_that_runs_out_before_a_run_has_begun_is_what_is_said(shared, capfd, monkeypatch, tmp_path):
+    def full(*_):
+        raise OutOfMemory("JVM: found its heap full")
+
+    monkeypatch.setattr(train, "starting_model", full)
+    outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
+    assert (outcome.code, outcome.err) == (2, "error: JVM: found its heap full\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_micro_batches_of_one_image_are_warned_of(shared, capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(State, "update", dying(1, KeyboardInterrupt(), step=1))
+    flags = [*SETTINGS, "--micro-batch", 1, "--out", tmp_path / "run"]
+    outcome = run_here(capfd, "train", *flags)
+    assert outcome.code == 130
+    first, second, last = outcome.err.splitlines()
+    assert first.startswith("warning: micro_batch: found 1 image, expected several: ") and "--heap" in first
+    assert re.match(r"continue with: \S+ -m sysds_resnet.train --resume ", second) and last == "interrupted"
+
+
+def test_what_only_reports_never_ends_a_run(run, shared, capfd, monkeypatch, tmp_path):
+    """The record, the curves, the results and the display fail from the first step to the last."""
+
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("MetricsFile._append", "plot_curves", "Display.step", "Display.epoch", "Display.note"):
+        owner, _, method = name.rpartition(".")
+        monkeypatch.setattr(getattr(report, owner) if owner else report, method, fail)
+    monkeypatch.setattr(train, "write_results", fail)
+    outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome
+    assert outcome.err.startswith("warning: results.md not written: ")
+    assert_same_weights(tmp_path / "run", run)
+    shutil.rmtree(tmp_path / "run")
 
 
 def test_memory_that_is_not_enough_for_one_image_is_an_error(shared, capfd, monkeypatch, tmp_path):
