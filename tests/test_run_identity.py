@@ -78,14 +78,7 @@ def replaced(data):
     return "training images: found files of other sizes"
 
 
-def swapped(data):
-    (data / "val" / "cat").rename(data / "val" / "other")
-    (data / "val" / "dog").rename(data / "val" / "cat")
-    (data / "val" / "other").rename(data / "val" / "dog")
-    return "validation images: found files of other sizes"
-
-
-@pytest.mark.parametrize("change", [moved, deleted, added, renamed, replaced, swapped])
+@pytest.mark.parametrize("change", [moved, deleted, added, renamed, replaced])
 def test_changed_data_are_refused_with_the_difference(identity, data, tmp_path, change):
     before = json.loads(json.dumps(identity()))
     check_identity(tmp_path, identity(), before, pytest.fail)
