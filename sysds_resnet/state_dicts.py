@@ -7,11 +7,11 @@ every name (`module.`, `_orig_mod.`, `model.`), optimizers, losses. Nothing here
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sysds_resnet.command_lines import python_command
 from sysds_resnet.weight_containers import is_tensor
 from sysds_resnet.weight_names import fail
 
@@ -146,12 +146,12 @@ def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Netwo
         fail(
             source,
             f"holds {len(found)} networks ({labels}), expected one, or one and its average; choose one by "
-            f"python -m sysds_resnet.convert {shlex.quote(source)} DST.safetensors --key NAME",
+            f"{python_command('convert', source, 'DST.safetensors', '--key', 'NAME')}",
         )
-    other = next(shlex.quote(network.label) for network in found if not network.average)
+    other = next(network.label for network in found if not network.average)
     return averages[0], [
         f"{source}: took {averages[0].label!r}, the averaged weights, of {labels}; for others run "
-        f"python -m sysds_resnet.convert {shlex.quote(source)} DST.safetensors --key {other}"
+        f"{python_command('convert', source, 'DST.safetensors', '--key', other)}"
     ]
 
 

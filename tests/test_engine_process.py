@@ -179,7 +179,7 @@ def test_another_user_cannot_connect_to_the_gateway(engine):
 def test_a_folder_whose_name_is_too_long_for_a_socket_is_a_one_line_error(tmp_path, monkeypatch):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    monkeypatch.setattr("sysds_resnet.engine.jvm.shared_memory", lambda: str(folder))
+    monkeypatch.setattr("sysds_resnet.engine.folders.candidates", lambda: [folder])
     with pytest.raises(UserError, match=r"^TMPDIR: found .*, expected a name of at most \d+ bytes"):
         Engine(heap=HEAP)
     assert list(folder.iterdir()) == []
