@@ -1,5 +1,6 @@
 """Engines for the tests: each is a JVM, started when the first test asks for it."""
 
+import gc
 import shutil
 from types import SimpleNamespace
 
@@ -110,6 +111,11 @@ def quick_dml(engine):
 def shared(engine, monkeypatch):
     """Commands of this process use the session's engine, which multiplies in double precision."""
     share_engine(monkeypatch, engine)
+    yield
+    if engine.heap_used() > GIB:
+        # Errors hold the frames that they came through, and these a run's weights, until Python collects
+        # them: it sees small objects. A command in a process of its own ends with its JVM.
+        gc.collect()
 
 
 @pytest.fixture
