@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 import re
 import resource
 from collections.abc import Iterator
@@ -12,6 +13,15 @@ from pathlib import Path
 import psutil
 
 PROC = Path("/proc/self")
+
+
+def substitute_name() -> str | None:
+    """A name for this process's user if the system knows none, as in containers that run as any number."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return f"uid{os.getuid()}"
+    return None
 
 
 def memory_limit() -> int:

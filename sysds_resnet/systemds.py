@@ -18,6 +18,7 @@ from sysds_resnet.engine.jvm import LAUNCHER, dml_home, jvm_options, systemds_ho
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.settings_file import cache_folder, library_folder, settings_file
 from sysds_resnet.errors import UserError, printable
+from sysds_resnet.machine import substitute_name
 
 USAGE = """usage: python -m sysds_resnet.systemds [-f] PROGRAM.dml [SystemDS's options] [-nvargs N=VALUE...]
 
@@ -60,6 +61,8 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         environment = gpu_environment(precision == "tf32")
     home = systemds_home()
     options = jvm_options(default_heap()) + loading_options()
+    if (name := substitute_name()) is not None:
+        options.append(f"-Dsysds_resnet.user={name}")  # for Launcher.java
     if own := os.environ.get("SYSTEMDS_STANDALONE_OPTS"):
         options = [option for option in options if not option.startswith("-Xm")] + shlex.split(own)
     words = [
@@ -107,7 +110,9 @@ def _defaults(arguments: list[str], precision: str) -> list[str]:
     settings = {
         "sysds.floating.point.precision": "double" if precision == "double" else "single",
         "sysds.gpu.availableGPUs": "0",
-        "sysds.scratch": str(cache_folder() / "scratch"),  # by default a folder in the working directory
+        # by default a folder in the working directory, and one in /tmp that all users share
+        "sysds.scratch": str(cache_folder() / "scratch"),
+        "sysds.localtmpdir": str(cache_folder() / "local"),
         # percent of the heap, then to disk: the default of 15 is little for activations, and the JVM's
         # options leave 40 to what lives long
         "sysds.caching.bufferpoollimit": "35",

@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from sysds_resnet import files
+from sysds_resnet import files, machine
 from sysds_resnet.engine import opening, settings_file
 from sysds_resnet.engine.programs import hidden
 from sysds_resnet.errors import UserError
@@ -66,12 +67,40 @@ def test_a_user_without_a_name_gets_one_for_files(engine, monkeypatch):
 
     users = engine._jvm.org.apache.hadoop.security.UserGroupInformation
     before = users.getLoginUser()
-    monkeypatch.setattr(opening.pwd, "getpwuid", unknown)
+    monkeypatch.setattr(machine.pwd, "getpwuid", unknown)
     try:
         opening.name_user(engine._jvm)
         assert users.getCurrentUser().getShortUserName() == f"uid{os.getuid()}"
     finally:
         users.setLoginUser(before)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder for everybody; those of pytest lie in one that only its user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become a user without a name"
+)
+def test_a_user_without_a_name_runs_programs_of_systemds(open_folder):
+    (open_folder / "ones.dml").write_text('X = matrix(1, rows=2, cols=2)\nwrite(X, $out, format="csv")')
+    command = ["setpriv", f"--reuid={NO_NAME}", f"--regid={NO_NAME}", "--clear-groups"]
+    command += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", sys.executable]
+    command += ["-m", "sysds_resnet.systemds", "ones.dml", "-nvargs", "out=ones"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HOME": str(open_folder), "SYSTEMDS_STANDALONE_OPTS": "-Xmx512m"},
+        cwd=open_folder,
+    )
+    assert done.returncode == 0, done
+    assert (open_folder / "ones").read_text() == "1.0,1.0\n1.0,1.0\n"
 
 
 def no_home(_):

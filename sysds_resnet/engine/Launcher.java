@@ -10,6 +10,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.sysds.api.DMLScript;
 import org.apache.sysds.hops.OptimizerUtils;
 import org.apache.sysds.parser.LanguageException;
@@ -40,6 +41,9 @@ public class Launcher {
         Launcher launcher = new Launcher(args[0], (String[]) Arrays.copyOfRange(args, 1, args.length));
         int code = 1;
         OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
+        String user = System.getProperty("sysds_resnet.user");
+        if (user != null) // the system knows no name of this user, without which Hadoop reads no files
+            UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
         try {
             code = launcher.run() ? 0 : 2;
         } catch (Throwable error) {

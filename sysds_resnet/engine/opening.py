@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sysds_resnet.engine.jvm import Jvm
 from sysds_resnet.engine.memory import default_heap
 from sysds_resnet.engine.spark import SparkDriver
 from sysds_resnet.errors import one_line
+from sysds_resnet.machine import substitute_name
 
 
 @dataclass
@@ -97,13 +97,11 @@ def local_settings(folder: Path) -> dict[str, str]:
 def name_user(jvm: JVMView) -> None:
     """Gives Hadoop, through which the engine reads and writes files, a name for a user who has none.
 
-    Such are users of containers that run as any number. Hadoop asks the system for the name, and fails.
+    Hadoop asks the system for the name, and fails.
     """
-    try:
-        pwd.getpwuid(os.getuid())
-    except KeyError:
+    if (name := substitute_name()) is not None:
         users = jvm.org.apache.hadoop.security.UserGroupInformation
-        users.setLoginUser(users.createRemoteUser(f"uid{os.getuid()}"))
+        users.setLoginUser(users.createRemoteUser(name))
 
 
 def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
