@@ -1,17 +1,12 @@
 """Commands that fail: exit code 2, one line on standard error, nothing half-written."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 from command_line import (
     assert_one_line_error,
     finish,
-    jvms_of,
     run_here,
     start_process,
-    wait_for,
 )
 from PIL import Image
 from reference import arrays, random_resnet
@@ -76,15 +71,6 @@ def test_a_failing_command_exits_with_2_and_one_line_and_with_debug_a_traceback(
     assert lines[0].startswith("Traceback") and lines[-1].startswith("error: none.safetensors")
     assert any("UserError" in line for line in lines)
     assert names(folder) == []
-
-
-def test_a_killed_jvm_ends_training_with_one_line(folder):
-    process = start_process("train", *TINY, "--out", "run", "--heap", "1g")
-    wait_for(process, lambda: (folder / "run" / "config.yaml").exists())
-    [jvm] = jvms_of(process)
-    os.kill(jvm.pid, signal.SIGKILL)
-    assert_one_line_error(finish(process), "JVM: it ended with code -9")
-    assert not list(folder.glob("run/checkpoints/*"))
 
 
 # Weights

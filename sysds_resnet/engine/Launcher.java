@@ -38,12 +38,12 @@ public class Launcher {
     }
 
     public static void main(String[] args) {
-        Launcher launcher = new Launcher(args[0], (String[]) Arrays.copyOfRange(args, 1, args.length));
-        int code = 1;
-        OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
         String user = System.getProperty("sysds_resnet.user");
         if (user != null) // the system knows no name of this user, without which Hadoop reads no files
             UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
+        Launcher launcher = new Launcher(args[0], (String[]) Arrays.copyOfRange(args, 1, args.length));
+        int code = 1;
+        OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
         try {
             code = launcher.run() ? 0 : 2;
         } catch (Throwable error) {
