@@ -79,7 +79,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
     except NoSuchSplit as error:
         raise UserError(f"{error}, or prepare what is there with --splits") from error
     try:
-        new = not settings.out.exists()
+        made = [folder for folder in (settings.out, *settings.out.parents) if not folder.exists()]
         settings.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -90,9 +90,9 @@ def prepare(settings: PrepareSettings) -> Manifest:
         with FolderLock(settings.out, "prepare", warn):
             return _write(settings, splits, sets)
     finally:
-        if new:
-            with suppress(OSError):
-                settings.out.rmdir()  # if nothing was written
+        with suppress(OSError):  # something was written
+            for folder in made:
+                folder.rmdir()
 
 
 def _write(settings: PrepareSettings, splits: tuple[Split, ...], sets: dict[Split, Dataset]) -> Manifest:
@@ -203,7 +203,8 @@ def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest:
             "memory of a program that reads them"
         )
     missing = values * (1 + COMPRESSED * forms)
-    missing -= sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
+    there = (path for path in settings.out.rglob("*") if path.is_file() and path.name != LOCK_FILE)
+    missing -= sum(path.stat().st_size for path in there)
     place = next(path for path in (settings.out.resolve(), *settings.out.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free
     wanted = [matrix_file(split) for split in sets] if settings.matrices else []

@@ -14,5 +14,5 @@ def cut(path, kept=0.5):
 
 
 def changes(folder):
-    """When a folder and what is below it were changed."""
-    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+    """When what is below a folder was changed, but for the lock of a command at work there."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}

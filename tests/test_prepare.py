@@ -215,7 +215,7 @@ def test_sizes_are_told_before_anything_is_written(tmp_path, capfd, monkeypatch)
     write_whole = prepare.write_whole
 
     def note(writers):
-        told.append((capfd.readouterr().out, list(tmp_path.iterdir())))
+        told.append((capfd.readouterr().out, list(changes(tmp_path))))
         write_whole(writers)
 
     monkeypatch.setattr(prepare, "write_whole", note)
@@ -380,9 +380,12 @@ def test_other_labels_and_other_files_in_the_same_folder_are_refused(tmp_path, c
 def test_a_folder_with_other_files_is_refused(tmp_path, capfd):
     (tmp_path / "notes.txt").write_text("mine")
     before = changes(tmp_path)
-    for out in (tmp_path, tmp_path / "notes.txt"):
+    for out, found in (
+        (tmp_path, "found files there"),
+        (tmp_path / "notes.txt", "cannot be made (file exists)"),
+    ):
         outcome = run_here(capfd, "prepare", *SYNTHETIC, "--out", out)
-        assert_one_line_error(outcome, f"{out}: found files there, expected a new or empty folder")
+        assert_one_line_error(outcome, f"{out}: {found}, expected a", "choose another --out")
     assert changes(tmp_path) == before
 
 
