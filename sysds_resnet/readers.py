@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -127,7 +128,10 @@ class Readers:
                 return loky.ProcessPoolExecutor(
                     self.workers, initializer=_set_up, initargs=(self._datasets, os.getpid())
                 )
-            except OSError as error:  # there is no room for semaphores, which processes share
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENOMEM):
+                    raise  # the system starts no more processes
+                # otherwise there is no room for semaphores, which processes share
                 warnings.warn(
                     f"reads images with threads in place of processes, which is slower: /dev/shm has no room "
                     f"({one_line(error)}); free some there, or give the container more with --shm-size",

@@ -272,9 +272,9 @@ def impossible(folder):
         (long_name, ": cannot be read (file name too long)"),
         (a_file, ": found a file, expected the folder of a run"),
         (no_config, ": found no config.yaml, expected the folder of a run that has begun"),
-        (damaged, "/config.yaml: found no valid YAML ("),
+        (damaged, "/config.yaml: found bytes that are no text, expected text in UTF-8"),
         (empty_config, "/config.yaml: found NoneType, expected a mapping"),
-        (latin, "/config.yaml: found no valid YAML ("),
+        (latin, "/config.yaml: found text that seems to be in ISO-8859-1, expected UTF-8"),
         (newer, "/config.yaml: found the setting quantum, which this version"),
         (impossible, "/config.yaml: epochs: found -3"),
     ],
@@ -284,8 +284,8 @@ def test_what_is_no_run_is_not_resumed(make, found, capfd, tmp_path):
     assert_one_line_error(run_here(capfd, "train", "--resume", folder), f"{folder}{found}")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_settings_are_read_in_each_encoding_of_yaml(encoding, tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_settings_are_read_with_a_byte_order_mark_or_without(encoding, tmp_path):
     (tmp_path / "config.yaml").write_bytes("dataset: Flügel/Äpfel\n".encode(encoding))
     assert read_config(tmp_path) == {"dataset": "Flügel/Äpfel"}
 

