@@ -76,8 +76,13 @@ def class_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def one_hot_rows(array: np.ndarray) -> np.ndarray:
+    """Which rows of numbers, of shape (n, K), hold a single 1 and 0 elsewhere: truth values of shape (n,)."""
+    return ((array == 0) | (array == 1)).all(axis=1) & (array.sum(axis=1) == 1)
+
+
 def _from_one_hot(array: np.ndarray, described: str) -> np.ndarray:
-    one_hot = ((array == 0) | (array == 1)).all(axis=1) & (array.sum(axis=1) == 1)
+    one_hot = one_hot_rows(array)
     if not one_hot.all():
         row = int(np.argmin(one_hot))
         raise UserError(

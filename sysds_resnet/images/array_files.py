@@ -11,6 +11,7 @@ from sysds_resnet.files import open_regular
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.labels import LabelColumn, assign_labels
 from sysds_resnet.images.sources import ArraySource
+from sysds_resnet.labels import one_hot_rows
 
 
 def open_arrays(root: Path, split: Split) -> ArraySource:
@@ -41,7 +42,13 @@ def _labels(path: Path, number: int | None) -> LabelColumn:
     n = labels.shape[0] if labels.ndim and number is None else number
     if labels.shape == (n, 1):
         labels = labels[:, 0]
-    elif labels.ndim == 2 and labels.shape[0] == n and labels.dtype.kind in "iufb" and _is_one_hot(labels):
+    elif (
+        labels.ndim == 2
+        and labels.shape[0] == n
+        and labels.dtype.kind in "iufb"
+        and labels.shape[1] > 0
+        and one_hot_rows(labels).all()
+    ):
         labels = labels.argmax(axis=1)
     if labels.shape != (n,) or labels.dtype.kind not in "iufbU":
         raise UserError(
@@ -49,10 +56,6 @@ def _labels(path: Path, number: int | None) -> LabelColumn:
             f"({'n' if n is None else n},), or one-hot rows: give one label for each image"
         )
     return LabelColumn(np.asarray(labels), lambda i: f"{path}, label {i}")
-
-
-def _is_one_hot(labels: np.ndarray) -> bool:
-    return bool(labels.shape[1] and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _read_array(path: Path) -> np.ndarray:
