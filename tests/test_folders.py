@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -31,13 +32,14 @@ with Engine("single", heap=512 * 2**20) as engine:
 
 
 @pytest.fixture
-def places(monkeypatch, tmp_path):
-    """Two candidates in the place of this machine's."""
-    found = [tmp_path / "first", tmp_path / "second"]
-    for folder in found:
-        folder.mkdir()
-    monkeypatch.setattr(folders, "candidates", lambda: found)
-    return found
+def places(monkeypatch):
+    """Two candidates in the place of this machine's, with short names wherever pytest keeps its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        found = [Path(parent, "first"), Path(parent, "second")]
+        for folder in found:
+            folder.mkdir()
+        monkeypatch.setattr(folders, "candidates", lambda: found)
+        yield found
 
 
 def forbid_execution(monkeypatch, *forbidden):
@@ -233,11 +235,11 @@ def test_the_command_line_of_systemds_loads_openblas_where_tmp_is_noexec():
     assert "Native openblas calls (dense mult/conv/bwdF/bwdD):\t1/0/0/0" in done.stdout, done
 
 
-def test_options_for_libraries_are_given_only_where_tmp_does_not_do(monkeypatch, tmp_path):
+def test_options_for_libraries_are_given_only_where_tmp_does_not_do(places, monkeypatch):
     assert folders.loading_options() == []
-    monkeypatch.setattr(folders, "candidates", lambda: [folders.SHARED_MEMORY, tmp_path])
+    monkeypatch.setattr(folders, "candidates", lambda: [folders.SHARED_MEMORY, *places])
     real = folders.loading_problem
     monkeypatch.setattr(
         folders, "loading_problem", lambda f: "mounted noexec" if f == Path("/tmp") else real(f)
     )
-    assert folders.loading_options() == [f"-Djava.io.tmpdir={tmp_path}"], "memory comes last"
+    assert folders.loading_options() == [f"-Djava.io.tmpdir={places[0]}"], "memory comes last"
