@@ -38,13 +38,13 @@ class Difference:
 def compare_class_names(found: Sequence[str], expected: Sequence[str]) -> Difference | None:
     """The most serious difference of two lists of unique names, of equal length; None if they are equal."""
     places = {name: i for i, name in enumerate(expected)}
-    folded = {_fold(name): i for i, name in enumerate(expected)}
+    folded = {fold(name): i for i, name in enumerate(expected)}
     differences = []
     for i, (name, other) in enumerate(zip(found, expected, strict=True)):
         if name in places:
             if places[name] != i:
                 return Difference("order", i, name, other, places[name])
-        elif (place := folded.get(_fold(name))) is not None and expected[place] not in found:
+        elif (place := folded.get(fold(name))) is not None and expected[place] not in found:
             differences.append(Difference("spelling", i, name, expected[place], place))
         else:
             differences.append(Difference("name", i, name, other, i))
@@ -98,8 +98,11 @@ def describe_difference(difference: Difference, source: str, reference: str) -> 
     return text + (f", where {found!r} is class {difference.other}" if difference.kind == "order" else "")
 
 
-def _fold(name: str) -> str:
-    """A name without case, white space, invisible characters and the choice of a Unicode form."""
+def fold(name: str) -> str:
+    """A name without case, white space, invisible characters and the choice of a Unicode form.
+
+    Names that are equal after this look the same to people, or nearly so.
+    """
     visible = (
         c for c in unicodedata.normalize("NFKC", name) if not c.isspace() and unicodedata.category(c) != "Cf"
     )

@@ -16,7 +16,7 @@ from pydantic_settings import CliPositionalArg
 
 from sysds_resnet.console import note
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.network import Network
 from sysds_resnet.settings import Settings, run
 from sysds_resnet.weight_forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, digest, load_weights
@@ -149,7 +149,7 @@ def command(settings: ConvertSettings) -> None:
                 write_weights(folder, weights, layout=to, metadata=describe(metadata))
         else:
             write_weights(destination, weights, metadata=describe(metadata))
-    print(f"{destination}: {what}, {len(weights)} tensors ({to})")
+    print(printable(f"{destination}: {what}, {len(weights)} tensors ({to})"))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -61,6 +61,20 @@ def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
                 name.unlink()
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as users write it, where ~ stands for their home.
+
+    Raises:
+        UserError: If it begins with ~ and there is no such user, or this user has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: found no home for {Path(path).parts[0]}, expected one; give the path without it"
+        ) from error
+
+
 def user_cache(name: str) -> Path:
     """This user's folder for files that can be made again.
 

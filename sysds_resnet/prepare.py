@@ -19,7 +19,7 @@ from sysds_resnet.command_lines import python_command
 from sysds_resnet.console import warn
 from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings, print_notes
 from sysds_resnet.engine.spark_session import spark_session
-from sysds_resnet.errors import NoSuchSplit, UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
 from sysds_resnet.files import write_whole
 from sysds_resnet.folder_lock import LOCK_FILE, FolderLock
 from sysds_resnet.images import Dataset, open_dataset
@@ -112,7 +112,7 @@ def _write(settings: PrepareSettings, splits: tuple[Split, ...], sets: dict[Spli
         write_whole({settings.out / CLASSES_FILE: lambda temporary: temporary.write_text(names)})
         _save(settings.out / MANIFEST, manifest)
         if len(bad):
-            print(f"{len(bad)} images cannot be read and were left out: {bad.path}")
+            print(printable(f"{len(bad)} images cannot be read and were left out: {bad.path}"))
     (settings.out / PROGRESS).unlink(missing_ok=True)
     if settings.matrices and any(matrix_file(s) not in manifest.files for s in splits):
         write_matrices(settings.out, splits, manifest)
@@ -277,7 +277,7 @@ def command(settings: PrepareSettings) -> None:
     """Prepares, and says what to do with the result."""
     manifest = prepare(settings)
     images = sum(map(sum, manifest.shards.values()))
-    print(f"{settings.out}: {images} images; train with --dataset {settings.out}")
+    print(printable(f"{settings.out}: {images} images; train with --dataset {settings.out}"))
     if settings.matrices:
         folder = settings.out / MATRICES
         files = {"X": "train_X", "Y": "train_Y", "mean_std": "mean_std"}

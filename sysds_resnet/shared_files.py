@@ -11,6 +11,7 @@ from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, LocalFileSystem
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import user_path
 
 KINDS = ("file", "s3", "s3a", "hdfs", "viewfs")
 """Kinds of URLs, which stand before ://."""
@@ -45,7 +46,7 @@ def is_url(name: str) -> bool:
 
 def absolute(name: str) -> str:
     """A URL, or a path from wherever a process runs."""
-    return name if is_url(name) else os.path.abspath(os.path.expanduser(name))
+    return name if is_url(name) else os.path.abspath(user_path(name))
 
 
 def open_system(name: str) -> tuple[FileSystem, str]:

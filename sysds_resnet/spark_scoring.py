@@ -20,7 +20,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.cluster import Cluster, qualified
 from sysds_resnet.engine.spark_errors import job_errors
 from sysds_resnet.engine.spark_session import spark_session, whole_folder
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import EncodedDataset
 from sysds_resnet.images.sources import BytesSource
@@ -250,8 +250,8 @@ def predict_on_spark(settings: PredictSettings) -> None:
             written = spark.read.parquet(unfinished)
             n, bad = written.count(), written.filter("error is not null").count()
     if bad:
-        print(f"{bad} images cannot be read: column error of {settings.out}")
-    print(f"{n - bad} images: {settings.out}")
+        print(printable(f"{bad} images cannot be read: column error of {settings.out}"))
+    print(printable(f"{n - bad} images: {settings.out}"))
     if bad > settings.max_bad * n:
         raise UserError(
             f"{settings.out}: found {bad} images that cannot be read, expected no more than "

@@ -18,7 +18,7 @@ from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.csv_cells import to_cell
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
-from sysds_resnet.files import write_whole
+from sysds_resnet.files import user_path, write_whole
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.layouts import open_source
@@ -46,7 +46,7 @@ class VerifySettings(Settings):
 def command(settings: VerifySettings) -> int:
     """Verifies, prints a report, and gives 1 if anything is wrong."""
     _check_place(settings.out)
-    root = photos_folder() if settings.path == "photos" else Path(settings.path).expanduser()
+    root = photos_folder() if settings.path == "photos" else user_path(settings.path)
     bad: list[tuple[str, str, str, str]] = []
     if (root / MANIFEST).is_file():
         bad += [("", name, "", reason) for name, reason in damaged_files(root, settings.workers)]

@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import finish, start_python
+from command_line import finish, run_here, start_python
 from PIL import Image
+from small_weights import resnet18
 
 from sysds_resnet.confusion import draw_confusion
 from sysds_resnet.display import Display
@@ -17,6 +18,7 @@ from sysds_resnet.errors import MAX_FOREIGN, NotFinite, UserError, one_line, pri
 from sysds_resnet.results import _markdown
 from sysds_resnet.settings import Settings, run
 from sysds_resnet.show import _titles
+from sysds_resnet.weights import write_weights
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
 ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\u007f\u009b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
@@ -77,6 +79,18 @@ sys.exit(code)
     outcome = finish(start_python("-c", program, PYTHONIOENCODING=encoding))
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == ("日" if encoding == "utf-8" else r"\u65e5") + " \\udcff\n"
+
+
+def test_commands_show_them_escaped_in_places_to_write_to(tmp_path, source, capfd):
+    name = "a\x1b[2Jb\u202ec"
+    write_weights(tmp_path / "weights.safetensors", resnet18())
+    for command, *options in [
+        ("prepare", "--dataset", source, "--image-size", 8, "--out", tmp_path / name),
+        ("convert", tmp_path / "weights.safetensors", tmp_path / f"{name}.safetensors"),
+    ]:
+        outcome = run_here(capfd, command, *options)
+        assert outcome.code == 0 and printable(f"{tmp_path / name}") in outcome.out
+        assert (outcome.out + outcome.err).replace("\n", "").isprintable()
 
 
 def test_the_display_shows_them_escaped():

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sysds_resnet import files, machine
+from sysds_resnet import files, machine, shared_files
 from sysds_resnet.engine import opening, settings_file
 from sysds_resnet.engine.programs import hidden
 from sysds_resnet.errors import UserError
+from sysds_resnet.images import open_dataset
+from sysds_resnet.images.inputs import find_inputs
 
 NO_NAME = 54321  # a user whom /etc/passwd does not know
 
@@ -122,3 +124,13 @@ def test_a_home_that_cannot_be_written_to_is_a_one_line_error(monkeypatch, tmp_p
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with pytest.raises(UserError, match=r"^cache folder .*: found that it cannot be made .*; set XDG"):
         settings_file.cache_folder()
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [lambda path: open_dataset(path, "train"), lambda path: find_inputs([path]), shared_files.absolute],
+)
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/images", "~nobody-of-this-name"])
+def test_a_home_of_nobody_is_a_one_line_error(opened, path):
+    with pytest.raises(UserError, match=r"^~nobody-of-this-name.*: found no home for ~nobody-of-this-name,"):
+        opened(path)

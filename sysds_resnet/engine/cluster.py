@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.files import user_path
 from sysds_resnet.machine import cores
 from sysds_resnet.redaction import NAMES as SECRET_NAMES
 
@@ -108,4 +108,4 @@ def local_path(name: str) -> str:
 
 def qualified(name: str) -> str:
     """A path for Spark, which would take one without a scheme for one of its default file system."""
-    return name if "://" in name or name.startswith("file:") else Path(name).expanduser().resolve().as_uri()
+    return name if "://" in name or name.startswith("file:") else user_path(name).resolve().as_uri()

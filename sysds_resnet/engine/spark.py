@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError
 from sysds_resnet.command_lines import python_command
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.cluster import Cluster, local_path, local_workers, on_this_machine
-from sysds_resnet.engine.folders import make_private_folder
+from sysds_resnet.engine.folders import PrivateFolder
 from sysds_resnet.engine.jvm import LOG_FILE, wait_alive
 from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark_session import ClusterSession
@@ -52,7 +52,8 @@ class SparkDriver:
 
     def __init__(self, cluster: Cluster, heap: int, multiply: Multiply, logs: Path | None = None) -> None:
         self.cluster, self._heap, self._multiply = cluster, heap, multiply
-        self.folder = make_private_folder()
+        self._folder = PrivateFolder()
+        self.folder = self._folder.path
         self._session: ClusterSession | None = None
         self.scratch = f"{local_path(cluster.scratch)}/{self.folder.name}"
         self.settings: dict[str, str] = {}
@@ -138,7 +139,7 @@ class SparkDriver:
             self._session = None
         if self.settings:
             shutil.rmtree(self.settings["sysds.localtmpdir"], ignore_errors=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.close()
 
     def _adopt(self) -> None:
         """Has the engine use this session's context in place of making one."""

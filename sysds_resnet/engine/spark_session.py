@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -15,6 +13,7 @@ from uuid import uuid4
 from py4j import protocol
 
 from sysds_resnet.engine.cluster import Cluster, cluster_conf, cluster_environment
+from sysds_resnet.engine.folders import PrivateFolder
 from sysds_resnet.engine.jvm import LOG_FILE
 from sysds_resnet.engine.spark_checks import check_start, executors_python, submitted
 from sysds_resnet.engine.spark_conf import combined, with_defaults
@@ -139,15 +138,10 @@ class ClusterSession:
 @contextmanager
 def spark_session(cluster: Cluster, conf: Mapping[str, str]) -> Iterator[SparkSession]:
     """A session for jobs in Python, which need no engine in the driver."""
-    folder = Path(tempfile.mkdtemp(prefix="sysds_resnet_"))
-    try:
-        session = ClusterSession(cluster, conf, folder, folder / LOG_FILE)
-        try:
+    with closing(PrivateFolder()) as folder:
+        session = ClusterSession(cluster, conf, folder.path, folder.path / LOG_FILE)
+        with closing(session):
             yield session.spark
-        finally:
-            session.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cause(error: Exception) -> str:

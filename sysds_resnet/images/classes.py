@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sysds_resnet.class_names import fold
 from sysds_resnet.errors import UserError
 from sysds_resnet.files import read_text
 
@@ -63,15 +63,15 @@ def is_text(name: str) -> bool:
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:
-    """The first of `names` that differs from `name` by case, spaces, or Unicode's normal form alone."""
-    return next((other for other in names if other != name and _folded(other) == _folded(name)), None)
+    """The first of `names` that differs from `name` by what `class_names.fold` takes away alone."""
+    return next((other for other in names if other != name and fold(other) == fold(name)), None)
 
 
 def almost_the_same(names: Sequence[str]) -> tuple[str, str] | None:
     """The first two of `names` that differ as in `alike`, if there are any."""
     known: dict[str, str] = {}
     for name in names:
-        other = known.setdefault(_folded(name), name)
+        other = known.setdefault(fold(name), name)
         if other != name:
             return other, name
     return None
@@ -102,7 +102,3 @@ def notes_on(root: Path, classes: Sequence[str], lacking: dict[str, Iterable[str
             "normal form alone"
         )
     return notes
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.files import user_path
 from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources import FileSource, Source
@@ -142,7 +143,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
     Raises:
         UserError: there is nothing at `path`, or no image in the folder.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     try:
         if stat.S_ISREG(mode := root.stat().st_mode):
             return [root]

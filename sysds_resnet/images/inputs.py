@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.files import decode_text, open_regular
+from sysds_resnet.files import decode_text, open_regular, user_path
 from sysds_resnet.images.encoded import list_images
 
 STDIN = "-"
@@ -37,8 +37,8 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
     for name in inputs:
         if name == STDIN:
             paths += _lines(_read_standard_input(), "standard input")
-        elif Path(name).suffix.lower() == LIST_ENDING and Path(name).expanduser().is_file():
-            paths += _lines(_read(Path(name).expanduser()), name)
+        elif Path(name).suffix.lower() == LIST_ENDING and user_path(name).is_file():
+            paths += _lines(_read(user_path(name)), name)
         else:
             paths += [str(path) for path in list_images(name)]
     for path in paths:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sysds_resnet.errors import NoSuchSplit, UserError
+from sysds_resnet.files import user_path
 from sysds_resnet.images.array_files import open_arrays
 from sysds_resnet.images.files import Split, find_files
 from sysds_resnet.images.folders import find_split_folders, open_folders
@@ -52,7 +53,7 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
                 f"layout: found {layout} for {path}, expected shards: under URLs no other is read"
             )
         return open_remote_shards(os.fspath(path).rstrip("/"), split)
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.exists():
         raise UserError(
             f"data set {root}: found nothing, expected digits, photos, synthetic, a folder or a table: check "
