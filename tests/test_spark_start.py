@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import assert_one_line_error, run_here
 
+from sysds_resnet import machine
 from sysds_resnet.engine import jvm
 from sysds_resnet.engine.blas import Multiply
 from sysds_resnet.engine.cluster import Cluster
@@ -69,6 +70,15 @@ def a_spark(folder, version="2.12-3.5.7", script="exit 1"):
     (folder / "bin" / "spark-submit").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "bin" / "spark-submit").chmod(0o755)
     return str(folder)
+
+
+def test_a_user_without_a_name_is_told_how_to_get_one(tmp_path, monkeypatch):
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(machine.pwd, "getpwuid", unknown)
+    with pytest.raises(UserError, match=r"^user: found no name for the number \d+, .*/etc/passwd: uid\d+:x:"):
+        ClusterSession(Cluster("local[1]", 1, ""), {}, tmp_path, tmp_path / "jvm.log")
 
 
 def test_why_a_jvm_does_not_start_is_in_the_message(tmp_path, monkeypatch):

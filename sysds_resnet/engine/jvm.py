@@ -22,7 +22,7 @@ from sysds_resnet.engine.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm_death import LOG_HEADER, last_words
 from sysds_resnet.errors import UserError
-from sysds_resnet.machine import address_space
+from sysds_resnet.machine import address_space, cores
 
 START_TIMEOUT = 60.0  # seconds
 LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
@@ -123,11 +123,14 @@ def command_line(
         GATEWAY.stem,
         str(folder / SOCKET),
     ]
-    # Threads of OpenBLAS and OpenMP spin after each multiply and would take cores from the JVM's.
+    # OpenBLAS and OpenMP do not see how much of its cores a container may use. Their threads spin after each
+    # multiply and would take cores from the JVM's.
+    computing = str(threads or cores())
     return command, {
         "OPENBLAS_THREAD_TIMEOUT": "4",
         "OMP_WAIT_POLICY": "passive",
-        **({"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} if threads else {}),
+        "OPENBLAS_NUM_THREADS": computing,
+        "OMP_NUM_THREADS": computing,
         "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
         **(environment or {}),
     }

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from sysds_resnet.command_lines import install_command
 from sysds_resnet.engine.cluster import Cluster, on_this_machine
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.machine import substitute_name
 
 # What SystemDS 3.4 is built with. Its jar brings some of Spark's classes of this version, which refuse to
 # talk to those of another one: spark_conf.py puts those of the Spark that runs before them.
@@ -33,11 +34,13 @@ def check_start(cluster: Cluster) -> None:
 
     Raises:
         UserError: If pyspark is missing or of another version, this process has a session already, the
-            environment names another Spark or a Python that is not there, or no master listens.
+            user has no name, the environment names another Spark or a Python that is not there, or no
+            master listens.
     """
     check_pyspark()
     _check_no_session()
     if not submitted():
+        _check_user()
         _check_spark_home()
     if on_this_machine(cluster.master):
         _check_python()
@@ -47,6 +50,16 @@ def check_start(cluster: Cluster) -> None:
             "folder of Hadoop's settings, which say where the cluster is; set one"
         )
     _check_master(cluster.master)
+
+
+def _check_user() -> None:
+    """Raises where the system has no name for this process's user: Hadoop's login asks it for one."""
+    if (name := substitute_name()) is not None:
+        user, group = os.getuid(), os.getgid()
+        raise UserError(
+            f"user: found no name for the number {user}, expected one, which Spark's driver needs; run as a "
+            f"user of this machine, or add to /etc/passwd: {name}:x:{user}:{group}::/tmp:/bin/sh"
+        )
 
 
 def check_pyspark() -> None:
