@@ -12,36 +12,14 @@ import pytest
 import torch
 import transformers
 from command_line import ROOT, run_here
+from command_settings import SETTINGS
 from documents import Command, commands
 from PIL import Image
 from reference import random_resnet
 
-from sysds_resnet import (
-    convert,
-    doctor,
-    evaluate,
-    plot,
-    predict,
-    prepare,
-    results,
-    show,
-    spark_command,
-    train,
-    verify,
-)
+from sysds_resnet import plot, prepare, spark_command
 from sysds_resnet.settings import parse
 
-SETTINGS = {
-    "train": train.TrainSettings,
-    "evaluate": evaluate.EvaluateSettings,
-    "predict": predict.PredictSettings,
-    "convert": convert.ConvertSettings,
-    "doctor": doctor.DoctorSettings,
-    "prepare": prepare.PrepareSettings,
-    "results": results.ResultsSettings,
-    "show": show.ShowSettings,
-    "verify": verify.VerifySettings,
-}
 NOT_TRIED = {  # pattern of a command: why
     r"(\.venv/bin/)?(python -m )?pip install ['\"]?[a-z].*": "an index of packages is asked",
     r"apt-get install .*": "needs root",

@@ -107,9 +107,8 @@ def test_without_control_groups_there_are_no_limits(tmp_path, monkeypatch):
     assert machine.cores() == len(os.sched_getaffinity(0))
 
 
-def test_a_limit_of_addresses_bounds_the_heap():
-    program = "from sysds_resnet.engine.memory import default_heap; print(default_heap())"
-    limit = 6 * 2**30
+def with_addresses(limit, program):
+    """What a program in Python prints that may use so many bytes of addresses."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -117,7 +116,13 @@ def test_a_limit_of_addresses_bounds_the_heap():
         check=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
-    assert memory.MIN_HEAP <= int(done.stdout) <= limit // 2
+    return done.stdout
+
+
+def test_a_limit_of_addresses_bounds_the_heap():
+    limit = 6 * 2**30
+    heap = with_addresses(limit, "from sysds_resnet.engine.memory import default_heap; print(default_heap())")
+    assert memory.MIN_HEAP <= int(heap) <= limit // 2
 
 
 def test_a_jvm_that_a_limit_of_addresses_stops_says_so():
@@ -126,14 +131,7 @@ def test_a_jvm_that_a_limit_of_addresses_stops_says_so():
         "from sysds_resnet.errors import UserError\n"
         "try:\n    Engine(heap=3 * 2**30)\nexcept UserError as error:\n    print(error)"
     )
-    limit = 7 * 2**29
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-    )
+    said = with_addresses(7 * 2**29, program)
     assert re.match(
-        r"JVM: .* did not start with a heap of 3072m \(.+; ulimit -v allows it 3584m in all\)", done.stdout
+        r"JVM: .* did not start with a heap of 3072m \(.+; ulimit -v allows it 3584m in all\)", said
     )

@@ -5,23 +5,13 @@ import os
 import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
+from command_settings import SETTINGS
 
-from sysds_resnet import convert, doctor, evaluate, predict, prepare, show, train, verify
 from sysds_resnet.errors import UserError
 from sysds_resnet.run_folder import config_text
 from sysds_resnet.settings import build, parse
 from sysds_resnet.train import TrainSettings
 
-COMMANDS = {
-    "train": train.TrainSettings,
-    "evaluate": evaluate.EvaluateSettings,
-    "predict": predict.PredictSettings,
-    "convert": convert.ConvertSettings,
-    "doctor": doctor.DoctorSettings,
-    "prepare": prepare.PrepareSettings,
-    "show": show.ShowSettings,
-    "verify": verify.VerifySettings,
-}
 DOCUMENTED = {  # the list for train
     *["dataset", "model", "image_size", "epochs", "batch_size", "micro_batch", "optimizer", "base_lr"],
     *[
@@ -114,15 +104,16 @@ def test_settings_cannot_be_changed():
 # Help
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", SETTINGS)
 def test_help_explains_every_option(capfd, command):
     outcome = run_here(capfd, command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     text = " ".join(outcome.out.split())
     assert text.startswith(f"usage: python -m sysds_resnet.{command} ")
     assert "%%" not in text and "==SUPPRESS==" not in text
-    for name, field in COMMANDS[command].model_fields.items():
-        flag = name.upper() if name in ("source", "destination", "path") else f"--{name.replace('_', '-')}"
+    for name, field in SETTINGS[command].model_fields.items():
+        positional = name in ("source", "destination", "path", "runs")
+        flag = name.upper() if positional else f"--{name.replace('_', '-')}"
         assert f" {flag}" in text
         assert " ".join(field.description.split()) in text.replace("- ", "-")
 
@@ -134,7 +125,7 @@ def test_train_has_the_documented_options():
 # Refusals
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", SETTINGS)
 def test_unknown_flags_are_refused(capfd, command):
     outcome = run_here(capfd, command, "--learning-rate", "1")
     assert outcome.code == 2 and outcome.out == ""

@@ -11,9 +11,9 @@ import safetensors.numpy
 import torch
 import transformers
 from reference import ResNet, arrays, random_resnet
+from small_weights import message
 
 from sysds_resnet import weights as module
-from sysds_resnet.errors import UserError
 from sysds_resnet.weight_names import (
     STAGES,
     Architecture,
@@ -32,15 +32,6 @@ def resnet18():
 
 def small(dtype=np.float32):
     return {"conv1.weight": np.arange(24).reshape(2, 3, 4).astype(dtype), "fc.bias": np.ones(5, dtype)}
-
-
-def message(call, *args, **kwargs):
-    """Return the text of the UserError that a call raises, after checking that it is one line."""
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    text = str(caught.value)
-    assert text and "\n" not in text and "\r" not in text
-    return text
 
 
 def assert_same(left, right):
