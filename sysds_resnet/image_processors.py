@@ -123,7 +123,7 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
 def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], list[str]]:
     """The same from timm's pretrained_cfg."""
     given = (
-        {name: value for name, value in config.items() if value is not None}
+        {n: list(v) if isinstance(v, tuple) else v for n, v in config.items() if v is not None}
         if isinstance(config, Mapping)
         else config
     )
@@ -140,7 +140,7 @@ def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], li
             share = known.crop_pct or 0.875  # timm's default
             found |= {"image_size": [height, width], "resize_size": math.floor(height / share)}
         else:
-            notes.append(_not_square(source, "input_size", height, width))
+            notes.append(not_square(source, "input_size", height, width))
     if known.crop_mode not in (None, "center"):
         notes.append(
             f"{source}: crop_mode is {known.crop_mode!r}; here images keep their aspect and their centre"
@@ -194,12 +194,12 @@ def _sizes(processor: _Processor, kind: str, source: str) -> tuple[dict[str, Any
             return {"image_size": [shorter] * 2, "resize_size": shorter}, [note]
         height, width = _pair("crop_size", processor.crop_size, source)
         if height != width:
-            return {}, [_not_square(source, "crop_size", height, width)]
+            return {}, [not_square(source, "crop_size", height, width)]
         return {"image_size": [height, width], "resize_size": shorter}, []
     height, width = _pair("size", size, source)
     crop = _pair("crop_size", processor.crop_size, source) if processor.do_center_crop else (height, width)
     if height != width or crop[0] != crop[1]:
-        return {}, [_not_square(source, "size", height, width)]
+        return {}, [not_square(source, "size", height, width)]
     return _squashed(source, height, crop[0])
 
 
@@ -241,7 +241,8 @@ def _other_filter(source: str, field: str, name: str) -> str:
     return f"{source}: {field} is {name}; here images are resized by the bilinear filter"
 
 
-def _not_square(source: str, field: str, height: int, width: int) -> str:
+def not_square(source: str, field: str, height: int, width: int) -> str:
+    """The note on a size of images that are not square."""
     return (
         f"{source}: {field} is {height} x {width}, and images are square here: it is not followed; give "
         "--image-size"

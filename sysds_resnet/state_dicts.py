@@ -21,6 +21,7 @@ _COUNTERS = ("n_averaged", "decay", "num_updates", "updates", "step", "steps", "
 # Words in the names of what programs keep beside a network. Optimizers hold no network's weights.
 _OPTIMIZER = re.compile(r"(^|[._])optim(izers?)?([._]|$)", re.IGNORECASE)
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of norms; some averages lack them
+_MEAN = re.compile(r"(((.*\.)?(data_preprocessor|norm(alize|alizer|alization)?)|\d+)\.)?mean")  # of pixels
 _FOREIGN = re.compile(r"(^|[._])(criterion|loss(es)?|metrics?|acc(uracy)?|data_preprocessor)([._]|$)")
 # PyTorch puts these before names, whatever the model is: DataParallel, torch.compile, FSDP, checkpointing.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -69,7 +70,7 @@ class _Network:
 def choose_state_dict(
     entries: Mapping[Any, Any], key: str | None, source: str
 ) -> tuple[dict[Any, Any], list[str]]:
-    """The tensors of the network in a checkpoint, under names without prefixes, and notes about the choice.
+    """The tensors of the network in a checkpoint, by names without prefixes, and notes about the choice.
 
     Of weights and their moving average, it is the average.
 
@@ -103,8 +104,14 @@ def choose_state_dict(
 
 
 def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[Any, Any], list[str]]:
-    """The tensors of a network by plain names, with a final layer that stands beside it, and notes."""
+    """The tensors of a network by plain names, with what stands beside it, and notes.
+
+    That may be its final layer, and the mean and std of pixels that a layer before it takes off.
+    """
     tensors = {name: tensor for name, tensor in network.tensors.items() if not _is_counter(name, tensor)}
+    layers = [str(name).removesuffix("mean") for name in tensors if _MEAN.fullmatch(str(name))]
+    layer = next((layer for layer in layers if f"{layer}std" in tensors), None)
+    pixels = {} if layer is None else {part: tensors.pop(layer + part) for part in ("mean", "std")}
     strays = [name for name in tensors if _body_prefix(name) not in (None, network.prefix)]
     if key is None and strays:
         expected = f"{network.prefix!r} in front of all names" if network.prefix else "names without a prefix"
@@ -141,7 +148,7 @@ def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[A
     if left:
         more = f" and {len(left) - 1} more tensors" if len(left) > 1 else ""
         notes.append(f"{source}: left out {left[0]!r}{more} beside the network")
-    return beside | inside, notes
+    return beside | inside | pixels, notes
 
 
 def _is_counter(name: object, tensor: object) -> bool:

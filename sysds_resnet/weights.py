@@ -22,7 +22,7 @@ from sysds_resnet.files import write_whole
 from sysds_resnet.huggingface import agrees, folder_files, read_folder
 from sysds_resnet.state_dicts import choose_state_dict
 from sysds_resnet.weight_containers import FOLDER_FILES, container_of, read_content, read_header, to_arrays
-from sysds_resnet.weight_metadata import check_fits, decode_header, encode_header
+from sysds_resnet.weight_metadata import METADATA_KEY, check_fits, decode_header, encode_header
 from sysds_resnet.weight_names import (
     Weights,
     fail,
@@ -75,6 +75,7 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
     path, source = content.path, str(content.path)
     entries = {name: value for name, value in content.entries.items() if name not in FIELDS}
     tensors, notes = choose_state_dict(_parts(entries), key, source)
+    pixels = {name: tensors.pop(name) for name in ("mean", "std") if name in tensors}
     weights = to_arrays(tensors, source)
     if not weights:
         fail(source, "holds no tensors, expected the weights of a ResNet; give another file")
@@ -85,11 +86,12 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
         weights = from_huggingface(whole, source)
     weights, said = rename_head(weights, source)
     notes += said
-    metadata = decode_header(content.header, source)
-    if not content.header:
-        metadata, said = metadata_of_checkpoint(content.entries, source)
-        notes += said
     channels, num_classes = _ends(weights)
+    metadata = decode_header(content.header, source)
+    if METADATA_KEY not in content.header:
+        entries = pixels | dict(content.entries)
+        metadata, said = metadata_of_checkpoint(entries, channels, num_classes, source)
+        notes += said
     if renamed or path.name in FOLDER_FILES:
         found, said = read_folder(path.parent, channels, num_classes, renamed)
         if not (metadata and agrees(metadata, found, channels)):
