@@ -153,9 +153,10 @@ def _all_names(values: Mapping[Any, Any], source: str) -> Iterator[tuple[list[st
             texts = all(isinstance(v, str) for v in value.values())
             names = (names_by_number if texts else numbers_by_name)(value, field, source)
         elif field in _NAMES and isinstance(value, list | tuple):  # otherwise often the number of classes
-            wrong = next((name for name in value if not isinstance(name, str) or not name), None)
-            if wrong is not None or not value:
-                fail(source, f"{field} has {shorten(wrong)} in it, expected names of classes; correct it")
+            wrong = [name for name in value if not isinstance(name, str) or not name]
+            if wrong or not value:
+                what = f"has {shorten(wrong[0])} in it" if wrong else f"is {shorten(value)}"
+                fail(source, f"{field} {what}, expected names of classes; correct it")
             names = list(value)
         else:
             continue

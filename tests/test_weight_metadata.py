@@ -189,7 +189,7 @@ def test_metadata_of_a_checkpoint_that_are_none_are_named(folder, tensors, besid
         ({"mean": [0.5, 0.5], "std": [1, 1]}, "mean has 2 values, expected 3"),
         ({"mean": 0.0, "std": 0.0}, "std[0] is 0.0"),
         ({"classes": [0, 1, 2]}, "classes has 0 in it"),
-        ({"classes": []}, "classes has None in it"),
+        ({"classes": []}, "classes is []"),
         ({"classes": ["a", "b"]}, "classes has 2 values, expected 3"),
         ({"image_size": 28}, "image_size[0] is 28"),
         ({"img_size": {"height": 64}}, "image_size is {'height': 64}"),
