@@ -21,7 +21,14 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.huggingface import agrees, folder_files, read_folder
 from sysds_resnet.state_dicts import choose_state_dict
-from sysds_resnet.weight_containers import FOLDER_FILES, container_of, read_content, read_header, to_arrays
+from sysds_resnet.weight_containers import (
+    FOLDER_FILES,
+    container_of,
+    path_of,
+    read_content,
+    read_header,
+    to_arrays,
+)
 from sysds_resnet.weight_metadata import METADATA_KEY, check_fits, decode_header, encode_header
 from sysds_resnet.weight_names import (
     Weights,
@@ -71,7 +78,7 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
         UserError: If the file is missing, empty, damaged, of an unknown kind, holds anything but tensors,
             metadata that are none, or belongs to a ResNet that computes something else than v1.5.
     """
-    content = read_content(Path(path))
+    content = read_content(path_of(path))
     path, source = content.path, str(content.path)
     entries = {name: value for name, value in content.entries.items() if name not in FIELDS}
     tensors, notes = choose_state_dict(_parts(entries), key, source)
@@ -111,7 +118,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged, or a field is not what it should be.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file() or container_of(path) != "safetensors":
         return {}
     return decode_header(read_header(path), str(path))
