@@ -133,7 +133,8 @@ def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[A
         if name in own or name in others:
             continue
         # what could be a layer of the network stays, and the check of names will name it
-        if complete and short not in inside and not _is_matrix(name, tensors[name]):
+        weight = f"{str(name).rpartition('.')[0]}.weight"
+        if complete and short not in inside and not _is_matrix(weight, tensors.get(weight)):
             left.append(name)
         else:
             beside[short] = tensors[name]
@@ -255,8 +256,8 @@ def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Netwo
             f"{python_command('convert', source, 'DST.safetensors', '--key', 'NAME')}",
         )
     average, other = averages[0], next(network for network in found if not network.average)
-    if len(found) == 2 and _swapped(average, other):
-        average, other = other, average
+    if swapped := next((network for network in found if _swapped(average, network)), None):
+        average, other = swapped, average
     return average, [
         f"{source}: took {average.label!r}, the averaged weights, of {labels}; for others run "
         f"{python_command('convert', source, 'DST.safetensors', '--key', other.label)}"
