@@ -51,10 +51,7 @@ FIELDS = frozenset(
 """Entries of a checkpoint that are no tensors of its network."""
 
 # Networks whose tensors are a ResNet's by name and shape, and that compute something else.
-_VARIANT = re.compile(
-    r"resnet(blur|aa|rs|v2)|resnet\d+(_?v1)?[cdest](?![a-z0-9])|resne(x|s)t|(se|eca|sk|gc|nf_)resnet",
-    re.IGNORECASE,
-)
+_VARIANT = re.compile(r"resnet(blur|aa|rs|v2)|resnet\d+(_?v1)?[cdest](?![a-z0-9])|resne[sx]t", re.IGNORECASE)
 _AVERAGE_POOLS = ("avg", "fast", "fastavg", "")  # timm's names of the average over all pixels
 
 

@@ -200,7 +200,7 @@ def test_metadata_of_a_checkpoint_that_are_none_are_named(folder, tensors, besid
 @pytest.mark.parametrize("place", ["hyper_parameters", "args"])
 def test_settings_of_programs_that_cannot_be_used_are_noted(folder, tensors, place, settings, said):
     beside = {place: argparse.Namespace(**settings) if place == "args" else settings}
-    torch.save({"state_dict": tensors, "arch": "resnet18", **beside}, folder / "w.pth")
+    torch.save({"state_dict": tensors, "arch": "BaseResNet18_dropout", **beside}, folder / "w.pth")
     _, metadata, [note] = load_file(folder / "w.pth")
     assert metadata == {} and note.startswith(f"{folder / 'w.pth'}, {place}") and said in note
 
