@@ -13,15 +13,18 @@ from typing import Literal
 
 from sysds_resnet.errors import UserError
 
+_GRAVITY = ("order", "spelling", "name")  # kinds of differences, the most serious one first
+
 
 @dataclass(frozen=True)
 class Difference:
     """The first pair of names in which two lists of class names differ most seriously.
 
     Attributes:
-        kind: "order" if the same name is another class in the other list; "spelling" if only case, white
-            space, invisible characters or Unicode's normal form tell a name from one in the other list;
-            "name" if two names of a class are simply different ones, as synsets and words are.
+        kind: "order" if the same name is another class in the other list, also if hyphens or underscores tell
+            the two apart; "spelling" if only case, white space, invisible characters or Unicode's normal form
+            tell a name from one in the other list; "name" if two names of a class are simply different ones,
+            as synsets and words are, or differ by hyphens or underscores.
         index: Class in the list that is compared.
         found: Its name.
         expected: What the other list calls this class; for "spelling", its name that looks like `found`.
@@ -39,16 +42,20 @@ def compare_class_names(found: Sequence[str], expected: Sequence[str]) -> Differ
     """The most serious difference of two lists of unique names, of equal length; None if they are equal."""
     places = {name: i for i, name in enumerate(expected)}
     folded = {fold(name): i for i, name in enumerate(expected)}
+    ours = set(found)
     differences = []
     for i, (name, other) in enumerate(zip(found, expected, strict=True)):
+        place = i if fold(name) == fold(other) else folded.get(fold(name))
         if name in places:
             if places[name] != i:
-                return Difference("order", i, name, other, places[name])
-        elif (place := folded.get(fold(name))) is not None and expected[place] not in found:
+                differences.append(Difference("order", i, name, other, places[name]))
+        elif place is None or expected[place] in ours:
+            differences.append(Difference("name", i, name, other, i))
+        elif _visible(name) == _visible(expected[place]):
             differences.append(Difference("spelling", i, name, expected[place], place))
         else:
-            differences.append(Difference("name", i, name, other, i))
-    return min(differences, key=lambda difference: difference.kind == "name", default=None)
+            differences.append(Difference("order" if place != i else "name", i, name, other, place))
+    return min(differences, key=lambda difference: _GRAVITY.index(difference.kind), default=None)
 
 
 def check_class_names(
@@ -68,8 +75,8 @@ def check_class_names(
         same by their numbers. None if all names are equal.
 
     Raises:
-        UserError: If a name is another class on the other side, or only case, white space or Unicode's
-            normal form tells it from a name there.
+        UserError: If a name is another class on the other side, with or without hyphens and the like, or only
+            case, white space or Unicode's normal form tells it from a name there.
     """
     difference = compare_class_names(found, expected)
     if difference is None:
@@ -99,10 +106,18 @@ def describe_difference(difference: Difference, source: str, reference: str) -> 
 
 
 def fold(name: str) -> str:
-    """A name without case, white space, invisible characters and the choice of a Unicode form.
+    """A name without case, white space, hyphens, underscores, invisible characters and Unicode forms.
 
-    Names that are equal after this look the same to people, or nearly so.
+    Names that are equal after this mean the same to people, or nearly so. Numbers keep their signs.
     """
+    visible = _visible(name)
+    if not any(c.isalpha() for c in visible):
+        return visible
+    return "".join(c for c in visible if c != "_" and unicodedata.category(c) != "Pd")
+
+
+def _visible(name: str) -> str:
+    """A name without case, white space, invisible characters and the choice of a Unicode form."""
     visible = (
         c for c in unicodedata.normalize("NFKC", name) if not c.isspace() and unicodedata.category(c) != "Cf"
     )

@@ -1,7 +1,8 @@
 """Hugging Face folders: what config.json and preprocessor_config.json say beside the weights, in and out.
 
 Two kinds are read: those of transformers' ``ResNetForImageClassification``, and those of timm's models, whose
-config.json has an ``architecture`` and a ``pretrained_cfg``.
+config.json has an ``architecture`` and a ``pretrained_cfg``. Any other folder with weights by torchvision's
+names may have class names and a processor in the same files.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sysds_resnet.image_processors import (
 )
 from sysds_resnet.weight_metadata import (
     check_metadata,
+    is_number,
     names_by_number,
     numbers_by_name,
     read_json,
@@ -41,7 +43,6 @@ _TIMM_HARMLESS = {
     "drop_block_rate",
     "zero_init_last",
 }
-_PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 def read_folder(
@@ -61,24 +62,29 @@ def read_folder(
     """
     path = folder / CONFIG_FILE
     config = read_json(path) or {}
-    if "architecture" in config or "pretrained_cfg" in config:
-        return _read_timm(config, num_classes, str(path))
-    if not renamed and config.get("model_type") != "resnet":
-        return {}, []
-    _check_plain(config, str(path))
-    names, notes = _names(config, num_classes, str(path))
-    found: dict[str, Any] = {} if names is None else {"classes": names}
+    of_timm = "architecture" in config or "pretrained_cfg" in config
+    if of_timm:
+        found, notes = _read_timm(config, num_classes, str(path))
+    else:
+        _check_plain(config, renamed, str(path))
+        names, notes = _names(config, num_classes, str(path))
+        found = {} if names is None else {"classes": names}
     path, processor = _find_processor(folder)
     if processor is None:
-        if config:
+        if "model_type" in config and not of_timm:
             notes.append(
                 f"{path}: is missing; images are preprocessed for ImageNet at 224 unless flags say otherwise"
             )
-    else:
-        described, said = from_processor(processor, channels, str(path))
-        found |= check_metadata(described, str(path))
-        notes += said
-    return found, notes
+        return found, notes
+    described, said = from_processor(processor, channels, str(path))
+    described = check_metadata(described, str(path))
+    differing = [name for name in described if name in found and not _close(described[name], found[name])]
+    if differing:  # in a folder of timm's, which says these things in config.json
+        notes.append(
+            f"{path}: {differing[0]} is {shorten(described[differing[0]])} by it, but "
+            f"{shorten(found[differing[0]])} by {CONFIG_FILE}, which is followed"
+        )
+    return described | found, notes + (said if not of_timm else [])
 
 
 def folder_files(
@@ -111,10 +117,13 @@ def agrees(metadata: Mapping[str, Any], found: Mapping[str, Any], channels: int)
     expected |= {"classes": metadata["classes"]} if metadata.get("classes") else {}
     if expected.keys() != found.keys():
         return False
-    numbers = [name for name in expected if name in ("mean", "std")]
-    return all(np.allclose(expected[name], found[name], rtol=1e-9) for name in numbers) and all(
-        expected[name] == found[name] for name in expected if name not in numbers
-    )
+    return all(_close(expected[name], found[name]) for name in expected)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two values of a field are the same, numbers to rounding."""
+    numbers = [isinstance(value, list) and all(map(is_number, value)) for value in (one, other)]
+    return np.allclose(one, other, rtol=1e-9) if all(numbers) and len(one) == len(other) else one == other
 
 
 def _find_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
@@ -127,9 +136,12 @@ def _find_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     return path, read_json(path)
 
 
-def _check_plain(config: Mapping[str, Any], source: str) -> None:
-    """Refuses a network whose strides, activation or outputs are not v1.5's, which its names do not show."""
-    for key, expected in {"model_type": "resnet", **_PLAIN}.items():
+def _check_plain(config: Mapping[str, Any], renamed: bool, source: str) -> None:
+    """Refuses a network whose strides, activation or outputs are not v1.5's, which its names do not show.
+
+    Tensors by torchvision's names may be those of a model of anybody's, with a model_type of its own.
+    """
+    for key, expected in (_PLAIN | ({"model_type": "resnet"} if renamed else {})).items():
         if (found := config.get(key, expected)) != expected:
             fail(
                 source,
@@ -152,10 +164,25 @@ def _names(
         field, names = "label2id", numbers_by_name(config["label2id"], "label2id", source)
     else:
         return None, []
-    if all(_PLACEHOLDER.fullmatch(name) for name in names):
+    if names == [f"LABEL_{i}" for i in range(len(names))]:  # what transformers writes for none
         return None, []
     _check_count(names, num_classes, field, source)
-    return tell_apart(names, field, source)
+    unique, notes = tell_apart(names, field, source)
+    return unique, notes + _check_inverse(names, config.get("label2id"), source)
+
+
+def _check_inverse(names: list[str], label2id: object, source: str) -> list[str]:
+    """Refuses a label2id that gives a name another number than id2label; notes on one with other names."""
+    if not isinstance(label2id, Mapping):
+        return []
+    for name, number in label2id.items():
+        places = [str(i) for i, other in enumerate(names) if other == name]
+        if places and str(number) not in places:
+            found = f"label2id[{shorten(name)}] is {shorten(number)}"
+            fail(source, f"{found}, expected {places[0]} as in id2label; correct it")
+    other = next((name for name in label2id if name not in names), None)
+    text = f"{source}: label2id has {shorten(other)}, which id2label does not have; id2label is followed"
+    return [] if other is None else [text]
 
 
 def _check_count(names: list[str], num_classes: int | None, field: str, source: str) -> None:

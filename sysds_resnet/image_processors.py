@@ -61,6 +61,12 @@ _Numbers = Annotated[list[float], Field(min_length=1)] | float
 _Size = Side | dict[str, Side | None] | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
+# Of what processors may do beside the above: what changes nothing in what a network sees, and what changes
+# all of it. Anything else is noted.
+_HARMLESS = ("do_convert_rgb", "do_reduce_labels")
+_OTHER_PIXELS = ("do_flip_channel_order", "do_grayscale", "rescale_offset")
+
+
 class _Processor(Strict):
     """The fields of preprocessor_config.json that decide what a network sees."""
 
@@ -97,8 +103,8 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
         UserError: If a field is not what it should be.
     """
     given = {name: value for name, value in config.items() if value is not None}
-    known = validate(_Processor, given, source)
-    full_name = known.image_processor_type or known.feature_extractor_type or "ConvNextImageProcessor"
+    named = validate(_Processor, given, source)
+    full_name = named.image_processor_type or named.feature_extractor_type or "ConvNextImageProcessor"
     kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", full_name)
     if kind not in _DEFAULTS:
         needed = [name for name in ("size", "image_mean", "image_std") if name not in given]
@@ -106,15 +112,28 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
             fail(
                 source, f"{needed[0]} is missing and {full_name}'s default not known here; add it to the file"
             )
+    if other := next((name for name in _OTHER_PIXELS if given.get(name)), None):
+        fail(source, f"{other} is {shorten(given[other])}, expected false; give a model for RGB images")
     processor = validate(_Processor, {**_DEFAULTS.get(kind, {"resample": _BILINEAR}), **given}, source)
     scale = (1 / processor.rescale_factor) if processor.do_rescale else 1.0
     scale = 255.0 if math.isclose(scale, 255, rel_tol=1e-9) else scale  # 1/255 has been rounded
     if processor.do_normalize:
         mean = [scale * value for value in _each("image_mean", processor.image_mean, channels, source)]
         std = [scale * value for value in _each("image_std", processor.image_std, channels, source)]
+        if max(map(abs, mean)) > 1000 or max(std) > 1e5:
+            text = (
+                f"image_mean is {shorten(processor.image_mean)} and image_std {shorten(processor.image_std)}"
+            )
+            fail(
+                source,
+                f"{text}, expected numbers for pixels of 0..{255 / scale:g}; correct them or do_rescale",
+            )
     else:
         mean, std = [0.0] * channels, [scale] * channels
     sizes, notes = _sizes(processor, kind, source)
+    known = (*_Processor.model_fields, *_HARMLESS)
+    more = [n for n, value in given.items() if n.startswith("do_") and value is not False and n not in known]
+    notes += [f"{source}: {name} is {shorten(given[name])}, which is not done here" for name in more]
     if processor.do_resize and processor.resample not in (None, _BILINEAR):
         notes.append(_other_filter(source, f"resample {processor.resample}", _FILTERS[processor.resample]))
     return {"mean": mean, "std": std, **sizes}, notes
@@ -123,7 +142,7 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
 def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], list[str]]:
     """The same from timm's pretrained_cfg."""
     given = (
-        {name: value for name, value in config.items() if value is not None}
+        {n: list(v) if isinstance(v, tuple) else v for n, v in config.items() if v is not None}
         if isinstance(config, Mapping)
         else config
     )
@@ -140,7 +159,7 @@ def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], li
             share = known.crop_pct or 0.875  # timm's default
             found |= {"image_size": [height, width], "resize_size": math.floor(height / share)}
         else:
-            notes.append(_not_square(source, "input_size", height, width))
+            notes.append(not_square(source, "input_size", height, width))
     if known.crop_mode not in (None, "center"):
         notes.append(
             f"{source}: crop_mode is {known.crop_mode!r}; here images keep their aspect and their centre"
@@ -194,12 +213,12 @@ def _sizes(processor: _Processor, kind: str, source: str) -> tuple[dict[str, Any
             return {"image_size": [shorter] * 2, "resize_size": shorter}, [note]
         height, width = _pair("crop_size", processor.crop_size, source)
         if height != width:
-            return {}, [_not_square(source, "crop_size", height, width)]
+            return {}, [not_square(source, "crop_size", height, width)]
         return {"image_size": [height, width], "resize_size": shorter}, []
     height, width = _pair("size", size, source)
     crop = _pair("crop_size", processor.crop_size, source) if processor.do_center_crop else (height, width)
     if height != width or crop[0] != crop[1]:
-        return {}, [_not_square(source, "size", height, width)]
+        return {}, [not_square(source, "size", height, width)]
     return _squashed(source, height, crop[0])
 
 
@@ -241,7 +260,8 @@ def _other_filter(source: str, field: str, name: str) -> str:
     return f"{source}: {field} is {name}; here images are resized by the bilinear filter"
 
 
-def _not_square(source: str, field: str, height: int, width: int) -> str:
+def not_square(source: str, field: str, height: int, width: int) -> str:
+    """The note on a size of images that are not square."""
     return (
         f"{source}: {field} is {height} x {width}, and images are square here: it is not followed; give "
         "--image-size"

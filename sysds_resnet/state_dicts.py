@@ -6,6 +6,7 @@ every name (`module.`, `_orig_mod.`, `model.`), optimizers, losses. Nothing here
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ from sysds_resnet.weight_containers import is_tensor
 from sysds_resnet.weight_names import fail
 
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|average|averaged|avg|shadow)([._]|$)", re.IGNORECASE)
-_COUNTERS = ("n_averaged", "decay", "num_updates", "updates", "step", "initted")  # in dicts of averages
+_COUNTERS = ("n_averaged", "decay", "num_updates", "updates", "step", "steps", "initted")  # beside averages
+# Words in the names of what programs keep beside a network. Optimizers hold no network's weights.
+_OPTIMIZER = re.compile(r"(^|[._])optim(izers?)?([._]|$)", re.IGNORECASE)
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of norms; some averages lack them
+_MEAN = re.compile(r"(((.*\.)?(data_preprocessor|norm(alize|alizer|alization)?)|\d+)\.)?mean")  # of pixels
+_FOREIGN = re.compile(r"(^|[._])(criterion|loss(es)?|metrics?|acc(uracy)?|data_preprocessor)([._]|$)")
 # PyTorch puts these before names, whatever the model is: DataParallel, torch.compile, FSDP, checkpointing.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _INNER = re.compile(rf"((?:^|\.)layer[1-4](?:\.\d+)?)(?:\.(?:{'|'.join(_WRAPPERS)}))+(?=\.)")
@@ -40,12 +46,14 @@ class _Network:
         prefix: Of the names of its tensors, with a dot at the end.
         tensors: What its dict has by name, without those of other networks there.
         whole: Whether it has a tensor that every ResNet has.
+        shared: Names in its dict that may belong to any of the networks there.
     """
 
     entry: tuple[str, ...]
     prefix: str
     tensors: dict[Any, Any]
     whole: bool
+    shared: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -62,7 +70,7 @@ class _Network:
 def choose_state_dict(
     entries: Mapping[Any, Any], key: str | None, source: str
 ) -> tuple[dict[Any, Any], list[str]]:
-    """The tensors of the network in a checkpoint, under names without prefixes, and notes about the choice.
+    """The tensors of the network in a checkpoint, by names without prefixes, and notes about the choice.
 
     Of weights and their moving average, it is the average.
 
@@ -76,14 +84,34 @@ def choose_state_dict(
             is in front of some names only.
     """
     found = [network for entry, tensors in _state_dicts(entries) for network in _networks(entry, tensors)]
-    whole = [network for network in found if network.whole]
-    network, notes = _choose(whole or found, key, source)
-    tensors = network.tensors
-    if network.average:
-        tensors = {n: t for n, t in tensors.items() if str(n).rpartition(".")[2] not in _COUNTERS}
-    inside, outside = {}, {}
-    for name, tensor in tensors.items():
-        (inside if str(name).startswith(network.prefix) else outside)[name] = tensor
+    found = [network for network in found if network.whole] or found
+    network, notes = _choose(found, key, source)
+    if key is None:
+        if set(network.prefix.split(".")) - {"", *_WRAPPERS}:
+            notes.append(f"{source}: left out {network.prefix!r} in front of the names of tensors")
+        if unused := next(_lists_of_tensors(entries), None):
+            notes.append(f"{source}: {unused!r} is a list of tensors without names, and is not used")
+    tensors, said = _tensors_of(network, key, source)
+    others = [other for other in found if not other.average]
+    if network.average and len(others) == 1 and not any(map(_is_buffer, tensors)):
+        theirs, _ = _tensors_of(others[0], key, source)
+        buffers = {name: tensor for name, tensor in theirs.items() if _is_buffer(name)}
+        if theirs.keys() == tensors.keys() | buffers.keys():
+            tensors |= buffers
+            text = f"has no means and variances of norms; took those of {others[0].label!r}"
+            said.append(f"{source}: {network.label!r} {text}")
+    return tensors, notes + said
+
+
+def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[Any, Any], list[str]]:
+    """The tensors of a network by plain names, with what stands beside it, and notes.
+
+    That may be its final layer, and the mean and std of pixels that a layer before it takes off.
+    """
+    tensors = {name: tensor for name, tensor in network.tensors.items() if not _is_counter(name, tensor)}
+    layers = [str(name).removesuffix("mean") for name in tensors if _MEAN.fullmatch(str(name))]
+    layer = next((layer for layer in layers if f"{layer}std" in tensors), None)
+    pixels = {} if layer is None else {part: tensors.pop(layer + part) for part in ("mean", "std")}
     strays = [name for name in tensors if _body_prefix(name) not in (None, network.prefix)]
     if key is None and strays:
         expected = f"{network.prefix!r} in front of all names" if network.prefix else "names without a prefix"
@@ -92,22 +120,91 @@ def choose_state_dict(
             f"has {strays[0]!r} and {len(strays) - 1} more tensors with another prefix than the other "
             f"{len(tensors) - len(strays)}, expected {expected}; save the state_dict() of one network",
         )
-    if network.prefix and key is None and set(network.prefix[:-1].split(".")) - set(_WRAPPERS):
-        notes.append(f"{source}: left out {network.prefix!r} in front of the names of tensors")
-    plain = {_plain(name, network.prefix): tensor for name, tensor in inside.items()}
-    # A final layer may stand beside its backbone. Whatever else is there, the check of names will name.
-    return plain if key is not None else outside | plain, notes
+    foreign = [name for name in tensors if _FOREIGN.search(str(name).removeprefix(network.prefix))]
+    others = dict.fromkeys([*foreign, *strays])
+    own = {
+        n: tensor for n, tensor in tensors.items() if str(n).startswith(network.prefix) and n not in others
+    }
+    inside = {_plain(name, network.prefix): tensor for name, tensor in own.items()}
+    complete = any(_is_matrix(name, tensor) and _body_prefix(name) is None for name, tensor in inside.items())
+    beside, left, notes = {}, [*network.shared, *foreign], []
+    for name in tensors:
+        short = _plain(name, _parent(network.prefix))
+        if name in own or name in others:
+            continue
+        # what could be a layer of the network stays, and the check of names will name it
+        weight = f"{str(name).rpartition('.')[0]}.weight"
+        if complete and short not in inside and not _is_matrix(weight, tensors.get(weight)):
+            left.append(name)
+        else:
+            beside[short] = tensors[name]
+    if replaced := {str(name).rpartition(".")[0] for name in beside if name in inside}:
+        # such a layer was trained on the backbone's features, whose own final layer is a remnant
+        inside = {n: tensor for n, tensor in inside.items() if str(n).rpartition(".")[0] not in replaced}
+        layer = min(replaced)
+        notes.append(
+            f"{source}: took the final layer {_parent(network.prefix) + layer!r}, not the backbone's "
+            f"{network.prefix + layer!r}"
+        )
+    if left:
+        more = f" and {len(left) - 1} more tensors" if len(left) > 1 else ""
+        notes.append(f"{source}: left out {left[0]!r}{more} beside the network")
+    return beside | inside | pixels, notes
+
+
+def _is_counter(name: object, tensor: object) -> bool:
+    """Whether something is a number that programs keep beside averages."""
+    return str(name).rpartition(".")[2] in _COUNTERS and math.prod(getattr(tensor, "shape", ())) == 1
+
+
+def _is_matrix(name: object, tensor: object) -> bool:
+    """Whether a tensor may be the weights of a linear layer or a convolution."""
+    return str(name).endswith(".weight") and len(getattr(tensor, "shape", ())) > 1
+
+
+def _is_buffer(name: object) -> bool:
+    return str(name).rpartition(".")[2] in _BUFFERS
+
+
+def _parent(prefix: str) -> str:
+    """The prefix of the module that holds the network with a prefix, and perhaps its final layer."""
+    parts = prefix.split(".")[:-1]
+    while parts and parts[-1] in _WRAPPERS:
+        parts.pop()
+    return "".join(f"{part}." for part in parts[:-1])
+
+
+def _inner(
+    entries: Mapping[Any, Any], entry: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any] | list[Any]]]:
+    """The dicts and lists in an entry of a checkpoint, but optimizers'; of lists of dicts each dict."""
+    for name, value in entries.items():
+        if not isinstance(name, str) or _OPTIMIZER.search(name) or len(entry) >= _DEPTH:
+            continue
+        items = list(value) if isinstance(value, list | tuple) else None
+        if items and all(isinstance(item, Mapping) for item in items):
+            for i, item in enumerate(items):
+                yield (*entry, name if len(items) == 1 else f"{name}.{i}"), item
+        elif items or isinstance(value, Mapping):
+            yield (*entry, name), items or value
+
+
+def _lists_of_tensors(entries: Mapping[Any, Any], entry: tuple[str, ...] = ()) -> Iterator[str]:
+    """Where a checkpoint has averages as lists of tensors, which say nothing of what these are."""
+    for place, value in _inner(entries, entry):
+        label = ".".join(place)
+        if isinstance(value, Mapping):
+            yield from _lists_of_tensors(value, place)
+        elif _AVERAGE.search(label) and all(map(is_tensor, value)):
+            yield label
 
 
 def _state_dicts(
     entries: Mapping[Any, Any], entry: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
     """The dicts of tensors in a checkpoint, and the entries that lead there; if none, the whole."""
-    inner = []
-    if len(entry) < _DEPTH:
-        for name, value in entries.items():
-            if isinstance(value, Mapping) and isinstance(name, str) and "optim" not in name.lower():
-                inner += _state_dicts(value, (*entry, name))
+    dicts = [(place, value) for place, value in _inner(entries, entry) if isinstance(value, Mapping)]
+    inner = [found for place, value in dicts for found in _state_dicts(value, place)]
     yield from inner
     named = [name for name, value in entries.items() if isinstance(name, str) and is_tensor(value)]
     # numbers beside a state dict, such as the best accuracy so far, may be tensors too
@@ -120,13 +217,23 @@ def _networks(entry: tuple[str, ...], tensors: Mapping[Any, Any]) -> Iterator[_N
     prefixes = {prefix for name in tensors if (prefix := _body_prefix(name)) is not None}
     anchored = dict.fromkeys(_body_prefix(name) for name in tensors if _ANCHOR.fullmatch(str(_plain(name))))
     several = list(anchored) or (list(prefixes) if len(prefixes) == 1 else [""])
+    owners = {name: _owner(str(name), several) for name in tensors}
+    shared = tuple(name for name, owner in owners.items() if owner is None)
     for prefix in several:
-        own = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if max((p for p in several if str(name).startswith(p)), key=len, default=prefix) == prefix
-        }
-        yield _Network(entry, prefix, own, bool(anchored))
+        own = {name: tensor for name, tensor in tensors.items() if owners[name] == prefix}
+        yield _Network(entry, prefix, own, bool(anchored), shared)
+
+
+def _owner(name: str, prefixes: list[str]) -> str | None:
+    """The prefix of the network that a name belongs to, None if it stands beside several alike."""
+    if len(prefixes) == 1:
+        return prefixes[0]
+    if inside := [prefix for prefix in prefixes if name.startswith(prefix)]:
+        return max(inside, key=len)
+    beside = [prefix for prefix in prefixes if name.startswith(_parent(prefix))]
+    nearest = max((_parent(prefix) for prefix in beside), key=len, default="")
+    owners = [prefix for prefix in beside if _parent(prefix) == nearest]
+    return owners[0] if len(owners) == 1 else None
 
 
 def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Network, list[str]]:
@@ -148,11 +255,19 @@ def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Netwo
             f"holds {len(found)} networks ({labels}), expected one, or one and its average; choose one by "
             f"{python_command('convert', source, 'DST.safetensors', '--key', 'NAME')}",
         )
-    other = next(network.label for network in found if not network.average)
-    return averages[0], [
-        f"{source}: took {averages[0].label!r}, the averaged weights, of {labels}; for others run "
-        f"{python_command('convert', source, 'DST.safetensors', '--key', other)}"
+    average, other = averages[0], next(network for network in found if not network.average)
+    if swapped := next((network for network in found if _swapped(average, network)), None):
+        average, other = swapped, average
+    return average, [
+        f"{source}: took {average.label!r}, the averaged weights, of {labels}; for others run "
+        f"{python_command('convert', source, 'DST.safetensors', '--key', other.label)}"
     ]
+
+
+def _swapped(named: _Network, other: _Network) -> bool:
+    """Whether what is named an average is not, but the other is: mmengine's EMAHook swaps them on saving."""
+    entries = named.entry[-1:] + other.entry[-1:] == ("ema_state_dict", "state_dict")
+    return entries and "steps" in named.tensors and named.prefix.startswith("module.")
 
 
 def _body_prefix(name: object) -> str | None:

@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ FOLDER_FILES = (
 )
 """Where weights are in a folder of Hugging Face's, the first that there is."""
 
+# A name of a file that any system can have, and no index again.
+_SHARD = re.compile(r"(?!.*\.index\.json$)[^/\\\0\ud800-\udfff]{1,240}\.[a-z]+")
 _EXPECTED = "expected .safetensors, .pth, .pt, .ckpt, .bin or a Hugging Face folder"
 _FOREIGN = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras and TensorFlow write",
@@ -70,6 +73,26 @@ class Content:
     path: Path
     entries: Mapping[Any, Any]
     header: Mapping[str, str] = field(default_factory=dict)
+
+
+def path_of(name: str | os.PathLike[str]) -> Path:
+    """The path that a name is; whether there is anything is not looked at.
+
+    Raises:
+        UserError: If nothing can have such a name here.
+    """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(f"weights: found {shorten(name)}, expected the path of a file or folder; give one")
+    path = Path(name)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        fail(shorten(str(path)), f"cannot be read ({error.strerror}), {_EXPECTED}; check the path")
+    except ValueError as error:  # an embedded null, or what the file system's encoding lacks
+        fail(shorten(str(path)), f"is no path ({error}), {_EXPECTED}; give another")
+    return path
 
 
 def read_content(path: Path) -> Content:
@@ -175,17 +198,13 @@ def _read_shards(index: Path) -> Content:
         )
     entries: dict[str, Any] = {}
     header: Mapping[str, str] = {}
-    for shard in dict.fromkeys(table.values()):
-        if (
-            not isinstance(shard, str)
-            or not shard
-            or Path(shard).name != shard
-            or shard.endswith(INDEX_SUFFIX)
-        ):
+    for shard in table.values():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             fail(
                 index,
                 f"weight_map names the file {shorten(shard)}, expected one in its own folder; correct it",
             )
+    for shard in dict.fromkeys(table.values()):
         part = read_content(index.with_name(shard))
         header = header or part.header
         entries |= {name: part.entries[name] for name in part.entries if table.get(name) == shard}

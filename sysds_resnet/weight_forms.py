@@ -14,6 +14,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.classes import CLASSES_FILE, named_classes
 from sysds_resnet.network import Network
+from sysds_resnet.weight_containers import path_of
 from sysds_resnet.weight_metadata import check_fits, check_metadata, read_json
 from sysds_resnet.weight_names import Weights
 from sysds_resnet.weights import LoadedWeights, load_file
@@ -36,7 +37,7 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
     Raises:
         UserError: If there are no weights, or they or what stands beside them are damaged.
     """
-    path = Path(path)
+    path = path_of(path)
     if (path / COMPLETE).exists():
         with engine_or_own(engine) as ours:
             return _read_systemds(path, ours)

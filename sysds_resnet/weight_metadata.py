@@ -90,7 +90,8 @@ def check_fits(
     for name, expected, what in (("classes", num_classes, "classes"), ("mean", channels, "channels")):
         values = metadata.get(name)
         if values and expected is not None and len(values) != expected:
-            fail(source, f"{name} has {len(values)} values, expected {expected}, one for each of the {what}")
+            expectation = f"expected {expected}, one for each of the {what}"
+            fail(source, f"{name} has {len(values)} values, {expectation}; correct it, or remove it")
 
 
 def validate(model: type[Strict], values: object, source: str) -> Any:

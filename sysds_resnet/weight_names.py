@@ -168,6 +168,8 @@ def check_tensors(
             faults.append(f"{name} has dtype {array.dtype}, expected a floating one")
         elif wrong := array.size - np.count_nonzero(np.isfinite(array)):
             faults.append(f"{name} has {wrong} NaN or infinite values of {array.size}, expected none")
+        elif name.endswith("running_var") and array.size and array.min() < 0:
+            faults.append(f"{name} has the negative variance {array.min():g}, expected none below 0")
     for name in weights:
         if name not in expected and not name.endswith("num_batches_tracked"):
             faults.append(f"{name!r} is unexpected, the network has no such tensor")

@@ -21,8 +21,15 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.files import write_whole
 from sysds_resnet.huggingface import agrees, folder_files, read_folder
 from sysds_resnet.state_dicts import choose_state_dict
-from sysds_resnet.weight_containers import FOLDER_FILES, container_of, read_content, read_header, to_arrays
-from sysds_resnet.weight_metadata import check_fits, decode_header, encode_header
+from sysds_resnet.weight_containers import (
+    FOLDER_FILES,
+    container_of,
+    path_of,
+    read_content,
+    read_header,
+    to_arrays,
+)
+from sysds_resnet.weight_metadata import METADATA_KEY, check_fits, decode_header, encode_header
 from sysds_resnet.weight_names import (
     Weights,
     fail,
@@ -71,10 +78,11 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
         UserError: If the file is missing, empty, damaged, of an unknown kind, holds anything but tensors,
             metadata that are none, or belongs to a ResNet that computes something else than v1.5.
     """
-    content = read_content(Path(path))
+    content = read_content(path_of(path))
     path, source = content.path, str(content.path)
     entries = {name: value for name, value in content.entries.items() if name not in FIELDS}
     tensors, notes = choose_state_dict(_parts(entries), key, source)
+    pixels = {name: tensors.pop(name) for name in ("mean", "std") if name in tensors}
     weights = to_arrays(tensors, source)
     if not weights:
         fail(source, "holds no tensors, expected the weights of a ResNet; give another file")
@@ -85,11 +93,12 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
         weights = from_huggingface(whole, source)
     weights, said = rename_head(weights, source)
     notes += said
-    metadata = decode_header(content.header, source)
-    if not content.header:
-        metadata, said = metadata_of_checkpoint(content.entries, source)
-        notes += said
     channels, num_classes = _ends(weights)
+    metadata = decode_header(content.header, source)
+    if METADATA_KEY not in content.header:
+        entries = pixels | dict(content.entries)
+        metadata, said = metadata_of_checkpoint(entries, channels, num_classes, source)
+        notes += said
     if renamed or path.name in FOLDER_FILES:
         found, said = read_folder(path.parent, channels, num_classes, renamed)
         if not (metadata and agrees(metadata, found, channels)):
@@ -109,7 +118,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged, or a field is not what it should be.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file() or container_of(path) != "safetensors":
         return {}
     return decode_header(read_header(path), str(path))

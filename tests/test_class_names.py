@@ -64,6 +64,28 @@ def test_both_spellings_in_one_list_are_two_classes():
     assert compare_class_names(["CAT", "cat"], ["dog", "cat"]) == Difference("name", 0, "CAT", "dog", 0)
 
 
+SEPARATED = [
+    ("hot_dog", "hot dog"),
+    ("hot-dog", "hot_dog"),
+    ("hot\u2010dog", "Hotdog"),
+    ("t-shirt", "t shirt"),
+]
+
+
+@pytest.mark.parametrize(("found", "expected"), SEPARATED)
+def test_names_that_only_separators_tell_apart_are_one_class(found, expected):
+    assert compare_class_names(["a", found], ["a", expected]) == Difference("name", 1, found, expected, 1)
+    assert compare_class_names([found, "b"], ["x", expected]) == Difference("order", 0, found, "x", 1)
+    assert f"where {found!r} is class 1" in refused([found, "ice_cream"], ["ice cream", expected])
+    assert compare_class_names([found, expected], [expected, found]).kind == "order"
+
+
+def test_numbers_keep_their_signs_and_both_spellings_are_two_classes():
+    assert compare_class_names(["-1", "0"], ["0", "1"]).found == "0"
+    assert compare_class_names(["-1", "x"], ["y", "1"]).kind == "name"
+    assert compare_class_names(["t shirt", "x"], ["t-shirt", "t_shirt"]).kind == "name"
+
+
 def test_other_names_are_allowed_and_the_first_pair_is_noted():
     note = check_class_names(["n01", "n02"], ["tench", "shark"], "data", "w.pth", "")
     assert note == (

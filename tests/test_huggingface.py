@@ -126,6 +126,8 @@ def test_sizes_in_each_form(size, sizes):
         ({"size": 384}, "squashed to 384 x 384", (384, 384)),
         ({"size": {"height": 64, "width": 96}}, "size is 64 x 96, and images are square here", None),
         ({"do_resize": False}, "do_resize is false", None),
+        ({"do_pad": True}, "do_pad is True, which is not done here", (64, 73)),
+        ({"do_sharpen": True, "do_blur": False}, "do_sharpen is True", (64, 73)),
         (
             {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
             "do_center_crop is false",
@@ -199,6 +201,35 @@ def test_placeholders_are_no_names_and_a_missing_processor_is_noted(folder, smal
     assert metadata == {} and "preprocessor_config.json: is missing" in note
 
 
+def test_placeholders_in_another_order_are_names(folder, small):
+    config = CONFIG | {"id2label": {str(i): f"LABEL_{2 - i}" for i in range(3)}}
+    assert load_file(write_folder(folder, small, config)).metadata["classes"] == [
+        "LABEL_2",
+        "LABEL_1",
+        "LABEL_0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG | {"model_type": "custom"}, {"id2label": CONFIG["id2label"]}, None]
+)
+def test_folders_with_torchvisions_names_are_read_as_well(folder, small, config):
+    write_folder(folder, small, config)
+    if config is None:
+        (folder / "config.json").unlink()
+    _, metadata, notes = load_file(folder)
+    names = {} if config is None else {"classes": ["ant", "bee", "cat"]}
+    assert not notes and metadata == names | {
+        "mean": [127.5] * 3, "std": [63.75] * 3, "image_size": [64, 64], "resize_size": 73,
+    }  # fmt: skip
+
+
+def test_a_name_of_the_inverse_table_alone_is_noted(folder, small):
+    config = CONFIG | {"label2id": {"ant": 0, "LABEL_1": 1}}
+    _, _, [note] = load_file(write_folder(folder, to_huggingface(small), config))
+    assert "label2id has 'LABEL_1', which id2label does not have" in note
+
+
 def test_a_name_that_two_classes_have_is_noted(folder, small):
     config = CONFIG | {"id2label": {"0": "crane", "1": "bee", "2": "crane"}}
     _, metadata, [note] = load_file(write_folder(folder, to_huggingface(small), config))
@@ -224,6 +255,7 @@ def test_a_name_that_two_classes_have_is_noted(folder, small):
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"model_type": "regnet"}, "model_type is 'regnet'"),
         ({"problem_type": "multi_label_classification"}, "problem_type is multi_label"),
+        ({"label2id": {"ant": 2, "bee": 1, "cat": 0}}, "label2id['ant'] is 2, expected 0 as in id2label"),
     ],
 )
 def test_a_config_that_does_not_fit_is_named(folder, small, change, found):
@@ -248,6 +280,10 @@ def test_a_config_that_does_not_fit_is_named(folder, small, change, found):
         (PROCESSOR | {"rescale_factor": 0}, "rescale_factor is 0"),
         (PROCESSOR | {"resample": 9}, "resample is 9"),
         (PROCESSOR | {"do_normalize": "yes"}, "do_normalize is 'yes'"),
+        (PROCESSOR | {"do_flip_channel_order": True}, "do_flip_channel_order is True"),
+        (PROCESSOR | {"do_grayscale": True}, "do_grayscale is True"),
+        (PROCESSOR | {"rescale_offset": True}, "rescale_offset is True"),
+        (PROCESSOR | {"image_mean": [123.7] * 3}, "image_mean is [123.7, 123.7, 123.7] and image_std [0.25"),
         (
             {"image_processor_type": "OwnImageProcessor", "size": 64},
             "image_mean is missing and OwnImageProcessor's",
@@ -280,6 +316,25 @@ def test_timms_folders_are_read(folder, small, architecture):
         "image_size": [64, 64], "resize_size": 73,
     }  # fmt: skip
     assert not notes
+
+
+@pytest.mark.parametrize(
+    ("processor", "said"),
+    [
+        (PROCESSOR, []),
+        (PROCESSOR | {"size": 128}, ["image_size is [128, 128] by it, but [64, 64] by config.json"]),
+        (
+            PROCESSOR | {"image_std": [0.2] * 3},
+            ["std is [51.0, 51.0, 51.0] by it, but [63.75, 63.75, 63.75]"],
+        ),
+    ],
+)
+def test_timms_description_goes_before_a_processor_that_differs(folder, small, processor, said):
+    _, metadata, notes = load_file(write_folder(folder, small, TIMM, processor))
+    assert metadata["std"] == [63.75] * 3 and metadata["image_size"] == [64, 64]
+    assert len(notes) == len(said) and all(text in note for text, note in zip(said, notes, strict=True))
+    bare = {"architecture": "resnet18"}  # which says nothing of pixels
+    assert load_file(write_folder(folder, small, bare, PROCESSOR)).metadata["image_size"] == [64, 64]
 
 
 @pytest.mark.parametrize(

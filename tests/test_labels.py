@@ -245,7 +245,8 @@ def test_names_that_pandas_takes_for_missing_are_names(tmp_path):
 def test_names_that_only_case_or_normal_form_tells_apart_are_noted(tmp_path):
     write_csv(tmp_path, {"train": ["caf\u00e9", "cafe\u0301", "tea"], "val": ["tea"]})
     assert any(
-        "differ by case, spaces or Unicode's normal form alone" in n for n in opened(tmp_path, "val").notes
+        "differ by case, spaces, hyphens or Unicode's normal form alone" in n
+        for n in opened(tmp_path, "val").notes
     )
 
 

@@ -152,6 +152,106 @@ def test_a_final_layer_beside_its_backbone_is_kept():
     assert set(found) == {*tiny(), "classifier.weight", "fc.bias"}
 
 
+def head(name, value=1.0, classes=3):
+    """A linear layer for the features of `tiny`."""
+    return {f"{name}.weight": torch.full((classes, 2), value), f"{name}.bias": torch.full((classes,), value)}
+
+
+@pytest.mark.parametrize("outer", ["", "net.", "module."])
+def test_the_final_layer_outside_a_backbone_goes_before_that_inside(outer):
+    entries = prefixed(outer, prefixed("backbone.", tiny() | head("fc")) | head("fc", 2.0))
+    found, notes = chosen({"state_dict": entries})
+    assert found == same() | {"fc.weight": 2.0, "fc.bias": 2.0}
+    assert f"took the final layer '{outer}fc', not the backbone's '{outer}backbone.fc'" in notes[1]
+    del entries[f"{outer}fc.bias"]  # the other layer's bias is not taken for it
+    assert chosen(entries)[0].keys() == {*tiny(), "fc.weight"}
+    found, notes = chosen(prefixed("backbone.", tiny() | head("fc")) | head("other"))
+    assert {"other.weight", "other.bias", "fc.weight"} < found.keys() and len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "average", "keys"),
+    [
+        (
+            "state_dict.",
+            "ema_state_dict.",
+            {"state_dict": 1.0, "state_dict.backbone": 1.0, "ema_state_dict": 2.0},
+        ),
+        (".net.", ".ema.", {"net": 1.0, "net.backbone": 1.0, "ema": 2.0, "ema.backbone": 2.0}),
+        (".", ".ema.", {"backbone": 1.0, "ema": 2.0}),
+    ],
+)
+def test_each_network_keeps_its_own_final_layer(raw, average, keys):
+    entries = {}
+    for place, value in ((raw, 1.0), (average, 2.0)):
+        entry, _, prefix = place.partition(".")
+        tensors = prefixed(prefix, prefixed("backbone.", tiny(value)) | head("head.fc", value))
+        (entries.setdefault(entry, {}) if entry else entries).update(tensors)
+    expected = {key: same(value) | {f"head.fc.{part}": value for part in ("weight", "bias")}
+                for key, value in {None: 2.0, **keys}.items()}  # fmt: skip
+    assert {key: chosen(entries, key)[0] for key in expected} == expected
+
+
+def test_what_stands_beside_several_networks_is_left_out_with_a_note():
+    entries = prefixed("query.", tiny()) | prefixed("ema.", tiny(2.0)) | {"queue": torch.ones(3)}
+    found, notes = chosen(entries)
+    assert found == same(2.0) and "left out 'queue' beside the network" in notes[-1]
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "net.backbone."])
+def test_losses_and_metrics_are_left_out_with_a_note(prefix):
+    foreign = {"criterion.weight": torch.ones(3), "train_acc.total": torch.tensor(1.0)}
+    foreign |= {"data_preprocessor.mean": torch.ones(3, 1, 1)} | ({"scale": torch.ones(2)} if prefix else {})
+    found, notes = chosen(prefixed(prefix, tiny() | head("fc")) | foreign)
+    assert found == same() | {"fc.weight": 1.0, "fc.bias": 1.0}
+    assert f"left out 'criterion.weight' and {len(foreign) - 1} more tensors" in notes[-1]
+
+
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model": t}])
+@pytest.mark.parametrize("counter", ["n_averaged", "steps"])
+def test_counters_of_averages_are_no_tensors_of_the_network(wrap, counter):
+    assert chosen(wrap({counter: torch.tensor(3), **prefixed("module.", tiny())})) == (same(), [])
+
+
+def test_an_average_without_the_buffers_of_norms_gets_the_others():
+    parameters = {name: tensor for name, tensor in tiny(2.0).items() if "running" not in name}
+    entries = {"model": tiny(), "ema": {"decay": 0.9, "shadow": parameters}}
+    found, [_, note] = chosen(entries)
+    assert found == same(2.0) | {"bn1.running_mean": 1.0}
+    assert "'ema.shadow' has no means and variances of norms; took those of 'model'" in note
+    del parameters["layer4.1.bn2.bias"]
+    assert "bn1.running_mean" not in chosen(entries)[0]
+
+
+def test_averages_in_lists():
+    found, [note] = chosen({"model": tiny(), "ema": {"shadow_params": list(tiny(2.0).values())}})
+    assert found == same() and "'ema.shadow_params' is a list of tensors without names" in note
+    found, [note] = chosen({"model": tiny(), "ema_models": [tiny(2.0)]})
+    assert found == same(2.0) and "took 'ema_models', the averaged weights" in note
+    several = {"model": tiny(), "ema_models": [tiny(2.0), tiny(3.0)]}
+    assert "'ema_models.0', 'ema_models.1'" in message(chosen, several)
+    assert chosen(several, "ema_models.1")[0] == same(3.0)
+
+
+def test_mmengine_has_the_average_in_state_dict():
+    raw = {
+        "steps": torch.tensor(3),
+        **prefixed("module.backbone.", tiny()),
+        **prefixed("module.", head("head")),
+    }
+    average = prefixed("backbone.", tiny(2.0)) | head("head", 2.0)
+    found, notes = chosen({"meta": {}, "state_dict": average, "ema_state_dict": raw})
+    assert found == same(2.0) | {"head.weight": 2.0, "head.bias": 2.0}
+    assert "took 'state_dict.backbone', the averaged weights" in notes[0]
+    assert "--key ema_state_dict.backbone" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["optimal_model", "optimus", "optimized_weights"])
+def test_only_optimizers_are_not_searched(name):
+    entries = {"optimizer": {"state": tiny()}, "optim": tiny(), "g_optimizer": tiny()}
+    assert chosen(entries | {name: tiny(2.0)}) == (same(2.0), [])
+
+
 # Final layers
 
 

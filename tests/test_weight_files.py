@@ -10,7 +10,8 @@ from safetensors.numpy import save_file
 from small_weights import message, tiny
 
 from sysds_resnet.weight_containers import FOLDER_FILES
-from sysds_resnet.weights import load_file
+from sysds_resnet.weight_forms import load_weights
+from sysds_resnet.weights import load_file, read_metadata
 
 
 def assert_read(path):
@@ -67,7 +68,9 @@ def test_broken_shards_are_named(folder):
     (folder / files[1]).rename(folder / "aside" / files[1])
     index.write_text(json.dumps({"weight_map": table}))
     assert f"{files[1]}: cannot be read (No such file" in message(load_file, folder)
-    for wrong in (f"aside/{files[1]}", "../x.safetensors", index.name, 3, ""):
+    long, strange = "a" * 300 + ".safetensors", ("a\0.safetensors", "\ud800.safetensors", "a\nb/..", "..")
+    places = (f"aside/{files[1]}", "../x.safetensors", index.name)
+    for wrong in (*places, *strange, long, 3, "", None, ["a"], {}):
         index.write_text(json.dumps({"weight_map": {"a": wrong}}))
         assert "expected one in its own folder" in message(load_file, folder)
     for wrong in ({}, {"weight_map": []}, {"weight_map": {}}):
@@ -101,6 +104,22 @@ def test_broken_shards_are_named(folder):
 def test_other_kinds_of_files_are_named(folder, name, content, found):
     (folder / name).write_bytes(content)
     assert found in message(load_file, folder / name)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (None, "weights: found None, expected the path"),
+        (3, "weights: found 3, expected the path"),
+        (b"w.pth", "weights: found b'w.pth', expected the path"),
+        ("w\0.pth", r"'w\x00.pth': is no path (embedded null byte)"),
+        ("w\ud800.pth", r"'w\ud800.pth': is no path"),
+        ("w" * 300, "www...: cannot be read (File name too long)"),
+    ],
+)
+@pytest.mark.parametrize("read", [load_file, load_weights, read_metadata])
+def test_what_is_no_path_is_named(read, path, found):
+    assert found in message(read, path)
 
 
 def test_torchscript_is_named(folder):

@@ -139,6 +139,8 @@ NAMES = ["ant", "bee", "cat"]
         {"hyper_parameters": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}, "classes": 3}},
         {"args": argparse.Namespace(classes=NAMES)},
         {"classes": NAMES, "hyper_parameters": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}}},
+        {"meta": {"CLASSES": tuple(NAMES)}},
+        {"meta": {"dataset_meta": {"classes": NAMES}}},
     ],
 )
 def test_class_names_come_with_a_checkpoint(folder, tensors, beside):
@@ -163,12 +165,103 @@ def test_class_names_come_with_a_checkpoint(folder, tensors, beside):
         ({"mean": [1, 2], "std": [1, 2]}, "mean has 2 values, expected 3"),
         ({"mean": "x", "std": [1]}, "mean is 'x'"),
         ({"mean": [0.5] * 3, "std": [0.0] * 3}, "std[0] is 0.0"),
-        ({"args": argparse.Namespace(val_crop_size=7)}, "is 7"),
+        ({"image_size": 7}, "is 7"),
+        ({"image_size": "large"}, "image_size is 'large'"),
+        ({"arch": "resnetblur18"}, "arch is 'resnetblur18', expected a plain ResNet"),
+        ({"args": argparse.Namespace(model="resnet50d")}, "args: model is 'resnet50d'"),
+        ({"args": argparse.Namespace(gp="max")}, "args: gp is 'max', expected 'avg'"),
+        ({"args": argparse.Namespace(bn_eps=1e-3)}, "args: bn_eps is 0.001, expected 1e-05"),
+        (
+            {"classes": NAMES, "args": {"classes": NAMES[::-1]}},
+            "args: it names other classes than another entry",
+        ),
     ],
 )
 def test_metadata_of_a_checkpoint_that_are_none_are_named(folder, tensors, beside, found):
     torch.save({"state_dict": tensors, **beside}, folder / "w.pth")
     assert found in message(load_file, folder / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mean": "imagenet", "std": "imagenet"}, "mean is 'imagenet'"),
+        ({"mean": [0.5, 0.5], "std": [1, 1]}, "mean has 2 values, expected 3"),
+        ({"mean": 0.0, "std": 0.0}, "std[0] is 0.0"),
+        ({"classes": [0, 1, 2]}, "classes has 0 in it"),
+        ({"classes": []}, "classes is []"),
+        ({"classes": ["a", "b"]}, "classes has 2 values, expected 3"),
+        ({"image_size": 28}, "image_size[0] is 28"),
+        ({"img_size": {"height": 64}}, "image_size is {'height': 64}"),
+        ({"image_size": [64, 96]}, "image_size is 64 x 96, and images are square here"),
+        ({"pretrained_cfg": {"crop_pct": "large"}}, "crop_pct is 'large'"),
+    ],
+)
+@pytest.mark.parametrize("place", ["hyper_parameters", "args"])
+def test_settings_of_programs_that_cannot_be_used_are_noted(folder, tensors, place, settings, said):
+    beside = {place: argparse.Namespace(**settings) if place == "args" else settings}
+    torch.save({"state_dict": tensors, "arch": "BaseResNet18_dropout", **beside}, folder / "w.pth")
+    _, metadata, [note] = load_file(folder / "w.pth")
+    assert metadata == {} and note.startswith(f"{folder / 'w.pth'}, {place}") and said in note
+
+
+@pytest.mark.parametrize(
+    "size", [64, 64.0, "64", (64, 64), [64, 64], torch.tensor(64), torch.tensor([64, 64])]
+)
+@pytest.mark.parametrize("place", ["hyper_parameters", None])
+def test_a_size_in_any_form(folder, tensors, size, place):
+    beside = {"image_size": size, "resize_size": 73.0}
+    torch.save({"state_dict": tensors} | ({place: beside} if place else beside), folder / "w.pth")
+    assert load_file(folder / "w.pth")[1:] == ({"image_size": [64, 64], "resize_size": 73}, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "resize_size"),
+    [
+        ({"input_size": [3, 64, 64], "crop_pct": 0.9}, 71),
+        ({"input_size": (3, 64, 64), "crop_pct": None, "img_size": None}, 73),
+        ({"img_size": 64, "crop_pct": 0.9, "input_size": 784}, 71),
+    ],
+)
+def test_sizes_come_with_the_checkpoints_of_timms_scripts(folder, tensors, settings, resize_size):
+    sizes = {"image_size": [64, 64], "resize_size": resize_size}
+    args = argparse.Namespace(model="resnet18", gp=None, bn_eps=None, interpolation="bicubic", **settings)
+    torch.save({"state_dict": tensors, "args": args}, folder / "w.pth")
+    _, metadata, [note] = load_file(folder / "w.pth")
+    assert metadata == sizes and "interpolation is bicubic" in note
+
+
+def test_timms_description_may_have_tuples(folder, tensors):
+    config = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (3, 64, 64), "crop_pct": 0.9}
+    torch.save({"state_dict": tensors, "pretrained_cfg": config}, folder / "w.pth")
+    sizes = {"image_size": [64, 64], "resize_size": 71}
+    assert load_file(folder / "w.pth").metadata == {"mean": [127.5] * 3, "std": [63.75] * 3, **sizes}
+
+
+def test_one_mean_is_that_of_all_channels(folder, tensors):
+    torch.save({"state_dict": tensors, "args": argparse.Namespace(mean=0.5, std=0.25)}, folder / "w.pth")
+    assert load_file(folder / "w.pth").metadata == {"mean": [127.5] * 3, "std": [63.75] * 3}
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize("header", [None, {"format": "pt"}])
+def test_mean_and_std_may_be_tensors_of_the_file(folder, arrays, shape, header):
+    pixels = {"mean": np.full(shape, 0.5, "f4"), "std": np.full(shape, 0.25, "f4")}
+    save_file(arrays | pixels, folder / "w.safetensors", header)
+    _, metadata, [note] = load_file(folder / "w.safetensors")
+    assert metadata == {"mean": [127.5] * 3, "std": [63.75] * 3} and "units of 0..1" in note
+    save_file(arrays | pixels, folder / "w.safetensors", {METADATA_KEY: json.dumps(SOUND)})
+    assert load_file(folder / "w.safetensors")[1:] == (SOUND, [])
+
+
+@pytest.mark.parametrize(("layer", "body"), [("", ""), ("data_preprocessor.", ""), ("0.", "1.")])
+def test_mean_and_std_may_be_tensors_of_a_layer(folder, tensors, layer, body):
+    pixels = {f"{layer}mean": torch.full((3, 1, 1), 128.0), f"{layer}std": torch.full((3, 1, 1), 64.0)}
+    network = {body + name: tensor for name, tensor in tensors.items()}
+    torch.save({"state_dict": network | pixels}, folder / "w.pth")
+    weights, metadata, notes = load_file(folder / "w.pth")
+    assert metadata == {"mean": [128.0] * 3, "std": [64.0] * 3} and weights.keys() == tensors.keys()
+    assert len(notes) == bool(body)
 
 
 def test_sizes_come_with_the_checkpoints_of_torchvisions_scripts(folder, tensors):

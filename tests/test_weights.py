@@ -384,6 +384,11 @@ def test_fitting_tensors_pass_and_counters_are_ignored():
     check_tensors(small(np.float16), expected, "w")
 
 
+def test_negative_variances_are_named():
+    text = message(check_tensors, {"bn1.running_var": np.array([1, -0.5])}, {"bn1.running_var": (2,)}, "w")
+    assert "bn1.running_var has the negative variance -0.5, expected none below 0" in text
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [

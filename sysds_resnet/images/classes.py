@@ -98,7 +98,7 @@ def notes_on(root: Path, classes: Sequence[str], lacking: dict[str, Iterable[str
             )
     if pair := almost_the_same(classes):
         notes.append(
-            f"data set {root}: the classes {pair[0]!r} and {pair[1]!r} differ by case, spaces or Unicode's "
-            "normal form alone"
+            f"data set {root}: the classes {pair[0]!r} and {pair[1]!r} differ by case, spaces, hyphens or "
+            "Unicode's normal form alone"
         )
     return notes
