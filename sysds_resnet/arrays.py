@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.checks import as_array
+from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.labels import MixedLabels, class_labels
 
 
 @dataclass(frozen=True)
 class SentImages:
-    """Images in the engine.
+    """Images in an engine, or on their way there.
 
     Attributes:
         shape: (N, H, W, C).
         size: Images in each part; the last one may be filled up.
-        parts: Matrices: arrays on their way, or handles.
+        parts: Matrices: arrays on their way, of which an iterator gives each once, or handles.
         packed: Whether they are as `unpack` in dml/data.dml takes them.
+        engine: Where they are, or will be.
+        fault: As of `scale_fault`.
     """
 
     shape: tuple[int, ...]
     size: int
-    parts: list[np.ndarray | JavaObject]
+    parts: Iterable[np.ndarray | JavaObject]
     packed: bool
+    engine: Engine
+    fault: str | None
 
     def __len__(self) -> int:
         """N."""
         return self.shape[0]
+
+    def check(self, engine: Engine, channels: int, std: np.ndarray) -> None:
+        """Refuses images that a network cannot take, since they may have been sent by another one.
+
+        Args:
+            engine: Of the network.
+            channels: Of the network.
+            std: Standard deviations that they will be divided by. Between 1 and 255 they are of pixels from 0
+                to 255, and so must the images be; of another scale nothing is known.
+
+        Raises:
+            UserError: If they are in another engine, have other channels, or are on another scale.
+        """
+        if self.engine is not engine:
+            raise UserError(
+                "images: found those that are in another engine, expected this model's; send them with it"
+            )
+        if self.shape[3] != channels:
+            raise UserError(
+                f"images: found {self.shape[3]} channels, as sent with another model, expected {channels}; "
+                "send them with this one"
+            )
+        if self.fault and std.min() > 1 and std.max() <= 255:
+            raise UserError(self.fault)
 
 
 def check_images(images: object, channels: int) -> np.ndarray:
@@ -62,21 +91,20 @@ def check_images(images: object, channels: int) -> np.ndarray:
     return images
 
 
-def check_scale(images: np.ndarray, std: np.ndarray) -> None:
-    """Refuses pixels that are not on the scale of 0 to 255, if mean and standard deviation are.
+def scale_fault(images: np.ndarray) -> str | None:
+    """What is wrong with images if they are to be pixels from 0 to 255; None for nothing.
 
     A network would take images of 0 to 1 for black ones, and say nothing. Resampling in floating point goes
     past both ends a little.
 
     Args:
         images: Checked.
-        std: Standard deviations that they will be divided by.
 
-    Raises:
-        UserError: If they are scaled to 0 to 1, normalised already, or of another range.
+    Returns:
+        A line that says whether they are scaled to 0 to 1, normalised already, or of another range.
     """
-    if images.dtype == np.uint8 or std.min() <= 1:  # another scale's, on which nothing is known
-        return
+    if images.dtype == np.uint8:
+        return None
     low, high = float(images.min()), float(images.max())
     advice = "bring them to it"
     if images.dtype.kind == "f" and high - low <= 20 and (images % 1 != 0).any() and low <= 1:
@@ -84,11 +112,12 @@ def check_scale(images: np.ndarray, std: np.ndarray) -> None:
         wrong = high <= 1 or low < 0
     else:
         wrong = low < -64 or high > 255 + 64
-    if wrong:
-        raise UserError(
-            f"images: found values from {low:.4g} to {high:.4g}, expected pixels from 0 to 255, as mean and "
-            f"std are; {advice}"
-        )
+    if not wrong:
+        return None
+    return (
+        f"images: found values from {low:.4g} to {high:.4g}, expected pixels from 0 to 255, as mean and "
+        f"std are; {advice}"
+    )
 
 
 def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
@@ -111,25 +140,24 @@ def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
     return class_labels(labels, n, num_classes).reshape(n, 1) + 1.0
 
 
-def lay_out(images: np.ndarray, size: int, channel_major: bool) -> tuple[Iterator[np.ndarray], bool]:
-    """Images as the engine's matrices.
+def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:
+    """Images as an engine's matrices, on their way there.
 
     Args:
         images: Checked, of shape (N, H, W, C).
         size: Images in a matrix; the last is filled up with the last image.
-        channel_major: Whether the engine's network is.
+        engine: Where they are to be computed with.
 
     Returns:
-        The matrices: of shape (size*H*W, C), or channel-major (size, C*H*W), or of whole numbers in three
-        channels one number for each pixel, (size, H*W), as `unpack` in dml/data.dml takes it; and whether
-        they are these.
+        Parts of shape (size*H*W, C), or channel-major (size, C*H*W), or of whole numbers in three channels
+        one number for each pixel, (size, H*W), as `unpack` in dml/data.dml takes it.
     """
-    packed = channel_major and images.dtype == np.uint8 and images.shape[3] == 3
+    packed = engine.channel_major and images.dtype == np.uint8 and images.shape[3] == 3
 
     def to_matrix(part: np.ndarray) -> np.ndarray:
         if packed:
             return pack(part)
-        if channel_major:
+        if engine.channel_major:
             return part.transpose(0, 3, 1, 2).reshape(len(part), -1)
         return part.reshape(-1, part.shape[3])
 
@@ -140,7 +168,7 @@ def lay_out(images: np.ndarray, size: int, channel_major: bool) -> tuple[Iterato
                 part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             yield to_matrix(part)
 
-    return matrices(), packed
+    return SentImages(images.shape, size, matrices(), packed, engine, scale_fault(images))
 
 
 def pack(images: np.ndarray) -> np.ndarray:

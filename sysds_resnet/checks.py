@@ -29,7 +29,8 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
     )
     if number is None or outside:
         low = "" if least is None else f" of at least {least}"
-        asked = low if most is None else f" from {least} to {most}"
+        high = f" of at most {most}" if least is None else f" from {least} to {most}"
+        asked = low if most is None else high
         raise UserError(f"{name}: found {value!r}, expected a whole number{asked}; give one")
     return number
 

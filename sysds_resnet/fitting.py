@@ -17,6 +17,7 @@ from sysds_resnet.loop import EpochEvent, evaluate_state, training_loop
 from sysds_resnet.model import ResNet
 from sysds_resnet.readers import Readers
 from sysds_resnet.settings import build
+from sysds_resnet.similar_names import refuse_unknown
 from sysds_resnet.starting import resolve
 from sysds_resnet.state import State
 from sysds_resnet.steps import local_steps
@@ -53,6 +54,8 @@ def fit_arrays(
         for name in names:
             if name in values:
                 raise UserError(f"{name}: found a setting {kind}, expected those of training; leave it out")
+    elsewhere = {name for names in ELSEWHERE.values() for name in names}
+    refuse_unknown(values, [name for name in TrainSettings.model_fields if name not in elsewhere], "fit")
     settings = build(TrainSettings, dict(values))
     train_set, val_set = _dataset(model, images, labels), _validation(model, validation)
     settings = resolve(settings, model.engine, train_set, model.network.depth)

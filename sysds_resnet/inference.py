@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 from py4j.java_gateway import JavaObject
 
+from sysds_resnet.arrays import SentImages
 from sysds_resnet.engine import Engine
 from sysds_resnet.network import Network
 
@@ -18,7 +18,7 @@ _FOLD = """
 source("dml/resnet.dml") as resnet
 folded = resnet::fold(model, registry, eps)
 """
-_EVALUATE = """
+TAKE_BATCH = """
 source("dml/data.dml") as data
 source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
@@ -26,6 +26,8 @@ if (packed) {
   X = data::unpack(X)
 }
 pixels = data::normalize(X, mean, std)
+"""  # how programs of one worker begin
+_EVALUATE = f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
 """
 _PARALLEL_EVALUATE = """
@@ -34,23 +36,6 @@ source("dml/trainer.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
 """
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Images on their way into the engine.
-
-    Attributes:
-        shape: (N, H, W, C).
-        size: Images in each part; the last one may be filled up.
-        matrices: The parts, as arrays or handles.
-        packed: Whether they are as `unpack` in dml/data.dml takes them.
-    """
-
-    shape: tuple[int, ...]
-    size: int
-    matrices: Iterator[np.ndarray | JavaObject]
-    packed: bool
 
 
 class Inference:
@@ -85,13 +70,13 @@ class Inference:
             return self._kept[1]
 
     def evaluate(
-        self, weights: JavaObject, parts: Parts, y: np.ndarray, mean: np.ndarray, std: np.ndarray
+        self, weights: JavaObject, images: SentImages, y: np.ndarray, mean: np.ndarray, std: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores images.
+        """Scores them.
 
         Args:
             weights: Handle of a list in registry order. The result is of these, whatever other threads train.
-            parts: The images.
+            images: To score.
             y: Their class numbers as of `check_labels`.
             mean, std: What they are normalized with, of shape (1, C).
 
@@ -99,16 +84,16 @@ class Inference:
             [summed loss, top-1 hits, top-5 hits, images], of shape (4,), and scores (N, num_classes).
         """
         network, engine = self._network, self._network.engine
-        workers, size = engine.workers, parts.size
-        geometry, folded = network.geometry(size, *parts.shape[1:3]), self.fold(weights)
+        workers, size, parts = engine.workers, images.size, iter(images.parts)
+        geometry, folded = network.geometry(size, *images.shape[1:3]), self.fold(weights)
         total, logits = np.zeros(4), []
-        for start in range(0, parts.shape[0], size * workers):
-            pixels = next(parts.matrices)
+        for start in range(0, len(images), size * workers):
+            pixels = next(parts)
             if workers > 1:
-                pixels = engine.make_list([pixels, *islice(parts.matrices, workers - 1)])
+                pixels = engine.make_list([pixels, *islice(parts, workers - 1)])
             inputs = {
                 "X": pixels,
-                "packed": parts.packed,
+                "packed": images.packed,
                 "y": y[start : start + size * workers],
                 "num_classes": network.num_classes,
                 "mean": mean,

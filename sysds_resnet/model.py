@@ -14,19 +14,21 @@ import pandas as pd
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.ahead import ahead
-from sysds_resnet.arrays import SentImages, check_images, check_labels, check_scale, lay_out
+from sysds_resnet.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.checks import flag, whole
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.inference import Inference, Parts, default_batch, softmax
-from sysds_resnet.network import Network
-from sysds_resnet.preprocessing import check_names, check_normalization, check_unique
+from sysds_resnet.inference import Inference, default_batch, softmax
+from sysds_resnet.network import arrays_of, network_on
+from sysds_resnet.preprocessing import check_description, check_preprocessing, of_a_model
+from sysds_resnet.similar_names import refuse_unknown
 from sysds_resnet.weight_forms import load_weights
 from sysds_resnet.weight_names import infer_architecture
 from sysds_resnet.weights import describe, write_weights
 
 __all__ = ["ResNet", "default_batch", "softmax"]
 
+_MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
 _INIT = """
 source("dml/resnet.dml") as resnet
 model = resnet::init(registry, seed, zero_init_residual)
@@ -72,14 +74,12 @@ class ResNet:
         std: np.ndarray | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        sizes = whole("depth", depth), whole("channels", channels, 1), whole("num_classes", num_classes)
-        inputs = {
-            "seed": whole("seed", seed, 0, 2**31 - 1),
-            "zero_init_residual": flag("zero_init_residual", zero_init_residual),
-        }
-        check_unique(check_names(classes, sizes[2]))
-        self._set_up(engine, sizes, mean, std, classes)
-        inputs["registry"] = self.network.registry
+        depth, channels = whole("depth", depth, most=_MOST), whole("channels", channels, 1, _MOST)
+        num_classes, seed = whole("num_classes", num_classes, most=_MOST), whole("seed", seed, 0, _MOST)
+        zero_init_residual = flag("zero_init_residual", zero_init_residual)
+        self._set_up(engine, (depth, channels, num_classes), mean, std, classes)
+        registry = self.network.registry
+        inputs = {"registry": registry, "seed": seed, "zero_init_residual": zero_init_residual}
         self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
     @classmethod
@@ -95,7 +95,7 @@ class ResNet:
         weights, metadata, notes = load_weights(path, engine, key)
         for text in notes:
             warnings.warn(text, stacklevel=2)
-        return cls.from_state_dict(weights, engine, str(path), **metadata)
+        return cls.from_state_dict(weights, engine, str(path), **of_a_model(metadata))
 
     @classmethod
     def from_state_dict(
@@ -106,9 +106,14 @@ class ResNet:
         mean: np.ndarray | None = None,
         std: np.ndarray | None = None,
         classes: Sequence[str] | None = None,
-        **_: Any,
+        **unknown: Any,
     ) -> ResNet:
-        """A model with the weights of a state dict with torchvision's names, whose network it infers."""
+        """A model with the weights of a state dict with torchvision's names, whose network it infers.
+
+        They are arrays or PyTorch's tensors; `source` is what errors call them; the rest is as of the class.
+        """
+        refuse_unknown(unknown, ("weights", "engine", "source", "mean", "std", "classes"), "from_state_dict")
+        weights = arrays_of(weights, source)
         found = infer_architecture(weights, source)
         model = cls.__new__(cls)
         model._set_up(engine, (found.depth, found.channels, found.num_classes), mean, std, classes)
@@ -124,18 +129,9 @@ class ResNet:
         classes: Sequence[str] | None,
     ) -> None:
         """All but the weights: a network of depth, channels and classes, and what it knows of its images."""
-        _, channels, num_classes = sizes
-        self.mean, self.std = check_normalization(mean, std, channels)
-        self.classes = check_names(classes, num_classes)
-        if not (engine is None or isinstance(engine, Engine)):
-            raise UserError(f"engine: found {type(engine).__name__}, expected an Engine; give one, or none")
-        own = Engine() if engine is None else None  # started only once the arguments are known to be right
-        try:
-            self.network = Network(engine or own, *sizes)
-        except BaseException:
-            if own is not None:
-                own.close()
-            raise
+        preprocessing = check_preprocessing(mean, std, classes, *sizes[1:])
+        self.network = network_on(engine, *sizes)
+        self._preprocessing = preprocessing
         self._inference = Inference(self.network)
         self._weights: JavaObject | None = None
         self._training = Lock()  # of the thread that is in `fit`
@@ -147,9 +143,25 @@ class ResNet:
 
     @weights.setter
     def weights(self, weights: JavaObject) -> None:
+        self.engine.check_own("weights", weights)
         with self.engine.alone_on_gpu():
             self._inference.forget(keep=[w for w in (self._weights, weights) if w is not None])
             self._weights = weights
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        return self._preprocessing[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        return self._preprocessing[1]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, or none; `set_preprocessing` sets them."""
+        return self._preprocessing[2]
 
     @property
     def engine(self) -> Engine:
@@ -168,17 +180,20 @@ class ResNet:
             self.engine.free([before], keep=[self.weights])
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`."""
-        write_weights(path, self.state_dict(), metadata=describe(self.description(**metadata)))
+        """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`.
+
+        Raises:
+            UserError: If there is no such place, or `load` would refuse what it is to write.
+        """
+        if not isinstance(path, (str, Path)):
+            raise UserError(f"path: found {path!r:.80}, expected one such as 'w.safetensors'; give one")
+        header = describe(self.description(**metadata))
+        write_weights(path, self.state_dict(), metadata=header)
 
     def description(self, **metadata: Any) -> dict[str, Any]:
         """What stands beside the weights in a file: mean, std, class names and `metadata`."""
-        return {
-            "mean": self.mean.reshape(-1).tolist(),
-            "std": self.std.reshape(-1).tolist(),
-            "classes": self.classes,
-            **metadata,
-        }
+        own = {"mean": self.mean[0], "std": self.std[0], "classes": self.classes}
+        return check_description({**own, **metadata}, self.network.channels, self.network.num_classes)
 
     def send(self, images: np.ndarray, batch_size: int | None = None) -> SentImages:
         """Copies images (N, H, W, C) into the engine, for `logits` or `evaluate`, while it may be at work.
@@ -190,9 +205,8 @@ class ResNet:
         Raises:
             UserError: If they are not of the network's channels, or hold NaN.
         """
-        parts = self._parts(images, batch_size)
-        handles = [self.engine.send(part) for part in parts.matrices]
-        return SentImages(parts.shape, parts.size, handles, parts.packed)
+        laid_out = self._lay_out(images, batch_size)
+        return replace(laid_out, parts=[self.engine.send(part) for part in laid_out.parts])
 
     def logits(self, images: np.ndarray | SentImages, batch_size: int | None = None) -> np.ndarray:
         """Class scores of shape (N, num_classes); `batch_size` images at a time."""
@@ -216,6 +230,8 @@ class ResNet:
             labels: Classes from 0 of shape (N,) or (N, 1), or one-hot rows of shape (N, num_classes).
             batch_size: Images at a time.
         """
+        if labels is None:
+            raise UserError("labels: found none, expected one for each image; give them, or call predict")
         loss, top1, top5, n = self._evaluate(images, labels, batch_size)[0]
         return {"loss": loss / n, "top1": top1 / n, "top5": top5 / n}
 
@@ -253,31 +269,31 @@ class ResNet:
         self, mean: np.ndarray | None, std: np.ndarray | None, classes: Sequence[str] | None
     ) -> None:
         """Sets what images are normalized with (see the class) and the names of the classes."""
-        self.mean, self.std = check_normalization(mean, std, self.network.channels)
-        self.classes = check_names(classes, self.network.num_classes)
+        sizes = self.network.channels, self.network.num_classes
+        self._preprocessing = check_preprocessing(mean, std, classes, *sizes)
 
-    def _parts(self, images: np.ndarray, batch_size: int | None) -> Parts:
-        """Images as matrices, each of those that a worker computes with at a time."""
+    def _lay_out(self, images: np.ndarray, batch_size: int | None) -> SentImages:
+        """Images as matrices on their way, each of those that a worker computes with at a time."""
         images = check_images(images, self.network.channels)
-        check_scale(images, self.std)
         if batch_size is None:
             limit = default_batch(self.engine, *images.shape[1:3])
         else:
             limit = whole("batch_size", batch_size, 1)
         size = -(-min(limit, len(images)) // self.engine.workers)
-        return Parts(images.shape, size, *lay_out(images, size, self.engine.channel_major))
+        found = lay_out(images, size, self.engine)
+        found.check(self.engine, self.network.channels, self.std)
+        return found
 
     def _evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray | None, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As of `Inference.evaluate`; the metrics mean nothing without labels."""
-        if isinstance(images, SentImages):
-            parts = Parts(images.shape, images.size, iter(images.parts), images.packed)
-        else:
-            parts = self._parts(images, batch_size)
+        if not isinstance(images, SentImages):
+            images = self._lay_out(images, batch_size)
             if self.engine.gpu:
-                parts = replace(parts, matrices=ahead(map(self.engine.send, parts.matrices)))
-        n = parts.shape[0]
+                images = replace(images, parts=ahead(map(self.engine.send, images.parts)))
+        images.check(self.engine, self.network.channels, self.std)  # which another model may have sent
+        n = len(images)
         y = check_labels(np.zeros(n, int) if labels is None else labels, n, self.network.num_classes)
         with self.engine.alone_on_gpu():  # whose memory of the weights would be freed once they are trained
-            return self._inference.evaluate(self.weights, parts, y, self.mean, self.std)
+            return self._inference.evaluate(self.weights, images, y, self.mean, self.std)

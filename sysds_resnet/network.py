@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,7 +12,8 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.weight_names import check_tensors
+from sysds_resnet.weight_containers import to_arrays
+from sysds_resnet.weight_names import Weights, check_tensors
 
 MIN_SIZE = 32  # pixels; below it the last stage has nothing left
 
@@ -114,7 +116,7 @@ class Network:
         tensors: The registry's tensors in its order.
 
     Raises:
-        UserError: If there is no network of this depth.
+        UserError: If there is no network of this depth, or its weights are too large for the engine's heap.
     """
 
     def __init__(self, engine: Engine, depth: int, channels: int, num_classes: int) -> None:
@@ -136,7 +138,19 @@ class Network:
             Tensor(name, Role(role), _shape(Role(role), unit, height, width, units), engine.channel_major)
             for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
         ]
+        self._check_heap()
         self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
+
+    def _check_heap(self) -> None:
+        """Refuses weights that would fill the heap, which ends the engine for all that use it."""
+        size = sum(8 * math.prod(tensor.shape) for tensor in self.tensors)
+        most = self.engine.heap // 2  # as predictions need a second copy, with norms folded into it
+        if size > most:
+            raise UserError(
+                f"weights: found {size / 2**30:.3g} GiB for num_classes {self.num_classes} and channels "
+                f"{self.channels}, expected at most {most / 2**30:.3g} GiB, half of the engine's heap; lower "
+                "these numbers, or open an engine with a larger heap"
+            )
 
     def units_of(self, parts: Iterable[str]) -> int:
         """How many units (convolutions with their norms) are in "stem", "layer1", ..., "layer4"."""
@@ -178,12 +192,13 @@ class Network:
         """A model handle from a state dict.
 
         Args:
-            weights: Arrays by torchvision's names; counters (num_batches_tracked) are left out.
+            weights: As of `arrays_of`, by torchvision's names; counters (num_batches_tracked) are left out.
             source: Where they come from, for error messages.
 
         Raises:
             UserError: If a tensor is missing, superfluous, of another shape, or not finite.
         """
+        weights = arrays_of(weights, source)
         check_tensors(weights, {tensor.name: tensor.shape for tensor in self.tensors}, source)
         return self.engine.make_list(
             [self.engine.from_numpy(tensor.to_engine(weights[tensor.name])) for tensor in self.tensors]
@@ -197,6 +212,37 @@ class Network:
             for tensor, item in items
             if tensor.role.trained or not trained_only
         }
+
+
+def network_on(engine: Engine | None, depth: int, channels: int, num_classes: int) -> Network:
+    """A network on an engine that is given, or on one of its own, which is closed if there is no network.
+
+    Raises:
+        UserError: If it is no engine, or as of `Network`.
+    """
+    if not (engine is None or isinstance(engine, Engine)):
+        raise UserError(f"engine: found {type(engine).__name__}, expected an Engine; give one, or none")
+    own = Engine() if engine is None else None  # started only once the arguments are known to be right
+    try:
+        return Network(engine or own, depth, channels, num_classes)
+    except BaseException:
+        if own is not None:
+            own.close()
+        raise
+
+
+def arrays_of(weights: object, source: str) -> Weights:
+    """Arrays from a state dict of arrays or PyTorch's tensors.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise UserError(
+            f"{source}: found {type(weights).__name__}, expected a dict of arrays with torchvision's names; "
+            "give what state_dict() returns"
+        )
+    return to_arrays(weights, source)
 
 
 def _shape(role: Role, unit: int, height: int, width: int, units: np.ndarray) -> tuple[int, ...]:

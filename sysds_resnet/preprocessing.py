@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from sysds_resnet.checks import as_array
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
+from sysds_resnet.images.classes import is_text
+from sysds_resnet.weight_metadata import Metadata, check_fits, check_metadata
+
+_OF_A_MODEL = ("mean", "std", "classes")  # what a model takes of all that may stand beside weights
+
+
+def check_preprocessing(
+    mean: object, std: object, classes: object, channels: int, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Mean, standard deviation and names of the classes, as of `check_normalization` and `check_names`."""
+    return *check_normalization(mean, std, channels), check_names(classes, num_classes)
 
 
 def check_normalization(
@@ -22,7 +36,8 @@ def check_normalization(
         channels: Of the network.
 
     Raises:
-        UserError: If there is one without the other, or a value is not finite, or a deviation not above 0.
+        UserError: If there is one without the other, or a value is not finite, or outside the limits that
+            `Metadata` has, which files of weights are read with.
     """
     if (mean is None) != (std is None):
         given, missing = ("mean", "std") if std is None else ("std", "mean")
@@ -32,8 +47,14 @@ def check_normalization(
     if mean is None:
         mean, std = np.zeros(channels), np.ones(channels)
     mean, std = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
-    if not (std > 0).all():
-        raise UserError(f"std: found {std.min():g}, expected numbers above 0; correct it")
+    try:
+        Metadata(mean=mean[0].tolist(), std=std[0].tolist())
+    except ValidationError as error:
+        first = error.errors()[0]
+        limit = first["msg"].removeprefix("Input should be ")
+        raise UserError(
+            f"{first['loc'][0]}: found {first['input']:g}, expected a number {limit}; correct it"
+        ) from error
     return mean, std
 
 
@@ -53,7 +74,8 @@ def check_names(classes: Sequence[str] | None, num_classes: int) -> list[str] | 
     """Names of the classes, as many as there are classes; none for none.
 
     Raises:
-        UserError: If there are more or fewer of them, or one is no text.
+        UserError: If there are more or fewer of them, one is no text, is empty or cannot be written as UTF-8,
+            or two are the same.
     """
     if classes is None or (hasattr(classes, "__len__") and len(classes) == 0):
         return None
@@ -65,18 +87,52 @@ def check_names(classes: Sequence[str] | None, num_classes: int) -> list[str] | 
             f"classes: found {len(names)} names, expected {num_classes}, as num_classes says; give one for "
             "each class"
         )
-    return [str(name) for name in names]
-
-
-def check_unique(names: Sequence[str] | None) -> None:
-    """Checks that no two classes have the same name, as some of ImageNet's have in files of weights.
-
-    Raises:
-        UserError: If two have.
-    """
     first: dict[str, int] = {}
-    for i, name in enumerate(names or ()):
+    for i, name in enumerate(names):
+        if not name or not is_text(name):
+            raise UserError(f"classes: found {name!r} for class {i}, expected text in UTF-8; rename it")
         if first.setdefault(name, i) != i:
             raise UserError(
                 f"classes: found {name!r} for classes {first[name]} and {i}, expected others; rename one"
             )
+    return [str(name) for name in names]
+
+
+def of_a_model(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments for a model in what stands beside weights, which may be more."""
+    return {name: metadata[name] for name in _OF_A_MODEL if name in metadata}
+
+
+def check_description(description: Mapping[str, Any], channels: int, num_classes: int) -> dict[str, Any]:
+    """What is to stand beside weights in a file, in Python's own types.
+
+    It has the checks that it will be read with, so that nothing is written that could not be read.
+
+    Args:
+        description: By name. NumPy's numbers and arrays become Python's.
+        channels, num_classes: Of the network.
+
+    Raises:
+        UserError: If JSON has no form for a value, or a field is not what it should be.
+    """
+    plain = {name: _in_json(name, value) for name, value in description.items()}
+    checked = check_metadata(plain, "metadata")
+    check_fits(checked, channels, num_classes, "metadata")
+    return checked
+
+
+def _in_json(name: str, value: object) -> Any:
+    """A value as it comes back from JSON."""
+    try:
+        return json.loads(json.dumps(value, default=_of_numpy, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{name}: found {value!r:.80}, which JSON does not take ({one_line(error)}), expected finite "
+            "numbers, text, truth values, lists or dicts of these; convert it"
+        ) from error
+
+
+def _of_numpy(value: object) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} has no form in it")

@@ -27,6 +27,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.loop import read_all
 from sysds_resnet.model import ResNet, default_batch
+from sysds_resnet.preprocessing import of_a_model
 from sysds_resnet.readers import Readers
 from sysds_resnet.weight_forms import load_weights
 
@@ -162,7 +163,7 @@ def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, 
         state_dict, metadata, notes = load_weights(Path(name), engine)
         for text in notes:
             note(text)
-        models.append(ResNet.from_state_dict(state_dict, engine, name, **metadata))
+        models.append(ResNet.from_state_dict(state_dict, engine, name, **of_a_model(metadata)))
         image_size = settings.image_size or _side(metadata, name)
         resize_size = settings.resize_size
         if resize_size is None and settings.image_size is None:

@@ -11,7 +11,7 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.inference import BN_EPS
+from sysds_resnet.inference import BN_EPS, TAKE_BATCH
 from sysds_resnet.labels import MixedLabels
 from sysds_resnet.model import ResNet
 from sysds_resnet.schedule import PLAN, Schedule
@@ -20,14 +20,7 @@ _VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
 velocities = optim::init_velocities(model)
 """
-_GRADIENTS = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
-y = data::check_labels(y, num_classes)
-if (packed) {
-  X = data::unpack(X)
-}
-pixels = data::normalize(X, mean, std)
+_GRADIENTS = f"""{TAKE_BATCH}
 [gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
                                           frozen, eps)
 """
@@ -277,13 +270,13 @@ class State:
     def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         size = optimizer.micro_batch
         images = check_images(images, self.model.network.channels)
-        parts, packed = lay_out(images, size, self.model.engine.channel_major)
+        laid_out = lay_out(images, size, self.model.engine)
         if len(images) % size:
             raise UserError(
                 f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
                 "choose one"
             )
-        return SentImages(images.shape, size, list(parts), packed)
+        return replace(laid_out, parts=list(laid_out.parts))
 
     def _gradients(
         self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
@@ -295,6 +288,7 @@ class State:
         network, size = self.model.network, optimizer.micro_batch
         engine, workers = network.engine, network.engine.workers
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
+        sent.check(engine, network.channels, self.model.std)
         y = check_labels(labels, len(images), network.num_classes)
         geometry = network.geometry(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)

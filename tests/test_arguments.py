@@ -9,7 +9,7 @@ import pytest
 import torch
 from dml_runner import assert_close
 
-from sysds_resnet.arrays import check_images, check_labels, check_scale
+from sysds_resnet.arrays import check_images, check_labels, lay_out, scale_fault
 from sysds_resnet.checks import whole
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.arguments import Arguments
@@ -20,6 +20,7 @@ from sysds_resnet.images.mixing import Mixing
 from sysds_resnet.labels import MixedLabels, class_labels
 from sysds_resnet.model import ResNet
 from sysds_resnet.preprocessing import check_normalization
+from sysds_resnet.weights import read_metadata
 
 CLASSES = 3
 DEFAULTS = dict(
@@ -105,7 +106,10 @@ def test_arguments_of_the_engine_that_are_none_are_one_line(given, found):
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({"num_classes": 2.5}, "num_classes: found 2.5, expected a whole number; give one"),
+        (
+            {"num_classes": 2.5},
+            "num_classes: found 2.5, expected a whole number of at most 2147483647; give one",
+        ),
         ({"num_classes": True}, "num_classes: found True"),
         ({"num_classes": "10"}, "num_classes: found '10'"),
         ({"num_classes": 0}, "num_classes: found 0, expected at least 2"),
@@ -113,7 +117,11 @@ def test_arguments_of_the_engine_that_are_none_are_one_line(given, found):
         ({"depth": "50"}, "depth: found '50', expected a whole number"),
         ({"depth": None}, "depth: found None"),
         ({"depth": 20}, "depth: found 20, expected 18, 34, 50, 101 or 152"),
-        ({"channels": 0}, "channels: found 0, expected a whole number of at least 1"),
+        ({"channels": 0}, "channels: found 0, expected a whole number from 1 to 2147483647; give one"),
+        (
+            {"num_classes": 10**20},
+            "num_classes: found 100000000000000000000, expected a whole number of at most",
+        ),
         ({"seed": -1}, "seed: found -1, expected a whole number from 0 to 2147483647"),
         ({"seed": None}, "seed: found None"),
         ({"zero_init_residual": "yes"}, "zero_init_residual: found 'yes', expected True or False"),
@@ -121,7 +129,9 @@ def test_arguments_of_the_engine_that_are_none_are_one_line(given, found):
         ({"std": [1, 2, 3]}, "mean: found none beside std"),
         ({"mean": [1, 2], "std": [1, 2]}, "mean: found int64 of shape (2,), expected 3 numbers"),
         ({"mean": [1, 2, 3], "std": 5.0}, "std: found float64 of shape ()"),
-        ({"mean": [1, 2, 3], "std": [1, 0, 1]}, "std: found 0, expected numbers above 0"),
+        ({"mean": [1, 2, 3], "std": [1, 0, 1]}, "std: found 0, expected a number greater than or equal to"),
+        ({"mean": [1, 2, 3], "std": [1e-4] * 3}, "std: found 0.0001, expected a number greater than"),
+        ({"mean": [30000] * 3, "std": [1] * 3}, "mean: found 30000, expected a number less than or equal to"),
         ({"mean": [1, 2, 3], "std": [1, -2, 1]}, "std: found -2"),
         ({"mean": [1, np.nan, 3], "std": [1, 2, 1]}, "mean: found [1.0, nan, 3.0], expected finite numbers"),
         ({"mean": [1, 2, 3], "std": [1, np.inf, 1]}, "std: found [1.0, inf, 1.0], expected finite numbers"),
@@ -129,6 +139,14 @@ def test_arguments_of_the_engine_that_are_none_are_one_line(given, found):
         ({"classes": ["a", "b"]}, "classes: found 2 names, expected 3, as num_classes says"),
         ({"classes": ["a", "b", "a"]}, "classes: found 'a' for classes 0 and 2, expected others; rename one"),
         ({"classes": [1, 2, 3]}, "classes: found [1, 2, 3], expected a list of names"),
+        ({"classes": ["", "b", "c"]}, "classes: found '' for class 0, expected text in UTF-8; rename it"),
+        ({"classes": ["a", "\ud800", "c"]}, r"classes: found '\ud800' for class 1, expected text in UTF-8"),
+        (
+            {"num_classes": 10**6},
+            "weights: found 3.91 GiB for num_classes 1000000 and channels 3, expected at",
+        ),
+        ({"num_classes": 10**9}, "weights: found 3.82e+03 GiB for num_classes 1000000000 and channels 3"),
+        ({"channels": 10**6}, "weights: found 23.4 GiB for num_classes 3 and channels 1000000, expected at"),
         ({"classes": "abc"}, "classes: found 'abc', expected a list of names"),
         ({"engine": "double"}, "engine: found str, expected an Engine"),
     ],
@@ -153,11 +171,98 @@ def test_without_mean_and_std_images_of_other_channels_stay_as_they_are():
     assert mean.tolist() == [[0, 0]] and std.tolist() == [[1, 1]]
 
 
-def test_names_of_weights_in_files_may_be_the_same(engine):
-    """Some of ImageNet's are: there are two cranes, a bird and a machine."""
-    weights = ResNet(18, CLASSES, engine=engine).state_dict()
-    model = ResNet.from_state_dict(weights, engine, classes=["crane", "fish", "crane"])
-    assert model.classes == ["crane", "fish", "crane"]
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda m, w: m.set_preprocessing([1] * 3, [1] * 3, ["a"]), "classes: found 1 names, expected 3"),
+        (
+            lambda m, w: m.set_preprocessing([1] * 3, [1] * 3, ["a", "b", "a"]),
+            "classes: found 'a' for classes",
+        ),
+        (lambda m, w: ResNet.from_state_dict(w, m.engine, classes=list("aab")), "classes: found 'a' for"),
+        (
+            lambda m, w: ResNet.from_state_dict(w, m.engine, clases=list("abc")),
+            "clases: found an argument that from_state_dict has not, expected one of its own; did you mean",
+        ),
+        (
+            lambda m, w: ResNet.from_state_dict(w, m.engine, xyz=7),
+            "xyz: found an argument that from_state_dict has not, expected one of its own: weights, engine,",
+        ),
+        (
+            lambda m, w: ResNet.from_state_dict([1], m.engine),
+            "weights: found list, expected a dict of arrays",
+        ),
+        (lambda m, w: ResNet.from_state_dict(None, m.engine), "weights: found NoneType, expected a dict"),
+        (lambda m, w: ResNet.from_state_dict({1: w["fc.bias"]}, m.engine), "weights: found dict, expected a"),
+        (lambda m, w: m.load_state_dict(torch.nn.Linear(2, 2)), "weights: found Linear, expected a dict of"),
+        (
+            lambda m, w: m.load_state_dict({**w, "fc.bias": 3}),
+            "weights: 'fc.bias' is a int, expected a tensor",
+        ),
+        (
+            lambda m, w: m.evaluate(random_images(), None),
+            "labels: found none, expected one for each image; give",
+        ),
+        (lambda m, w: m.save(None), "path: found None, expected one such as 'w.safetensors'; give one"),
+    ],
+)
+def test_what_a_model_cannot_take_is_one_line_and_changes_nothing(engine, change, found):
+    model = ResNet(18, CLASSES, engine=engine, classes=list("abc"))
+    before = model.description(), model.weights
+    assert message(change, model, model.state_dict()).startswith(found)
+    assert (model.description(), model.weights) == before
+
+
+@pytest.mark.parametrize("name", ["mean", "std", "classes"])
+def test_preprocessing_is_set_together(engine, name):
+    model = ResNet(18, CLASSES, engine=engine)
+    with pytest.raises(AttributeError):
+        setattr(model, name, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        torch.from_numpy,
+        lambda array: torch.from_numpy(array).bfloat16(),
+        lambda array: torch.nn.Parameter(torch.from_numpy(array)),
+    ],
+    ids=["tensor", "bfloat16", "parameter"],
+)
+def test_state_dicts_of_pytorchs_tensors_are_taken(engine, form):
+    weights = {name: form(array) for name, array in ResNet(18, CLASSES, engine=engine).state_dict().items()}
+    found = ResNet.from_state_dict(weights, engine).state_dict()
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(found[name], tensor.detach().double().numpy())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({"image_size": np.nan}, "image_size: found nan, which JSON does not take"),
+        ({"image_size": 31}, "metadata: image_size[0] is 31, expected greater than or equal to 32"),
+        ({"classes": ["x"]}, "metadata: classes has 1 values, expected 3, one for each of the classes"),
+        ({"std": [1e-4] * 3}, "metadata: std[0] is 0.0001, expected greater than or equal to 0.001"),
+        ({"mean": [1, 2], "std": [1, 2]}, "metadata: mean has 2 values, expected 3"),
+        ({"when": re}, "when: found <module 're'"),
+        (
+            {"data": {"of": {1, 2}}},
+            "data: found {'of': {1, 2}}, which JSON does not take (a set has no form in it)",
+        ),
+    ],
+)
+def test_nothing_is_written_beside_weights_that_could_not_be_read(engine, tmp_path, metadata, found):
+    model = ResNet(18, CLASSES, engine=engine)
+    assert message(model.save, tmp_path / "w.safetensors", **metadata).startswith(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_written_beside_weights_as_pythons(engine, tmp_path):
+    model = ResNet(18, CLASSES, engine=engine, classes=list("abc"))
+    model.save(tmp_path / "w.safetensors", image_size=np.int64(40), note=np.float32(3), list=np.arange(2))
+    found = read_metadata(tmp_path / "w.safetensors")
+    assert (found["image_size"], found["note"], found["list"]) == ([40, 40], 3.0, [0, 1])
+    assert ResNet.load(tmp_path / "w.safetensors", engine).classes == ["a", "b", "c"]
 
 
 # Images
@@ -218,7 +323,7 @@ def test_images_that_are_none_are_one_line(given, found):
     ],
 )  # fmt: skip
 def test_pixels_of_another_scale_are_one_line(change, found):
-    assert found in message(check_scale, change(random_images()), IMAGENET_STD)
+    assert found in scale_fault(change(random_images()))
 
 
 @pytest.mark.parametrize(
@@ -233,12 +338,16 @@ def test_pixels_of_another_scale_are_one_line(change, found):
     ids=["fractions", "beyond", "black", "ones", "grey"],
 )
 def test_pixels_of_the_right_scale_are_taken(images):
-    check_scale(images, IMAGENET_STD)
+    assert scale_fault(images) is None
 
 
 def test_pixels_of_a_model_with_another_scale_are_its_own():
-    check_scale(random_images() / 255, IMAGENET_STD / 255)
-    check_scale(random_images() / 255, np.ones(3))
+    engine = SimpleNamespace(channel_major=False)
+    sent = lay_out(random_images() / 255, 4, engine)
+    for std in (IMAGENET_STD / 255, np.ones(3), np.full(3, 1e4)):
+        sent.check(engine, 3, std)
+    for std in (IMAGENET_STD, np.full(3, 127.5), np.full(3, 255)):
+        assert message(sent.check, engine, 3, std) == scale_fault(random_images() / 255)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", True])
@@ -247,6 +356,29 @@ def test_a_batch_size_that_is_none_is_one_line(engine, batch_size):
     for call in (model.logits, model.predict, model.predict_proba, model.send):
         found = message(call, random_images(), batch_size)
         assert found == f"batch_size: found {batch_size!r}, expected a whole number of at least 1; give one"
+
+
+def test_images_that_another_model_sent_are_taken_if_they_fit(engine):
+    images = random_images()
+    model, other = (ResNet(18, CLASSES, engine=engine, seed=seed) for seed in (1, 2))
+    np.testing.assert_array_equal(model.logits(other.send(images)), model.logits(images))
+    grey = ResNet(18, CLASSES, channels=1, engine=engine)
+    found = message(model.logits, grey.send(images[..., :1]))
+    assert found.startswith("images: found 1 channels, as sent with another model, expected 3; send them")
+    scaled = ResNet(18, CLASSES, engine=engine, mean=[0.5] * 3, std=[0.2] * 3).send(images / 255)
+    assert "expected pixels from 0 to 255" in message(model.logits, scaled)
+
+
+def test_images_and_weights_of_another_engine_are_one_line(engine, engine_java):
+    model, other = (ResNet(18, CLASSES, engine=each) for each in (engine, engine_java))
+    found = message(model.logits, other.send(random_images()))
+    assert found.startswith("images: found those that are in another engine, expected this model's")
+    weights = model.weights
+    found = message(setattr, model, "weights", other.weights)
+    assert found.startswith("weights: found a handle of another engine, expected one of this one")
+    assert model.weights is weights
+    found = message(engine.run, "y = length(x)", {"x": other.weights}, {"y": "int"})
+    assert found.startswith("x: found a handle of another engine")
 
 
 # Labels
@@ -366,7 +498,10 @@ def test_training_takes_each_form_of_labels_for_the_same(engine):
             {"validation": (random_images()[..., :1], PLAIN)},
             "validation: images: found shape (4, 32, 40, 1), expected",
         ),
-        ({"epoch": 3}, "epoch: no such setting; expected one of"),
+        (
+            {"epoch": 3},
+            "epoch: found an argument that fit has not, expected one of its own; did you mean epochs?",
+        ),
         ({"out": "run"}, "out: found a setting of a run folder, expected those of training; leave it out"),
         ({"flip": 0.5}, "flip: found a setting of images in files"),
         ({"precision": "single"}, "precision: found a setting of the engine, which is there already"),
@@ -406,6 +541,7 @@ def test_whole_numbers_are_what_python_takes_for_an_index():
         assert whole("n", value) == 3 and type(whole("n", value)) is int
     for value in (None, "3", b"3", 3.5, np.nan, np.inf, True, np.True_, 3j, [3], np.array([3, 4])):
         assert re.match(r"n: found .*, expected a whole number; give one$", message(whole, "n", value))
+    assert message(whole, "n", 9, most=8) == "n: found 9, expected a whole number of at most 8; give one"
     assert message(whole, "n", 9, 0, 8) == "n: found 9, expected a whole number from 0 to 8; give one"
 
 

