@@ -64,7 +64,10 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
         other: Split = "val" if split == "train" else "train"
         if layout != (others := _signs(root, other)):
             _check_alike(root, split, layout, other, others)
-    return _LAYOUTS[layout][1](root, split)
+    source = _LAYOUTS[layout][1](root, split)
+    if layout in ("parquet", "tar") and (others := stray_files(root, f".{layout}")):
+        source.notes.append(f"data set {root}: not all its files are used{others}")
+    return source
 
 
 def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others: Layout) -> None:
