@@ -122,11 +122,15 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
 
 
-def split_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split, train, val or test, whatever the case of its name; None if there is none."""
+def split_folders(root: Path, split: str) -> list[Path]:
+    """The folders called like a split, train, val or test, whatever the case: the one that counts first.
+
+    A link to one of them is left out.
+    """
     called = sorted(name for name in entries(root) if split_named(name) == split)
     usual_first = sorted(called, key=lambda name: name != split)
-    return next((root / name for name in usual_first if (root / name).is_dir()), None)
+    folders = [root / name for name in usual_first if os.path.isdir(root / name)]
+    return list({os.path.realpath(folder): folder for folder in reversed(folders)}.values())[::-1]
 
 
 def entries(folder: Path) -> list[str]:
@@ -171,8 +175,8 @@ def _check_all_there(files: list[Path]) -> None:
         if missing:
             raise UserError(
                 f"{files[0].parent}: found {len(there)} of {total} files {name}-*-of-*, without number "
-                f"{first_of(missing)}, expected all: fetch the missing ones, or name the others anew if these "
-                "are all"
+                f"{first_of(missing)}, expected all: fetch the missing ones, or name the others anew if that "
+                "is all"
             )
 
 

@@ -9,8 +9,8 @@ from sysds_resnet.images.files import entries, names_split, split_named
 from sysds_resnet.images.tools import is_tool
 
 _NO_SPLIT = (
-    "in no split by its name: put the word train or val into it, as in train-000000.tar, or give a table with "
-    "a column 'split' itself as the data set"
+    "in no split by its name: put the word train or val into it, as in train-000000.tar, or give a table "
+    "with a column 'split' itself as the data set"
 )
 _ADVICE = {
     (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"): "compressed, and only an "

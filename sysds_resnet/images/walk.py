@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class LeftOut:
         tools: how many files and folders of tools there are, by name.
         endings: how many files have other endings than those of images, by ending in lower case.
         links: links to folders that are listed anyway, or that lead back up.
-        broken: links to nothing, where folders of classes are expected.
+        broken: links to nothing; those that are called like images are images that cannot be read.
         images: images that lie outside of the folders of the classes.
     """
 
@@ -130,7 +130,7 @@ class Walk:
             for entry in _scan(folder):
                 if is_tool(entry.name):
                     self.left_out.tools[kind_of_tool(entry.name)] += 1
-                elif entry.is_dir():
+                elif _is_folder(entry):
                     if entry.is_symlink():
                         self._links.append((number, entry.path))
                     else:
@@ -139,8 +139,28 @@ class Walk:
                     images.append(entry.name)
                     if entry.is_symlink():
                         self._linked.append((number, entry.path, os.readlink(entry.path)))
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    self.left_out.broken.append(entry.path)
                 else:
                     self.left_out.file(entry.name)
+
+    def also_in(self, other: Walk) -> list[str]:
+        """The images that `other` has too, by links to the same files or folders."""
+        there = set(other._real_paths())
+        every = (path for paths in self.images for path in paths)
+        return [path for path, real in zip(every, self._real_paths(), strict=True) if real in there]
+
+    def _real_paths(self) -> Iterator[str]:
+        """What each image is, by its path without links; folders are resolved once each: there are few."""
+        links = {path for _, path, _ in self._linked}
+        folders: dict[str, str] = {}
+        for paths in self.images:
+            for path in paths:
+                folder, name = os.path.split(path)
+                if folder not in folders:
+                    folders[folder] = os.path.realpath(folder)
+                real = os.path.join(folders[folder], name)
+                yield os.path.realpath(real) if path in links else real
 
     def _shared(self) -> list[str]:
         """Links to images of other folders, or to what an image of another folder is a link to as well."""
@@ -158,6 +178,13 @@ class Walk:
             if owner != number:
                 shared.append(path)
         return shared
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to a name that is too long
+        return False
 
 
 def _key(folder: str | Path) -> _Key:
