@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from sysds_resnet.errors import UserError, one_line
@@ -146,21 +148,24 @@ class Walk:
 
     def also_in(self, other: Walk) -> list[str]:
         """The images that `other` has too, by links to the same files or folders."""
-        there = set(other._real_paths())
-        every = (path for paths in self.images for path in paths)
-        return [path for path, real in zip(every, self._real_paths(), strict=True) if real in there]
+        there = {real for _, real in other._real_paths()}
+        folders = {os.path.dirname(real) for real in there}
+        return [path for path, real in self._real_paths(folders) if real in there]
 
-    def _real_paths(self) -> Iterator[str]:
-        """What each image is, by its path without links; folders are resolved once each: there are few."""
-        links = {path for _, path, _ in self._linked}
-        folders: dict[str, str] = {}
-        for paths in self.images:
-            for path in paths:
-                folder, name = os.path.split(path)
-                if folder not in folders:
-                    folders[folder] = os.path.realpath(folder)
-                real = os.path.join(folders[folder], name)
-                yield os.path.realpath(real) if path in links else real
+    def _real_paths(self, within: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Each image's path, and that of what it is, without links; of those in these real folders, if given.
+
+        Only folders are resolved, once each, as there may be millions of images.
+        """
+        targets = {path: target for _, path, target in self._linked}
+        real = cache(os.path.realpath)
+        for folder, names in chain.from_iterable(self._found):
+            if within is not None and not targets and real(folder) not in within:
+                continue
+            for name in names:
+                path = os.path.join(folder, name)
+                at, last = os.path.split(os.path.join(folder, targets.get(path, name)))
+                yield path, os.path.join(real(at), last)
 
     def _shared(self) -> list[str]:
         """Links to images of other folders, or to what an image of another folder is a link to as well."""
