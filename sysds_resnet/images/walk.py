@@ -153,14 +153,16 @@ class Walk:
         return [path for path, real in self._real_paths(folders) if real in there]
 
     def _real_paths(self, within: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Each image's path, and that of what it is, without links; of those in these real folders, if given.
+        """Each image's path, and that of what it is, without links; of those in these real folders and
+        of links alone, if given.
 
         Only folders are resolved, once each, as there may be millions of images.
         """
         targets = {path: target for _, path, target in self._linked}
+        linked = {os.path.dirname(path) for path in targets}
         real = cache(os.path.realpath)
         for folder, names in chain.from_iterable(self._found):
-            if within is not None and not targets and real(folder) not in within:
+            if within is not None and folder not in linked and real(folder) not in within:
                 continue
             for name in names:
                 path = os.path.join(folder, name)
