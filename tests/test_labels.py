@@ -285,7 +285,7 @@ def test_files_of_one_split_that_differ_are_refused(tmp_path):
         ({"image": [b"x"], "label": ["red"]}, "named labels in 'label'"),
         ({"image": [b"x"], "class": [1]}, "numbered labels in 'class'"),
         ({"picture": [b"x"], "label": [1]}, "images in 'picture'"),
-        ({"label": [1]}, "columns label, expected image bytes and a label"),
+        ({"label": [1]}, "columns label (int64), expected one of images' bytes"),
         ({"image": [b"x"], "label": [[1, 0]]}, "labels of type list"),
         ({"image": [b"x"], "label": [None]}, "expected one number or name for each image"),
     ):

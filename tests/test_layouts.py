@@ -1,16 +1,20 @@
 """Every layout gives the same samples: paths, labels, classes and bytes."""
 
 import io
+import json
 import pickle
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_layouts import (
     CLASSES,
     COUNTS,
     LAYOUTS,
     NAMED,
+    NUMBERED,
     make_arrays,
     make_folders,
     make_parquet,
@@ -19,7 +23,7 @@ from small_layouts import (
     samples,
 )
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.layouts import open_source
 
@@ -121,6 +125,134 @@ def test_what_is_wrong_in_a_data_set_is_one_line_that_names_the_file(tmp_path, s
     with pytest.raises(UserError) as caught:
         open_source(tmp_path, "val")
     assert found in str(caught.value) and "\n" not in str(caught.value)
+
+
+def write_rows(root, columns, metadata=None, splits=("train", "val")):
+    for split in splits:
+        table = pa.table(columns).replace_schema_metadata(metadata)
+        pq.write_table(table, root / f"{split}.parquet")
+
+
+PICTURES, OTHERS, CELLS = [b"image", b"image"], [b"other", b"other"], [0, 1]
+TYPED = {b"huggingface": json.dumps({"info": {"features": {"photo": {"_type": "Image"}}}}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "unused"),
+    [
+        ({"mask": OTHERS, "image": PICTURES, "label": CELLS}, None, "mask"),
+        ({"md5": OTHERS, "Img": PICTURES, "Label": CELLS}, None, "md5"),
+        ({"md5": OTHERS, "photo": PICTURES, "label": CELLS}, TYPED, "md5"),
+        ({"photo": PICTURES, "Label": [5, 6], "target": [7, 8], "label": CELLS}, None, "Label, target"),
+        ({"photo": pa.array(PICTURES, pa.binary_view()), "LABEL": CELLS}, None, None),
+    ],
+)
+def test_images_and_labels_are_found_among_columns_like_them(tmp_path, columns, metadata, unused):
+    write_rows(tmp_path, columns, metadata)
+    source = open_source(tmp_path, "val")
+    assert [source.read(i) for i in range(2)] == PICTURES and source.labels.tolist() == CELLS
+    assert [note.rpartition(": ")[2] for note in source.notes] == ([unused] if unused else [])
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (
+            {"a": OTHERS, "b": PICTURES, "label": CELLS},
+            "found 2 columns that may hold images (a, b), expected",
+        ),
+        (
+            {"image": ["0.jpg", "1.jpg"], "label": CELLS},
+            "found columns image (string), label (int64), expected one",
+        ),
+        ({"image": PICTURES, "coarse_label": CELLS}, "coarse_label (int64), and none of labels by its name"),
+    ],
+)
+def test_the_column_that_is_missing_is_said(tmp_path, columns, found):
+    write_rows(tmp_path, columns)
+    with pytest.raises(UserError) as caught:
+        open_source(tmp_path, "val")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [{"label": [-1, -1]}, {"label": pa.array([None, None], pa.int64())}, {}])
+def test_a_test_split_without_labels_is_no_validation(tmp_path, labels):
+    write_rows(tmp_path, {"image": PICTURES, "label": CELLS}, splits=["train"])
+    write_rows(tmp_path, {"image": PICTURES, **labels}, splits=["test"])
+    said = f"data set {tmp_path}: the test split is not used: it has no labels"
+    assert open_source(tmp_path, "train").notes == [said]
+    with pytest.raises(NoSuchSplit, match=r"no val.*parquet but a test split without labels"):
+        open_source(tmp_path, "val")
+
+
+@pytest.mark.parametrize("layout", ["csv", "tar", "parquet"])
+def test_files_of_one_split_are_not_said_to_be_in_none(tmp_path, layout):
+    LAYOUTS[layout][0](tmp_path)
+    for path in [*tmp_path.glob("val*"), *tmp_path.glob("data/val*")]:
+        path.unlink()
+    with pytest.raises(NoSuchSplit) as caught:
+        open_source(tmp_path, "val")
+    assert "in no split" not in str(caught.value)
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("width", [3, 10])
+def test_one_hot_rows_tell_how_many_classes_there_are(tmp_path, width):
+    make_arrays(tmp_path)
+    for split in COUNTS:
+        labels = np.load(tmp_path / f"{split}_labels.npy")
+        np.save(tmp_path / f"{split}_labels.npy", np.eye(width)[labels])
+    assert open_source(tmp_path, "val").classes == [str(i) for i in range(width)]
+    np.save(tmp_path / "val_labels.npy", np.eye(5)[np.load(tmp_path / "val_labels.npy").argmax(1)])
+    with pytest.raises(UserError, match=f"one-hot labels of {width} classes for train and of 5 for val"):
+        open_source(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", [">i8", ">f4", "<i2", ">u2"])
+def test_labels_may_be_in_either_order_of_bytes(tmp_path, kind):
+    make_arrays(tmp_path)
+    expected = np.load(tmp_path / "val_labels.npy")
+    np.save(tmp_path / "val_labels.npy", expected.astype(kind))
+    assert open_source(tmp_path, "val").labels.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("name", "notes"), [("valid", 0), ("Validation", 0), ("test", 1)])
+def test_arrays_of_splits_are_found_under_their_usual_names(tmp_path, name, notes):
+    make_arrays(tmp_path)
+    for what in ("images", "labels"):
+        (tmp_path / f"val_{what}.npy").rename(tmp_path / f"{name}_{what}.npy")
+    source = open_source(tmp_path, "val")
+    assert_holds(source, "val", NUMBERED)
+    assert len(source.notes) == notes
+    assert_holds(open_source(tmp_path, "train"), "train", NUMBERED)
+
+
+@pytest.mark.parametrize(
+    ("images", "mend"),
+    [
+        (np.zeros((6, 0, 8, 3), np.uint8), "add images"),
+        (np.zeros((6, 3, 8, 8), np.uint8), "put channels last, as x.transpose(0, 2, 3, 1) does"),
+        (np.zeros((6, 8, 8, 3)), "scale to 0 to 255"),
+        (np.zeros((6, 8, 8), np.uint8), "repeat grey three times, as np.repeat(x[..., None], 3, 3) does"),
+        (np.zeros((6, 8, 8, 4), np.int64), "as x[..., :3] does; convert values from 0 to 255"),
+    ],
+)
+def test_what_makes_images_of_an_array_is_said(tmp_path, images, mend):
+    make_arrays(tmp_path)
+    np.save(tmp_path / "val_images.npy", images)
+    with pytest.raises(UserError) as caught:
+        open_source(tmp_path, "val")
+    assert mend in str(caught.value)
+
+
+def test_an_archive_of_arrays_under_the_name_of_one_is_refused(tmp_path):
+    make_arrays(tmp_path)
+    np.savez(tmp_path / "x.npz", np.zeros(3))
+    (tmp_path / "x.npz").rename(tmp_path / "val_images.npy")
+    with pytest.raises(UserError, match=r"found no readable array .an archive of arrays"):
+        open_source(tmp_path, "val")
 
 
 def test_a_file_that_is_gone_is_named_when_it_is_read(tmp_path):

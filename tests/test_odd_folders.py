@@ -137,6 +137,43 @@ def test_images_in_two_classes_are_noted(root, tmp_path_factory):
     ]
 
 
+@pytest.mark.parametrize(
+    ("links", "count", "first"),
+    [
+        ({f"train/{CLASSES[0]}/more": f"../../val/{CLASSES[0]}"}, 2, f"{CLASSES[0]}/more/0_0.JPEG"),
+        ({"train/z": f"../val/{CLASSES[1]}", "val/z": "../train/z"}, 2, "z/1_0.JPEG"),
+        ({f"val/{CLASSES[2]}/x.png": f"../../train/{CLASSES[1]}/1_0.JPEG"}, 1, f"{CLASSES[1]}/1_0.JPEG"),
+    ],
+)
+def test_images_in_both_splits_are_noted(root, links, count, first):
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    said = f"data set {root}: {count} training images are validation images too, by links, the first: "
+    assert f"{said}{root}/train/{first}" in open_source(root, "train").notes
+
+
+def test_both_splits_in_one_folder_are_noted(root):
+    (root / "train").rename(root / "all")
+    (root / "val").rename(root / "old")
+    for split in COUNTS:
+        (root / split).symlink_to("all")
+    assert "12 training images are validation images too" in open_source(root, "train").notes[0]
+
+
+@pytest.mark.parametrize("target", ["loop", "x" * 300])
+def test_links_that_cannot_be_resolved_are_broken(root, target):
+    (root / "train" / CLASSES[0] / "loop").symlink_to(target)
+    assert paths(root) == expected()
+    said = f"{root}/train/*: left out 1 links to nothing, the first: {root}/train/{CLASSES[0]}/loop"
+    assert open_source(root, "train").notes == [said]
+    (root / "train" / CLASSES[0] / "loop").rename(root / "train" / CLASSES[0] / "loop.png")
+    assert len(paths(root)) == 13, "an image that cannot be read"
+
+
+def test_a_path_that_is_too_long_is_not_there(root):
+    assert "found nothing, expected digits" in error_of(root / ("x" * 300))
+
+
 def test_a_link_of_a_class_that_leads_nowhere_is_noted(root):
     (root / "train" / "gone").symlink_to(root / "nowhere")
     assert open_source(root, "train").notes == [
@@ -193,6 +230,36 @@ def test_a_test_folder_beside_val_is_not_used_and_said(root):
     assert open_source(root, "val").notes == [
         f"data set {root}: the test split (test/) is not used, as there is val"
     ]
+
+
+def test_other_folders_of_a_split_are_not_used_and_said(root):
+    for name in ("validation", "Valid"):
+        (root / name / CLASSES[0]).mkdir(parents=True)
+    (root / "VAL").symlink_to("val")
+    assert paths(root, "val") == expected("val")
+    assert open_source(root, "val").notes == [
+        f"data set {root}: val images are from val/; not used, though called alike: Valid/, validation/"
+    ]
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Training", "TEST")])
+@pytest.mark.parametrize("above", ["ds", "train"])
+def test_a_data_set_one_level_below_is_named(tmp_path, above, names):
+    make_folders(tmp_path)
+    root = tmp_path / "root"
+    for split, name in zip(COUNTS, names, strict=True):
+        (root / above).mkdir(parents=True, exist_ok=True)
+        (tmp_path / split).rename(root / above / name)
+    for split in COUNTS if above == "ds" else ["train"]:
+        assert f"give {root / above} itself as the data set" in error_of(root, split)
+
+
+def test_one_class_in_all_is_noted(tmp_path):
+    for split in COUNTS:
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "images" / "0.png").write_bytes(b"image")
+        said = [f"data set {tmp_path}: all images are of one class, 'images'"]
+        assert open_source(tmp_path, split).notes == said
 
 
 def test_a_flat_test_folder_as_of_competitions_is_no_validation(root):

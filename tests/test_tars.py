@@ -6,7 +6,7 @@ import tarfile
 import tracemalloc
 
 import pytest
-from small_layouts import make_tar
+from small_layouts import CLASSES, COUNTS, make_folders, make_tar
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.layouts import open_source
@@ -79,6 +79,17 @@ def test_images_beside_that_of_their_key_are_counted_and_the_others_kept(tmp_pat
         ([*pairs("a"), ("b.v1.jpg", b"image")], "found b.v1 without a label, expected b.v1.cls"),
         ([("a.jpg", b""), ("a.json", b'{"caption": "x"}')], "found a without a label, expected a.cls"),
         ([("a.jpg", b""), ("a.json", b'{"label": null}')], "found a without a label, expected a.cls"),
+        (
+            [("a.jpg", b""), ("a.json", b'{"label": NaN}')],
+            """'label' in a.json, which holds '{"label": NaN}'""",
+        ),
+        (
+            [("a.jpg", b""), ("a.json", b'{"label": 1e400}')],
+            "found a without a label, expected a.cls, or a name",
+        ),
+        ([("a.jpg", b""), ("a.json", b'{"cls": 0}')], """'label' in a.json, which holds '{"cls": 0}'"""),
+        ([("a.jpg", b""), ("a.json", b"[" * 100_000)], "a.json: found no JSON (maximum recursion depth"),
+        ([("caf\udce9.jpg", b"")], "found a member called 'caf\\udce9.jpg', expected a name in UTF-8"),
         ([("a.jpg", b""), ("a.cls", b" \n")], "found a without a label, expected a.cls"),
         ([("a.jpg", b""), ("a.json", b'{"label"')], "a.json: found no JSON"),
         (
@@ -108,14 +119,83 @@ def test_the_same_key_in_two_tar_files_is_two_images(tmp_path):
 def test_companions_that_macos_makes_are_left_out_and_said(tmp_path):
     write(
         tmp_path / "val.tar",
-        *pairs(["a"]),
+        *pairs("ab"),
         ("._a.jpg", b"x"),
         ("__MACOSX/._a.cls", b"x"),
         (".DS_Store", b"x"),
     )
     source = open_source(tmp_path, "val")
-    assert named(source) == {"val.tar/a": "a"}
+    assert named(source) == {"val.tar/a": "a", "val.tar/b": "b"}
     assert source.notes == [f"data set {tmp_path}: left out of val*.tar: files of tools 3"]
+
+
+def test_links_in_tar_files_are_counted(tmp_path):
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        for name, kind in (
+            ("a.jpg", tarfile.REGTYPE),
+            ("a.cls", tarfile.SYMTYPE),
+            ("b.jpg", tarfile.LNKTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            archive.addfile(member, io.BytesIO())
+    assert "a without a label, expected a.cls with bytes of its own, as a.cls is a link" in error_of(tmp_path)
+    write(tmp_path / "val.tar", *pairs("ac"))
+    with tarfile.open(tmp_path / "val.tar", "a") as archive:
+        archive.addfile(member)
+    assert open_source(tmp_path, "val").notes == [f"data set {tmp_path}: left out of val*.tar: links 1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["val-0.tar", "data/val-1.tar", "val/0.tar"],
+            "{0}: val images are from the 1 .tar files in {0}; not used, 2 elsewhere, the first: "
+            "{0}/data/val-1.tar",
+        ),
+        (["val-0.tar", "val-0 (1).tar"], "{0}: {0}/val-0 (1).tar is called like a copy of val-0.tar; both"),
+        (["val-0.tar", "val-1.tar.gz"], "{0}: not all its files are used (but val-1.tar.gz: compressed"),
+        (["val-0.tar", "more.tar"], "{0}: not all its files are used (but more.tar: in no split by its name"),
+    ],
+)
+def test_files_that_are_not_used_or_copies_are_said(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, *pairs("ab"))
+    [note] = open_source(tmp_path, "val").notes
+    assert note.startswith(f"data set {said.format(tmp_path)}")
+
+
+def test_a_tar_file_without_images_is_said(tmp_path):
+    write(tmp_path / "val-0.tar", *pairs("ab"))
+    write(tmp_path / "val-1.tar")
+    said = f"data set {tmp_path}: 1 tar files have no images, the first: val-1.tar"
+    assert open_source(tmp_path, "val").notes == [said]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [("0 3", "1, 2, 4"), ("0 1 2 3", "4"), ("5", "1, 2, 3, ..."), ("0 1 2 3 4", ""), ("1 2 3 4 5", "")],
+)
+def test_files_that_are_missing_by_the_numbers_of_the_others_are_named(tmp_path, numbers, missing):
+    for number in numbers.split():
+        write(tmp_path / f"val-{number}-of-00005.tar", *pairs("ab"))
+    if missing:
+        assert f"of 5 files val-*-of-*, without number {missing}, expected all" in error_of(tmp_path)
+    else:
+        assert len(open_source(tmp_path, "val").labels) == 10
+
+
+def test_archives_beside_the_folders_that_they_were_unpacked_into_are_said(tmp_path):
+    make_folders(tmp_path)
+    write(tmp_path / "ILSVRC2012_img_train.tar", ("n01440764.tar", b""))
+    write(tmp_path / "ILSVRC2012_img_val.tar", ("ILSVRC2012_val_00000001.JPEG", b"image"))
+    for split in COUNTS:
+        source = open_source(tmp_path, split)
+        assert source.classes == CLASSES and source.notes == [
+            f"data set {tmp_path}: images are from its folders, not from ILSVRC2012_img_{split}.tar"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +248,14 @@ def test_a_file_that_is_compressed_in_spite_of_its_name_is_refused(tmp_path):
     subprocess.run(["gzip", tmp_path / "val.tar"], check=True)
     (tmp_path / "val.tar.gz").rename(tmp_path / "val.tar")
     assert "val.tar: found a damaged tar file (it is compressed)" in error_of(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    for ending in ("tar", "parquet"):
+        path = tmp_path / f"val.{ending}"
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        assert f"{path}: found a pointer of Git LFS, expected the file itself" in error_of(tmp_path)
+        path.unlink()
 
 
 def test_files_that_were_joined_are_refused_rather_than_read_to_the_first_end(tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images.classes import first_of
 from sysds_resnet.images.tools import is_tool
 
 Split = Literal["train", "val"]
@@ -23,9 +25,16 @@ TEST_NAMES = ("test", "testing")
 """What the split is called that is for validation only where there is no other."""
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label")
 
+LFS = b"version https://git-lfs"
+"""How the few lines of text begin that Git LFS leaves in place of a file that it did not fetch."""
+
 _FOLDERS = (".", "data", "default")  # in which the files of a data set lie; default is Hugging Face's
+
+_NUMBERED = re.compile(r"(.*?)[-_](\d{1,9})-of-(\d{1,9})(?!\d)", re.ASCII)
+_COPY = re.compile(r" \(\d+\)(?=\.)| - Copy(?: \(\d+\))?(?=\.)", re.ASCII)  # what browsers and Windows add
 
 
 class SplitFiles(NamedTuple):
@@ -33,11 +42,13 @@ class SplitFiles(NamedTuple):
 
     Attributes:
         files: in sorted order.
-        notes: lines on what was taken for another split, or left out.
+        notes: lines on what was taken for another split, left out, or odd.
+        is_test: whether they are those of the test split, in place of val's.
     """
 
     files: list[Path]
     notes: list[str]
+    is_test: bool = False
 
 
 def find_files(root: Path, split: Split, ending: str) -> SplitFiles:
@@ -45,7 +56,8 @@ def find_files(root: Path, split: Split, ending: str) -> SplitFiles:
 
     They lie in a data set's folder, its data/ or its default/, and the words of their names tell the split,
     as in train-00000-of-00002.parquet and imagenet-val-000000.tar; or they lie in a folder that is called
-    like the split, whatever their own names. Hidden files are left out.
+    like the split, whatever their own names. The first of these places that has any counts, and files in the
+    others are noted. Hidden files are left out.
 
     Args:
         root: folder of the data set.
@@ -53,15 +65,43 @@ def find_files(root: Path, split: Split, ending: str) -> SplitFiles:
         ending: with its dot.
 
     Raises:
-        UserError: a name tells two splits, or a folder cannot be read.
+        UserError: a name tells two splits, a folder cannot be read, or files are missing by the numbers of
+            the others.
     """
-    found = _files_called(root, SPLIT_NAMES[split], ending)
-    if split == "train":
-        return SplitFiles(found, [])
-    test = _files_called(root, TEST_NAMES, ending)
-    if found or not test:
-        return SplitFiles(found, test_unused(root, f"{len(test)} {ending} files") if test else [])
-    return SplitFiles(test, test_taken(root, test[0].name))
+    places = _files_called(root, SPLIT_NAMES[split], ending)
+    test = _files_called(root, TEST_NAMES, ending) if split == "val" else []
+    is_test = bool(test) and not places
+    notes = []
+    if is_test:
+        notes, places = test_taken(root, test[0][0].name), test
+    elif test:
+        notes = test_unused(root, f"{len(test[0])} {ending} files")
+    if not places:
+        return SplitFiles([], [])
+    files, *others = places
+    _check_all_there(files)
+    if others:
+        notes.append(
+            f"data set {root}: {split} images are from the {len(files)} {ending} files in {files[0].parent}; "
+            f"not used, {sum(map(len, others))} elsewhere, the first: {others[0][0]}"
+        )
+    names = {path.name for path in files}
+    for path in files:
+        if (original := _COPY.sub("", path.name)) != path.name and original in names:
+            notes.append(f"data set {root}: {path} is called like a copy of {original}; both are used")
+    return SplitFiles(files, notes, is_test)
+
+
+def refuse_pointer(path: Path, head: bytes) -> None:
+    """Refuse a file that begins as what Git LFS leaves in place of one that it did not fetch.
+
+    Raises:
+        UserError: it does.
+    """
+    if head.startswith(LFS):
+        raise UserError(
+            f"{path}: found a pointer of Git LFS, expected the file itself: fetch it with git lfs pull"
+        )
 
 
 def test_taken(root: Path, what: str) -> list[str]:
@@ -82,11 +122,15 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
 
 
-def split_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split, train, val or test, whatever the case of its name; None if there is none."""
+def split_folders(root: Path, split: str) -> list[Path]:
+    """The folders called like a split, train, val or test, whatever the case: the one that counts first.
+
+    A link to one of them is left out.
+    """
     called = sorted(name for name in entries(root) if split_named(name) == split)
     usual_first = sorted(called, key=lambda name: name != split)
-    return next((root / name for name in usual_first if (root / name).is_dir()), None)
+    folders = [root / name for name in usual_first if os.path.isdir(root / name)]
+    return list({os.path.realpath(folder): folder for folder in reversed(folders)}.values())[::-1]
 
 
 def entries(folder: Path) -> list[str]:
@@ -105,16 +149,35 @@ def entries(folder: Path) -> list[str]:
         ) from error
 
 
-def _files_called(root: Path, names: tuple[str, ...], ending: str) -> list[Path]:
-    for folder in _FOLDERS:
-        found = [path for path in _with_ending(root / folder, ending) if _tells(path, names)]
-        if found:
-            return found
-    for folder in _FOLDERS:
-        for name in entries(root / folder):
-            if name.lower() in names and (found := list(_with_ending(root / folder / name, ending))):
-                return found
-    return []
+def _files_called(root: Path, names: tuple[str, ...], ending: str) -> list[list[Path]]:
+    """The files with these words in their names or in that of their folder, by place; the first counts."""
+    places = [
+        [path for path in _with_ending(root / folder, ending) if _tells(path, names)] for folder in _FOLDERS
+    ]
+    places += [
+        list(_with_ending(root / folder / name, ending))
+        for folder in _FOLDERS
+        for name in entries(root / folder)
+        if name.lower() in names
+    ]
+    return [files for files in places if files]
+
+
+def _check_all_there(files: list[Path]) -> None:
+    """Refuse files called like train-00003-of-00005 if some of the five are missing: a broken download."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for path in files:
+        if told := _NUMBERED.match(path.name):
+            sets.setdefault((told[1], int(told[3])), set()).add(int(told[2]))
+    for (name, total), there in sets.items():
+        first = min(1, min(there)) if max(there) == total else 0  # some count from 1
+        missing = list(islice((str(i) for i in range(first, first + total) if i not in there), 4))
+        if missing:
+            raise UserError(
+                f"{files[0].parent}: found {len(there)} of {total} files {name}-*-of-*, without number "
+                f"{first_of(missing)}, expected all: fetch the missing ones, or name the others anew if that "
+                "is all"
+            )
 
 
 def _with_ending(folder: Path, ending: str) -> Iterator[Path]:
@@ -123,9 +186,19 @@ def _with_ending(folder: Path, ending: str) -> Iterator[Path]:
             yield folder / name
 
 
+def names_split(path: str) -> bool:
+    """Whether the words in a file's name, or in that of its folder, are those of a split."""
+    words = set(_words(path))
+    return any(words & set(names) for names in (*SPLIT_NAMES.values(), TEST_NAMES))
+
+
+def _words(name: str) -> list[str]:
+    return re.findall("[a-z]+", name.lower())
+
+
 def _tells(path: Path, names: tuple[str, ...]) -> bool:
     """Whether a file's name says that it is of the split with these names; test counts only alone."""
-    words = set(re.findall("[a-z]+", path.name.lower()))
+    words = set(_words(path.name))
     told = [split for split, called in SPLIT_NAMES.items() if words & set(called)]
     if len(told) > 1:
         raise UserError(

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from sysds_resnet.errors import NoSuchSplit, UserError
-from sysds_resnet.images.classes import CLASSES_FILE, alike, check_class_names, notes_on
+from sysds_resnet.images.classes import CLASSES_FILE, alike, check_class_names, first_of, notes_on
 from sysds_resnet.images.files import (
     IMG_EXTENSIONS,
     Split,
     entries,
-    split_folder,
+    split_folders,
     split_named,
     test_taken,
     test_unused,
@@ -38,6 +38,7 @@ def open_folders(root: Path, split: Split) -> FileSource:
         raise UserError(f"data set {root}: found a file, expected a folder with {_LAYOUT}: check the path")
     folders, notes = find_split_folders(root)
     if not folders and split == "train":
+        _check_level(root, folders_in(root))
         raise NoSuchSplit(
             f"data set {root}: found no train/ to train on{stray_files(root)}, expected {_LAYOUT}: rearrange "
             "the folder"
@@ -52,12 +53,18 @@ def open_folders(root: Path, split: Split) -> FileSource:
     own = _class_folders(folder, left_out)
     classes = _class_folders(folders["train"]) if "train" in folders else own
     check_class_names(classes, folder)
+    _check_level(folder, own)
     images, walk = _images(folder, own, folders.values())
     if split == "train":
         _check_all_have_images(folder, images, walk, folders.get("val"))
-        others = set(_class_folders(folders["val"])) - set(classes) if "val" in folders else set()
-        if others:
-            _check_trained(folders, classes, _images(folders["val"], sorted(others), folders.values())[0])
+        if "val" in folders:
+            val_images, val_walk = _images(folders["val"], _class_folders(folders["val"]), folders.values())
+            _check_trained(folders, classes, val_images)
+            if both := walk.also_in(val_walk):
+                notes.append(
+                    f"data set {root}: {len(both)} training images are validation images too, by links, the "
+                    f"first: {both[0]}"
+                )
     else:
         if not any(images.values()):
             raise _no_images(
@@ -79,17 +86,28 @@ def open_folders(root: Path, split: Split) -> FileSource:
 
 
 def find_split_folders(root: Path) -> tuple[dict[Split, Path], list[str]]:
-    """Find the folders of the splits, whatever the case of their names, and give notes on a test split."""
-    found = {name: split_folder(root, name) for name in ("train", "val", "test")}
-    folders: dict[Split, Path] = {name: path for name in ("train", "val") if (path := found[name])}
-    test = found["test"]
-    if test is None or not any((test / name).is_dir() for name in entries(test) if not is_tool(name)):
-        return folders, []  # none, or one without classes, as competitions have
+    """Find the folders of the splits, whatever the case of their names; give notes on those not used."""
+    found = {name: split_folders(root, name) for name in ("train", "val", "test")}
+    folders: dict[Split, Path] = {name: found[name][0] for name in ("train", "val") if found[name]}
+    notes = [
+        f"data set {root}: {name} images are from {folder.name}/; not used, though called alike: "
+        f"{first_of([f'{path.name}/' for path in found[name][1:]])}"
+        for name, folder in folders.items()
+        if found[name][1:]
+    ]
+    test = next(iter(found["test"]), None)
+    if test is None or not folders_in(test):
+        return folders, notes  # none, or one without classes, as competitions have
     if "val" in folders:
-        return folders, test_unused(root, f"{test.name}/")
+        return folders, notes + test_unused(root, f"{test.name}/")
     if "train" in folders or all(split_named(name) for name in _class_folders(root)):
-        return {**folders, "val": test}, test_taken(root, f"{test.name}/")
-    return folders, []
+        return {**folders, "val": test}, notes + test_taken(root, f"{test.name}/")
+    return folders, notes
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in one, other than those of tools, in sorted order."""
+    return [name for name in entries(folder) if os.path.isdir(folder / name) and not is_tool(name)]
 
 
 def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
@@ -118,6 +136,19 @@ def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
             "for each class: sort the images into folders named by class"
         )
     return classes
+
+
+def _check_level(folder: Path, classes: list[str]) -> None:
+    """Refuse splits where classes are expected: a data set one level below, or below a split of another."""
+    if len(classes) == 1:
+        folder = folder / classes[0]
+        classes = folders_in(folder)
+    splits = {split_named(name) for name in classes}
+    if len(splits) > 1 and None not in splits:
+        raise UserError(
+            f"folder {folder}: found folders called like splits ({first_of(classes)}), expected those of "
+            f"classes, as in {_LAYOUT}: give {folder} itself as the data set"
+        )
 
 
 def _images(folder: Path, classes: list[str], splits: Collection[Path]) -> tuple[dict[str, list[str]], Walk]:

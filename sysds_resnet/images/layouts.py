@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.files import user_path
-from sysds_resnet.images.array_files import open_arrays
+from sysds_resnet.images.array_files import find_array, open_arrays
 from sysds_resnet.images.files import Split, find_files
-from sysds_resnet.images.folders import find_split_folders, open_folders
+from sysds_resnet.images.folders import find_split_folders, folders_in, open_folders
 from sysds_resnet.images.lists import open_lists
 from sysds_resnet.images.parquet import open_parquet
 from sysds_resnet.images.remote_shards import open_remote_shards
@@ -19,7 +19,7 @@ from sysds_resnet.images.shards import is_prepared, open_shards
 from sysds_resnet.images.sources import Source
 from sysds_resnet.images.strays import stray_files
 from sysds_resnet.images.tables import find_table, open_table
-from sysds_resnet.images.tars import open_tar
+from sysds_resnet.images.tars import open_tar, trouble_with_tars
 from sysds_resnet.shared_files import is_url
 
 Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folders"]
@@ -54,17 +54,26 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
             )
         return open_remote_shards(os.fspath(path).rstrip("/"), split)
     root = user_path(path)
-    if not root.exists():
+    if not os.path.exists(root):  # Path's own method raises an error for a name that is too long
         raise UserError(
             f"data set {root}: found nothing, expected digits, photos, synthetic, a folder or a table: check "
             "the path"
         )
+    notes = []
     if layout is None:
         layout = _signs(root, split)
         other: Split = "val" if split == "train" else "train"
         if layout != (others := _signs(root, other)):
             _check_alike(root, split, layout, other, others)
-    return _LAYOUTS[layout][1](root, split)
+        if layout == "folders" and (tars := find_files(root, split, ".tar").files):
+            notes = [f"data set {root}: images are from its folders, not from {tars[0].name}"]
+    source = _LAYOUTS[layout][1](root, split)
+    source.notes.extend(notes)
+    if len(source.classes) == 1:
+        source.notes.append(f"data set {root}: all images are of one class, {source.classes[0]!r}")
+    if layout in ("parquet", "tar") and (others := stray_files(root, f".{layout}")):
+        source.notes.append(f"data set {root}: not all its files are used{others}")
+    return source
 
 
 def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others: Layout) -> None:
@@ -74,12 +83,22 @@ def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others:
         raise NoSuchSplit(
             f"data set {root}: found {other} images ({others}) without {split}{stray_files(root)}, expected "
             f"both: add {split} images"
+            + (", or give a table with a column 'split' itself as the data set" if others == "table" else "")
         )
     if others != "folders" or other in folders:
         raise UserError(
             f"data set {root}: found {split} images as {layout} and {other} images as {others}, expected one "
             "layout for both: move one of them away, or say --layout"
         )
+
+
+def _has_tars(root: Path, split: Split) -> bool:
+    """Whether there are tar files to read: those beside the folders that they were unpacked into are none."""
+    if not find_files(root, split, ".tar").files:
+        return False
+    folders = find_split_folders(root)[0].values()
+    unpacked = len(folders) == 2 and all(folders_in(folder) for folder in folders)
+    return not (unpacked and trouble_with_tars(root))
 
 
 def _signs(root: Path, split: Split) -> Layout:
@@ -89,10 +108,10 @@ def _signs(root: Path, split: Split) -> Layout:
 _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split], Source]]] = {
     "shards": (lambda root, split: is_prepared(root), open_shards),
     "lists": (lambda root, split: (root / f"{split}_list.txt").exists(), open_lists),
-    "arrays": (lambda root, split: (root / f"{split}_images.npy").exists(), open_arrays),
+    "arrays": (lambda root, split: find_array(root, split, "images")[0].exists(), open_arrays),
     "table": (lambda root, split: find_table(root, split) is not None, open_table),
     "parquet": (lambda root, split: bool(find_files(root, split, ".parquet").files), open_parquet),
-    "tar": (lambda root, split: bool(find_files(root, split, ".tar").files), open_tar),
+    "tar": (_has_tars, open_tar),
     "folders": (lambda root, split: True, open_folders),
 }
 """Of each layout, whether there are signs of it, and how it is opened."""

@@ -6,36 +6,61 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.files import open_regular
-from sysds_resnet.images.files import LABEL_COLUMNS, Split, find_files
+from sysds_resnet.images.classes import first_of
+from sysds_resnet.images.files import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    LFS,
+    PATH_COLUMNS,
+    Split,
+    SplitFiles,
+    find_files,
+    refuse_pointer,
+)
 from sysds_resnet.images.labels import LabelColumn, Labelled, assign_labels
 from sysds_resnet.images.sources import below, locate
 
 _ROW_GROUPS = 4  # in memory, for each process
+_SHOWN = 40  # characters of a column's type that an error shows
 
 
 def open_parquet(root: Path, split: Split) -> ParquetSource:
     """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files.
 
     All files must have the same columns. Their lists of classes may differ: numbers mean what they mean in
-    their own file.
+    their own file. A test split without labels, as competitions have, is no validation.
     """
     found = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
+    unlabelled = found["val"].is_test and not any(_labelled(path) for path in found["val"].files)
+    if unlabelled:
+        found["val"] = SplitFiles([], [f"data set {root}: the test split is not used: it has no labels"])
     if not found[split].files:
-        raise NoSuchSplit(f"data set {root}: found no {split}*.parquet, expected some: add them")
+        but = " but a test split without labels" if unlabelled else ""
+        raise NoSuchSplit(f"data set {root}: found no {split}*.parquet{but}, expected some: add them")
     columns: dict[Split, list[LabelColumn]] = {}
     first: tuple[Path, str, str, str] | None = None
-    for name, (files, _) in found.items():
-        for path in files:
+    notes: list[str] = []
+    for name, some in found.items():
+        notes += some.notes
+        for path in some.files:
             schema = read_schema(path)
-            image, label = _find_columns(path, schema)
+            image, others = _image_column(path, schema)
+            label, other_labels = _label_column(path, schema)
             kind = _kind(path, schema.field(label))
+            if first is None and (others or other_labels):
+                notes.append(
+                    f"data set {root}: images are in {image!r} and labels in {label!r}; not used, "
+                    f"though like them: {first_of([*others, *other_labels])}"
+                )
             first = first or (path, image, label, kind)
             if (image, label, kind) != first[1:]:
                 raise UserError(
@@ -45,14 +70,14 @@ def open_parquet(root: Path, split: Split) -> ParquetSource:
                 )
             columns.setdefault(name, []).append(_labels(path, schema, label))
     own = assign_labels(root, columns, split)
-    notes = found["val"].notes + own.notes
-    return ParquetSource([str(path) for path in found[split].files], first[1], own, root, notes)
+    return ParquetSource([str(path) for path in found[split].files], first[1], own, root, notes + own.notes)
 
 
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a parquet file."""
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            refuse_pointer(path, file.read(len(LFS)))
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(
@@ -63,29 +88,74 @@ def read_schema(path: Path) -> pa.Schema:
 def class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """Names of numbered classes that `datasets` left in a file, if any."""
     try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]["names"]
-        return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):
+        return [str(name) for name in _features(schema)[label]["names"]]
+    except (KeyError, TypeError):
         return None
 
 
-def _find_columns(path: Path, schema: pa.Schema) -> tuple[str, str]:
-    """Names of the columns of images and labels."""
-    image = next((field.name for field in schema if _holds_images(field)), None)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if image is None or label is None:
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What `datasets` left in a file on its columns; nothing, if others wrote it."""
+    try:
+        return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+    """The name of the column of images, and those of others that hold bytes too, such as masks and digests.
+
+    Where there are several, it is the one that is called as images are, or that `datasets` says to be images.
+    """
+    there = [field.name for field in schema if _holds_images(field)]
+    if not there:
         raise UserError(
-            f"{path}: found columns {', '.join(schema.names)}, expected image bytes and a label: name the "
-            "label's column 'label'"
+            f"{path}: found columns {_described(schema)}, expected one of images' bytes (binary, or a struct "
+            f"with 'bytes'): write the files' bytes into it, or call a column of paths {PATH_COLUMNS[0]!r}"
         )
-    return image, label
+    features = _features(schema)
+    typed = [
+        name
+        for name in there
+        if isinstance(features.get(name), dict) and features[name].get("_type") == "Image"
+    ]
+    called = [name for name in there if name.strip().lower() in IMAGE_COLUMNS]
+    both = [name for name in typed if name in called]
+    image = next((some[0] for some in (there, both, called, typed) if len(some) == 1), None)
+    if image is None:
+        raise UserError(
+            f"{path}: found {len(there)} columns that may hold images ({', '.join(there)}), expected one: "
+            f"call it {IMAGE_COLUMNS[0]!r}, and no other"
+        )
+    return image, [name for name in there if name != image]
+
+
+def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+    """The name of the column of labels, and those of others that are called as labels are."""
+    called = [(LABEL_COLUMNS.index(n), name != n, name) for name in schema.names if (n := _plain(name))]
+    if not called:
+        raise UserError(
+            f"{path}: found columns {_described(schema)}, and none of labels by its name, expected one "
+            f"called {', '.join(LABEL_COLUMNS)}: name the label's column {LABEL_COLUMNS[0]!r}"
+        )
+    label, *others = [name for *_, name in sorted(called)]
+    return label, others
+
+
+def _plain(name: str) -> str | None:
+    """The name of a column of labels in its usual form; None for another column."""
+    plain = name.strip().lower()
+    return plain if plain in LABEL_COLUMNS else None
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({str(field.type)[:_SHOWN]})" for field in schema)
 
 
 def _holds_images(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _kind(path: Path, field: pa.Field) -> str:
@@ -93,7 +163,12 @@ def _kind(path: Path, field: pa.Field) -> str:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "numbered"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind):
+    if (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_boolean(kind)
+    ):
         return "named"
     raise UserError(
         f"{path}: found labels of type {kind} in {field.name!r}, expected one number or name for each image: "
@@ -101,14 +176,26 @@ def _kind(path: Path, field: pa.Field) -> str:
     )
 
 
+def _labelled(path: Path) -> bool:
+    """Whether a file has any labels: competitions' test files have no column, no values, or -1 alone."""
+    schema = read_schema(path)
+    if not any(_plain(name) for name in schema.names):
+        return False
+    values = _values(path, _label_column(path, schema)[0]).dropna()
+    return len(values) > 0 and not (pd.api.types.is_numeric_dtype(values) and (values == -1).all())
+
+
 def _labels(path: Path, schema: pa.Schema, label: str) -> LabelColumn:
+    return LabelColumn(_values(path, label), lambda i: f"{path}, row {i}", class_names(schema, label))
+
+
+def _values(path: Path, label: str) -> pd.Series:
     try:
-        values = pq.read_table(path, columns=[label])[label].to_pandas()
+        return pq.read_table(path, columns=[label])[label].to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: found a damaged parquet file ({one_line(error)}), expected a whole one: restore it"
         ) from error
-    return LabelColumn(values, lambda i: f"{path}, row {i}", class_names(schema, label))
 
 
 class ParquetSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tarfile
 from collections import Counter
@@ -16,8 +17,8 @@ import pyarrow as pa
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import decode_text, open_regular
-from sysds_resnet.images.classes import first_of
-from sysds_resnet.images.files import IMG_EXTENSIONS
+from sysds_resnet.images.classes import first_of, is_text
+from sysds_resnet.images.files import IMG_EXTENSIONS, LFS, refuse_pointer
 from sysds_resnet.images.tools import is_tool
 
 MAX_LABEL = 2**20
@@ -26,6 +27,7 @@ MAX_LABEL = 2**20
 _LABELS = (".cls", ".json", ".txt")  # endings of members with labels; the first that is there counts
 _MAX_HEADER = 2**20  # bytes that a header with a long name may have
 _AFTER = 2**20  # bytes after the end of a tar file that are looked at
+_SHOWN = 60  # characters of JSON without a label that an error shows
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 Place = tuple[int, int]
@@ -74,7 +76,9 @@ def _read_members(path: Path, *_state: int) -> Members:
     found = _Members(path)
     try:
         with open_regular(path) as file:
-            if file.read(8).startswith(_COMPRESSED):
+            head = file.read(len(LFS))
+            refuse_pointer(path, head)
+            if head.startswith(_COMPRESSED):
                 raise tarfile.ReadError("it is compressed")
             file.seek(0)
             complete = _read_headers(file, found)
@@ -119,6 +123,8 @@ def _read_headers(file: BinaryIO, found: _Members) -> bool:
                 if member.size < 0 or (member.offset_data + member.size > size and not member.issparse()):
                     raise tarfile.ReadError(f"{member.name} would go beyond the end of the file")
                 found.add(member)
+            elif member.issym() or member.islnk():
+                found.links.add(member.name)
         file.seek(min(archive.offset, size))
     rest = file.read(_AFTER)
     if rest.strip(b"\0"):
@@ -135,15 +141,22 @@ class _Members:
         images: where each is.
         labels: where the labels under a name are, by their endings.
         left_out: of `Members`.
+        links: members that are links, and have no bytes of their own.
     """
 
     path: Path
     images: dict[str, Place] = field(default_factory=dict)
     labels: dict[str, dict[str, Place]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    links: set[str] = field(default_factory=set)
 
     def add(self, member: tarfile.TarInfo) -> None:
         """Sort a member in."""
+        if not is_text(member.name):
+            raise UserError(
+                f"{self.path}: found a member called {member.name!r}, expected a name in UTF-8: write the "
+                "file again with one"
+            )
         stem, ending = os.path.splitext(member.name)
         ending = ending.lower()
         place = (-1, -1) if member.issparse() else (member.offset_data, member.size)
@@ -167,6 +180,7 @@ class _Members:
 
     def match(self, file: BinaryIO, complete: bool) -> Members:
         """Give each image its label."""
+        self.left_out.update({"links": len(self.links)} if self.links else {})
         keys = self._keys()
         known: dict[str, str] = {}  # each label once in memory
         labels = [self._label(file, key) for key in keys.values()]
@@ -203,6 +217,7 @@ class _Members:
         return keys
 
     def _label(self, file: BinaryIO, key: str) -> str:
+        hint = ""
         for ending in _LABELS:
             if ending not in self.labels[key]:
                 continue
@@ -217,10 +232,14 @@ class _Members:
             label = _label_in_json(text, name) if ending == ".json" else text
             if label:
                 return label
-        raise self._without_label(key)
+            if ending == ".json":
+                hint = f", or a name or number for 'label' in {key}.json, which holds {text[:_SHOWN]!r}"
+        raise self._without_label(key, hint)
 
-    def _without_label(self, key: str) -> UserError:
-        return UserError(f"{self.path}: found {key} without a label, expected {key}.cls: add it")
+    def _without_label(self, key: str, hint: str = "") -> UserError:
+        if links := sorted(self.links & {f"{key}{ending}" for ending in _LABELS}):
+            hint = f" with bytes of its own, as {links[0]} is a link"
+        return UserError(f"{self.path}: found {key} without a label, expected {key}.cls{hint}: add it")
 
     def _several(self, key: str, what: str) -> UserError:
         return UserError(
@@ -232,7 +251,11 @@ class _Members:
 def _label_in_json(text: str, name: str) -> str | None:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: found no JSON ({one_line(error)}), expected a 'label' in it") from error
     label = found.get("label") if isinstance(found, dict) else None
+    if isinstance(label, float) and not math.isfinite(
+        label
+    ):  # NaN and 1e999, which would be names of classes
+        return None
     return str(label).strip() if isinstance(label, (str, int, float)) else None

@@ -39,7 +39,9 @@ def open_tar(root: Path, split: Split) -> TarSource:
         if some
     }
     labels = assign_labels(root, columns, split)
-    notes = [*found["val"].notes, *labels.notes]
+    notes = [*found["train"].notes, *found["val"].notes, *labels.notes]
+    if empty := [path.name for path, part in zip(files, own, strict=True) if not len(part.keys)]:
+        notes.append(f"data set {root}: {len(empty)} tar files have no images, the first: {empty[0]}")
     if left_out:
         notes.append(f"data set {root}: left out of {split}*.tar: {counts(left_out)}")
     if cut := [path.name for path, part in zip(files, own, strict=True) if not part.complete]:
@@ -48,6 +50,18 @@ def open_tar(root: Path, split: Split) -> TarSource:
             f"{cut[0]}"
         )
     return TarSource([str(path) for path in files], own, labels, root, notes)
+
+
+def trouble_with_tars(root: Path) -> str | None:
+    """Why the tar files are no data set, such as archives of images without labels; None if they are one."""
+    try:
+        for name in ("train", "val"):
+            files = find_files(root, name, ".tar").files
+            if files and not any(len(read_members(path).keys) for path in files):
+                return f"{files[0]}: found no images in it"
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _labels(path: Path, members: Members) -> LabelColumn:

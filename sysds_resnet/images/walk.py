@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from sysds_resnet.errors import UserError, one_line
@@ -30,7 +32,7 @@ class LeftOut:
         tools: how many files and folders of tools there are, by name.
         endings: how many files have other endings than those of images, by ending in lower case.
         links: links to folders that are listed anyway, or that lead back up.
-        broken: links to nothing, where folders of classes are expected.
+        broken: links to nothing; those that are called like images are images that cannot be read.
         images: images that lie outside of the folders of the classes.
     """
 
@@ -130,7 +132,7 @@ class Walk:
             for entry in _scan(folder):
                 if is_tool(entry.name):
                     self.left_out.tools[kind_of_tool(entry.name)] += 1
-                elif entry.is_dir():
+                elif _is_folder(entry):
                     if entry.is_symlink():
                         self._links.append((number, entry.path))
                     else:
@@ -139,8 +141,33 @@ class Walk:
                     images.append(entry.name)
                     if entry.is_symlink():
                         self._linked.append((number, entry.path, os.readlink(entry.path)))
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    self.left_out.broken.append(entry.path)
                 else:
                     self.left_out.file(entry.name)
+
+    def also_in(self, other: Walk) -> list[str]:
+        """The images that `other` has too, by links to the same files or folders."""
+        there = {real for _, real in other._real_paths()}
+        folders = {os.path.dirname(real) for real in there}
+        return [path for path, real in self._real_paths(folders) if real in there]
+
+    def _real_paths(self, within: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Each image's path, and that of what it is, without links; of those in these real folders and
+        of links alone, if given.
+
+        Only folders are resolved, once each, as there may be millions of images.
+        """
+        targets = {path: target for _, path, target in self._linked}
+        linked = {os.path.dirname(path) for path in targets}
+        real = cache(os.path.realpath)
+        for folder, names in chain.from_iterable(self._found):
+            if within is not None and folder not in linked and real(folder) not in within:
+                continue
+            for name in names:
+                path = os.path.join(folder, name)
+                at, last = os.path.split(os.path.join(folder, targets.get(path, name)))
+                yield path, os.path.join(real(at), last)
 
     def _shared(self) -> list[str]:
         """Links to images of other folders, or to what an image of another folder is a link to as well."""
@@ -158,6 +185,13 @@ class Walk:
             if owner != number:
                 shared.append(path)
         return shared
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to a name that is too long
+        return False
 
 
 def _key(folder: str | Path) -> _Key:
