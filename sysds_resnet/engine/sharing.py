@@ -55,9 +55,8 @@ class Shared:
     def errors(self) -> Iterator[None]:
         """Turns errors of py4j and of the engine into those that `run` raises, also for a closed engine."""
         self._opener.check()
-        if (
-            self._death is not None
-        ):  # known when this began; what ran when the JVM ended raises the cause itself
+        # Known when this began: what was running when the JVM ended raises the cause itself.
+        if self._death is not None:
             raise type(self._death)(
                 "engine: found one whose JVM has ended, expected one that runs; open another one, and load "
                 f"the model again (it ended with: {self._death})"
