@@ -139,6 +139,8 @@ def _lines(text: str) -> list[str]:
 
 def _is_line(name: str) -> bool:
     """Whether a name is the same after it was a line of a file, be it the first one."""
+    if "\r" in name:  # which editors and spreadsheets take for the end of a line
+        return False
     try:
         return _lines(decode_text(classes_text([name]).encode(), CLASSES_FILE)) == [name]
     except (UnicodeEncodeError, UserError):
