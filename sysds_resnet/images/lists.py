@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,13 @@ def _split_line(line: str) -> tuple[str, str]:
 
 def is_tools(path: str) -> bool:
     """Whether a file or a folder in a path of a list or a table is hidden, or a tool's."""
-    return any(is_tool(name) for name in path.split("/") if name not in (".", ".."))
+    folder, _, name = path.rpartition("/")
+    return is_tool(name) or _in_tools(folder)
+
+
+@lru_cache(maxsize=4096)  # a million images lie in a thousand folders
+def _in_tools(folder: str) -> bool:
+    return any(is_tool(name) for name in folder.split("/") if name not in (".", ".."))
 
 
 def note_on_tools(file: Path, left_out: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.files import read_text
+from sysds_resnet.images.classes import first_of
 from sysds_resnet.images.files import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -130,7 +131,7 @@ def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
         names = sorted({name or "nothing" for name in told[kinds == ""]})
         notes.append(
             f"data set {table.file}: left out {counts['']} rows whose split is neither train, val nor test "
-            f"but {', '.join(names[:3])}"
+            f"but {first_of(names)}"
         )
     parts = {name: table.rows[kinds == name] for name in ("train", "val")}
     return {name: replace(table, rows=rows) for name, rows in parts.items() if len(rows)}, notes
