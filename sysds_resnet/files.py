@@ -34,6 +34,8 @@ _KINDS = {
 # of ResNet-50, that a killed process leaves.
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp|\.tmp[A-Za-z0-9]{6}")
 
+_MAX_NAME = 240  # bytes, which leaves room for what is added to it while it is written
+
 
 def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
     """Writes files under temporary names beside their places, and renames them when all are on the disk.
@@ -88,6 +90,22 @@ def user_cache(name: str) -> Path:
     if folder is None or not folder.is_absolute():  # as older versions of platformdirs give it
         raise UserError("cache folder: found no home of this user, expected one; set HOME or XDG_CACHE_HOME")
     return folder
+
+
+def check_place(out: Path) -> None:
+    """Refuses a place for --out where no file can be written, before hours of reading."""
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    reason = None
+    if len(os.fsencode(out.name)) > _MAX_NAME:
+        reason = "a name that is too long"
+    elif out.is_dir():
+        reason = "a folder"
+    elif not above.is_dir():
+        reason = f"{above}, which is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        reason = f"{above}, which cannot be written to"
+    if reason:
+        raise UserError(f"{out}: found {reason}, expected a place for a file: choose another --out")
 
 
 def is_temporary(path: Path) -> bool:

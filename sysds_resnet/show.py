@@ -19,6 +19,7 @@ from sysds_resnet.data_settings import (
     print_notes,
 )
 from sysds_resnet.errors import UserError, printable
+from sysds_resnet.files import check_place
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.files import Split
 from sysds_resnet.labels import MixedLabels
@@ -59,6 +60,7 @@ def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
 
 def command(settings: ShowSettings) -> None:
     """Reads, mixes and draws."""
+    check_place(settings.out)
     dataset = open_dataset(
         settings.dataset,
         settings.split,

@@ -18,7 +18,7 @@ from sysds_resnet.batch_order import sequential_order
 from sysds_resnet.batches import BatchStream
 from sysds_resnet.csv_cells import to_cell
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
-from sysds_resnet.files import user_path, write_whole
+from sysds_resnet.files import check_place, user_path, write_whole
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.files import Split
 from sysds_resnet.images.layouts import open_source
@@ -28,7 +28,6 @@ from sysds_resnet.readers import Readers, default_workers
 from sysds_resnet.settings import Settings, run
 
 BATCH = 256
-MAX_NAME = 240  # bytes, which leaves room for what is added to it while it is written
 SMALL = 8  # pixels along a side: images are decoded to be checked, not to be sent
 
 
@@ -45,7 +44,7 @@ class VerifySettings(Settings):
 
 def command(settings: VerifySettings) -> int:
     """Verifies, prints a report, and gives 1 if anything is wrong."""
-    _check_place(settings.out)
+    check_place(settings.out)
     root = photos_folder() if settings.path == "photos" else user_path(settings.path)
     bad: list[tuple[str, str, str, str]] = []
     if os.path.isfile(root / MANIFEST):  # a path too long for one is reported where it is opened
@@ -69,22 +68,6 @@ def command(settings: VerifySettings) -> int:
     _write(settings.out, bad)
     print(printable(f"{root}: {len(bad)} images or files cannot be used, listed in {settings.out}"))
     return 1
-
-
-def _check_place(out: Path) -> None:
-    """Refuses a place for the list where nothing can be written, before hours of reading."""
-    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
-    reason = None
-    if len(os.fsencode(out.name)) > MAX_NAME:
-        reason = "a name that is too long"
-    elif out.is_dir():
-        reason = "a folder"
-    elif not above.is_dir():
-        reason = f"{above}, which is no folder"
-    elif not os.access(above, os.W_OK | os.X_OK):
-        reason = f"{above}, which cannot be written to"
-    if reason:
-        raise UserError(f"{out}: found {reason}, expected a place for a file: choose another --out")
 
 
 def _write(out: Path, bad: list[tuple[str, str, str, str]]) -> None:

@@ -14,6 +14,7 @@ from small_layouts import CLASSES, COUNTS, make_arrays, make_folders, make_tar, 
 
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
+from sysds_resnet.images.classes import check_class_names, classes_text, named_classes
 from sysds_resnet.images.layouts import open_source
 
 # Each writes the labels of both splits, text as it stands in files, in one layout.
@@ -248,6 +249,87 @@ def test_names_that_only_case_or_normal_form_tells_apart_are_noted(tmp_path):
         "differ by case, spaces, hyphens or Unicode's normal form alone" in n
         for n in opened(tmp_path, "val").notes
     )
+
+
+# classes.txt, and names that it can hold
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "found"),
+    [
+        ("1,cat\n0,dog\n", [0, 1], "found numbers beside names (1,cat, 0,dog)"),
+        ("0 cat\n1 dog\n", [0, 1], "found numbers beside names (0 cat, 1 dog)"),
+        ("1 001.cat\n2 002.dog\n", [1, 2], "found numbers beside names"),
+        ('{\n"0": "cat",\n"1": "dog"\n}\n', [0, 1], "found JSON"),
+        ('["cat", "dog"]', [0, 1], "found JSON"),
+        ("", [0, 1], "found 0 different names in 0 lines, expected one for each of the classes"),
+        ("\n \n", ["a", "b"], "found 0 different names"),
+        ("cat\ndog\n", [1, 2], "found label 2, and none is 0, expected 0 to 1 for the 2 names in"),
+        (
+            "0\n1\n10\n2\n",
+            [0, 3],
+            "found numbers for names, in another order, and not just one that is label 3",
+        ),
+        ("cat\ncat \n", ["cat", "cat"], "found the class name 'cat' twice"),
+    ],
+)
+def test_a_classes_txt_that_is_no_list_of_the_labels_classes_is_refused(tmp_path, text, labels, found):
+    write_csv(tmp_path, {"train": labels, "val": labels[:1]})
+    (tmp_path / "classes.txt").write_text(text)
+    assert found in error_of(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["0", "1", "10", "2"], [2, 10, 0], [3, 2, 0]),
+        (["1", "2", "3"], [1, 3], [0, 2]),
+        (["1990", "2000"], [0, 1], [0, 1]),
+        (["0", "1", "2"], [2, 1], [2, 1]),
+        (["cat ", " dog"], ["dog", "cat"], [1, 0]),
+        (["cat ", "cat"], ["cat", "cat "], [1, 0]),
+        (["7 up", "9 up"], [1, 0], [1, 0]),
+        (["0 cat", "1 dog"], ["1 dog", "0 cat"], [1, 0]),
+    ],
+)
+def test_labels_find_their_lines_of_classes_txt(tmp_path, names, labels, expected):
+    write_csv(tmp_path, {"train": labels, "val": labels[:1]})
+    (tmp_path / "classes.txt").write_text(classes_text(names))
+    source = opened(tmp_path, "train")
+    assert source.labels.tolist() == expected
+    by_name = any("are numbers, and labels are such names" in note for note in source.notes)
+    assert by_name == (isinstance(labels[0], int) and labels != expected)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["crane", "crane"], ["", "a"], [" ", "a"], ["a\nb", "c"], ["a\r", "c"], ["\ufeffa", "b"], ["\0", "b"]],
+)
+@pytest.mark.parametrize("split", COUNTS)
+def test_names_that_classes_txt_cannot_hold_are_refused_before_they_are_written(tmp_path, names, split):
+    write_parquet(tmp_path, {"train": [0, 1], "val": [1]}, names={"train": names, "val": names})
+    assert "found the class name " in error_of(tmp_path, split)
+    write_parquet(tmp_path, {"train": [0, 1], "val": [1]}, names={"train": ["b", "crane"], "val": names})
+    assert "val.parquet, row 0: found the class name " in error_of(tmp_path, split)
+
+
+@pytest.mark.parametrize("names", [["cat ", "cat"], ["#a", "b"], ["a\u2028b", "a\x0bb"], ["a\tb", "\u00e9"]])
+def test_names_are_the_same_in_the_classes_txt_of_a_run(tmp_path, names):
+    check_class_names(names, "x")
+    (tmp_path / "classes.txt").write_text(classes_text(names), encoding="utf-8")
+    assert named_classes(tmp_path) == names
+
+
+def test_a_label_that_is_missing_among_floats_is_none(tmp_path):
+    write_csv(tmp_path, {"train": ["0.0", "nan", "1.0"], "val": ["0.0"]})
+    assert "train.csv, row 2: found no label" in error_of(tmp_path, "train")
+
+
+def test_long_labels_are_not_repeated_whole(tmp_path):
+    for label in ("9" * 5000, "x" * 5000):
+        write_csv(tmp_path, {"train": [0, 1], "val": [label]})
+        text = error_of(tmp_path, "train")
+        assert len(text) < 600 and label[:70] in text
 
 
 # Parquet

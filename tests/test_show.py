@@ -182,6 +182,7 @@ def test_no_image_that_can_be_read_is_one_line(own, tmp_path, capfd, split):
         (["--image-size", 30], "image_size: found 30 for digits"),
         (["--dataset", "/none"], "data set /none: found nothing"),
         (["--out", "/proc/none/images.png"], "/proc/none"),
+        (["--out", "/tmp"], "/tmp: found a folder, expected a place for a file"),
     ],
 )
 def test_wrong_options_are_one_line(capfd, flags, found):

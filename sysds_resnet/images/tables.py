@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.files import read_text
+from sysds_resnet.images.classes import first_of
 from sysds_resnet.images.files import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -27,7 +28,7 @@ from sysds_resnet.images.files import (
     test_unused,
 )
 from sysds_resnet.images.labels import LabelColumn, assign_labels
-from sysds_resnet.images.lists import common_folders, note_on_repeats
+from sysds_resnet.images.lists import common_folders, is_tools, note_on_tools, notes_on_paths
 from sysds_resnet.images.parquet import class_names, read_schema
 from sysds_resnet.images.sources import FileSource
 
@@ -43,11 +44,13 @@ class _Table:
         file: in which they stand.
         rows: columns path, label and, where there is one, split; its index counts the file's rows from 1.
         names: of numbered classes, where the file tells.
+        notes: on what was taken, or left out.
     """
 
     file: Path
     rows: pd.DataFrame
     names: list[str] | None
+    notes: list[str]
 
     def labels(self) -> LabelColumn:
         index = self.rows.index
@@ -59,8 +62,9 @@ def open_table(root: Path, split: Split) -> FileSource:
     folder = root if root.is_dir() else root.parent
     if root.is_dir():
         found = {name: find_table(root, name) for name in ("train", "val")}
-        tables = {name: _read_table(path) for name, path in found.items() if path is not None}
+        read = {name: _read_table(path) for name, path in found.items() if path is not None}
         notes = _notes_on_test(root, found["val"])
+        tables = {name: _rows_of(table, split_named(table.file.stem) or name) for name, table in read.items()}
     else:
         tables, notes = _by_split(_read_table(root))
     if split not in tables:
@@ -68,14 +72,17 @@ def open_table(root: Path, split: Split) -> FileSource:
             f"data set {root}: found no images for {split}, expected a {split}.csv, or {split} in a column "
             "'split': add them"
         )
+    tables = {name: _checked(table) for name, table in tables.items()}
     columns = {name: [table.labels()] for name, table in tables.items()}
     labels = {name: assign_labels(folder, columns, name) for name in tables}
-    listed = {name: (table.rows["path"].tolist(), labels[name].labels) for name, table in tables.items()}
-    common_folders(root, listed)  # raises an error where splits contradict each other
+    listed = {name: table.rows["path"].tolist() for name, table in tables.items()}
+    paths = {name: [os.path.join(folder, path) for path in some] for name, some in listed.items()}
     own = labels[split]
-    notes += own.notes + note_on_repeats(root, listed[split][0], own.labels)
-    paths = [os.path.join(folder, name) for name in listed[split][0]]
-    return FileSource(paths, own.labels, own.classes, folder, notes)
+    notes += [note for table in tables.values() for note in table.notes] + own.notes
+    notes += common_folders(root, {name: (listed[name], labels[name]) for name in listed})[1]
+    notes += notes_on_paths(folder, paths, own.labels, split)
+    notes = list(dict.fromkeys(notes))  # both splits of one table have its notes
+    return FileSource(paths[split], own.labels, own.classes, folder, notes)
 
 
 def find_table(root: Path, split: Split) -> Path | None:
@@ -88,7 +95,9 @@ def find_table(root: Path, split: Split) -> Path | None:
     names = SPLIT_NAMES[split] + (TEST_NAMES if split == "val" else ())
     there = {name.lower(): root / name for name in reversed(entries(root))}
     for path in (there.get(f"{name}{ending}") for name in names for ending in _ENDINGS):
-        if path is not None and (path.suffix.lower() != ".parquet" or _find(read_schema(path).names, "path")):
+        if path is not None and (
+            path.suffix.lower() != ".parquet" or _fitting(read_schema(path).names, "path")
+        ):
             return path
     return None
 
@@ -109,8 +118,7 @@ def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
             f"{table.file}: found columns path and label, expected one called 'split' with train and val "
             "too: add it, or give a folder with train.csv and val.csv"
         )
-    told = table.rows["split"].fillna("").astype(str)
-    kinds = told.map({name: split_named(name) or "" for name in told.unique()})
+    told, kinds = _kinds(table)
     counts = kinds.value_counts()
     notes = []
     test = f"{counts.get('test', 0)} rows"
@@ -123,10 +131,69 @@ def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
         names = sorted({name or "nothing" for name in told[kinds == ""]})
         notes.append(
             f"data set {table.file}: left out {counts['']} rows whose split is neither train, val nor test "
-            f"but {', '.join(names[:3])}"
+            f"but {first_of(names)}"
         )
     parts = {name: table.rows[kinds == name] for name in ("train", "val")}
-    return {name: _Table(table.file, rows, table.names) for name, rows in parts.items() if len(rows)}, notes
+    return {name: replace(table, rows=rows) for name, rows in parts.items() if len(rows)}, notes
+
+
+def _kinds(table: _Table) -> tuple[pd.Series, pd.Series]:
+    """What the column "split" says, and which split that is: train, val, test, or an empty text for none."""
+    told = table.rows["split"].fillna("").astype(str)
+    return told, told.map({name: split_named(name) or "" for name in told.unique()})
+
+
+def _rows_of(table: _Table, split: str) -> _Table:
+    """The rows of a file that is called like a split, without those that it gives to others by a column."""
+    if "split" not in table.rows:
+        return table
+    _, kinds = _kinds(table)
+    if (kinds == "").all():  # a column that means something else
+        return table
+    others = (kinds != split).sum()
+    if others == len(kinds):
+        raise UserError(
+            f"{table.file}: found no rows that are {split} by the column 'split', expected some: correct the "
+            "column or the file's name, or give a table of all splits itself as the data set"
+        )
+    note = f"data set {table.file}: left out {others} rows that are not {split} by the column 'split'"
+    return replace(table, rows=table.rows[kinds == split], notes=table.notes + ([note] if others else []))
+
+
+def _checked(table: _Table) -> _Table:
+    """A table of one split whose rows all have a path and a label, without the files of tools.
+
+    Raises:
+        UserError: a path or a label is missing.
+    """
+    rows = table.rows
+    missing = rows[["path", "label"]].isna() | (rows[["path", "label"]] == "")
+    lacking = missing.any(axis=1).to_numpy()
+    if missing["label"].all() and len(rows) and _is_test(table):
+        raise _unlabelled(table.file)
+    if lacking.any() or not len(rows):
+        found = f"row {rows.index[lacking.argmax()]} without path or label" if len(rows) else "no rows"
+        raise UserError(
+            f"{table.file}: found {found}, expected a path and a label in each row: fill the table"
+        )
+    tools = rows["path"].map(lambda path: is_tools(str(path))).to_numpy(bool)
+    if tools.all():
+        raise UserError(f"{table.file}: found hidden files alone, expected images: correct the paths")
+    left_out = note_on_tools(table.file, rows["path"][tools].tolist())
+    return replace(table, rows=rows[~tools], notes=table.notes + left_out)
+
+
+def _is_test(table: _Table) -> bool:
+    if "split" in table.rows:
+        return bool((_kinds(table)[1] == "test").all())
+    return split_named(table.file.stem) == "test"
+
+
+def _unlabelled(path: Path) -> UserError:
+    return UserError(
+        f"{path}: found a test split without labels, and no val, expected labels for validation: put some of "
+        "the training images into a val split"
+    )
 
 
 def _read_table(path: Path) -> _Table:
@@ -134,44 +201,44 @@ def _read_table(path: Path) -> _Table:
     names = None
     if path.suffix.lower() == ".parquet":
         schema = read_schema(path)
-        columns = _columns(path, schema.names)
+        columns, notes = _columns(path, schema.names)
         names = class_names(schema, columns["label"])
         rows = _read_parquet(path, list(columns.values()))
     else:
         rows = _read_text_table(path)
-        columns = _columns(path, list(rows.columns))
+        columns, notes = _columns(path, list(rows.columns))
     rows = pd.DataFrame({name: rows[column] for name, column in columns.items()})
-    rows.index = pd.RangeIndex(1, len(rows) + 1)
-    missing = (rows[["path", "label"]].isna() | (rows[["path", "label"]] == "")).any(axis=1).to_numpy()
-    if missing.any() or not len(rows):
-        found = f"row {int(missing.argmax()) + 1} without path or label" if len(rows) else "no rows"
-        raise UserError(f"{path}: found {found}, expected a path and a label in each row: fill the table")
-    return _Table(path, rows, names)
+    return _Table(path, rows, names, notes)
 
 
 def _read_text_table(path: Path) -> pd.DataFrame:
     """All cells as text: pandas would take names such as NA for missing ones, and 007 for a number."""
-    text = read_text(path)
+    text = read_text(path).lstrip("\r\n")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows with more cells than columns
-            return pd.read_csv(
+            cells = pd.read_csv(
                 io.StringIO(text),
                 sep="\t" if path.suffix.lower() == ".tsv" else ",",
+                header=None,  # pandas would rename a column that is there twice
                 dtype=str,
                 keep_default_na=False,
                 skipinitialspace=True,
+                skip_blank_lines=False,
                 index_col=False,
-            )
+            ).fillna("")
     except (ValueError, pd.errors.ParserWarning) as error:
         raise _unreadable(path, error) from error
+    rows = cells[1:].set_axis(cells.iloc[0].tolist(), axis=1)
+    return rows[(rows != "").any(axis=1)]  # blank lines count, so that a row is where editors show it
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        return pq.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
+        rows = pq.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+    return rows.set_axis(pd.RangeIndex(1, len(rows) + 1))
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -180,19 +247,36 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def _columns(path: Path, there: Sequence[str]) -> dict[str, str]:
-    """What the columns are called in a file, by what they hold."""
-    found = {wanted: _find(there, wanted) for wanted in _NAMES}
-    for wanted in ("path", "label"):
-        if found[wanted] is None:
+def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """What the columns are called in a file, by what they hold, and notes where others would do too."""
+    fitting = {wanted: _fitting(there, wanted) for wanted in _NAMES}
+    notes = []
+    for wanted, names in fitting.items():
+        if not names and wanted == "label" and fitting["path"] and split_named(path.stem) == "test":
+            raise _unlabelled(path)
+        if not names and wanted != "split":
             raise UserError(
                 f"{path}: found columns {', '.join(map(str, there))}, expected one called '{wanted}': rename "
                 "it"
             )
-    return {wanted: name for wanted, name in found.items() if name is not None}
+        if len([name for name in names if _plain(name) == _plain(names[0])]) > 1:
+            raise UserError(
+                f"{path}: found more than one column called {_plain(names[0])!r}, in either case, expected "
+                "one: rename or drop the others"
+            )
+        if len(names) > 1:
+            notes.append(
+                f"data set {path}: the {wanted} is taken from the column {names[0]!r}, not from "
+                + ", ".join(map(repr, names[1:]))
+            )
+    return {wanted: names[0] for wanted, names in fitting.items() if names}, notes
 
 
-def _find(there: Iterable[str], wanted: str) -> str | None:
-    """The name of the column that holds something, in either case and with or without spaces."""
-    names = {str(name).strip().lower(): name for name in there}
-    return next((names[name] for name in _NAMES[wanted] if name in names), None)
+def _fitting(there: Iterable[str], wanted: str) -> list[str]:
+    """The columns that may hold something by their names, the likeliest first."""
+    return [name for called in _NAMES[wanted] for name in there if _plain(name) == called]
+
+
+def _plain(name: str) -> str:
+    """The name of a column without what people write in different ways: case, and spaces around it."""
+    return str(name).strip().lower()
