@@ -154,9 +154,8 @@ def shown(lines):
 
 def test_a_terminal_shows_where_the_run_is(terminal):
     here = terminal()
-    lines = here.wait_for(lambda lines: lines[1])
+    lines = here.wait_for(lambda lines: lines[1] == "waiting for the first step")
     assert lines[0].endswith("epoch  1/20  step   0/200    0 %")
-    assert lines[1] == "waiting for the first step"
     here.send("d.step(step(7), 3 * 2**30)")
     lines = here.wait_for(lambda lines: "step   7" in lines[0])
     bar, rest = lines[0].split("  ", 1)
