@@ -34,20 +34,8 @@ _BY_NUMBER = ("idx_to_class", "id2label")
 _BY_NAME = ("class_to_idx", "label2id")
 _SIDES = ("image_size", "img_size", "val_crop_size")
 _SHORTER_SIDES = ("resize_size", "val_resize_size")
-FIELDS = frozenset(
-    {
-        "meta",
-        *_SETTINGS,
-        *_NAMES,
-        *_BY_NUMBER,
-        *_BY_NAME,
-        *_SIDES,
-        *_SHORTER_SIDES,
-        "mean",
-        "std",
-        "pretrained_cfg",
-    }
-)
+_OTHERS = ("meta", "mean", "std", "pretrained_cfg")
+FIELDS = frozenset((*_OTHERS, *_SETTINGS, *_NAMES, *_BY_NUMBER, *_BY_NAME, *_SIDES, *_SHORTER_SIDES))
 """Entries of a checkpoint that are no tensors of its network."""
 
 # Networks whose tensors are a ResNet's by name and shape, and that compute something else.
@@ -136,9 +124,9 @@ def _classes(values: Mapping[Any, Any], _: int, source: str) -> tuple[dict[str, 
 
 def _pretrained(values: Mapping[Any, Any], _: int, source: str) -> tuple[dict[str, Any], list[str]]:
     config = values.get("pretrained_cfg")
-    return (
-        from_pretrained_cfg(config, f"{source}, pretrained_cfg") if isinstance(config, Mapping) else ({}, [])
-    )
+    if not isinstance(config, Mapping):
+        return {}, []
+    return from_pretrained_cfg(config, f"{source}, pretrained_cfg")
 
 
 def _all_names(values: Mapping[Any, Any], source: str) -> Iterator[tuple[list[str], str, list[str]]]:

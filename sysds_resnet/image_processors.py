@@ -21,7 +21,7 @@ from pydantic import Field
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
 from sysds_resnet.images.encoded import DEFAULT_IMAGE_SIZE
 from sysds_resnet.images.transforms import default_resize_size
-from sysds_resnet.weight_metadata import Side, Strict, shorten, validate
+from sysds_resnet.weight_metadata import MAX_MEAN, MAX_STD, Side, Strict, shorten, validate
 from sysds_resnet.weight_names import fail
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -120,7 +120,7 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
     if processor.do_normalize:
         mean = [scale * value for value in _each("image_mean", processor.image_mean, channels, source)]
         std = [scale * value for value in _each("image_std", processor.image_std, channels, source)]
-        if max(map(abs, mean)) > 1000 or max(std) > 1e5:
+        if max(map(abs, mean)) > MAX_MEAN or max(std) > MAX_STD:
             text = (
                 f"image_mean is {shorten(processor.image_mean)} and image_std {shorten(processor.image_std)}"
             )

@@ -36,8 +36,8 @@ FOLDER_FILES = (
 )
 """Where weights are in a folder of Hugging Face's, the first that there is."""
 
-# A name of a file that any system can have, and no index again.
-_SHARD = re.compile(r"(?!.*\.index\.json$)[^/\\\0\ud800-\udfff]{1,240}\.[a-z]+")
+# A name of a file that any system can have.
+_SHARD = re.compile(r"[^/\\\0\ud800-\udfff]{1,240}\.[a-z]+")
 _EXPECTED = "expected .safetensors, .pth, .pt, .ckpt, .bin or a Hugging Face folder"
 _FOREIGN = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras and TensorFlow write",
@@ -199,7 +199,7 @@ def _read_shards(index: Path) -> Content:
     entries: dict[str, Any] = {}
     header: Mapping[str, str] = {}
     for shard in table.values():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard) or shard.endswith(INDEX_SUFFIX):
             fail(
                 index,
                 f"weight_map names the file {shorten(shard)}, expected one in its own folder; correct it",

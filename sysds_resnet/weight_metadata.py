@@ -31,6 +31,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
 
+MAX_MEAN, MAX_STD = 1000, 1e5  # of pixels from 0 to 255, beyond which they are of another scale
+
+
 class Metadata(Strict):
     """What stands beside weights. Each field may be missing; unknown ones are kept as they are.
 
@@ -42,8 +45,8 @@ class Metadata(Strict):
         resize_size: Shorter side before the centre crop.
     """
 
-    mean: list[Annotated[float, Field(ge=-1000, le=1000)]] | None = Field(None, min_length=1)
-    std: list[Annotated[float, Field(ge=1e-3, le=1e5)]] | None = Field(None, min_length=1)
+    mean: list[Annotated[float, Field(ge=-MAX_MEAN, le=MAX_MEAN)]] | None = Field(None, min_length=1)
+    std: list[Annotated[float, Field(ge=1e-3, le=MAX_STD)]] | None = Field(None, min_length=1)
     classes: list[Annotated[str, Field(min_length=1)]] | None = None
     image_size: list[Side] | None = None
     resize_size: Side | None = None

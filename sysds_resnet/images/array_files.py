@@ -9,7 +9,7 @@ import numpy as np
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import open_regular
-from sysds_resnet.images.files import SPLIT_NAMES, TEST_NAMES, Split, entries, test_taken
+from sysds_resnet.images.files import Split, files_of_split, split_named, test_taken
 from sysds_resnet.images.labels import LabelColumn, assign_labels
 from sysds_resnet.images.sources import ArraySource
 from sysds_resnet.labels import one_hot_rows
@@ -20,12 +20,9 @@ def find_array(root: Path, split: Split, what: str) -> tuple[Path, bool]:
 
     Splits may be called as `SPLIT_NAMES` says; the test split's is taken for val where there is no other.
     """
-    there = {name.lower(): root / name for name in reversed(entries(root))}
-    for names, is_test in ((SPLIT_NAMES[split], False), (TEST_NAMES if split == "val" else (), True)):
-        for name in names:
-            if path := there.get(f"{name}_{what}.npy"):
-                return path, is_test
-    return root / f"{split}_{what}.npy", False
+    ending = f"_{what}.npy"
+    path = next(iter(files_of_split(root, split, [ending])), root / f"{split}{ending}")
+    return path, split_named(path.name[: -len(ending)]) == "test"
 
 
 def open_arrays(root: Path, split: Split) -> ArraySource:

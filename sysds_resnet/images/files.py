@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -120,6 +120,32 @@ def split_named(name: str) -> str | None:
     if word in TEST_NAMES:
         return "test"
     return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
+
+
+def files_of_split(root: Path, split: Split, endings: Sequence[str]) -> list[Path]:
+    """The files that are called like a split and end in one of these, whatever the case: the likeliest first.
+
+    For validation, those called like the test split come last.
+    """
+    names = SPLIT_NAMES[split] + (TEST_NAMES if split == "val" else ())
+    there = {name.lower(): root / name for name in reversed(entries(root))}
+    wanted = (f"{name}{ending}" for name in names for ending in endings)
+    return [there[name] for name in wanted if name in there]
+
+
+def plain_column(name: object) -> str:
+    """The name of a column without what people write in different ways: case, and spaces around it."""
+    return str(name).strip().lower()
+
+
+def columns_called(there: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The columns that have one of some names, in the order of these, those in lower case first."""
+    found = (
+        (names.index(plain), column != plain, column)
+        for column in there
+        if (plain := plain_column(column)) in names
+    )
+    return [column for *_, column in sorted(found)]
 
 
 def split_folders(root: Path, split: str) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.files import decode_text, open_regular, user_path
+from sysds_resnet.images.classes import is_text
 from sysds_resnet.images.encoded import list_images
 
 STDIN = "-"
@@ -42,7 +43,7 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
         else:
             paths += [str(path) for path in list_images(name)]
     for path in paths:
-        if not path.isprintable() and not _is_text(path):
+        if not path.isprintable() and ("\0" in path or not is_text(path)):
             raise UserError(f"images: found the name {path!r}, expected one in UTF-8: rename the file")
     return paths
 
@@ -81,12 +82,3 @@ def _lines(data: bytes, source: str) -> list[str]:
     if not paths:
         raise UserError(f"images {source}: found no paths, expected one in each line: fill the list")
     return paths
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written to files, and opened."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in name

@@ -23,6 +23,7 @@ from sysds_resnet.images.files import (
     PATH_COLUMNS,
     Split,
     SplitFiles,
+    columns_called,
     find_files,
     refuse_pointer,
 )
@@ -118,7 +119,7 @@ def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
         for name in there
         if isinstance(features.get(name), dict) and features[name].get("_type") == "Image"
     ]
-    called = [name for name in there if name.strip().lower() in IMAGE_COLUMNS]
+    called = columns_called(there, IMAGE_COLUMNS)
     both = [name for name in typed if name in called]
     image = next((some[0] for some in (there, both, called, typed) if len(some) == 1), None)
     if image is None:
@@ -131,20 +132,14 @@ def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
 
 def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
     """The name of the column of labels, and those of others that are called as labels are."""
-    called = [(LABEL_COLUMNS.index(n), name != n, name) for name in schema.names if (n := _plain(name))]
+    called = columns_called(schema.names, LABEL_COLUMNS)
     if not called:
         raise UserError(
             f"{path}: found columns {_described(schema)}, and none of labels by its name, expected one "
             f"called {', '.join(LABEL_COLUMNS)}: name the label's column {LABEL_COLUMNS[0]!r}"
         )
-    label, *others = [name for *_, name in sorted(called)]
+    label, *others = called
     return label, others
-
-
-def _plain(name: str) -> str | None:
-    """The name of a column of labels in its usual form; None for another column."""
-    plain = name.strip().lower()
-    return plain if plain in LABEL_COLUMNS else None
 
 
 def _described(schema: pa.Schema) -> str:
@@ -179,7 +174,7 @@ def _kind(path: Path, field: pa.Field) -> str:
 def _labelled(path: Path) -> bool:
     """Whether a file has any labels: competitions' test files have no column, no values, or -1 alone."""
     schema = read_schema(path)
-    if not any(_plain(name) for name in schema.names):
+    if not columns_called(schema.names, LABEL_COLUMNS):
         return False
     values = _values(path, _label_column(path, schema)[0]).dropna()
     return len(values) > 0 and not (pd.api.types.is_numeric_dtype(values) and (values == -1).all())

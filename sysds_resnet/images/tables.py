@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from sysds_resnet.images.classes import first_of
 from sysds_resnet.images.files import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
-    SPLIT_NAMES,
     TEST_NAMES,
     Split,
+    columns_called,
     entries,
+    files_of_split,
+    plain_column,
     split_named,
     test_taken,
     test_unused,
@@ -92,12 +94,8 @@ def find_table(root: Path, split: Split) -> Path | None:
     """
     if root.is_file():
         return root if root.name.lower().endswith(_ENDINGS) else None
-    names = SPLIT_NAMES[split] + (TEST_NAMES if split == "val" else ())
-    there = {name.lower(): root / name for name in reversed(entries(root))}
-    for path in (there.get(f"{name}{ending}") for name in names for ending in _ENDINGS):
-        if path is not None and (
-            path.suffix.lower() != ".parquet" or _fitting(read_schema(path).names, "path")
-        ):
+    for path in files_of_split(root, split, _ENDINGS):
+        if path.suffix.lower() != ".parquet" or columns_called(read_schema(path).names, PATH_COLUMNS):
             return path
     return None
 
@@ -249,7 +247,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """What the columns are called in a file, by what they hold, and notes where others would do too."""
-    fitting = {wanted: _fitting(there, wanted) for wanted in _NAMES}
+    fitting = {wanted: columns_called(there, called) for wanted, called in _NAMES.items()}
     notes = []
     for wanted, names in fitting.items():
         if not names and wanted == "label" and fitting["path"] and split_named(path.stem) == "test":
@@ -259,10 +257,11 @@ def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str
                 f"{path}: found columns {', '.join(map(str, there))}, expected one called '{wanted}': rename "
                 "it"
             )
-        if len([name for name in names if _plain(name) == _plain(names[0])]) > 1:
+        called = [plain_column(name) for name in names]
+        if len(called) > 1 and called[0] == called[1]:  # those of one name stand together
             raise UserError(
-                f"{path}: found more than one column called {_plain(names[0])!r}, in either case, expected "
-                "one: rename or drop the others"
+                f"{path}: found more than one column called {called[0]!r}, in either case, expected one: "
+                "rename or drop the others"
             )
         if len(names) > 1:
             notes.append(
@@ -270,13 +269,3 @@ def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str
                 + ", ".join(map(repr, names[1:]))
             )
     return {wanted: names[0] for wanted, names in fitting.items() if names}, notes
-
-
-def _fitting(there: Iterable[str], wanted: str) -> list[str]:
-    """The columns that may hold something by their names, the likeliest first."""
-    return [name for called in _NAMES[wanted] for name in there if _plain(name) == called]
-
-
-def _plain(name: str) -> str:
-    """The name of a column without what people write in different ways: case, and spaces around it."""
-    return str(name).strip().lower()

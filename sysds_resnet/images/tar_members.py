@@ -254,8 +254,6 @@ def _label_in_json(text: str, name: str) -> str | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: found no JSON ({one_line(error)}), expected a 'label' in it") from error
     label = found.get("label") if isinstance(found, dict) else None
-    if isinstance(label, float) and not math.isfinite(
-        label
-    ):  # NaN and 1e999, which would be names of classes
-        return None
+    if isinstance(label, float) and not math.isfinite(label):
+        return None  # NaN and 1e999 would be names of classes
     return str(label).strip() if isinstance(label, (str, int, float)) else None
