@@ -18,6 +18,7 @@ from sysds_resnet.checkpoint import Checkpoints
 from sysds_resnet.engine import gpu as engine_gpu
 from sysds_resnet.engine import own_java
 from sysds_resnet.errors import NotFinite, OutOfMemory
+from sysds_resnet.labels import MixedLabels
 from sysds_resnet.model import ResNet
 from sysds_resnet.scoring import Ensemble
 from sysds_resnet.state import State
@@ -117,7 +118,7 @@ def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
     images, labels = batch(8)
     changes = dict(changes)
     if changes.pop("mixed", False):
-        labels = np.stack([labels, labels[::-1], np.linspace(0, 1, 8)], axis=1)
+        labels = MixedLabels(labels, labels[::-1], np.linspace(0, 1, 8))
     if changes.pop("gray", False):
         images = images[..., :1]
     run = TrainSettings(base_lr=0.5, micro_batch=4, **changes)
