@@ -21,6 +21,7 @@ METADATA_KEY = "sysds_resnet"
 
 MAX_JSON = 16 * 2**20  # bytes; the names of 21,841 classes take 1 MB
 MAX_SIDE = 8192  # pixels
+MAX_MEAN, MAX_STD = 1000, 1e5  # of pixels from 0 to 255, beyond which they are of another scale
 
 Side = Annotated[int, Field(ge=32, le=MAX_SIDE)]
 
@@ -29,9 +30,6 @@ class Strict(BaseModel):
     """Base of what is read from JSON: no conversions, no NaN, unknown fields kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
-
-
-MAX_MEAN, MAX_STD = 1000, 1e5  # of pixels from 0 to 255, beyond which they are of another scale
 
 
 class Metadata(Strict):
