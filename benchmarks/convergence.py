@@ -40,19 +40,19 @@ from torch.nn import functional
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from reference import ResNet as Reference
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.images import Dataset, open_dataset
-from sysds_resnet.images.photos import NUM_CROPS, make_photos
-from sysds_resnet.metrics import read_metrics
-from sysds_resnet.model import ResNet
-from sysds_resnet.readers import Readers
-from sysds_resnet.settings import build, read_yaml
-from sysds_resnet.starting import open_set
-from sysds_resnet.state import State
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.images.sources.photos import NUM_CROPS, make_photos
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.report.metrics import read_metrics
+from sysds_resnet.settings.command_line import build, read_yaml
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.start import open_set
+from sysds_resnet.training.state import State
 
 OURS, PYTORCH, CONTROL = "this project", "PyTorch", "PyTorch, channels_last"
 BAR = 0.005  # of the mean validation top-1

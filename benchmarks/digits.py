@@ -21,7 +21,7 @@ from pathlib import Path
 
 from throughput import machine
 
-from sysds_resnet.metrics import read_metrics
+from sysds_resnet.report.metrics import read_metrics
 
 
 def run(precision: str, seed: int, options: list[str]) -> dict[str, object]:

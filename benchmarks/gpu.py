@@ -28,10 +28,10 @@ import numpy as np
 from throughput import data, machine
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.cuda import gpu_count
-from sysds_resnet.model import ResNet
-from sysds_resnet.state import State
+from sysds_resnet.engine.gpu.cuda import gpu_count
+from sysds_resnet.network.model import ResNet
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.state import State
 
 SIZE = 224
 SCORED = 8  # batches at once
@@ -58,7 +58,7 @@ def ours(precision: str, batches: list[int], warmup: int, steps: int, gpus: int 
         for batch in (batch * gpus for batch in batches):
             images, labels = data(batch, SIZE)
             optimizer = TrainSettings(base_lr=0.01, micro_batch=batch // gpus).make_optimizer(1000)
-            with ThreadPoolExecutor(1) as sender:  # as steps.py does
+            with ThreadPoolExecutor(1) as sender:  # as training/steps.py does
                 ahead = [sender.submit(state.send, images, optimizer)]
 
                 def step(

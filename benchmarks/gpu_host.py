@@ -33,9 +33,9 @@ WARMUP, STEPS = 40, 10  # the JVM compiles for as long
 def measure(batch: int) -> dict[str, list[float]]:
     """Seconds of the two parts of steps, as the checkout on Python's path does them."""
     from sysds_resnet.engine import Engine
-    from sysds_resnet.model import ResNet
-    from sysds_resnet.state import State
+    from sysds_resnet.network.model import ResNet
     from sysds_resnet.train import TrainSettings
+    from sysds_resnet.training.state import State
 
     images, labels = data(batch, 224)
     optimizer = TrainSettings(base_lr=0.01, micro_batch=batch).make_optimizer(1000)

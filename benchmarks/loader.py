@@ -33,11 +33,11 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from torchvision_reference import transforms
 
 from sysds_resnet import prepare
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.readers import Readers, default_workers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
-from sysds_resnet.images.photos import PHOTOS, open_photo
-from sysds_resnet.metrics import read_metrics
-from sysds_resnet.readers import Readers, default_workers
+from sysds_resnet.images.sources.photos import PHOTOS, open_photo
+from sysds_resnet.report.metrics import read_metrics
 
 WIDTH, HEIGHT, SIZE = 500, 375, 224
 IMAGES = 240

@@ -30,15 +30,15 @@ from pathlib import Path
 import numpy as np
 from throughput import machine, spread
 
-from sysds_resnet import spark_steps as spark_steps_module
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.jvm.memory import parse_size
+from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.images import open_dataset
-from sysds_resnet.model import ResNet
-from sysds_resnet.spark_steps import spark_steps
-from sysds_resnet.state import State
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.spark import steps as spark_steps_module
+from sysds_resnet.training.spark.steps import spark_steps
+from sysds_resnet.training.state import State
 
 WARMUP = 12  # steps in which the JVMs compile what runs often, with no core to spare where all have executors
 SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"

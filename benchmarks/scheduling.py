@@ -23,10 +23,10 @@ from throughput import machine
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blocks import write_matrix
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.inference import BN_EPS
-from sysds_resnet.model import ResNet
-from sysds_resnet.spark_steps import _EVALUATE
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.network.inference import BN_EPS
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training.spark.steps import _EVALUATE
 
 ROUNDS = 9
 WARMUP = 12

@@ -75,9 +75,9 @@ def ours(
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
         from sysds_resnet.engine import Engine
-        from sysds_resnet.model import ResNet
-        from sysds_resnet.state import State
+        from sysds_resnet.network.model import ResNet
         from sysds_resnet.train import TrainSettings
+        from sysds_resnet.training.state import State
 
         images, labels = data(batch, size)
         model = ResNet(50, engine=Engine(precision, blas=blas))
@@ -93,9 +93,9 @@ def ours(
 def overhead(batch: int, size: int) -> Callable[[], object]:
     """A step of ResNet-50 with a sixteenth of its channels: all its operators, next to no arithmetic."""
     from sysds_resnet.engine import Engine
-    from sysds_resnet.model import ResNet
-    from sysds_resnet.state import State
+    from sysds_resnet.network.model import ResNet
     from sysds_resnet.train import TrainSettings
+    from sysds_resnet.training.state import State
 
     images, labels = data(batch, size)
     model = ResNet(50, num_classes=1008, engine=Engine("bf16"))
@@ -231,7 +231,7 @@ def roofline() -> dict[str, float]:
     """What the machine can do: GFLOP/s of a large multiply, and GB/s of a sum of large vectors."""
     import torch
 
-    from sysds_resnet.engine import blas
+    from sysds_resnet.engine.jvm import multiply as blas
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
 

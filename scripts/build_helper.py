@@ -1,4 +1,6 @@
-"""Compiles sysds_resnet/native/helper.cpp when the package is built or installed (hatchling's build hook).
+"""Compiles the native helper when the package is built or installed (hatchling's build hook).
+
+Its source is sysds_resnet/engine/native/helper.cpp.
 
 CXX names the compiler, by default g++ or c++; CXXFLAGS and LDFLAGS are added to what is needed. It must be
 GCC: oneDNN's threads are those of GCC's OpenMP, and must be the helper's. Where that fails, or on another
@@ -44,7 +46,7 @@ class HelperHook(BuildHookInterface):
         """Compiles, and makes a wheel that holds the library one for this platform."""
         if self.target_name != "wheel" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return
-        native = Path(self.root) / "sysds_resnet" / "native"
+        native = Path(self.root) / "sysds_resnet" / "engine" / "native"
         self._folder = tempfile.TemporaryDirectory(prefix="sysds_resnet_")
         made = Path(self._folder.name) / LIBRARY
         try:
@@ -55,12 +57,12 @@ class HelperHook(BuildHookInterface):
             made.write_text(f"{problem}\n")
         try:
             _replace(made, native / "lib")
-            build_data["artifacts"].append(f"sysds_resnet/native/lib/{made.name}")
+            build_data["artifacts"].append(f"sysds_resnet/engine/native/lib/{made.name}")
         except OSError as error:  # the source is read-only; a wheel can have it all the same
             if version == "editable":
                 self.app.display_warning(f"built without the native helper: {native}: {error.strerror}")
                 return
-            build_data["force_include"][str(made)] = f"sysds_resnet/native/lib/{made.name}"
+            build_data["force_include"][str(made)] = f"sysds_resnet/engine/native/lib/{made.name}"
         if made.name == LIBRARY:
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"
@@ -72,7 +74,7 @@ class HelperHook(BuildHookInterface):
 
 
 def compile_helper(source: Path, library: Path, flags: tuple[str, ...] = FLAGS) -> None:
-    """Compiles helper.cpp into a library, and checks that it loads.
+    """Compiles engine/native/helper.cpp into a library, and checks that it loads.
 
     Raises:
         NotCompiled: If there is no compiler that does.

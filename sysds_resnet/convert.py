@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sysds_resnet.console import note
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.network import Network
-from sysds_resnet.settings import Settings, run
-from sysds_resnet.weight_forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, digest, load_weights
-from sysds_resnet.weight_names import Weights, check_tensors, infer_architecture, infer_backbone, is_body
-from sysds_resnet.weights import describe, write_weights
+from sysds_resnet.network.names import Weights, check_tensors, infer_architecture, infer_backbone, is_body
+from sysds_resnet.network.registry import Network
+from sysds_resnet.network.weights.files import describe, write_weights
+from sysds_resnet.network.weights.forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, digest, load_weights
+from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.system.console import note
 
 
 class ConvertSettings(Settings):

@@ -9,18 +9,21 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from pydantic import Field
 
-from sysds_resnet.command_lines import install_command
-from sysds_resnet.engine import Engine, blas, cuda, folders, java
-from sysds_resnet.engine.blas import Precision
-from sysds_resnet.engine.environment import describe_environment
-from sysds_resnet.engine.jvm import YOUNG_SHARE
-from sysds_resnet.engine.memory import heap_of
-from sysds_resnet.engine.spark_checks import SPARK_VERSION, SPARK_VERSIONS
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.gpu import cuda
+from sysds_resnet.engine.jvm import folders, java
+from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm.environment import describe_environment
+from sysds_resnet.engine.jvm.memory import heap_of
+from sysds_resnet.engine.jvm.multiply import Precision
+from sysds_resnet.engine.jvm.process import YOUNG_SHARE
+from sysds_resnet.engine.spark.checks import SPARK_VERSION, SPARK_VERSIONS
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.resample import RESAMPLER
-from sysds_resnet.loop import STEP_SHARE, largest_micro_batch
-from sysds_resnet.machine import cores, memory_limit
-from sysds_resnet.settings import Settings, run
+from sysds_resnet.images.pixels.resample import RESAMPLER
+from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.system.command_lines import install_command
+from sysds_resnet.system.machine import cores, memory_limit
+from sysds_resnet.training.loop import STEP_SHARE, largest_micro_batch
 
 
 class DoctorSettings(Settings):

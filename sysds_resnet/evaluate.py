@@ -9,17 +9,17 @@ from typing import Any
 
 from pydantic import Field
 
-from sysds_resnet.class_names import check_class_names
-from sysds_resnet.confusion import Outcomes, write_report
-from sysds_resnet.console import note
-from sysds_resnet.data_settings import BadImages, DataSettings, print_notes
+from sysds_resnet.classes.comparison import check_class_names
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset, EncodedDataset, open_dataset
-from sysds_resnet.scoring import ScoringSettings, load_ensemble, score
-from sysds_resnet.settings import run
-from sysds_resnet.spark_scoring import gather_networks, outcomes_of
-from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.images.settings import BadImages, DataSettings, print_notes
+from sysds_resnet.scoring.ensemble import ScoringSettings, load_ensemble, score
+from sysds_resnet.scoring.outcomes import Outcomes, write_report
+from sysds_resnet.scoring.spark.driver import gather_networks, outcomes_of
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.system.console import note
 
 
 class EvaluateSettings(SparkSettings, ScoringSettings, DataSettings):

@@ -11,17 +11,17 @@ import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sysds_resnet.data_settings import ReadingSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.files import write_whole
 from sysds_resnet.images import open_dataset
-from sysds_resnet.pages import make_figure, page
-from sysds_resnet.plots import Axis, Chart, Line, Run, drawn, read_run, write_png
-from sysds_resnet.recipes import describe_all
-from sysds_resnet.redaction import redacted_text
-from sysds_resnet.settings import Settings, find_flag, read_yaml, run
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.images.settings import ReadingSettings
+from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run, write_png
+from sysds_resnet.report.pages import make_figure, page
+from sysds_resnet.settings.command_line import Settings, find_flag, read_yaml, run
+from sysds_resnet.settings.recipes import describe_all
+from sysds_resnet.system.files import write_whole
+from sysds_resnet.system.redaction import redacted_text
+from sysds_resnet.training.settings import TrainSettings
 
 IMAGENET_IMAGES = 1_281_167  # for training, of ImageNet-1k: https://arxiv.org/abs/1409.0575, table 2
 SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sysds_resnet.data_settings import BadImages
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import open_files
-from sysds_resnet.images.inputs import find_inputs
-from sysds_resnet.predictions import Format, Rows, choose_format, save, to_table
-from sysds_resnet.scoring import ScoredBatch, ScoringSettings, load_ensemble, score
-from sysds_resnet.settings import run
-from sysds_resnet.spark_scoring import predict_on_spark
-from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.images.settings import BadImages
+from sysds_resnet.images.sources.inputs import find_inputs
+from sysds_resnet.scoring.ensemble import ScoredBatch, ScoringSettings, load_ensemble, score
+from sysds_resnet.scoring.predictions import Format, Rows, choose_format, save, to_table
+from sysds_resnet.scoring.spark.driver import predict_on_spark
+from sysds_resnet.settings.command_line import run
 
 STDOUT = "-"
 

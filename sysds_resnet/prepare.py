@@ -13,21 +13,19 @@ from typing import Literal
 from pydantic import Field
 from tqdm import tqdm
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
-from sysds_resnet.command_lines import python_command
-from sysds_resnet.console import warn
-from sysds_resnet.data_settings import BadImages, DataSettings, ReadingSettings, print_notes
-from sysds_resnet.engine.spark_session import spark_session
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
+from sysds_resnet.classes.file import CLASSES_FILE, classes_text
+from sysds_resnet.engine.spark.session import spark_session
+from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
-from sysds_resnet.files import write_whole
-from sysds_resnet.folder_lock import LOCK_FILE, FolderLock
 from sysds_resnet.images import Dataset, open_dataset
-from sysds_resnet.images.classes import CLASSES_FILE, classes_text
-from sysds_resnet.images.files import Split
 from sysds_resnet.images.identity import digest
-from sysds_resnet.images.shards import MANIFEST, PROGRESS, Manifest, Shard
-from sysds_resnet.prepare_matrices import (
+from sysds_resnet.images.settings import BadImages, DataSettings, ReadingSettings, print_notes
+from sysds_resnet.images.sources.files import Split
+from sysds_resnet.images.sources.shards import MANIFEST, PROGRESS, Manifest, Shard
+from sysds_resnet.preparing.matrices import (
     MATRICES,
     Blocks,
     blocks_file,
@@ -35,10 +33,12 @@ from sysds_resnet.prepare_matrices import (
     write_blocks,
     write_matrices,
 )
-from sysds_resnet.readers import Readers
-from sysds_resnet.settings import run
-from sysds_resnet.spark_prepare import spark_blocks, spark_shards
-from sysds_resnet.spark_settings import SparkSettings
+from sysds_resnet.preparing.spark import spark_blocks, spark_shards
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.console import warn
+from sysds_resnet.system.files import write_whole
+from sysds_resnet.system.folder_lock import LOCK_FILE, FolderLock
 
 DEFAULT_SIZE = 256
 COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly

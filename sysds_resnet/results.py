@@ -19,9 +19,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.files import write_whole
-from sysds_resnet.metrics import FILE_NAME, read_lines
-from sysds_resnet.settings import Settings, read_yaml, run
+from sysds_resnet.report.metrics import FILE_NAME, read_lines
+from sysds_resnet.settings.command_line import Settings, read_yaml, run
+from sysds_resnet.system.files import write_whole
 
 GIB = 2**30
 PRECISIONS = {"single": "FP32", "bf16": "AMP", "double": "FP64"}  # by the setting; in the tables' order

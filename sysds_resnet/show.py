@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from sysds_resnet.batches import BatchStream
-from sysds_resnet.data_settings import (
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
+from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.errors import UserError, printable
+from sysds_resnet.images import open_dataset
+from sysds_resnet.images.settings import (
     AugmentationSettings,
     BadImages,
     DataSettings,
     ReadingSettings,
     print_notes,
 )
-from sysds_resnet.errors import UserError, printable
-from sysds_resnet.files import check_place
-from sysds_resnet.images import open_dataset
-from sysds_resnet.images.files import Split
-from sysds_resnet.labels import MixedLabels
-from sysds_resnet.readers import Readers
-from sysds_resnet.settings import run
+from sysds_resnet.images.sources.files import Split
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.system.files import check_place
 
 COLUMNS = 8
 NAME_LENGTH = 18

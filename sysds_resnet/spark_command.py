@@ -11,27 +11,27 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sysds_resnet.command_lines import python_command
-from sysds_resnet.engine.blas import Blas, choose
-from sysds_resnet.engine.cluster import Cluster, cluster_conf
-from sysds_resnet.engine.jvm import LAUNCHER, dml_home, systemds_home
-from sysds_resnet.engine.memory import heap_of
-from sysds_resnet.engine.settings_file import settings_file
-from sysds_resnet.engine.spark_conf import driver_conf, engine_settings, executor_conf
+from sysds_resnet.engine.jvm.memory import heap_of
+from sysds_resnet.engine.jvm.multiply import Blas, choose
+from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, systemds_home
+from sysds_resnet.engine.spark.cluster import Cluster, cluster_conf
+from sysds_resnet.engine.spark.conf import driver_conf, engine_settings, executor_conf
+from sysds_resnet.engine.spark.secrets import pairs, read_private, shown_conf
+from sysds_resnet.engine.spark.settings import SparkSettings
+from sysds_resnet.engine.spark.settings_file import settings_file
+from sysds_resnet.engine.spark.submission import python_line, submit_words
 from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import EvaluateSettings
-from sysds_resnet.images.remote_shards import read_manifest
-from sysds_resnet.images.shards import MANIFEST, Manifest
+from sysds_resnet.images.sources.remote_shards import read_manifest
+from sysds_resnet.images.sources.shards import MANIFEST, Manifest
 from sysds_resnet.predict import PredictSettings
 from sysds_resnet.prepare import PrepareSettings
-from sysds_resnet.prepare_matrices import MATRICES, blocks_file
-from sysds_resnet.settings import build, run
-from sysds_resnet.shared_files import absolute, is_url
-from sysds_resnet.similar_names import did_you_mean
-from sysds_resnet.spark_secrets import pairs, read_private, shown_conf
-from sysds_resnet.spark_settings import SparkSettings
-from sysds_resnet.spark_submission import python_line, submit_words
-from sysds_resnet.train_settings import HYPERPARAMETERS, TrainSettings
+from sysds_resnet.preparing.matrices import MATRICES, blocks_file
+from sysds_resnet.settings.command_line import build, run
+from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.shared_files import absolute, is_url
+from sysds_resnet.system.similar_names import did_you_mean
+from sysds_resnet.training.settings import HYPERPARAMETERS, TrainSettings
 
 USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
 
@@ -97,7 +97,7 @@ def dml_line(settings: DmlSettings) -> list[str]:
     arguments = _arguments(settings, cluster) | pairs("arguments", settings.arguments)
     program = [
         *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
-        str(LAUNCHER.parent),  # what it compiles
+        str(LAUNCHER.parents[1]),  # what it compiles
         *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
         *(f"{name}={value}" for name, value in arguments.items()),
     ]

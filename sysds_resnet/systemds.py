@@ -7,18 +7,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from sysds_resnet.console import say, warn
-from sysds_resnet.engine import cuda
-from sysds_resnet.engine.blas import choose
-from sysds_resnet.engine.environment import jvm_environment
-from sysds_resnet.engine.folders import loading_options
-from sysds_resnet.engine.gpu import gpu_environment
-from sysds_resnet.engine.java import find_java
-from sysds_resnet.engine.jvm import LAUNCHER, dml_home, jvm_options, systemds_home
-from sysds_resnet.engine.memory import default_heap
-from sysds_resnet.engine.settings_file import cache_folder, library_folder, settings_file
+from sysds_resnet.engine.gpu import cuda
+from sysds_resnet.engine.gpu.gpus import gpu_environment
+from sysds_resnet.engine.jvm.environment import jvm_environment
+from sysds_resnet.engine.jvm.folders import loading_options
+from sysds_resnet.engine.jvm.java import find_java
+from sysds_resnet.engine.jvm.memory import default_heap
+from sysds_resnet.engine.jvm.multiply import choose
+from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, jvm_options, systemds_home
+from sysds_resnet.engine.spark.settings_file import cache_folder, library_folder, settings_file
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.machine import substitute_name
+from sysds_resnet.system.console import say, warn
+from sysds_resnet.system.machine import substitute_name
 
 USAGE = """usage: python -m sysds_resnet.systemds [-f] PROGRAM.dml [SystemDS's options] [-nvargs N=VALUE...]
 
@@ -62,7 +62,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     home = systemds_home()
     options = jvm_options(default_heap()) + loading_options()
     if (name := substitute_name()) is not None:
-        options.append(f"-Dsysds_resnet.user={name}")  # for Launcher.java
+        options.append(f"-Dsysds_resnet.user={name}")  # for engine/jvm/Launcher.java
     if own := os.environ.get("SYSTEMDS_STANDALONE_OPTS"):
         options = [option for option in options if not option.startswith("-Xm")] + shlex.split(own)
     words = [
@@ -73,7 +73,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         "org.codehaus.janino.SimpleCompiler",
         str(LAUNCHER),
         "Launcher",
-        str(LAUNCHER.parent),
+        str(LAUNCHER.parents[1]),
         *_defaults(arguments, precision),
         *_with_program(_with_gpu(arguments) if on_gpu else arguments),
     ]

@@ -11,25 +11,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sysds_resnet.batches import OnError
-from sysds_resnet.checkpoint import Checkpoints, restore
-from sysds_resnet.command_lines import python_command
-from sysds_resnet.console import say, warn
-from sysds_resnet.data_settings import BadImages, print_notes
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import OnError
+from sysds_resnet.classes.file import CLASSES_FILE, classes_text
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.memory import parse_size
+from sysds_resnet.engine.jvm.memory import parse_size
+from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
-from sysds_resnet.identity import identity_of
 from sysds_resnet.images import Dataset
-from sysds_resnet.images.classes import CLASSES_FILE, classes_text
-from sysds_resnet.loop import EpochEvent, StepEvent, evaluate_state, training_loop
-from sysds_resnet.profiling import StepProfiler
-from sysds_resnet.readers import Readers
-from sysds_resnet.recipes import describe_all
-from sysds_resnet.report import RunReport, summary
-from sysds_resnet.restarting import Restarts
+from sysds_resnet.images.settings import BadImages, print_notes
+from sysds_resnet.report.run_report import RunReport, summary
 from sysds_resnet.results import results_row, write_results
-from sysds_resnet.run_folder import (
+from sysds_resnet.settings.command_line import find_flag, parse, run
+from sysds_resnet.settings.recipes import describe_all
+from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.console import say, warn
+from sysds_resnet.system.signals import StopSignals
+from sysds_resnet.training.checkpoints import Checkpoints, restore
+from sysds_resnet.training.identity import identity_of
+from sysds_resnet.training.loop import EpochEvent, StepEvent, evaluate_state, training_loop
+from sysds_resnet.training.profiling import StepProfiler
+from sysds_resnet.training.restarting import Restarts
+from sysds_resnet.training.run_folder import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     check_settings,
@@ -39,11 +42,9 @@ from sysds_resnet.run_folder import (
     update_config,
     write_texts,
 )
-from sysds_resnet.settings import find_flag, parse, run
-from sysds_resnet.signals import StopSignals
-from sysds_resnet.spark_settings import SCRATCH_FOLDER
-from sysds_resnet.spark_steps import spark_evaluate, spark_steps
-from sysds_resnet.starting import (
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
+from sysds_resnet.training.start import (
     engine_command,
     introduction,
     open_set,
@@ -52,9 +53,8 @@ from sysds_resnet.starting import (
     starting_model,
     warn_of_small_norms,
 )
-from sysds_resnet.state import Optimizer, State
-from sysds_resnet.steps import Update, local_steps
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.training.state import Optimizer, State
+from sysds_resnet.training.steps import Update, local_steps
 
 WEIGHTS_FILE = "weights.safetensors"
 

@@ -14,18 +14,18 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from tqdm import tqdm
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
-from sysds_resnet.csv_cells import to_cell
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers, default_workers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
-from sysds_resnet.files import check_place, user_path, write_whole
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
-from sysds_resnet.images.files import Split
-from sysds_resnet.images.layouts import open_source
-from sysds_resnet.images.manifest import MANIFEST, FileRecord, Manifest
-from sysds_resnet.images.photos import photos_folder
-from sysds_resnet.readers import Readers, default_workers
-from sysds_resnet.settings import Settings, run
+from sysds_resnet.images.sources.files import Split
+from sysds_resnet.images.sources.layouts import open_source
+from sysds_resnet.images.sources.manifest import MANIFEST, FileRecord, Manifest
+from sysds_resnet.images.sources.photos import photos_folder
+from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.system.csv_cells import to_cell
+from sysds_resnet.system.files import check_place, user_path, write_whole
 
 BATCH = 256
 SMALL = 8  # pixels along a side: images are decoded to be checked, not to be sent

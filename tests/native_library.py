@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from sysds_resnet.engine import blas
+from sysds_resnet.engine.jvm import multiply as blas
 
 # Entries of JNI's function table, https://docs.oracle.com/en/java/javase/17/docs/specs/jni/functions.html
 GET_OBJECT_CLASS, GET_METHOD_ID, CALL_OBJECT_METHOD = 31, 33, 36

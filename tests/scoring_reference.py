@@ -8,7 +8,7 @@ from torch.nn import functional
 from torchvision_reference import functional as pixels_of
 from torchvision_reference import transforms
 
-from sysds_resnet.weights import describe, write_weights
+from sysds_resnet.network.weights.files import describe, write_weights
 
 SIZE, SHORT = 32, 38  # even margins; images have this shorter side, so that nothing is resized
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]

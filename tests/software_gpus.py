@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sysds_resnet.engine import Engine, cuda
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.gpu import cuda
 
 SOURCE = Path(__file__).with_name("software_gpu")
 # with the run time, which JCuda's library of that name contains

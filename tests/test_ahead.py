@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from sysds_resnet.ahead import ahead
+from sysds_resnet.system.ahead import ahead
 
 
 def test_items_come_in_their_order_each_taken_during_the_use_of_the_one_before():

@@ -9,18 +9,18 @@ import pytest
 import torch
 from dml_runner import assert_close
 
-from sysds_resnet.arrays import check_images, check_labels, lay_out, scale_fault
-from sysds_resnet.checks import whole
+from sysds_resnet.classes.labels import MixedLabels, class_labels
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.cluster import Cluster
+from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD, ArrayDataset
-from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.labels import MixedLabels, class_labels
-from sysds_resnet.model import ResNet
-from sysds_resnet.preprocessing import check_normalization
-from sysds_resnet.weights import read_metadata
+from sysds_resnet.images.pixels.mixing import Mixing
+from sysds_resnet.network.arrays import check_images, check_labels, lay_out, scale_fault
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.preprocessing import check_normalization
+from sysds_resnet.network.weights.files import read_metadata
+from sysds_resnet.system.checks import whole
 
 CLASSES = 3
 DEFAULTS = dict(
@@ -517,8 +517,8 @@ def test_training_on_arrays_refuses_what_it_has_no_use_for(engine, given, found)
 
 
 def test_each_setting_of_the_train_command_is_of_use_to_fit_or_refused():
-    from sysds_resnet.fitting import ELSEWHERE
-    from sysds_resnet.train_settings import TrainSettings
+    from sysds_resnet.training.fitting import ELSEWHERE
+    from sysds_resnet.training.settings import TrainSettings
 
     names = [name for group in ELSEWHERE.values() for name in group]
     assert set(names) <= set(TrainSettings.model_fields) and len(names) == len(set(names))

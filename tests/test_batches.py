@@ -11,11 +11,11 @@ import pytest
 from command_line import start_python
 from PIL import Image
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import THREAD_NAME, Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, Augmentation, open_dataset, open_images
-from sysds_resnet.readers import THREAD_NAME, Readers
 
 EVERYTHING = Augmentation(policy="randaugment", color_jitter=0.4, hue=0.1, erasing=0.5)
 
@@ -272,8 +272,8 @@ def test_finished_stream_leaves_no_threads_without_close():
 def test_ctrl_c_while_waiting_ends_the_process_at_once():
     program = """
 import time, numpy as np
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.images import open_dataset
 data = open_dataset("synthetic", "train")
 def slow(index, epoch):

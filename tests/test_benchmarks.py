@@ -10,7 +10,7 @@ import software_gpus
 import throughput
 from command_line import ROOT
 
-from sysds_resnet.engine import blas
+from sysds_resnet.engine.jvm import multiply as blas
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ON_GPU = ["--batches", 2, "--steps", 1, "--warmup", 1]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from helper_build import load_build_script
 
-from sysds_resnet.engine import blas
+from sysds_resnet.engine.jvm import multiply as blas
 
 build = load_build_script()
-LIBRARY = "sysds_resnet/native/lib/" + build.LIBRARY
+LIBRARY = "sysds_resnet/engine/native/lib/" + build.LIBRARY
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(build, "LOAD", "")  # what the stand-in makes is no library
     monkeypatch.setattr(build, "_file", lambda package, name: tmp_path / "a b" / "include" / "x" / "y" / name)
-    native = tmp_path / "my source" / "sysds_resnet" / "native"
+    native = tmp_path / "my source" / "sysds_resnet" / "engine" / "native"
     native.mkdir(parents=True)
 
     def install(name, says="g++ (Debian) 12", compiles='for last; do :; done; echo made > "$last"'):

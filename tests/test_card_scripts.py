@@ -12,7 +12,7 @@ import yaml
 from command_line import assert_one_line_error, finish
 from PIL import Image
 
-from sysds_resnet.metrics import read_metrics
+from sysds_resnet.report.metrics import read_metrics
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CARDS = {

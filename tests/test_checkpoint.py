@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from sysds_resnet import checkpoint, retention
-from sysds_resnet.checkpoint import Checkpoints, read_checkpoint, restore, write_checkpoint
 from sysds_resnet.errors import UserError
-from sysds_resnet.model import ResNet
-from sysds_resnet.state import Progress, State
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training import checkpoints, retention
+from sysds_resnet.training.checkpoints import Checkpoints, read_checkpoint, restore, write_checkpoint
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.state import Progress, State
 
 CLASSES = 3
 TENSORS = {
@@ -36,7 +36,7 @@ def small(tmp_path):
 
 def test_a_checkpoint_reads_as_it_was_written(small):
     described, tensors = read_checkpoint(small)
-    assert described == {"format": checkpoint.FORMAT, **DESCRIBED}
+    assert described == {"format": checkpoints.FORMAT, **DESCRIBED}
     assert tensors.keys() == TENSORS.keys()
     for name, array in TENSORS.items():
         np.testing.assert_array_equal(tensors[name], array)
@@ -72,8 +72,8 @@ def test_every_truncation_is_seen(small):
 
 
 def test_another_format_is_named(small, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
-    with pytest.raises(UserError, match=f"found checkpoint format {checkpoint.FORMAT - 1}, expected"):
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    with pytest.raises(UserError, match=f"found checkpoint format {checkpoints.FORMAT - 1}, expected"):
         read_checkpoint(small)
 
 
@@ -152,7 +152,7 @@ def test_it_is_due_by_steps_and_by_minutes(trained, folder):
         for number in range(1, 8):
             state.progress = Progress(step=number)
             saved.save_if_due(state)
-    assert [path.name for path in checkpoint.checkpoints(folder)] == [
+    assert [path.name for path in checkpoints.checkpoints(folder)] == [
         "step-00000003.safetensors",
         "step-00000006.safetensors",
     ]
@@ -164,7 +164,7 @@ def test_it_is_due_by_steps_and_by_minutes(trained, folder):
 def test_best_weights_and_those_of_a_checkpoint_are_the_averaged_ones(trained, folder):
     with saver(folder / "checkpoints") as saved:
         saved.save(trained, best=True)
-    for path in (folder / checkpoint.BEST_FILE, folder / "checkpoints" / "step-00000001.safetensors"):
+    for path in (folder / checkpoints.BEST_FILE, folder / "checkpoints" / "step-00000001.safetensors"):
         best = ResNet.load(path, trained.model.engine)
         assert best.classes == BESIDE["classes"] and best.mean.tolist() == [[1, 2, 3]]
         assert_equal(best.state_dict(), trained.model.network.from_engine(trained.average))
@@ -231,7 +231,7 @@ def test_weights_that_are_not_finite_are_not_saved(engine, trained, folder):
         saver(folder, notes) as saved,
     ):
         saved.save(State(spoilt, trained.velocities))
-    assert notes and not checkpoint.checkpoints(folder)
+    assert notes and not checkpoints.checkpoints(folder)
 
 
 def test_a_full_disk_leaves_the_one_before_and_the_next_try_succeeds(trained, folder):
@@ -342,12 +342,12 @@ def test_one_that_cannot_be_renamed_or_removed_is_a_note(engine, trained, folder
 
 def test_best_weights_that_find_no_room_do_not_take_the_checkpoint_with_them(trained, folder, monkeypatch):
     def full(path, *arguments, **options):
-        if path.name == checkpoint.BEST_FILE:
+        if path.name == checkpoints.BEST_FILE:
             raise UserError(f"{path}: cannot be written")
         return write(path, *arguments, **options)
 
-    write = checkpoint.write_weights
-    monkeypatch.setattr(checkpoint, "write_weights", full)
+    write = checkpoints.write_weights
+    monkeypatch.setattr(checkpoints, "write_weights", full)
     notes = []
     with saver(folder / "checkpoints", notes) as saved:
         saved.save(trained, best=True)

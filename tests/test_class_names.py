@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from sysds_resnet.class_names import Difference, check_class_names, compare_class_names
+from sysds_resnet.classes.comparison import Difference, check_class_names, compare_class_names
 from sysds_resnet.errors import UserError
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from sysds_resnet import command_lines
-from sysds_resnet.command_lines import install_command, interpreter, python_command
+from sysds_resnet.system import command_lines
+from sysds_resnet.system.command_lines import install_command, interpreter, python_command
 
-PACKAGE = Path(command_lines.__file__).parent
+PACKAGE = Path(command_lines.__file__).parents[1]
 
 
 def make_environment(folder):

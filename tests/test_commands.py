@@ -13,7 +13,7 @@ from reference import arrays, random_resnet
 from torch.nn import functional
 
 from sysds_resnet.images import open_dataset
-from sysds_resnet.weights import describe, write_weights
+from sysds_resnet.network.weights.files import describe, write_weights
 
 pytestmark = pytest.mark.usefixtures("shared")
 SIZE, CLASSES = 64, 7

@@ -11,11 +11,11 @@ import pytest
 from command_line import run_here
 from PIL import Image
 
-from sysds_resnet.confusion import Outcomes, write_report
-from sysds_resnet.csv_cells import FORMULA, from_cell, to_cell
-from sysds_resnet.data_settings import BadImages, ReadingSettings
 from sysds_resnet.errors import printable
-from sysds_resnet.predictions import save, to_table
+from sysds_resnet.images.settings import BadImages, ReadingSettings
+from sysds_resnet.scoring.outcomes import Outcomes, write_report
+from sysds_resnet.scoring.predictions import save, to_table
+from sysds_resnet.system.csv_cells import FORMULA, from_cell, to_cell
 
 FORMULAS = ['=HYPERLINK("http://x","y")', "+1", "-1.5", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "''+1"]
 HARMLESS = ["cat", "a=b", "'quoted'", "", "'", "1.5", " =1", "x,y", 'say "hi"']

@@ -6,11 +6,11 @@ import subprocess
 import pytest
 import yaml
 
-from sysds_resnet.command_lines import install_command
 from sysds_resnet.doctor import main as doctor
-from sysds_resnet.engine import cuda
+from sysds_resnet.engine.gpu import cuda
 from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import main as evaluate
+from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.train import main as train
 
 DRIVER = """

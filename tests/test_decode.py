@@ -10,11 +10,11 @@ from PIL import Image
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import EncodedDataset, open_images
-from sysds_resnet.images.decode import SPARE, Picture
-from sysds_resnet.images.limits import MAX_PIXELS
-from sysds_resnet.images.photos import PHOTOS, open_photo
-from sysds_resnet.images.resample import resize
-from sysds_resnet.images.sources import FileSource
+from sysds_resnet.images.pixels.decode import SPARE, Picture
+from sysds_resnet.images.pixels.limits import MAX_PIXELS
+from sysds_resnet.images.pixels.resample import resize
+from sysds_resnet.images.sources.base import FileSource
+from sysds_resnet.images.sources.photos import PHOTOS, open_photo
 
 
 def picture(width, height, seed=0):
@@ -140,7 +140,7 @@ def test_resizing_is_pillows_but_for_a_level(shape, size):
 def test_resizing_without_the_fast_library_is_the_same_but_for_a_level(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (75, 50, 3), dtype=np.uint8)
     fast = resize(pixels, 32, 32, (10.5, 3, 50, 40.25))
-    monkeypatch.setattr("sysds_resnet.images.resample.fast", None)
+    monkeypatch.setattr("sysds_resnet.images.pixels.resample.fast", None)
     slow = resize(pixels, 32, 32, (10.5, 3, 50, 40.25))
     assert np.abs(slow.astype(int) - fast).max() == 1  # other code, as it must be
 

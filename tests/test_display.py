@@ -16,17 +16,17 @@ from types import SimpleNamespace
 import pyte
 import pytest
 
-from sysds_resnet import display
-from sysds_resnet.display import Display, epoch_line
-from sysds_resnet.loop import EpochEvent, StepEvent
-from sysds_resnet.state import StepMetrics
+from sysds_resnet.report import display
+from sysds_resnet.report.display import Display, epoch_line
+from sysds_resnet.training.loop import EpochEvent, StepEvent
+from sysds_resnet.training.state import StepMetrics
 
 # What the process in the terminal runs: lines that it is sent.
 CHILD = """
 import os, signal, sys, warnings
 sys.path.insert(0, sys.argv[2])
 from test_display import epoch, step
-from sysds_resnet.display import Display
+from sysds_resnet.report.display import Display
 for line in os.fdopen(int(sys.argv[1])):
     exec(line)
 """

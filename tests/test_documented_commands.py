@@ -18,7 +18,7 @@ from PIL import Image
 from reference import random_resnet
 
 from sysds_resnet import plot, prepare, spark_command
-from sysds_resnet.settings import parse
+from sysds_resnet.settings.command_line import parse
 
 NOT_TRIED = {  # pattern of a command: why
     r"(\.venv/bin/)?(python -m )?pip install ['\"]?[a-z].*": "an index of packages is asked",

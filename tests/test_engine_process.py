@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.jvm import SOCKET
+from sysds_resnet.engine.jvm.process import SOCKET
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
-from sysds_resnet.model import ResNet
+from sysds_resnet.network.model import ResNet
 
 HEAP = 512 * 2**20
 PARENT = """
@@ -130,7 +130,7 @@ def test_a_jvm_out_of_memory_is_a_one_line_error_that_advises_more_heap(own_engi
 
 
 def test_a_heap_that_cannot_be_had_is_a_one_line_error_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("sysds_resnet.engine.jvm.dml_home", lambda: tmp_path)  # where the JVM starts
+    monkeypatch.setattr("sysds_resnet.engine.jvm.process.dml_home", lambda: tmp_path)  # where the JVM starts
     with pytest.raises(UserError, match=r"^JVM: .* did not start with a heap of 67108864m \(.+\);") as caught:
         Engine(heap=2**46)
     assert "\n" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_another_user_cannot_connect_to_the_gateway(engine):
 def test_a_folder_whose_name_is_too_long_for_a_socket_is_a_one_line_error(tmp_path, monkeypatch):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    monkeypatch.setattr("sysds_resnet.engine.folders.candidates", lambda: [folder])
+    monkeypatch.setattr("sysds_resnet.engine.jvm.folders.candidates", lambda: [folder])
     with pytest.raises(UserError, match=r"^TMPDIR: found .*, expected a name of at most \d+ bytes"):
         Engine(heap=HEAP)
     assert list(folder.iterdir()) == []

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from command_line import run_here
 
-from sysds_resnet.engine import blas, environment, java, jvm
-from sysds_resnet.engine.jvm import command_line
+from sysds_resnet.engine.jvm import environment, java
+from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import process as jvm
+from sysds_resnet.engine.jvm.process import command_line
 from sysds_resnet.errors import UserError
 
 GIB = 2**30

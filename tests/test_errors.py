@@ -11,7 +11,7 @@ from command_line import (
 from PIL import Image
 from reference import arrays, random_resnet
 
-from sysds_resnet.weights import write_weights
+from sysds_resnet.network.weights.files import write_weights
 
 TINY = ["--dataset", "synthetic", "--num-images", "16", "--model", "resnet18", "--batch-size", "8"]
 

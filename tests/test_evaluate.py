@@ -12,11 +12,11 @@ from reference import arrays, random_resnet
 from scoring_reference import CLASSES, probabilities, write_images, write_networks
 from sklearn import metrics
 
-from sysds_resnet.confusion import Outcomes, draw_confusion, write_report
 from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import check_classes
-from sysds_resnet.scoring import Ensemble
-from sysds_resnet.weights import describe, write_weights
+from sysds_resnet.network.weights.files import describe, write_weights
+from sysds_resnet.scoring.ensemble import Ensemble
+from sysds_resnet.scoring.outcomes import Outcomes, draw_confusion, write_report
 
 FILES = ["classes.csv", "confusion.csv", "confusion.png", "scores.json"]
 

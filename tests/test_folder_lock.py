@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from sysds_resnet import folder_lock
 from sysds_resnet.errors import UserError
-from sysds_resnet.folder_lock import LOCK_FILE, FolderLock
+from sysds_resnet.system import folder_lock
+from sysds_resnet.system.folder_lock import LOCK_FILE, FolderLock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sysds_resnet.folder_lock import FolderLock
+from sysds_resnet.system.folder_lock import FolderLock
 with FolderLock(Path(sys.argv[1]), "a run", print):
     print("held", flush=True)
     time.sleep(60)

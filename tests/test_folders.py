@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from mounts import needs_mounts, run_mounted
 
-from sysds_resnet import readers
-from sysds_resnet.engine import Engine, blas, folders
+from sysds_resnet.batches import readers
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.jvm import folders
+from sysds_resnet.engine.jvm import multiply as blas
 from sysds_resnet.errors import NotAsAsked, UserError
 from sysds_resnet.images import open_dataset
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from command_line import reading_processes
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.images import Augmentation, EncodedDataset
-from sysds_resnet.images.limits import FORMATS as READ
-from sysds_resnet.images.photos import PHOTOS, open_photo
-from sysds_resnet.readers import Readers
+from sysds_resnet.images.pixels.limits import FORMATS as READ
+from sysds_resnet.images.sources.photos import PHOTOS, open_photo
 
 COUNT = 5000
 FORMATS = [

@@ -4,6 +4,7 @@ import gc
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,16 @@ from command_line import ROOT, assert_one_line_error, run_here, run_systemds
 from reference import arrays, random_resnet, relative_error
 from safetensors.numpy import load_file
 
-from sysds_resnet.checkpoint import Checkpoints
-from sysds_resnet.engine import gpu as engine_gpu
-from sysds_resnet.engine import own_java
+from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.engine.gpu import gpus as engine_gpu
+from sysds_resnet.engine.jvm import classes as own_java
 from sysds_resnet.errors import NotFinite, OutOfMemory
-from sysds_resnet.labels import MixedLabels
-from sysds_resnet.model import ResNet
-from sysds_resnet.scoring import Ensemble
-from sysds_resnet.state import State
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.weights.files import MODEL
+from sysds_resnet.scoring.ensemble import Ensemble
 from sysds_resnet.train import TrainSettings
-from sysds_resnet.weights import MODEL
+from sysds_resnet.training.checkpoints import Checkpoints
+from sysds_resnet.training.state import State
 
 GIB = 2**30
 HEAVY = {"conv2d", "batch_norm2d", "maxpooling", "avgpooling", "ba+*", "^2", "exp", "log"}
@@ -158,7 +159,7 @@ def test_checkpoints_hold_the_state_while_training_goes_on(gpus, tmp_path):
 
 
 def test_orders_of_epochs_are_made_while_a_step_runs(gpus):
-    """Another thread asks for them, with the next images (steps.py)."""
+    """Another thread asks for them, with the next images (training/steps.py)."""
     expected, found = fresh(gpus), fresh(gpus)
     orders = [expected.order(100, 1, epoch) for epoch in range(2)]
     stop, made = threading.Event(), []
@@ -408,7 +409,7 @@ def test_digits_are_learned(libraries, tmp_path, capfd):
 
 @pytest.mark.long
 def test_without_our_class_convolutions_would_take_the_engines_algorithm(libraries, monkeypatch):
-    """Once this fails, LibMatrixCuDNNConvolutionAlgorithm.java can go."""
+    """Once this fails, engine/gpu/replaced/LibMatrixCuDNNConvolutionAlgorithm.java can go."""
     monkeypatch.setattr(engine_gpu, "replace_class", lambda *_: None)
     with software_gpus.engine_on(libraries, "double", 1) as engine:
         model = ResNet(18, 10, engine=engine)
@@ -420,7 +421,7 @@ def test_a_class_that_was_used_is_not_replaced(gpus):
     with pytest.raises(Exception, match="duplicate class definition"):
         own_java.replace_class(
             gpus._gateway,
-            "LibMatrixCuDNNConvolutionAlgorithm",
+            Path(engine_gpu.__file__).parent / "replaced" / "LibMatrixCuDNNConvolutionAlgorithm.java",
             "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA",
         )
 

@@ -14,13 +14,13 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_sample_image
 from small_weights import message, resnet18
 
-from sysds_resnet.image_processors import from_pretrained_cfg, from_processor, to_processor
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.transforms import eval_transform
-from sysds_resnet.model import ResNet as Model
-from sysds_resnet.weight_forms import load_weights
-from sysds_resnet.weight_names import to_huggingface
-from sysds_resnet.weights import describe, load_file, read_weights, write_weights
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.transforms import eval_transform
+from sysds_resnet.network.model import ResNet as Model
+from sysds_resnet.network.names import to_huggingface
+from sysds_resnet.network.weights.files import describe, load_file, read_weights, write_weights
+from sysds_resnet.network.weights.forms import load_weights
+from sysds_resnet.network.weights.image_processors import from_pretrained_cfg, from_processor, to_processor
 
 BESIDE = {
     "mean": [100.0, 110.0, 120.0],
@@ -454,7 +454,7 @@ def test_a_folder_is_there_as_a_whole_or_not_at_all(capfd, source, folder, monke
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sysds_resnet.weights.save_file", fail)
+    monkeypatch.setattr("sysds_resnet.network.weights.files.save_file", fail)
     outcome = run_here(capfd, "convert", source, folder / "hf", "--to", "huggingface")
     assert_one_line_error(outcome, "No space left on device")
     assert [path.name for path in folder.iterdir()] == ["source.safetensors"]

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image, ImageFile, features
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import limits, open_images
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.files import IMG_EXTENSIONS
-from sysds_resnet.images.layouts import open_source
-from sysds_resnet.images.limits import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SCANS, count_scans
-from sysds_resnet.images.sources import FileSource
+from sysds_resnet.images import open_images
+from sysds_resnet.images.pixels import limits
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.limits import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SCANS, count_scans
+from sysds_resnet.images.sources.base import FileSource
+from sysds_resnet.images.sources.files import IMG_EXTENSIONS
+from sysds_resnet.images.sources.layouts import open_source
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 10 10

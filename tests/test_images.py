@@ -14,8 +14,8 @@ from sysds_resnet.images import (
     open_dataset,
     open_images,
 )
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.transforms import eval_transform
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.transforms import eval_transform
 
 
 def picture(width, height, seed=0):

@@ -10,11 +10,11 @@ import pytest
 from command_line import assert_one_line_error, run_here
 
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.images import inputs
 from sysds_resnet.images.encoded import open_files
-from sysds_resnet.images.inputs import find_inputs
+from sysds_resnet.images.sources import inputs
+from sysds_resnet.images.sources.inputs import find_inputs
 from sysds_resnet.predict import PredictSettings
-from sysds_resnet.settings import parse
+from sysds_resnet.settings.command_line import parse
 
 
 @pytest.fixture

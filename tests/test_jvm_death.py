@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.jvm_death import LOG_HEADER, explain_death, last_words
+from sysds_resnet.engine.jvm.death import LOG_HEADER, explain_death, last_words
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
 
 HADOOP = (
@@ -119,7 +119,7 @@ def test_an_interrupted_start_leaves_no_jvm(monkeypatch):
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr("subprocess.Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    monkeypatch.setattr("sysds_resnet.engine.jvm.Jvm._read_line", interrupt)
+    monkeypatch.setattr("sysds_resnet.engine.jvm.process.Jvm._read_line", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Engine(heap=2**29)
     assert started and not psutil.pid_exists(started[-1].pid)

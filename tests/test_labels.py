@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from small_layouts import CLASSES, COUNTS, make_arrays, make_folders, make_tar, samples
 
+from sysds_resnet.classes.file import check_class_names, classes_text, named_classes
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.images.classes import check_class_names, classes_text, named_classes
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.sources.layouts import open_source
 
 # Each writes the labels of both splits, text as it stands in files, in one layout.
 

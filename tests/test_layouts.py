@@ -24,8 +24,8 @@ from small_layouts import (
 )
 
 from sysds_resnet.errors import NoSuchSplit, UserError
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.sources.layouts import open_source
 
 
 def assert_holds(source, split, classes):

@@ -9,8 +9,10 @@ import sys
 import psutil
 import pytest
 
-from sysds_resnet import machine, readers
-from sysds_resnet.engine import cluster, memory
+from sysds_resnet.batches import readers
+from sysds_resnet.engine.jvm import memory
+from sysds_resnet.engine.spark import cluster
+from sysds_resnet.system import machine
 
 GROUPS_V1 = "4:memory:/jobs/job 7\n3:cpu,cpuacct:/jobs/job 7\n1:name=systemd:/\n0::/\n"
 MOUNTS_V1 = (

@@ -3,7 +3,7 @@
 import pytest
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.sources.layouts import open_source
 
 
 def write(root, files):

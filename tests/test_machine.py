@@ -8,9 +8,10 @@ import psutil
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine import blas, folders, java, memory
+from sysds_resnet.engine.jvm import folders, java, memory
+from sysds_resnet.engine.jvm import multiply as blas
 from sysds_resnet.errors import UserError
-from sysds_resnet.machine import memory_limit
+from sysds_resnet.system.machine import memory_limit
 
 JAVA_8 = ('openjdk version "1.8.0_452"', None)
 JAVA_11 = ('openjdk version "11.0.27" 2025-04-15', "java.base@11.0.27\njdk.incubator.vector@11.0.27")

@@ -9,8 +9,9 @@ from command_line import assert_one_line_error, run_here
 
 from sysds_resnet import prepare
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import manifest, open_dataset
-from sysds_resnet.images.manifest import Manifest
+from sysds_resnet.images import open_dataset
+from sysds_resnet.images.sources import manifest
+from sysds_resnet.images.sources.manifest import Manifest
 
 RECORD = {"bytes": 1, "sha256": "0" * 64}
 

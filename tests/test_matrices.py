@@ -10,10 +10,11 @@ import pytest
 from command_line import run_here
 from damage import changes, flip
 
-from sysds_resnet import prepare_matrices, verify
+from sysds_resnet import verify
 from sysds_resnet.engine.blocks import save_parts
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
+from sysds_resnet.preparing import matrices as prepare_matrices
 
 
 @pytest.fixture(scope="module")

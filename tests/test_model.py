@@ -12,12 +12,12 @@ from reference import ResNet as Reference
 from reference import arrays, random_resnet
 from torch.nn import functional
 
-from sysds_resnet.engine.programs import hidden
+from sysds_resnet.engine.compiler import hidden
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
-from sysds_resnet.model import ResNet, softmax
-from sysds_resnet.state import State
+from sysds_resnet.network.model import ResNet, softmax
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.state import State
 
 CLASSES = 7
 MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])

@@ -1,4 +1,4 @@
-"""The native helper (native/helper.cpp) against NumPy and PyTorch, and what is chosen without it."""
+"""The native helper (engine/native/helper.cpp) against NumPy and PyTorch, and what is chosen without it."""
 
 import shutil
 from contextlib import ExitStack
@@ -11,7 +11,8 @@ import torch
 from dml_runner import pixel_major, to_engine
 from torch.nn import functional
 
-from sysds_resnet.engine import Engine, blas
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.jvm import multiply as blas
 
 GIB = 2**30
 # Largest error of a product, relative to its largest value, by what is multiplied.

@@ -16,7 +16,7 @@ from helper_build import load_build_script
 from native_library import Helper, Shape
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sysds_resnet.engine import blas
+from sysds_resnet.engine.jvm import multiply as blas
 
 SANITIZED = "SYSDS_RESNET_SANITIZED_HELPER"  # a library to test in the place of the installed one
 LIBRARY = os.environ.get(SANITIZED) or blas.helper_library()

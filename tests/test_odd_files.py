@@ -8,9 +8,9 @@ import pytest
 from small_layouts import CLASSES, COUNTS, make_arrays, make_folders, make_parquet, make_tables, make_tar
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.files import decode_text, open_regular, read_text
 from sysds_resnet.images import open_images
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.sources.layouts import open_source
+from sysds_resnet.system.files import decode_text, open_regular, read_text
 
 
 def pipe(path):

@@ -9,7 +9,7 @@ from small_layouts import CLASSES, COUNTS, make_folders
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import list_images, open_dataset
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.sources.layouts import open_source
 
 TOOLS = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails", "$RECYCLE.BIN", "lost+found"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dml_runner import Dml
 
-from sysds_resnet.engine.programs import hidden
+from sysds_resnet.engine.compiler import hidden
 
 FLOOR = 1e-300
 FUNCTIONS = {

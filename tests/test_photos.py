@@ -14,11 +14,11 @@ import simplejpeg
 from PIL import Image
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import photos
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.folders import open_folders
-from sysds_resnet.images.layouts import open_source
-from sysds_resnet.images.photos import (
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.sources import photos
+from sysds_resnet.images.sources.folders import open_folders
+from sysds_resnet.images.sources.layouts import open_source
+from sysds_resnet.images.sources.photos import (
     NUM_CROPS,
     PHOTOS,
     crop_boxes,
@@ -121,7 +121,7 @@ def test_the_folder_is_made_once_in_the_cache_without_network(made, cache, monke
 KILLED = f"""
 import os
 from PIL import Image
-from sysds_resnet.images.photos import photos_folder
+from sysds_resnet.images.sources.photos import photos_folder
 save, saved = Image.Image.save, []
 def save_or_die(*args, **kwargs):
     if len(saved) == 100:

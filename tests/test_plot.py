@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from sysds_resnet import plot
-from sysds_resnet.plots import BUCKETS, plot_curves
+from sysds_resnet.report.charts import BUCKETS, plot_curves
 
 STEPS_PER_EPOCH = 5
 # Of a complete run: the chart's unit, the line, the event and column it shows, and its scale.

@@ -13,8 +13,8 @@ from scipy import stats
 from sklearn.datasets import load_sample_image
 from torchvision_reference import autoaugment, functional, transforms
 
-from sysds_resnet.images import policies
-from sysds_resnet.images.policies import (
+from sysds_resnet.images.pixels import policies
+from sysds_resnet.images.pixels.policies import (
     OPERATIONS,
     WIDE_RANGES,
     apply_operation,

@@ -12,9 +12,9 @@ from command_line import assert_one_line_error, finish, run_here, start_python
 from dml_runner import assert_close
 from scoring_reference import CLASSES, logits, probabilities, write_images, write_networks
 
-from sysds_resnet import predictions
 from sysds_resnet.errors import UserError
-from sysds_resnet.predictions import save, to_table
+from sysds_resnet.scoring import predictions
+from sysds_resnet.scoring.predictions import save, to_table
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_images_are_left_out_of_all_files_and_small_batches_change_nothing(
     networks, weights, images, folder, capfd, monkeypatch
 ):
     """Batches of two, the second of images that cannot be read; the list says where images are."""
-    monkeypatch.setattr("sysds_resnet.loop.default_batch", lambda *_: 2)
+    monkeypatch.setattr("sysds_resnet.training.loop.default_batch", lambda *_: 2)
     _, paths = images
     (folder / "broken.png").write_bytes(b"no image")
     given = [*paths[:2], folder / "broken.png", folder / "nowhere.png", *paths[2:]]
@@ -234,8 +234,8 @@ def test_standard_output_gets_rows_and_nothing_else(weights, images, folder, cap
 
 MANY_ROWS = """
 import numpy, pandas
-from sysds_resnet.predictions import save
-from sysds_resnet.settings import Settings, run
+from sysds_resnet.scoring.predictions import save
+from sysds_resnet.settings.command_line import Settings, run
 
 part = pandas.DataFrame({"path": 1000 * ["x"]}), numpy.zeros((1000, 7))
 raise SystemExit(run(Settings, lambda _: save(iter(1000 * [part]), None, "csv", None), []))

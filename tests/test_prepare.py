@@ -19,16 +19,16 @@ from damage import changes, cut, flip
 from PIL import Image
 
 from sysds_resnet import prepare
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.errors import UserError
-from sysds_resnet.folder_lock import FolderLock
 from sysds_resnet.images import Augmentation, open_dataset
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.layouts import open_source
-from sysds_resnet.images.photos import photos_folder
-from sysds_resnet.images.transforms import Purpose, eval_transform, sample_rng, train_transform
-from sysds_resnet.readers import Readers
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.transforms import Purpose, eval_transform, sample_rng, train_transform
+from sysds_resnet.images.sources.layouts import open_source
+from sysds_resnet.images.sources.photos import photos_folder
+from sysds_resnet.system.folder_lock import FolderLock
 
 SIZE = 32
 OPTIONS = ["--image-size", "32", "--shard-images", "5", "--workers", "1"]

@@ -12,13 +12,13 @@ from command_line import finish, run_here, start_python
 from PIL import Image
 from small_weights import resnet18
 
-from sysds_resnet.confusion import draw_confusion
-from sysds_resnet.display import Display
 from sysds_resnet.errors import MAX_FOREIGN, NotFinite, UserError, one_line, printable
+from sysds_resnet.network.weights.files import write_weights
+from sysds_resnet.report.display import Display
 from sysds_resnet.results import _markdown
-from sysds_resnet.settings import Settings, run
+from sysds_resnet.scoring.outcomes import draw_confusion
+from sysds_resnet.settings.command_line import Settings, run
 from sysds_resnet.show import _titles
-from sysds_resnet.weights import write_weights
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
 ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\u007f\u009b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
@@ -69,7 +69,7 @@ def test_commands_print_errors_in_one_line(capfd, kind):
 def test_a_name_that_the_encoding_of_the_output_lacks_is_no_traceback(encoding):
     program = """
 import sys
-from sysds_resnet.settings import Settings, run
+from sysds_resnet.settings.command_line import Settings, run
 from sysds_resnet.show import _titles
 class Empty(Settings): pass
 code = run(Empty, lambda _: print("日 \\udcff"), [])

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sysds_resnet import files, machine, shared_files
-from sysds_resnet.engine import opening, settings_file
-from sysds_resnet.engine.programs import hidden
+from sysds_resnet.engine import opening
+from sysds_resnet.engine.compiler import hidden
+from sysds_resnet.engine.spark import settings_file
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.images.inputs import find_inputs
+from sysds_resnet.images.sources.inputs import find_inputs
+from sysds_resnet.system import files, machine, shared_files
 
 NO_NAME = 54321  # a user whom /etc/passwd does not know
 

@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.recorder import Call, Matrix
-from sysds_resnet.model import ResNet
-from sysds_resnet.profiling import StepProfiler, tabulate
-from sysds_resnet.state import State
+from sysds_resnet.network.model import ResNet
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.profiling import StepProfiler, tabulate
+from sysds_resnet.training.state import State
 
 CLASSES = 10
 

@@ -11,8 +11,9 @@ import pytest
 from command_line import ROOT, assert_one_line_error, run_here, run_systemds
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine.own_java import compile_classes
-from sysds_resnet.similar_names import did_you_mean
+from sysds_resnet.engine.jvm.classes import compile_classes
+from sysds_resnet.engine.jvm.process import LAUNCHER
+from sysds_resnet.system.similar_names import did_you_mean
 
 PROGRAMS = {name: str(ROOT / "dml" / f"{name}.dml") for name in ("train", "evaluate", "predict")}
 
@@ -21,7 +22,7 @@ PROGRAMS = {name: str(ROOT / "dml" / f"{name}.dml") for name in ("train", "evalu
 def check(engine):
     """Check the words of a command line as the launcher of programs does; gives what it refuses, or None."""
     gateway = engine._gateway
-    _, make = compile_classes(gateway, "ProgramFiles", "ProgramArguments")
+    _, make = compile_classes(gateway, LAUNCHER.parent, "ProgramFiles", "ProgramArguments")
 
     def check(program, *arguments, options=(), files=False):
         words = ["-f", str(program), *options, "-nvargs", *map(str, arguments)]

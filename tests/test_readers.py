@@ -11,11 +11,11 @@ import pytest
 from command_line import reading_processes, start_python
 from PIL import Image
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset, open_images
-from sysds_resnet.readers import Readers
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_workers_that_are_killed_again_and_again_are_an_error_that_names_an_imag
 
 def test_no_worker_outlives_a_parent_that_is_killed(photos):
     program = f"""
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.images import open_dataset
 data = open_dataset({str(photos)!r}, "train", image_size=16)
 stream = BatchStream(data, sequential_order(12), 4, drop_last=True)
@@ -274,7 +274,7 @@ def test_a_system_that_starts_no_processes_is_an_error_of_one_line(photos, monke
     def refuse(*_args, **_kwargs):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("sysds_resnet.readers.loky.ProcessPoolExecutor", refuse)
+    monkeypatch.setattr("sysds_resnet.batches.readers.loky.ProcessPoolExecutor", refuse)
     data = open_dataset(photos, "train", image_size=16, augmentation=None)
     with (
         Readers([data], 7) as readers,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from command_line import finish, start_python
 
-from sysds_resnet import reading
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
-from sysds_resnet.reading import read
+from sysds_resnet.batches import reading
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.reading import read
+from sysds_resnet.batches.stream import BatchStream
 
 
 class Slow:
@@ -114,7 +114,7 @@ def test_the_end_of_a_process_does_not_wait_for_an_image_that_takes_too_long():
     program = """
 import time
 import numpy as np
-from sysds_resnet import reading
+from sysds_resnet.batches import reading
 from sysds_resnet.errors import UserError
 reading.SECONDS_PER_IMAGE = 0.2
 class Endless:

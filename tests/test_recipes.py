@@ -8,9 +8,9 @@ from command_line import assert_one_line_error, run_here
 from torch.optim import lr_scheduler
 from torchvision_reference import torchvision
 
-from sysds_resnet.recipes import names, read_recipe
-from sysds_resnet.settings import build, parse
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.settings.command_line import build, parse
+from sysds_resnet.settings.recipes import names, read_recipe
+from sysds_resnet.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize("name", names())

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.properties import read_properties, write_private_properties
-from sysds_resnet.redaction import looks_secret, redacted, redacted_text
-from sysds_resnet.settings import build
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.engine.spark.properties import read_properties, write_private_properties
+from sysds_resnet.settings.command_line import build
+from sysds_resnet.system.redaction import looks_secret, redacted, redacted_text
+from sysds_resnet.training.settings import TrainSettings
 
 SPARK = ["--engine", "spark", "--master", "local[1]"]
 NAME, SECRET = "spark.hadoop.fs.s3a.secret.key", "hunter2"

@@ -10,9 +10,10 @@ import pytest
 from command_line import assert_one_line_error, run_here
 from moto.server import ThreadedMotoServer
 
-from sysds_resnet import prepare, shared_files
+from sysds_resnet import prepare
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
+from sysds_resnet.system import shared_files
 
 BUCKET = "data"
 REGION = "us-east-1"

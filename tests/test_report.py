@@ -15,18 +15,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sysds_resnet import console, files, plots, report
-from sysds_resnet.console import say, warn
-from sysds_resnet.data_settings import BadImages, ReadingSettings
-from sysds_resnet.display import Display
 from sysds_resnet.errors import one_line
 from sysds_resnet.images import ArrayDataset
-from sysds_resnet.loop import EpochEvent, StepEvent
-from sysds_resnet.metrics import MetricsFile, read_lines
-from sysds_resnet.profiling import StepProfiler
-from sysds_resnet.report import RunReport
-from sysds_resnet.state import Progress, StepMetrics
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.images.settings import BadImages, ReadingSettings
+from sysds_resnet.report import charts
+from sysds_resnet.report import run_report as report
+from sysds_resnet.report.display import Display
+from sysds_resnet.report.metrics import MetricsFile, read_lines
+from sysds_resnet.report.run_report import RunReport
+from sysds_resnet.system import console, files
+from sysds_resnet.system.console import say, warn
+from sysds_resnet.training.loop import EpochEvent, StepEvent
+from sysds_resnet.training.profiling import StepProfiler
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.state import Progress, StepMetrics
 
 CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE]
 
@@ -88,7 +90,7 @@ ALL = [
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     """Files in the place of pictures, whose drawing takes long; the record is read for them all the same."""
-    monkeypatch.setattr(plots, "write_png", lambda runs, title, axis, path: path.write_bytes(b"picture"))
+    monkeypatch.setattr(charts, "write_png", lambda runs, title, axis, path: path.write_bytes(b"picture"))
 
 
 @pytest.fixture
@@ -363,8 +365,8 @@ def test_a_damaged_list_of_images_ends_nothing(tmp_path, content):
 
 
 def test_a_profile_that_cannot_be_written_is_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("sysds_resnet.profiling.tabulate", fail(errno.ENOSPC))
-    monkeypatch.setattr("sysds_resnet.profiling._layer_names", lambda state: [])
+    monkeypatch.setattr("sysds_resnet.training.profiling.tabulate", fail(errno.ENOSPC))
+    monkeypatch.setattr("sysds_resnet.training.profiling._layer_names", lambda state: [])
     engine = SimpleNamespace(collection_seconds=lambda: 0.0, record=nullcontext)
     state = SimpleNamespace(model=SimpleNamespace(engine=engine), update=lambda *_: "metrics")
     notes = []

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from sysds_resnet.resources import Gpus, ProcessUsage, ResourceSampler
+from sysds_resnet.report.resources import Gpus, ProcessUsage, ResourceSampler
 
 BUSY = "while True: pass"
 # A child of a child that holds 200 MB and waits.
@@ -208,7 +208,7 @@ def test_closing_does_not_wait_for_the_next_sample():
 
 
 def test_closing_does_not_wait_for_a_jvm_that_hangs(monkeypatch):
-    monkeypatch.setattr("sysds_resnet.resources.CLOSING", 0.05)
+    monkeypatch.setattr("sysds_resnet.report.resources.CLOSING", 0.05)
     asked, answer, lines = threading.Event(), threading.Event(), []
 
     def hang():

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
-from sysds_resnet.restarting import MAX_RESTARTS, Restarts
-from sysds_resnet.run_folder import config_text
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.training.restarting import MAX_RESTARTS, Restarts
+from sysds_resnet.training.run_folder import config_text
+from sysds_resnet.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch_size=12, micro_batch=6, heap="1g")
 KILLED, FULL = EngineDied("JVM: killed"), OutOfMemory("JVM: found its heap full")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.metrics import MetricsFile
+from sysds_resnet.report.metrics import MetricsFile
 from sysds_resnet.results import GIB, duration, results_row
 
 CONFIG = {

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet import run_folder as folders
 from sysds_resnet.errors import UserError
-from sysds_resnet.run_folder import (
+from sysds_resnet.training import run_folder as folders
+from sysds_resnet.training.run_folder import (
     check_settings,
     config_text,
     read_config,
@@ -22,7 +22,7 @@ from sysds_resnet.run_folder import (
     write_config,
     write_texts,
 )
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.training.settings import TrainSettings
 
 NOBODY = 2**22 + 1  # more than any process's number
 
@@ -42,8 +42,8 @@ RACER = """
 import sys, time
 from pathlib import Path
 from sysds_resnet.errors import UserError
-from sysds_resnet.run_folder import run_folder, write_texts
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.training.run_folder import run_folder, write_texts
+from sysds_resnet.training.settings import TrainSettings
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -11,13 +11,14 @@ from PIL import Image
 from safetensors.numpy import load_file
 from test_train import assert_same_end, lines
 
-from sysds_resnet import checkpoint, train
-from sysds_resnet.checkpoint import read_checkpoint, write_checkpoint
+from sysds_resnet import train
 from sysds_resnet.errors import UserError
-from sysds_resnet.identity import check_identity, identity_of
 from sysds_resnet.images import open_dataset
-from sysds_resnet.model import ResNet
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training import checkpoints
+from sysds_resnet.training.checkpoints import read_checkpoint, write_checkpoint
+from sysds_resnet.training.identity import check_identity, identity_of
+from sysds_resnet.training.settings import TrainSettings
 
 OPTIONS = ["--model", "resnet18", "--image-size", "32", "--epochs", "2", "--batch-size", "6"]
 OPTIONS += ["--optimizer", "sgd", "--base-lr", "0.01", "--workers", "1"]
@@ -184,7 +185,7 @@ def test_a_run_of_an_older_version_goes_on_with_a_note(run, half, capfd, monkeyp
         del described[name]
     described["settings"] |= {"dataset": str(half / "data"), "layout": None}
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 2)
+        patch.setattr(checkpoints, "FORMAT", 2)
         write_checkpoint(path, described, tensors)
     outcome = run_here(capfd, "train", "--resume", half / "run")
     assert outcome.code == 0, outcome

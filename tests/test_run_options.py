@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from test_train import SETTINGS, assert_same_end, lines
 
 from sysds_resnet import train
-from sysds_resnet.metrics import read_metrics
-from sysds_resnet.state import State
-from sysds_resnet.weights import read_metadata, read_weights, write_weights
+from sysds_resnet.network.weights.files import read_metadata, read_weights, write_weights
+from sysds_resnet.report.metrics import read_metrics
+from sysds_resnet.training.state import State
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from dml_runner import assert_close
 
-from sysds_resnet.schedule import Schedule
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.training.schedule import Schedule
+from sysds_resnet.training.settings import TrainSettings
 
 SCHEDULE = 'source("dml/schedule.dml") as schedule\n'
 SEEDS = 'source("dml/seeds.dml") as seeds\n'

@@ -8,9 +8,9 @@ from command_line import assert_one_line_error, run_here
 from command_settings import SETTINGS
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.run_folder import config_text
-from sysds_resnet.settings import build, parse
+from sysds_resnet.settings.command_line import build, parse
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.run_folder import config_text
 
 DOCUMENTED = {  # the list for train
     *["dataset", "model", "image_size", "epochs", "batch_size", "micro_batch", "optimizer", "base_lr"],

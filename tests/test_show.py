@@ -8,10 +8,10 @@ from listed_images import COUNTS
 from PIL import Image
 
 from sysds_resnet import show
-from sysds_resnet.data_settings import AugmentationSettings
+from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.images import Augmentation, open_dataset
-from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.labels import MixedLabels
+from sysds_resnet.images.pixels.mixing import Mixing
+from sysds_resnet.images.settings import AugmentationSettings
 
 
 @pytest.fixture

@@ -29,23 +29,23 @@ from scoring_reference import write_images, write_networks
 from spark_cluster import cluster_processes, executors, executors_left, spark_cluster
 from test_train import assert_same_end
 
-from sysds_resnet import spark_steps as spark_steps_module
-from sysds_resnet.batch_order import BatchOrder, sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import BatchOrder, sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.cluster import Cluster
+from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
-from sysds_resnet.images.mixing import Mixing
-from sysds_resnet.images.shards import MANIFEST, FileRecord, Manifest
-from sysds_resnet.loop import evaluate_state
-from sysds_resnet.model import ResNet
-from sysds_resnet.readers import Readers
-from sysds_resnet.spark_images import micro_batches, write_micro_batch
-from sysds_resnet.spark_steps import spark_evaluate, spark_steps
-from sysds_resnet.state import State
-from sysds_resnet.steps import local_steps
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.images.pixels.mixing import Mixing
+from sysds_resnet.images.sources.shards import MANIFEST, FileRecord, Manifest
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training.loop import evaluate_state
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.spark import steps as spark_steps_module
+from sysds_resnet.training.spark.images import micro_batches, write_micro_batch
+from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
+from sysds_resnet.training.state import State
+from sysds_resnet.training.steps import local_steps
 
 CLASSES, IMAGES, BATCH, MICRO_BATCH = 5, 24, 8, 2
 GIB = 2**30

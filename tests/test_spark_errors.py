@@ -5,14 +5,14 @@ import socket
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine import spark_checks
-from sysds_resnet.engine.cluster import local_workers
-from sysds_resnet.engine.spark_checks import SPARK_VERSION
-from sysds_resnet.engine.spark_errors import explain
+from sysds_resnet.engine.spark import checks as spark_checks
+from sysds_resnet.engine.spark.checks import SPARK_VERSION
+from sysds_resnet.engine.spark.cluster import local_workers
+from sysds_resnet.engine.spark.errors import explain
 from sysds_resnet.errors import OutOfMemory
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.prepare import PrepareSettings
-from sysds_resnet.settings import build
+from sysds_resnet.settings.command_line import build
 
 SPARK = ["--engine", "spark"]
 LOST = "Job aborted due to stage failure: Task 0 in stage 4.0 failed 4 times, most recent failure: "

@@ -10,11 +10,11 @@ from command_line import assert_one_line_error, run_here
 from py4j import java_gateway
 from pyspark import SparkContext
 
-from sysds_resnet.engine import jvm
-from sysds_resnet.engine.blas import Multiply
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.spark_conf import driver_conf
-from sysds_resnet.engine.spark_session import ClusterSession
+from sysds_resnet.engine.jvm import process as jvm
+from sysds_resnet.engine.jvm.multiply import Multiply
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.engine.spark.conf import driver_conf
+from sysds_resnet.engine.spark.session import ClusterSession
 
 SECRET = "hunter2"
 PLAIN_JAVA = Multiply("double", None, False)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet import machine
-from sysds_resnet.engine import jvm
-from sysds_resnet.engine.blas import Multiply
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.jvm_death import last_words
-from sysds_resnet.engine.spark_conf import combined, driver_conf, executor_conf, with_defaults
-from sysds_resnet.engine.spark_session import ClusterSession
+from sysds_resnet.engine.jvm import process as jvm
+from sysds_resnet.engine.jvm.death import last_words
+from sysds_resnet.engine.jvm.multiply import Multiply
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.engine.spark.conf import combined, driver_conf, executor_conf, with_defaults
+from sysds_resnet.engine.spark.session import ClusterSession
 from sysds_resnet.errors import UserError
+from sysds_resnet.system import machine
 
 PLAIN_JAVA = Multiply("double", None, False)
 

@@ -7,8 +7,8 @@ import pytest
 from reference import arrays, random_resnet
 from small_weights import message
 
-from sysds_resnet.starting import starting_model
-from sysds_resnet.weights import describe, write_weights
+from sysds_resnet.network.weights.files import describe, write_weights
+from sysds_resnet.training.start import starting_model
 
 NAMES = ["blue", "green", "red"]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_weights import message, prefixed, resnet18, tiny
 
-from sysds_resnet.state_dicts import choose_state_dict
-from sysds_resnet.weight_names import infer_architecture, is_body, rename_head
-from sysds_resnet.weights import load_file
+from sysds_resnet.network.names import infer_architecture, is_body, rename_head
+from sysds_resnet.network.weights.files import load_file
+from sysds_resnet.network.weights.state_dicts import choose_state_dict
 
 
 def chosen(entries, key=None):

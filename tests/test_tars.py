@@ -9,7 +9,7 @@ import pytest
 from small_layouts import CLASSES, COUNTS, make_folders, make_tar
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.layouts import open_source
+from sysds_resnet.images.sources.layouts import open_source
 
 
 def write(path, *members):

@@ -12,8 +12,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.metrics import MetricsFile, read_lines
-from sysds_resnet.tensorboard import TensorBoardFile
+from sysds_resnet.report.metrics import MetricsFile, read_lines
+from sysds_resnet.report.tensorboard import TensorBoardFile
 
 STEP = {
     **dict(epoch=1, loss=2.5, top1=0.25, top5=0.75, lr=0.5, grad_norm=3.5),
@@ -26,7 +26,7 @@ EPOCH = {
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sysds_resnet.tensorboard import TensorBoardFile
+from sysds_resnet.report.tensorboard import TensorBoardFile
 file = TensorBoardFile(Path(sys.argv[1]))
 for step in range(1, 6):
     file.write("step", step=step, loss=float(step))

@@ -25,12 +25,14 @@ from command_line import (
 from PIL import Image
 from safetensors.numpy import load_file
 
-from sysds_resnet import loop, report, train
+from sysds_resnet import train
 from sysds_resnet.errors import EngineDied, OutOfMemory
-from sysds_resnet.metrics import read_metrics
-from sysds_resnet.state import State
+from sysds_resnet.network.weights.files import read_metadata
+from sysds_resnet.report import run_report as report
+from sysds_resnet.report.metrics import read_metrics
 from sysds_resnet.train import TrainSettings
-from sysds_resnet.weights import read_metadata
+from sysds_resnet.training import loop
+from sysds_resnet.training.state import State
 
 STEPS, EPOCHS = 2, 2  # steps in an epoch; as few as leave room to stop in the middle of one
 SETTINGS = [

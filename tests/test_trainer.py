@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.model import ResNet
-from sysds_resnet.state import State
-from sysds_resnet.train_settings import TrainSettings
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.state import State
 
 TRAINER = 'source("dml/trainer.dml") as trainer\n'
 EVALUATE = f"""{TRAINER}

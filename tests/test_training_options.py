@@ -7,14 +7,14 @@ from reference import arrays, random_resnet
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sysds_resnet import loop
+from sysds_resnet.batches.readers import Readers
 from sysds_resnet.errors import NotFinite
 from sysds_resnet.images import ArrayDataset
-from sysds_resnet.model import ResNet
-from sysds_resnet.readers import Readers
-from sysds_resnet.state import State
-from sysds_resnet.steps import local_steps
-from sysds_resnet.train_settings import FROZEN_PARTS, TrainSettings
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training import loop
+from sysds_resnet.training.settings import FROZEN_PARTS, TrainSettings
+from sysds_resnet.training.state import State
+from sysds_resnet.training.steps import local_steps
 
 CLASSES, STEPS, BATCH = 5, 3, 4
 MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])

@@ -11,11 +11,15 @@ from torchvision.transforms import v2
 from torchvision_reference import functional, transforms
 
 from sysds_resnet.images import Augmentation
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.mixing import Mixing, cutmix_box
-from sysds_resnet.images.photos import PHOTOS, open_photo
-from sysds_resnet.images.policies import color_jitter, rand_augment, random_erasing, trivial_augment_wide
-from sysds_resnet.images.transforms import (
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.mixing import Mixing, cutmix_box
+from sysds_resnet.images.pixels.policies import (
+    color_jitter,
+    rand_augment,
+    random_erasing,
+    trivial_augment_wide,
+)
+from sysds_resnet.images.pixels.transforms import (
     IMAGENET_MEAN,
     Purpose,
     eval_transform,
@@ -23,6 +27,7 @@ from sysds_resnet.images.transforms import (
     sample_rng,
     train_transform,
 )
+from sysds_resnet.images.sources.photos import PHOTOS, open_photo
 
 
 def picture(width, height, seed=0):
@@ -77,7 +82,8 @@ def test_centre_crop_pads_a_smaller_image_with_black_on_all_sides():
 def test_only_what_remains_of_an_elongated_image_is_resized(monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        "sysds_resnet.images.decode.resize", lambda _, h, w, __: sizes.append((h, w)) or np.zeros((h, w, 3))
+        "sysds_resnet.images.pixels.decode.resize",
+        lambda _, h, w, __: sizes.append((h, w)) or np.zeros((h, w, 3)),
     )
     eval_transform(as_picture(picture(20_000, 2)), 224)
     assert sizes == [(224, 224)]

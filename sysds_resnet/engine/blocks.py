@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sysds_resnet.files import remove_temporary, write_whole
+from sysds_resnet.system.files import remove_temporary, write_whole
 
 BLOCK_SIZE = 1000  # SystemDS's default
 _PACKAGE = "org.apache.sysds.runtime.matrix.data"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
-from sysds_resnet.engine.gpu import Gpus
+from sysds_resnet.engine.gpu.gpus import Gpus
 from sysds_resnet.engine.transfer import call, uncycle
 from sysds_resnet.engine.values import is_block, is_host_matrix
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JVMView
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine import blas
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.blas import Multiply
-from sysds_resnet.engine.folders import PrivateFolder
-from sysds_resnet.engine.gpu import gpu_environment
-from sysds_resnet.engine.jvm import Jvm
-from sysds_resnet.engine.memory import default_heap
-from sysds_resnet.engine.spark import SparkDriver
+from sysds_resnet.engine.gpu.gpus import gpu_environment
+from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm.folders import PrivateFolder
+from sysds_resnet.engine.jvm.memory import default_heap
+from sysds_resnet.engine.jvm.multiply import Multiply
+from sysds_resnet.engine.jvm.process import Jvm
+from sysds_resnet.engine.spark.driver import SparkDriver
 from sysds_resnet.errors import one_line
-from sysds_resnet.machine import substitute_name
+from sysds_resnet.system.machine import substitute_name
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine.own_java import compile_classes
-from sysds_resnet.engine.programs import Programs, hidden
+from sysds_resnet.engine.compiler import Programs, hidden
+from sysds_resnet.engine.jvm.classes import compile_classes
 from sysds_resnet.errors import UserError
 
 
@@ -51,7 +51,7 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
     """
     jvm = gateway.jvm
     try:
-        [new_recorder] = compile_classes(gateway, "Recorder")
+        [new_recorder] = compile_classes(gateway, Path(__file__).with_name("jvm"), "Recorder")
     except (TypeError, Py4JJavaError) as error:
         raise UserError(
             "profile: found a JVM without the Janino compiler; profile with an engine that starts its own JVM"

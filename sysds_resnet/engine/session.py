@@ -14,16 +14,16 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.blas import Blas, Precision
-from sysds_resnet.engine.cluster import Cluster
-from sysds_resnet.engine.gpu import Gpus, Operator
+from sysds_resnet.engine.compiler import Kind, Programs, set_static
+from sysds_resnet.engine.gpu.gpus import Gpus, Operator
+from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.lists import Lists
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.opening import load_blas, local_settings, name_user, open_jvm
-from sysds_resnet.engine.programs import Kind, Programs, set_static
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.running import How, Running
 from sysds_resnet.engine.sharing import Shared
+from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.engine.values import Value
 from sysds_resnet.errors import NotAsAsked
@@ -173,7 +173,7 @@ class Engine(Shared):
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
             outputs: Names and kinds of the variables to give back.
-            fused: Whether functions of DML run as operators of our own (operators.py), where `fp32` with
+            fused: Whether functions of DML run as operators of our own (operators/), where `fp32` with
                 activations in FP32, and everything is planned once, without knowing sizes. Otherwise the
                 engine compiles again what it meets with unknown sizes, as from the command line.
             distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it

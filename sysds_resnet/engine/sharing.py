@@ -10,10 +10,10 @@ from typing import NoReturn, TypeVar
 from py4j.java_gateway import JavaObject
 from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 
-from sysds_resnet.engine.jvm_errors import translate
+from sysds_resnet.engine.errors import translate
 from sysds_resnet.engine.opening import OpenJvm
 from sysds_resnet.errors import UserError
-from sysds_resnet.forks import Opener
+from sysds_resnet.system.forks import Opener
 
 Self = TypeVar("Self", bound="Shared")
 

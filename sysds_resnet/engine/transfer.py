@@ -9,7 +9,7 @@ import numpy as np
 from py4j.java_collections import JavaArray
 from py4j.java_gateway import JavaClass, JavaGateway, JavaObject, get_method
 
-from sysds_resnet.engine.folders import SHARED_SIZE, make_shared_file
+from sysds_resnet.engine.jvm.folders import SHARED_SIZE, make_shared_file
 
 CHUNK = SHARED_SIZE // 8  # doubles at a time
 

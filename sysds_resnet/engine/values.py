@@ -31,7 +31,7 @@ def is_block(value: Value) -> bool:
 
 
 def is_host_matrix(value: Value) -> bool:
-    """Whether it is a handle of a matrix for a GPU (HostMatrix.java)."""
+    """Whether it is a handle of a matrix for a GPU (engine/gpu/HostMatrix.java)."""
     return isinstance(value, JavaObject) and _class_name(value) == "HostMatrix"
 
 

@@ -5,9 +5,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from sysds_resnet.checks import as_array
+from sysds_resnet.classes.labels import class_labels
 from sysds_resnet.errors import UserError
-from sysds_resnet.labels import class_labels
+from sysds_resnet.system.checks import as_array
 
 
 @runtime_checkable

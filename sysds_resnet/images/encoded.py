@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.files import user_path
-from sysds_resnet.images.decode import Picture
-from sysds_resnet.images.files import IMG_EXTENSIONS
-from sysds_resnet.images.sources import FileSource, Source
-from sysds_resnet.images.transforms import (
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Augmentation,
@@ -25,7 +22,10 @@ from sysds_resnet.images.transforms import (
     sample_rng,
     train_transform,
 )
-from sysds_resnet.images.walk import walk_images
+from sysds_resnet.images.sources.base import FileSource, Source
+from sysds_resnet.images.sources.files import IMG_EXTENSIONS
+from sysds_resnet.images.sources.walk import walk_images
+from sysds_resnet.system.files import user_path
 
 DEFAULT_IMAGE_SIZE = 224
 

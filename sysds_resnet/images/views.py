@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from sysds_resnet.images.datasets import Dataset
-from sysds_resnet.images.decode import Picture
 from sysds_resnet.images.encoded import EncodedDataset
-from sysds_resnet.images.transforms import CENTRE, CORNERS, Place, eval_transform
+from sysds_resnet.images.pixels.decode import Picture
+from sysds_resnet.images.pixels.transforms import CENTRE, CORNERS, Place, eval_transform
 
 Tta = Literal["none", "flip", "five", "ten"]
 

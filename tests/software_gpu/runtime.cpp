@@ -1,7 +1,7 @@
 // The memory of pretended GPUs, and what of CUDA's run time SystemDS calls through JCuda.
 //
 // JCuda's own library has NVIDIA's run time in it, which talks to NVIDIA's driver in ways that are not published, so
-// this takes that library's place, with functions of the same names. They get Java objects; jni.h comes with a JDK,
+// this takes that library's place, with functions of the same names. They get Java objects; engine/native/jni.h comes with a JDK,
 // which this project does without, so the functions of the Java Native Interface are called by their numbers:
 // https://docs.oracle.com/en/java/javase/17/docs/specs/jni/functions.html#interface-function-table
 #include "device.h"

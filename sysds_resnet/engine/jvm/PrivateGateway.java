@@ -1,0 +1,132 @@
+import java.io.DataInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.net.Socket;
+import java.net.StandardProtocolFamily;
+import java.net.UnixDomainSocketAddress;
+import java.nio.channels.Channels;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.channels.SocketChannel;
+import java.security.MessageDigest;
+import java.security.SecureRandom;
+import java.util.ArrayList;
+import java.util.Timer;
+import java.util.TimerTask;
+import py4j.Gateway;
+import py4j.GatewayConnection;
+
+/**
+ * py4j's gateway at a Unix-domain socket, in place of its own at a TCP port.
+ *
+ * Whoever may connect to a port of py4j's can fill the heap before it asks for a token, since it reads lines however
+ * long they are. The file system lets nobody else than the user who owns its folder connect to this socket, and a
+ * connection is given to py4j once it has sent the token: bytes of a known number, in a time that is limited.
+ *
+ * It prints the token, in hexadecimal digits, when it is ready, and ends when its standard input does: with the
+ * process that started it. process.py has Janino compile it at start-up, so it is Java as Janino takes it.
+ */
+public class PrivateGateway {
+    private static final int TOKEN_BYTES = 32;
+    private static final long TOKEN_MILLISECONDS = 5000;
+
+    /** One argument: where the socket is to be. */
+    public static void main(String[] arguments) throws Exception {
+        final ServerSocketChannel server = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
+        server.bind(UnixDomainSocketAddress.of(arguments[0]));
+        final byte[] token = new byte[TOKEN_BYTES];
+        new SecureRandom().nextBytes(token);
+        final Gateway gateway = new Gateway(null);
+        gateway.startup();
+        Thread accepting = new Thread("gateway") {
+            public void run() {
+                accept(server, gateway, token);
+            }
+        };
+        accepting.setDaemon(true);
+        accepting.start();
+        StringBuilder digits = new StringBuilder();
+        for (int i = 0; i < token.length; i++)
+            digits.append(String.format("%02x", new Object[] {Byte.valueOf(token[i])}));
+        System.out.println(digits);
+        while (System.in.read() >= 0)
+            ; // nothing is ever sent
+        Runtime.getRuntime().halt(0);
+    }
+
+    private static void accept(ServerSocketChannel server, final Gateway gateway, final byte[] token) {
+        final Timer timer = new Timer("gateway-timer", true);
+        while (true) {
+            try {
+                final SocketChannel channel = server.accept();
+                // Operators share a thread pool only if their thread's name contains "main"; otherwise each starts
+                // and drops one of its own, and a training step takes three times as long.
+                // https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/CommonThreadPool.java
+                Thread thread = new Thread("main") {
+                    public void run() {
+                        serve(channel, gateway, token, timer);
+                    }
+                };
+                thread.setDaemon(true);
+                thread.start();
+            } catch (IOException error) {
+                if (!server.isOpen())
+                    return;
+            }
+        }
+    }
+
+    private static void serve(final SocketChannel channel, Gateway gateway, byte[] token, Timer timer) {
+        TimerTask giveUp = new TimerTask() {
+            public void run() {
+                close(channel);
+            }
+        };
+        timer.schedule(giveUp, TOKEN_MILLISECONDS);
+        try {
+            ChannelSocket socket = new ChannelSocket(channel);
+            byte[] sent = new byte[TOKEN_BYTES];
+            new DataInputStream(socket.getInputStream()).readFully(sent);
+            if (giveUp.cancel() && MessageDigest.isEqual(sent, token))
+                new GatewayConnection(gateway, socket, null, null, new ArrayList()).run();
+        } catch (IOException error) {
+            // it went before it said anything
+        } finally {
+            giveUp.cancel();
+            close(channel);
+        }
+    }
+
+    private static void close(SocketChannel channel) {
+        try {
+            channel.close();
+        } catch (IOException error) {
+            // it is gone all the same
+        }
+    }
+
+    /** A channel as the kind of socket that py4j takes. */
+    private static class ChannelSocket extends Socket {
+        private final SocketChannel channel;
+
+        ChannelSocket(SocketChannel channel) {
+            this.channel = channel;
+        }
+
+        public InputStream getInputStream() {
+            return Channels.newInputStream(channel);
+        }
+
+        public OutputStream getOutputStream() {
+            return Channels.newOutputStream(channel);
+        }
+
+        public void setSoLinger(boolean on, int seconds) {
+            // is for TCP
+        }
+
+        public void close() throws IOException {
+            channel.close();
+        }
+    }
+}

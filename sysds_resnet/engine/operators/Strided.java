@@ -1,0 +1,43 @@
+package codegen;
+
+import java.util.ArrayList;
+import jdk.incubator.vector.DoubleVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorSpecies;
+import org.apache.sysds.runtime.DMLRuntimeException;
+import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
+import org.apache.sysds.runtime.codegen.SpoofOperator;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
+import org.apache.sysds.runtime.instructions.cp.ScalarObject;
+import org.apache.sysds.runtime.matrix.data.MatrixBlock;
+
+/**
+ * `pixels` or `pixels_backward` of dml/layers/conv2d.dml as copies of rows, as an operator of the engine's.
+ *
+ * The text is a template (classes.py); what is in dollars is the function's own.
+ */
+public final class $NAME$ extends SpoofOperator {
+  private static final boolean BACKWARD = $BACKWARD$;
+
+  $FRAME$
+
+  /** The input is X, or dout if it is the backward pass; numbers are height, width and stride. */
+  public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock unused, int threads) {
+    final MatrixBlock input = (MatrixBlock) inputs.get(0);
+    final int columns = input.getNumColumns();
+    final int height = number(scalars, 0), width = number(scalars, 1), stride = number(scalars, 2);
+    final int few = ((height - 1) / stride + 1) * ((width - 1) / stride + 1), all = height * width;
+    final int n = input.getNumRows() / (BACKWARD ? few : all), rows = n * (BACKWARD ? all : few);
+    final $REAL$[] from = $REAL$s(input);
+    final $REAL$[] to = new $REAL$[cells(rows, columns)];
+    int at = 0;
+    for (int row = 0; row < n * height; row += row % height + stride < height ? stride : height - row % height) {
+      for (int column = 0; column < width; column += stride, at += columns) {
+        final int pixel = (row * width + column) * columns;
+        System.arraycopy(from, BACKWARD ? at : pixel, to, BACKWARD ? pixel : at, columns);
+      }
+    }
+    return block(rows, columns, to);
+  }
+}

@@ -1,0 +1,156 @@
+"""Functions of DML as operators of our own: passes over activations, and multiplies by the helper.
+
+What is in them is said here, in Java where it is a formula; classes.py makes Java classes of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PIXELWISE_SOURCE = "dml/layers/pixelwise.dml"
+_POOL_SOURCE = "dml/layers/max_pool2d.dml"
+_CONV_SOURCE = "dml/layers/conv2d.dml"
+_WIRE_SOURCE = "dml/wire.dml"
+
+
+class Pixelwise(NamedTuple):
+    """The output of a function of dml/layers/pixelwise.dml, made in one pass over memory (Pixelwise.java).
+
+    Attributes:
+        name: As in the function.
+        value: Of its elements, of the inputs, in Java's DoubleVector; or
+        sums: what is summed over the rows, a row of the output for each.
+        fp64: Whether the result is FP64 whatever the activations are.
+    """
+
+    name: str
+    value: str = ""
+    sums: tuple[str, ...] = ()
+    fp64: bool = False
+
+
+class Native(NamedTuple):
+    """One output of a convolution or a product, computed by the package's native helper (Native.java).
+
+    Attributes:
+        name: As in the function.
+        images, gradient, filters: Inputs of the function in these roles; what is computed follows from which
+            are there (see sconv2dBiasAddDense in engine/native/helper.cpp).
+        windows: Whether filters have a height, a width and a stride.
+    """
+
+    name: str
+    images: str = ""
+    gradient: str = ""
+    filters: str = ""
+    windows: bool = False
+
+
+class Windows(NamedTuple):
+    """The output of a function that goes through windows of images: a max pool, or a shortcut's pixels.
+
+    Attributes:
+        name: As in the function.
+        template: Of its class, in this folder.
+        inputs: Those that are used.
+        backward: Whether it is the backward pass.
+    """
+
+    name: str
+    template: str
+    inputs: str
+    backward: bool
+
+
+class Wire(NamedTuple):
+    """The output of a function of dml/wire.dml with FP32 values (Wire.java).
+
+    Attributes:
+        name: As in the function.
+        function: Its name.
+        inputs: Those that are used.
+    """
+
+    name: str
+    function: str
+    inputs: str
+
+
+Output = Pixelwise | Native | Windows | Wire
+
+# No fused multiply-adds: each operation rounds, as in the plain functions.
+_WHERE = "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {})))"
+_PASSED = _WHERE.format("dout", "out", "GT", "1e-300")  # by a ReLU
+_PIXELWISE = {
+    "norm_relu": Pixelwise("out", "X.mul(scale).add(shift).max(1e-300)"),
+    "norm_add_relu": Pixelwise("out", "X.mul(scale).add(shift).add(shortcut).max(1e-300)"),
+    "shift_relu": Pixelwise("out", "X.add(shift).max(1e-300)"),
+    "shift_add_relu": Pixelwise("out", "X.add(shift).add(shortcut).max(1e-300)"),
+    "relu_backward": Pixelwise("dX", f"{_PASSED}.add(1e-300)"),
+    "relu_backward_add": Pixelwise(
+        "dX", _WHERE.format("dout.add(dout_other)", "out", "GT", "1e-300") + ".add(1e-300)"
+    ),
+    "norm_backward": Pixelwise("dX", "dout.mul(a).sub(X.mul(b)).sub(c)"),
+    "norm_relu_backward": Pixelwise("dX", f"{_PASSED}.mul(a).sub(X.mul(b)).sub(c)"),
+    "difference": Pixelwise("out", "X.sub(Y).sub(shift)"),
+    "scaled": Pixelwise("out", "X.mul(scale)"),
+    "as_fp64": Pixelwise("out", "X", fp64=True),
+    "plus": Pixelwise("sum", "A.add(B)", fp64=True),
+    "weighted_sum": Pixelwise("out", "X.mul(a).add(Y.mul(b)).add(Z.mul(c))", fp64=True),
+    "sums": Pixelwise("sum", sums=("X",)),
+    "squares": Pixelwise("sum_sq", sums=("X.mul(X)",), fp64=True),
+    "moments": Pixelwise("sums", sums=("X", "X.mul(X)")),
+    "dots": Pixelwise("sums", sums=("dout", "dout.mul(X)")),
+    "relu_dots": Pixelwise("sums", sums=(_PASSED, f"{_PASSED}.mul(X)")),
+}
+VECTORS = {"scale", "shift", "a", "b", "c"}  # matrices of shape (1, C)
+_MAX_POOL = {
+    "forward": Windows("out", "MaxPool.java", "X height width K stride", backward=False),
+    "backward": Windows("dX", "MaxPool.java", "dout out X height width K stride", backward=True),
+}
+_STRIDED = {
+    "pixels": Windows("out", "Strided.java", "X height width stride", backward=False),
+    "pixels_backward": Windows("dX", "Strided.java", "dout height width stride", backward=True),
+}
+_WIRE = {
+    "pack": Wire("part", "pack", "tensor"),
+    "unpack": Wire("tensor", "unpack", "theta unit rows cols"),
+    "add": Wire("sum", "add", "A B"),
+}
+_NATIVE = {
+    "dml/layers/product.dml": {
+        # to a 1 x 1 convolution one product is the gradient wrt the filters, the other wrt the images
+        "left_transposed": [Native("C", images="A", gradient="B")],
+        "right_transposed": [Native("C", gradient="A", filters="B")],
+        "gram": [Native("C", images="A")],
+    },
+    _CONV_SOURCE: {
+        "forward": [Native("out", images="P", filters="W")],
+        "backward_filter": [Native("dW", images="P", gradient="dout")],
+        "windows_forward": [Native("out", images="X", filters="W", windows=True)],
+        "windows_backward_filter": [Native("dW", images="X", gradient="dout", windows=True)],
+        "windows_backward": [
+            Native("dX", gradient="dout", filters="W", windows=True),
+            Native("dW", images="X", gradient="dout", windows=True),
+        ],
+    },
+}
+
+
+def operators(namespace: str, name: str, native: bool) -> list[Output]:
+    """What takes the place of a function, one for each of its outputs; nothing for most functions.
+
+    Args:
+        namespace, name: Of the function.
+        native: Whether there is the native helper.
+    """
+    if namespace.endswith(PIXELWISE_SOURCE):
+        return [_PIXELWISE[name]]
+    if namespace.endswith(_POOL_SOURCE) and name in _MAX_POOL:
+        return [_MAX_POOL[name]]
+    if namespace.endswith(_CONV_SOURCE) and name in _STRIDED:
+        return [_STRIDED[name]]
+    if namespace.endswith(_WIRE_SOURCE) and name in _WIRE and native:
+        return [_WIRE[name]]
+    sources = [functions for source, functions in _NATIVE.items() if native and namespace.endswith(source)]
+    return sources[0].get(name, []) if sources else []

@@ -1,0 +1,145 @@
+"""What must be so before a Spark session is started; each is found out before anything happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sysds_resnet.engine.spark.cluster import Cluster, on_this_machine
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.system.command_lines import install_command
+from sysds_resnet.system.machine import substitute_name
+
+# What SystemDS 3.4 is built with. Its jar brings some of Spark's classes of this version, which refuse to
+# talk to those of another one: conf.py puts those of the Spark that runs before them.
+SPARK_VERSION = "3.5.7"
+# A run and predictions were tried with the first, the last and three between, on clusters of these versions.
+SPARK_VERSIONS = tuple(f"3.5.{patch}" for patch in range(10))
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+def submitted() -> bool:
+    """Whether spark-submit has started this process, from a JVM that is to be the driver."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def check_start(cluster: Cluster) -> None:
+    """Checks that a session can be started.
+
+    Raises:
+        UserError: If pyspark is missing or of another version, this process has a session already, the
+            user has no name, the environment names another Spark or a Python that is not there, or no
+            master listens.
+    """
+    check_pyspark()
+    _check_no_session()
+    if not submitted():
+        _check_user()
+        _check_spark_home()
+    if on_this_machine(cluster.master):
+        _check_python()
+    if cluster.master == "yarn" and not {"HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys():
+        raise UserError(
+            "master: found yarn without HADOOP_CONF_DIR or YARN_CONF_DIR in the environment, expected the "
+            "folder of Hadoop's settings, which say where the cluster is; set one"
+        )
+    _check_master(cluster.master)
+
+
+def _check_user() -> None:
+    """Raises where the system has no name for this process's user: Hadoop's login asks it for one."""
+    if (name := substitute_name()) is not None:
+        user, group = os.getuid(), os.getgid()
+        raise UserError(
+            f"user: found no name for the number {user}, expected one, which Spark's driver needs; run as a "
+            f"user of this machine, or add to /etc/passwd: {name}:x:{user}:{group}::/tmp:/bin/sh"
+        )
+
+
+def check_pyspark() -> None:
+    """Raises a UserError unless pyspark is there in the version that the engine is built for."""
+    found = _pyspark_version()
+    if found not in SPARK_VERSIONS:
+        raise UserError(
+            f"pyspark: found {found}, expected {SPARK_VERSIONS[0]} to {SPARK_VERSIONS[-1]} with Scala 2.12, "
+            f"as the cluster has, best {SPARK_VERSION}, which SystemDS is built with; "
+            f"run {install_command('spark')}"
+        )
+
+
+def spark_home() -> Path:
+    """The folder of the Spark that starts drivers: SPARK_HOME, or pyspark's own."""
+    given = os.environ.get("SPARK_HOME")
+    return Path(given) if given else Path(find_spec("pyspark").origin).parent
+
+
+def executors_python() -> str:
+    """The Python of executors: PYSPARK_PYTHON, or this one; Spark would take the python3 on their path."""
+    return os.environ.get("PYSPARK_PYTHON") or sys.executable
+
+
+def _pyspark_version() -> str:
+    """The version of pyspark, or "none"."""
+    try:
+        return version("pyspark")
+    except PackageNotFoundError:  # as of one that comes with Spark, in its folder python
+        if find_spec("pyspark") is None:
+            return "none"
+    import pyspark
+
+    return pyspark.__version__
+
+
+def _check_no_session() -> None:
+    from pyspark import SparkContext
+
+    context = SparkContext._active_spark_context
+    if context is not None:
+        raise UserError(
+            f"engine: found a running Spark session in this process ({context.appName} on {context.master}), "
+            "which cannot have two, expected none; stop it first, or do this in a process of its own"
+        )
+
+
+def _check_spark_home() -> None:
+    given = os.environ.get("SPARK_HOME")
+    if not given:
+        return
+    names = [path.stem for path in Path(given, "jars").glob("spark-core_*.jar")]
+    found = names[0].removeprefix("spark-core_") if names else "no Spark"
+    expected = f"2.12-{_pyspark_version()}"
+    if found.split("-amzn")[0] != expected:  # which Amazon appends to the versions of others
+        raise UserError(
+            f"SPARK_HOME: found {found} in {given}, expected {expected} (Scala's and Spark's version) as of "
+            "pyspark; unset it, and pyspark's own Spark is taken"
+        )
+
+
+def _check_python() -> None:
+    """On a cluster it is the executors' machines that have it."""
+    if shutil.which(python := executors_python()) is None:
+        raise UserError(
+            f"PYSPARK_PYTHON: found {python}, expected a Python that can be run here; unset it, or name one"
+        )
+
+
+def _check_master(master: str) -> None:
+    """Spark itself takes a minute to give up a master that is not there."""
+    for part in urlsplit(master).netloc.split(",") if master.startswith("spark://") else []:
+        place = urlsplit(f"//{part}")
+        try:
+            socket.create_connection((place.hostname, place.port), CONNECT_TIMEOUT).close()
+            return
+        except (OSError, ValueError) as error:
+            reason = one_line(error)
+    if master.startswith("spark://"):
+        raise UserError(
+            f"master: found none at {master} ({reason}), expected a Spark master that listens there; check "
+            "--master, or start one"
+        )

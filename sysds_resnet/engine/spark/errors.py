@@ -1,0 +1,68 @@
+"""What errors of Spark's jobs mean to users."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j import protocol
+
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.errors import OutOfMemory, UserError
+
+# What is left of an executor whose heap was full: Java's error, a code that a JVM ended with, or that the
+# engine looks for a matrix that was broadcast, and taken away by the collector, in a file of the driver's.
+_OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
+
+
+@contextmanager
+def job_errors(cluster: Cluster) -> Iterator[None]:
+    """Turns errors of jobs into those that users see."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (protocol.Py4JError, PySparkException) as error:
+        cause = error.java_exception if isinstance(error, protocol.Py4JJavaError) else error
+        raise explain(str(cause), cluster.memory) from error
+
+
+def explain(message: str, memory: int) -> UserError:
+    """What a Spark job that failed means to the user.
+
+    Args:
+        message: Of Spark's exception.
+        memory: Of each executor's heap, in bytes.
+    """
+    if found := re.search(r"^sysds_resnet\.errors\.\w+: (.*)$", message, re.MULTILINE):
+        return UserError(found[1])  # raised in a task in Python
+    if re.search(_OUT_OF_MEMORY, message):
+        return OutOfMemory(
+            f"executors: found heaps of {memory // 2**20}m full, expected enough for the images computed at "
+            "a time; give them more with --executor-memory or lower --micro-batch"
+        )
+    if found := re.search(r'Cannot run program "([^"]+)"', message):
+        return UserError(
+            f"PYSPARK_PYTHON: found no {found[1]} where executors run, expected the Python of this package "
+            "on all machines; install it there, or set PYSPARK_PYTHON to where it is"
+        )
+    if "local class incompatible" in message:
+        return UserError(
+            "Spark: found another version on the cluster than pyspark's, expected the same on both; install "
+            "the pyspark of the cluster's version"
+        )
+    if "No space left on device" in message:
+        return UserError(
+            "scratch: found no space left on its device, expected room for a step's images and gradients; "
+            "make room or choose another --scratch"
+        )
+    # the last line of Python's traceback, or Java's last cause
+    found = re.findall(r"\n(\w[\w.]*(?:Error|Exception)\b.*)\n\n", message)
+    found = found or re.findall(r"^Caused by: (.*)", message, re.MULTILINE)
+    found = found or re.findall(r"most recent failure: (?:Lost task \S+ in stage \S+ )?(.*)", message)
+    text = " ".join((found[-1] if found else message.split("\n")[0]).split())
+    return UserError(
+        f"Spark: found a job that failed again and again ({text}), expected executors that live and reach "
+        "the data; see their logs"
+    )

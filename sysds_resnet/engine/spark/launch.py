@@ -1,0 +1,134 @@
+"""Starting the JVM of a Spark driver, and leaving pyspark and this process as they were found."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from py4j import java_gateway
+
+from sysds_resnet.engine.jvm.death import LOG_HEADER, last_words
+from sysds_resnet.engine.jvm.java import find_java
+from sysds_resnet.engine.spark.checks import executors_python, spark_home
+from sysds_resnet.engine.spark.properties import write_private_properties
+from sysds_resnet.errors import UserError
+from sysds_resnet.system.command_lines import python_command
+
+if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
+
+# What a session leaves in the environment of a process.
+_LEFT = ("SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE")
+
+
+def environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """What spark-submit needs in its environment, whatever notebooks have left in this process's.
+
+    Args:
+        additions: What else is to be in it.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    return {
+        "JAVA_HOME": str(find_java().path.resolve().parents[1]),
+        "SPARK_HOME": str(spark_home()),
+        "PYSPARK_PYTHON": executors_python(),
+        "PYSPARK_DRIVER_PYTHON": sys.executable,  # in its place notebooks put their own program
+        **additions,
+    }
+
+
+@contextmanager
+def changed_environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Has variables of this process's environment meanwhile; None for one that is not to be there."""
+    found = {name: os.environ.get(name) for name in values}
+    try:
+        _set(values)
+        yield
+    finally:
+        _set(found)
+
+
+def launch(conf: Mapping[str, str], additions: Mapping[str, str], folder: Path, log: Path) -> JavaGateway:
+    """The gateway of a new JVM with Spark in it, whose standard input this process holds.
+
+    Settings reach it by a file that only this user can read, and which is gone afterwards: all users see the
+    command lines of processes.
+
+    Args:
+        conf: Spark's settings.
+        additions: To the JVM's environment.
+        folder: A private folder.
+        log: Where the JVM writes what it has to say.
+
+    Raises:
+        UserError: If it does not start.
+    """
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.java_gateway import launch_gateway
+
+    settings = folder / "spark.properties"
+    write_private_properties(settings, conf)
+    # notebooks leave options there that would win over these
+    options = {"PYSPARK_SUBMIT_ARGS": shlex.join(["--properties-file", str(settings), "pyspark-shell"])}
+    try:
+        with changed_environment(environment(additions) | options), open(log, "ab") as output:
+            output.write(LOG_HEADER.encode())
+            output.flush()
+            return launch_gateway(popen_kwargs={"stdout": output, "stderr": output})
+    except (PySparkRuntimeError, OSError) as error:
+        words = last_words(log) if isinstance(error, PySparkRuntimeError) else str(error)
+        raise UserError(
+            f"Spark: found that the driver's JVM did not start ({words}), expected one for "
+            f"{conf['spark.master']}; mend what it says, or run {python_command('doctor')}"
+        ) from error
+    finally:
+        settings.unlink()
+
+
+class Found:
+    """What pyspark changes in a process when a session starts, as it was found; `restore` puts it back.
+
+    Among it are the JVM of a session that ended before, and a function of py4j's, in whose place pyspark puts
+    one of its own that gateways to other JVMs fail with.
+    """
+
+    def __init__(self) -> None:
+        from pyspark import SparkContext
+
+        self._gateway = SparkContext._gateway, SparkContext._jvm
+        self._environment = {name: os.environ.get(name) for name in _LEFT}
+        self._path = list(sys.path)
+        self._get_return_value = java_gateway.get_return_value
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def restore_process(self) -> None:
+        """Puts back what need not stay while the session runs: py4j's function, and what Ctrl-C does."""
+        java_gateway.get_return_value = self._get_return_value
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._handler)  # pyspark's own would cancel the step under way
+
+    def restore(self) -> None:
+        """Puts back all of it, after the session's end."""
+        from pyspark import SparkContext
+
+        SparkContext._gateway, SparkContext._jvm = self._gateway
+        java_gateway.get_return_value = self._get_return_value
+        sys.path[:] = [name for name in sys.path if name in self._path]
+        _set(self._environment)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,97 @@
+"""Lines for spark-submit as words: for a command of this package, and what all lines begin with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sysds_resnet.engine.jvm.memory import heap_of
+from sysds_resnet.engine.jvm.multiply import choose
+from sysds_resnet.engine.spark.checks import check_pyspark, spark_home
+from sysds_resnet.engine.spark.cluster import Cluster, cluster_environment
+from sysds_resnet.engine.spark.conf import combined, driver_conf, with_defaults
+from sysds_resnet.engine.spark.launch import environment
+from sysds_resnet.engine.spark.secrets import shown_conf
+from sysds_resnet.engine.spark.settings import SparkSettings
+from sysds_resnet.training.settings import TrainSettings
+
+PROGRAM = Path(__file__).resolve().parents[2] / "spark_program.py"
+# Settings that spark-submit needs before it reads others, and its options for them.
+_EARLY = {
+    "spark.driver.memory": "--driver-memory",
+    "spark.driver.extraClassPath": "--driver-class-path",
+    "spark.driver.extraJavaOptions": "--driver-java-options",
+}
+
+
+def submit_words(cluster: Cluster, conf: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:
+    """What comes before the program.
+
+    Args:
+        cluster: Where it runs.
+        conf: Our settings.
+        shown: The users', without secrets.
+
+    Raises:
+        UserError: If pyspark or Java is missing.
+    """
+    check_pyspark()
+    variables = environment(cluster_environment(cluster))
+    # options of notebooks for the Python of the driver would start these
+    words = ["env", "-u", "PYSPARK_DRIVER_PYTHON_OPTS", *(f"{name}={v}" for name, v in variables.items())]
+    words += [str(spark_home() / "bin" / "spark-submit"), "--master", cluster.master]
+    settings = combined(conf, shown)
+    behind = with_defaults(settings)
+    settings = {name: behind[name] for name in settings}
+    for name, option in _EARLY.items():
+        words += [option, settings.pop(name)]
+    for name, value in settings.items():
+        words += ["--conf", f"{name}={value}"]
+    return words
+
+
+def python_line(name: str, settings: SparkSettings, options: Sequence[str]) -> list[str]:
+    """The words of the line for a command of this package, which asks Spark for everything else itself.
+
+    Args:
+        name: Of the command.
+        settings: That its options say.
+        options: These.
+
+    Raises:
+        UserError: If an option does not fit.
+    """
+    # only training has a scratch folder, by default in the run's, whose name does not matter here
+    cluster = settings.cluster(Path() if name == "train" else None)
+    heap = heap_of(getattr(settings, "heap", None))
+    precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")
+    conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
+    shown = shown_conf(settings.spark_conf, settings.spark_conf_file)
+    return [*submit_words(cluster, conf, shown), str(PROGRAM), name, *options]
+
+
+def spark_line(settings: TrainSettings) -> str:
+    """The line for spark-submit that trains as the settings say, after a comment.
+
+    Raises:
+        UserError: If a setting does not fit.
+    """
+    return f"# the same by spark-submit\n{shlex.join(python_line('train', settings, _options(settings)))}"
+
+
+def _options(settings: TrainSettings) -> list[str]:
+    """The options of a command line for the settings that were given."""
+    words = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if name not in settings.model_fields_set or name in ("config", "dry_run") or value is None:
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)] if value else []
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

@@ -1,0 +1,269 @@
+"""Images in rows of parquet files."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sysds_resnet.classes.file import first_of
+from sysds_resnet.errors import NoSuchSplit, UserError, one_line
+from sysds_resnet.images.sources.base import below, locate
+from sysds_resnet.images.sources.files import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    LFS,
+    PATH_COLUMNS,
+    Split,
+    SplitFiles,
+    columns_called,
+    find_files,
+    refuse_pointer,
+)
+from sysds_resnet.images.sources.labels import LabelColumn, Labelled, assign_labels
+from sysds_resnet.system.files import open_regular
+
+_ROW_GROUPS = 4  # in memory, for each process
+_SHOWN = 40  # characters of a column's type that an error shows
+
+
+def open_parquet(root: Path, split: Split) -> ParquetSource:
+    """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files.
+
+    All files must have the same columns. Their lists of classes may differ: numbers mean what they mean in
+    their own file. A test split without labels, as competitions have, is no validation.
+    """
+    found = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
+    unlabelled = found["val"].is_test and not any(_labelled(path) for path in found["val"].files)
+    if unlabelled:
+        found["val"] = SplitFiles([], [f"data set {root}: the test split is not used: it has no labels"])
+    if not found[split].files:
+        but = " but a test split without labels" if unlabelled else ""
+        raise NoSuchSplit(f"data set {root}: found no {split}*.parquet{but}, expected some: add them")
+    columns: dict[Split, list[LabelColumn]] = {}
+    first: tuple[Path, str, str, str] | None = None
+    notes: list[str] = []
+    for name, some in found.items():
+        notes += some.notes
+        for path in some.files:
+            schema = read_schema(path)
+            image, others = _image_column(path, schema)
+            label, other_labels = _label_column(path, schema)
+            kind = _kind(path, schema.field(label))
+            if first is None and (others or other_labels):
+                notes.append(
+                    f"data set {root}: images are in {image!r} and labels in {label!r}; not used, "
+                    f"though like them: {first_of([*others, *other_labels])}"
+                )
+            first = first or (path, image, label, kind)
+            if (image, label, kind) != first[1:]:
+                raise UserError(
+                    f"{path}: found images in {image!r} and {kind} labels in {label!r}, expected "
+                    f"{first[1]!r} and {first[3]} labels in {first[2]!r} as in {first[0]}: write all files "
+                    "alike"
+                )
+            columns.setdefault(name, []).append(_labels(path, schema, label))
+    own = assign_labels(root, columns, split)
+    return ParquetSource([str(path) for path in found[split].files], first[1], own, root, notes + own.notes)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a parquet file."""
+    try:
+        with open_regular(path) as file:
+            refuse_pointer(path, file.read(len(LFS)))
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: found no readable parquet file ({one_line(error)}), expected one: restore it"
+        ) from error
+
+
+def class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """Names of numbered classes that `datasets` left in a file, if any."""
+    try:
+        return [str(name) for name in _features(schema)[label]["names"]]
+    except (KeyError, TypeError):
+        return None
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What `datasets` left in a file on its columns; nothing, if others wrote it."""
+    try:
+        return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+    """The name of the column of images, and those of others that hold bytes too, such as masks and digests.
+
+    Where there are several, it is the one that is called as images are, or that `datasets` says to be images.
+    """
+    there = [field.name for field in schema if _holds_images(field)]
+    if not there:
+        raise UserError(
+            f"{path}: found columns {_described(schema)}, expected one of images' bytes (binary, or a struct "
+            f"with 'bytes'): write the files' bytes into it, or call a column of paths {PATH_COLUMNS[0]!r}"
+        )
+    features = _features(schema)
+    typed = [
+        name
+        for name in there
+        if isinstance(features.get(name), dict) and features[name].get("_type") == "Image"
+    ]
+    called = columns_called(there, IMAGE_COLUMNS)
+    both = [name for name in typed if name in called]
+    image = next((some[0] for some in (there, both, called, typed) if len(some) == 1), None)
+    if image is None:
+        raise UserError(
+            f"{path}: found {len(there)} columns that may hold images ({', '.join(there)}), expected one: "
+            f"call it {IMAGE_COLUMNS[0]!r}, and no other"
+        )
+    return image, [name for name in there if name != image]
+
+
+def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+    """The name of the column of labels, and those of others that are called as labels are."""
+    called = columns_called(schema.names, LABEL_COLUMNS)
+    if not called:
+        raise UserError(
+            f"{path}: found columns {_described(schema)}, and none of labels by its name, expected one "
+            f"called {', '.join(LABEL_COLUMNS)}: name the label's column {LABEL_COLUMNS[0]!r}"
+        )
+    label, *others = called
+    return label, others
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({str(field.type)[:_SHOWN]})" for field in schema)
+
+
+def _holds_images(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _kind(path: Path, field: pa.Field) -> str:
+    """Whether labels are numbers or names."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "numbered"
+    if (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_boolean(kind)
+    ):
+        return "named"
+    raise UserError(
+        f"{path}: found labels of type {kind} in {field.name!r}, expected one number or name for each image: "
+        "convert them"
+    )
+
+
+def _labelled(path: Path) -> bool:
+    """Whether a file has any labels: competitions' test files have no column, no values, or -1 alone."""
+    schema = read_schema(path)
+    if not columns_called(schema.names, LABEL_COLUMNS):
+        return False
+    values = _values(path, _label_column(path, schema)[0]).dropna()
+    return len(values) > 0 and not (pd.api.types.is_numeric_dtype(values) and (values == -1).all())
+
+
+def _labels(path: Path, schema: pa.Schema, label: str) -> LabelColumn:
+    return LabelColumn(_values(path, label), lambda i: f"{path}, row {i}", class_names(schema, label))
+
+
+def _values(path: Path, label: str) -> pd.Series:
+    try:
+        return pq.read_table(path, columns=[label])[label].to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: found a damaged parquet file ({one_line(error)}), expected a whole one: restore it"
+        ) from error
+
+
+class ParquetSource:
+    """Images in rows of parquet files, as Hugging Face's `datasets` writes them.
+
+    Files are read a row group at a time, the last few of which stay in memory: `datasets` makes groups of 100
+    images, which is quick enough in random order; of groups of thousands, only reading in order is.
+
+    Args:
+        files: parquet files.
+        column: the image column, of bytes or of structs with a field `bytes`.
+        labels: those of the images, over all files, and the names of the classes.
+        root: folder of the data set.
+        notes: see `Source`.
+    """
+
+    def __init__(
+        self, files: Sequence[str], column: str, labels: Labelled, root: str | Path, notes: Sequence[str] = ()
+    ) -> None:
+        self._files = list(files)
+        self._root = str(root)
+        self.labels, self.classes, self.notes = labels.labels, labels.classes, list(notes)
+        self._column = column
+        counts, groups = [], []
+        for number, path in enumerate(self._files):
+            metadata = pq.read_metadata(path)
+            for group in range(metadata.num_row_groups):
+                groups.append((number, group))
+                counts.append(metadata.row_group(group).num_rows)
+        self._groups = np.array(groups).reshape(-1, 2)
+        self._ends = np.cumsum(counts)
+        self._cache: OrderedDict[int, pa.Array] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": OrderedDict()}
+
+    def name(self, index: int) -> str:
+        """FILE, row I, counted from 0 in the file."""
+        group, _ = locate(self._ends, index)
+        number, within = self._groups[group]
+        first = self._ends[group - within - 1] if group > within else 0
+        return f"{self._files[number]}, row {index - first}"
+
+    def relative_name(self, index: int) -> str:
+        """The same without the folder of the data set."""
+        return below(self._root, self.name(index))
+
+    def files(self) -> Iterable[str]:
+        """The parquet files."""
+        return self._files
+
+    def read(self, index: int) -> bytes:
+        """The bytes in the image column."""
+        group, row = locate(self._ends, index)
+        if group not in self._cache:
+            self._cache[group] = self._read_group(group, index)
+            while len(self._cache) > _ROW_GROUPS:
+                self._cache.popitem(last=False)
+        data = self._cache[group][row].as_py()
+        if data is None:
+            raise UserError(
+                f"image {self.name(index)}: found no bytes, expected an image file's: fill or drop the row"
+            )
+        return data
+
+    def _read_group(self, group: int, index: int) -> pa.Array:
+        number, within = (int(value) for value in self._groups[group])
+        try:
+            with pq.ParquetFile(self._files[number], memory_map=True) as file:
+                rows = file.read_row_group(within, columns=[self._column])[0].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"image {self.name(index)}: found a damaged row group ({one_line(error)}), expected one that "
+                "pyarrow reads: restore the file"
+            ) from error
+        return rows.field("bytes") if pa.types.is_struct(rows.type) else rows

@@ -1,0 +1,299 @@
+"""ResNet for people who have arrays."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
+from sysds_resnet.network.inference import Inference, default_batch, softmax
+from sysds_resnet.network.names import infer_architecture
+from sysds_resnet.network.preprocessing import check_description, check_preprocessing, of_a_model
+from sysds_resnet.network.registry import arrays_of, network_on
+from sysds_resnet.network.weights.files import describe, write_weights
+from sysds_resnet.network.weights.forms import load_weights
+from sysds_resnet.system.ahead import ahead
+from sysds_resnet.system.checks import flag, whole
+from sysds_resnet.system.similar_names import refuse_unknown
+
+__all__ = ["ResNet", "default_batch", "softmax"]
+
+_MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
+_INIT = """
+source("dml/resnet.dml") as resnet
+model = resnet::init(registry, seed, zero_init_residual)
+"""
+
+
+class ResNet:
+    """A ResNet classifier (v1.5, torchvision's names and semantics) on SystemDS.
+
+    Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
+    them to the scale that the weights were trained on. Labels count from 0.
+
+    Any thread may use a model, several at a time: each gets the scores of its own images, with the weights
+    that the model had when it asked. They are computed one after the other, with all of the engine's threads.
+    A model belongs to the process that made it, as its engine does.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        num_classes: Number of classes.
+        channels: Channels of the images.
+        seed: Of the initial weights.
+        zero_init_residual: Start the last norm scale of each residual block at 0.
+        engine: Where to run; by default an engine of its own in double precision.
+        mean, std: Of each channel, in 0..255, of shape (C,); by default ImageNet's.
+        classes: Names of the classes, for `predict`; by default none.
+
+    Attributes:
+        network: The network's registry and engine.
+
+    Raises:
+        UserError: If an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        num_classes: int = 1000,
+        channels: int = 3,
+        seed: int = 42,
+        zero_init_residual: bool = False,
+        engine: Engine | None = None,
+        mean: np.ndarray | None = None,
+        std: np.ndarray | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        depth, channels = whole("depth", depth, most=_MOST), whole("channels", channels, 1, _MOST)
+        num_classes, seed = whole("num_classes", num_classes, most=_MOST), whole("seed", seed, 0, _MOST)
+        zero_init_residual = flag("zero_init_residual", zero_init_residual)
+        self._set_up(engine, (depth, channels, num_classes), mean, std, classes)
+        registry = self.network.registry
+        inputs = {"registry": registry, "seed": seed, "zero_init_residual": zero_init_residual}
+        self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
+
+    @classmethod
+    def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> ResNet:
+        """A model from weights in any form that `sysds_resnet.weight_forms.load_weights` knows; see there.
+
+        Mean, std and class names come with them where the form carries such. What users should know of how
+        the weights were read is a warning.
+
+        Raises:
+            UserError: If the file cannot be read or holds no ResNet.
+        """
+        weights, metadata, notes = load_weights(path, engine, key)
+        for text in notes:
+            warnings.warn(text, stacklevel=2)
+        return cls.from_state_dict(weights, engine, str(path), **of_a_model(metadata))
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        weights: Mapping[str, np.ndarray],
+        engine: Engine | None = None,
+        source: str = "weights",
+        mean: np.ndarray | None = None,
+        std: np.ndarray | None = None,
+        classes: Sequence[str] | None = None,
+        **unknown: Any,
+    ) -> ResNet:
+        """A model with the weights of a state dict with torchvision's names, whose network it infers.
+
+        They are arrays or PyTorch's tensors; `source` is what errors call them; the rest is as of the class.
+        """
+        refuse_unknown(unknown, ("weights", "engine", "source", "mean", "std", "classes"), "from_state_dict")
+        weights = arrays_of(weights, source)
+        found = infer_architecture(weights, source)
+        model = cls.__new__(cls)
+        model._set_up(engine, (found.depth, found.channels, found.num_classes), mean, std, classes)
+        model.load_state_dict(weights, source)
+        return model
+
+    def _set_up(
+        self,
+        engine: Engine | None,
+        sizes: tuple[int, int, int],
+        mean: np.ndarray | None,
+        std: np.ndarray | None,
+        classes: Sequence[str] | None,
+    ) -> None:
+        """All but the weights: a network of depth, channels and classes, and what it knows of its images."""
+        preprocessing = check_preprocessing(mean, std, classes, *sizes[1:])
+        self.network = network_on(engine, *sizes)
+        self._preprocessing = preprocessing
+        self._inference = Inference(self.network)
+        self._weights: JavaObject | None = None
+        self._training = Lock()  # of the thread that is in `fit`
+
+    @property
+    def weights(self) -> JavaObject:
+        """Handle of the weights in the engine."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: JavaObject) -> None:
+        self.engine.check_own("weights", weights)
+        with self.engine.alone_on_gpu():
+            self._inference.forget(keep=[w for w in (self._weights, weights) if w is not None])
+            self._weights = weights
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        return self._preprocessing[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        return self._preprocessing[1]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, or none; `set_preprocessing` sets them."""
+        return self._preprocessing[2]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the model runs on."""
+        return self.network.engine
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Parameters and running statistics by torchvision's names, in float64."""
+        return self.network.from_engine(self.weights)
+
+    def load_state_dict(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
+        """Takes over the weights of a state dict; nothing changes if it does not fit."""
+        before = self._weights
+        self.weights = self.network.to_engine(weights, source)
+        if before is not None:
+            self.engine.free([before], keep=[self.weights])
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`.
+
+        Raises:
+            UserError: If there is no such place, or `load` would refuse what it is to write.
+        """
+        if not isinstance(path, (str, Path)):
+            raise UserError(f"path: found {path!r:.80}, expected one such as 'w.safetensors'; give one")
+        header = describe(self.description(**metadata))
+        write_weights(path, self.state_dict(), metadata=header)
+
+    def description(self, **metadata: Any) -> dict[str, Any]:
+        """What stands beside the weights in a file: mean, std, class names and `metadata`."""
+        own = {"mean": self.mean[0], "std": self.std[0], "classes": self.classes}
+        return check_description({**own, **metadata}, self.network.channels, self.network.num_classes)
+
+    def send(self, images: np.ndarray, batch_size: int | None = None) -> SentImages:
+        """Copies images (N, H, W, C) into the engine, for `logits` or `evaluate`, while it may be at work.
+
+        Args:
+            images: To send.
+            batch_size: Images at a time.
+
+        Raises:
+            UserError: If they are not of the network's channels, or hold NaN.
+        """
+        laid_out = self._lay_out(images, batch_size)
+        return replace(laid_out, parts=[self.engine.send(part) for part in laid_out.parts])
+
+    def logits(self, images: np.ndarray | SentImages, batch_size: int | None = None) -> np.ndarray:
+        """Class scores of shape (N, num_classes); `batch_size` images at a time."""
+        return self._evaluate(images, None, batch_size)[1]
+
+    def predict_proba(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+        """Class probabilities of shape (N, num_classes)."""
+        return softmax(self.logits(images, batch_size))
+
+    def predict(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+        """The most probable class of each image, of shape (N,)."""
+        return self.logits(images, batch_size).argmax(axis=1)
+
+    def evaluate(
+        self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None = None
+    ) -> dict[str, float]:
+        """Mean cross-entropy "loss" and the shares "top1" and "top5" of images (N, H, W, C).
+
+        Args:
+            images: To score.
+            labels: Classes from 0 of shape (N,) or (N, 1), or one-hot rows of shape (N, num_classes).
+            batch_size: Images at a time.
+        """
+        if labels is None:
+            raise UserError("labels: found none, expected one for each image; give them, or call predict")
+        loss, top1, top5, n = self._evaluate(images, labels, batch_size)[0]
+        return {"loss": loss / n, "top1": top1 / n, "top5": top5 / n}
+
+    def fit(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        **settings: Any,
+    ) -> pd.DataFrame:
+        """Trains the model.
+
+        Args:
+            images: Of shape (N, H, W, C), uint8.
+            labels: As of `evaluate`.
+            validation: Images and labels to evaluate on after each epoch.
+            **settings: Of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, base_lr, ...
+
+        Returns:
+            A row for each epoch with the columns of metrics.jsonl.
+
+        Raises:
+            UserError: If these do not fit, or another thread trains the model.
+        """
+        from sysds_resnet.training.fitting import fit_arrays  # which imports this module
+
+        if not self._training.acquire(blocking=False):
+            raise UserError("fit: found another thread training this model, expected one; wait for its end")
+        try:
+            return fit_arrays(self, images, labels, validation, settings)
+        finally:
+            self._training.release()
+
+    def set_preprocessing(
+        self, mean: np.ndarray | None, std: np.ndarray | None, classes: Sequence[str] | None
+    ) -> None:
+        """Sets what images are normalized with (see the class) and the names of the classes."""
+        sizes = self.network.channels, self.network.num_classes
+        self._preprocessing = check_preprocessing(mean, std, classes, *sizes)
+
+    def _lay_out(self, images: np.ndarray, batch_size: int | None) -> SentImages:
+        """Images as matrices on their way, each of those that a worker computes with at a time."""
+        images = check_images(images, self.network.channels)
+        if batch_size is None:
+            limit = default_batch(self.engine, *images.shape[1:3])
+        else:
+            limit = whole("batch_size", batch_size, 1)
+        size = -(-min(limit, len(images)) // self.engine.workers)
+        found = lay_out(images, size, self.engine)
+        found.check(self.engine, self.network.channels, self.std)
+        return found
+
+    def _evaluate(
+        self, images: np.ndarray | SentImages, labels: np.ndarray | None, batch_size: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As of `Inference.evaluate`; the metrics mean nothing without labels."""
+        if not isinstance(images, SentImages):
+            images = self._lay_out(images, batch_size)
+            if self.engine.gpu:
+                images = replace(images, parts=ahead(map(self.engine.send, images.parts)))
+        images.check(self.engine, self.network.channels, self.std)  # which another model may have sent
+        n = len(images)
+        y = check_labels(np.zeros(n, int) if labels is None else labels, n, self.network.num_classes)
+        with self.engine.alone_on_gpu():  # whose memory of the weights would be freed once they are trained
+            return self._inference.evaluate(self.weights, images, y, self.mean, self.std)

@@ -1,0 +1,252 @@
+"""A network as the engine sees it: its registry, and weights on their way in and out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.network.names import Weights, check_tensors
+from sysds_resnet.network.weights.containers import to_arrays
+
+MIN_SIZE = 32  # pixels; below it the last stage has nothing left
+
+_DESCRIBE = """
+source("dml/registry.dml") as reg
+registry = reg::describe(depth, channels, num_classes)
+if (channel_major) {
+  registry = reg::channel_major(registry)
+}
+units = as.matrix(registry["units"])
+tensors = as.matrix(registry["tensors"])
+names = ""
+for (t in 1:nrow(tensors)) {
+  name = reg::name(registry, t)
+  names = names + name + " "
+}
+"""
+_GEOMETRY = """
+source("dml/geometry.dml") as geo
+geometry = geo::build(N, H, W, backward)
+"""
+_PLAN = """
+source("dml/resnet_nchw.dml") as nchw
+plan = nchw::plan(registry, H, W, gpu)
+"""
+
+
+class Role(IntEnum):
+    """What a tensor is, numbered as in dml/registry.dml."""
+
+    CONV_WEIGHT = 1
+    NORM_SCALE = 2
+    NORM_SHIFT = 3
+    RUNNING_MEAN = 4
+    RUNNING_VAR = 5
+    FC_WEIGHT = 6
+    FC_BIAS = 7
+
+    @property
+    def trained(self) -> bool:
+        """Whether the optimizer changes it."""
+        return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the registry.
+
+    Attributes:
+        name: torchvision's name.
+        role: What it is.
+        shape: torchvision's shape.
+        channel_major: How the engine computes with it, see dml/registry.dml.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    channel_major: bool = False
+
+    def to_engine(self, array: np.ndarray) -> np.ndarray:
+        """From torchvision's shape to the engine's matrix.
+
+        Filters (F, C, K, K) become (K*K*C, F), or channel-major (F, C*K*K).
+        """
+        if self.role == Role.FC_WEIGHT:
+            return array.T
+        if self.role == Role.FC_BIAS:
+            return array.reshape(1, -1)
+        if self.channel_major:
+            return array.reshape(len(array), -1)
+        if self.role == Role.CONV_WEIGHT:
+            return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+        return array.reshape(1, -1)
+
+    def from_engine(self, matrix: np.ndarray) -> np.ndarray:
+        """The inverse of `to_engine`."""
+        if self.role == Role.CONV_WEIGHT and self.channel_major:
+            array = matrix.reshape(self.shape)
+        elif self.role == Role.CONV_WEIGHT:
+            filters, channels, height, width = self.shape
+            array = matrix.reshape(height, width, channels, filters).transpose(3, 2, 0, 1)
+        else:
+            array = matrix.T if self.role == Role.FC_WEIGHT else matrix.reshape(-1)
+        return np.ascontiguousarray(array)
+
+
+class Network:
+    """A ResNet of some depth on an engine, without weights.
+
+    Args:
+        engine: Where it runs.
+        depth: 18, 34, 50, 101 or 152.
+        channels: Channels of the images.
+        num_classes: Number of classes.
+
+    Attributes:
+        engine, depth, channels, num_classes: As given.
+        registry: Handle of the registry (dml/registry.dml).
+        tensors: The registry's tensors in its order.
+
+    Raises:
+        UserError: If there is no network of this depth, or its weights are too large for the engine's heap.
+    """
+
+    def __init__(self, engine: Engine, depth: int, channels: int, num_classes: int) -> None:
+        self.engine, self.depth, self.channels, self.num_classes = engine, depth, channels, num_classes
+        described = engine.run(
+            _DESCRIBE,
+            {
+                "depth": depth,
+                "channels": channels,
+                "num_classes": num_classes,
+                "channel_major": engine.channel_major,
+            },
+            {"registry": "list", "units": "matrix", "tensors": "matrix", "names": "string"},
+        )
+        self.registry = described["registry"]
+        units = engine.to_numpy(described["units"]).astype(int)
+        rows = engine.to_numpy(described["tensors"]).astype(int)
+        self.tensors = [
+            Tensor(name, Role(role), _shape(Role(role), unit, height, width, units), engine.channel_major)
+            for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
+        ]
+        self._check_heap()
+        self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
+
+    def _check_heap(self) -> None:
+        """Refuses weights that would fill the heap, which ends the engine for all that use it."""
+        size = sum(8 * math.prod(tensor.shape) for tensor in self.tensors)
+        most = self.engine.heap // 2  # as predictions need a second copy, with norms folded into it
+        if size > most:
+            raise UserError(
+                f"weights: found {size / 2**30:.3g} GiB for num_classes {self.num_classes} and channels "
+                f"{self.channels}, expected at most {most / 2**30:.3g} GiB, half of the engine's heap; lower "
+                "these numbers, or open an engine with a larger heap"
+            )
+
+    def units_of(self, parts: Iterable[str]) -> int:
+        """How many units (convolutions with their norms) are in "stem", "layer1", ..., "layer4"."""
+        prefixes = tuple("conv1." if part == "stem" else f"{part}." for part in parts)
+        return sum(t.role == Role.CONV_WEIGHT and t.name.startswith(prefixes) for t in self.tensors)
+
+    def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
+        """What the network needs to know of images of this size, built once.
+
+        These are the gather matrices of n images (dml/geometry.dml), or channel-major a plan
+        (dml/resnet_nchw.dml).
+
+        Raises:
+            UserError: If the images are smaller than 32 pixels.
+        """
+        if min(height, width) < MIN_SIZE:
+            raise UserError(
+                f"image size: found {height} x {width} pixels, expected at least {MIN_SIZE} x {MIN_SIZE}; "
+                "enlarge the images"
+            )
+        if self.engine.channel_major:
+            n, backward = 0, True  # a plan is for any number of images
+        with self.engine.alone():  # a second thread that wants the same waits for it
+            for with_backward in (backward, True):
+                if (n, height, width, with_backward) in self._geometries:
+                    return self._geometries[n, height, width, with_backward]
+            built = self._build(n, height, width, backward)
+            self._geometries[n, height, width, backward] = built
+            return built
+
+    def _build(self, n: int, height: int, width: int, backward: bool) -> JavaObject:
+        if self.engine.channel_major:
+            inputs = {"registry": self.registry, "H": height, "W": width, "gpu": self.engine.gpu}
+            return self.engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
+        inputs = {"N": n, "H": height, "W": width, "backward": backward}
+        return self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
+
+    def to_engine(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> JavaObject:
+        """A model handle from a state dict.
+
+        Args:
+            weights: As of `arrays_of`, by torchvision's names; counters (num_batches_tracked) are left out.
+            source: Where they come from, for error messages.
+
+        Raises:
+            UserError: If a tensor is missing, superfluous, of another shape, or not finite.
+        """
+        weights = arrays_of(weights, source)
+        check_tensors(weights, {tensor.name: tensor.shape for tensor in self.tensors}, source)
+        return self.engine.make_list(
+            [self.engine.from_numpy(tensor.to_engine(weights[tensor.name])) for tensor in self.tensors]
+        )
+
+    def from_engine(self, model: JavaObject, trained_only: bool = False) -> dict[str, np.ndarray]:
+        """A state dict from a model handle, in float64; `trained_only` leaves out running statistics."""
+        items = zip(self.tensors, self.engine.list_items(model), strict=True)
+        return {
+            tensor.name: tensor.from_engine(self.engine.to_numpy(item))
+            for tensor, item in items
+            if tensor.role.trained or not trained_only
+        }
+
+
+def network_on(engine: Engine | None, depth: int, channels: int, num_classes: int) -> Network:
+    """A network on an engine that is given, or on one of its own, which is closed if there is no network.
+
+    Raises:
+        UserError: If it is no engine, or as of `Network`.
+    """
+    if not (engine is None or isinstance(engine, Engine)):
+        raise UserError(f"engine: found {type(engine).__name__}, expected an Engine; give one, or none")
+    own = Engine() if engine is None else None  # started only once the arguments are known to be right
+    try:
+        return Network(engine or own, depth, channels, num_classes)
+    except BaseException:
+        if own is not None:
+            own.close()
+        raise
+
+
+def arrays_of(weights: object, source: str) -> Weights:
+    """Arrays from a state dict of arrays or PyTorch's tensors.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise UserError(
+            f"{source}: found {type(weights).__name__}, expected a dict of arrays with torchvision's names; "
+            "give what state_dict() returns"
+        )
+    return to_arrays(weights, source)
+
+
+def _shape(role: Role, unit: int, height: int, width: int, units: np.ndarray) -> tuple[int, ...]:
+    if role == Role.CONV_WEIGHT:
+        _, kernel, _, channels, filters, *_ = units[unit - 1]
+        return (int(filters), int(channels), int(kernel), int(kernel))
+    return (int(width), int(height)) if role == Role.FC_WEIGHT else (int(height * width),)

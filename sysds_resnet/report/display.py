@@ -1,0 +1,256 @@
+"""What a run shows while it trains: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TextIO
+
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sysds_resnet.errors import printable
+from sysds_resnet.system.console import encodable, give_up
+from sysds_resnet.training.loop import EpochEvent, StepEvent
+
+INTERVAL = 60.0
+REFRESHES_PER_S = 2.0
+GAP = "  "
+MARGIN = 3  # columns left free at the right, so that the terminal's ^C does not start a new line
+BAR = (8, 40)  # least and most columns
+DECAY = 0.95  # of a step's weight in smoothed figures, at each later step
+
+
+class Display:
+    """Shows where a run is, and an ETA; use it in a `with` statement.
+
+    On a terminal, two lines at the bottom are kept up to date: a bar, epoch, step, time left; loss, top-1,
+    learning rate, images/s, share of the steps' time that they waited for data, heap of the JVM. What others
+    print meanwhile appears above. The last figures are left out where there are too few columns. Elsewhere,
+    and if TERM is "dumb", a line with the same figures is printed when there was none for `interval` seconds.
+
+    A stream that is gone (a closed terminal or pipe) is not written to any more, and what a full disk does
+    not take of a log is left out; the run goes on.
+
+    Args:
+        total_steps: Steps of the whole run.
+        epochs: Epochs of the whole run.
+        step: Steps that were done before, by a run that is resumed; their time counts for nothing.
+        stream: Where to write; by default standard output.
+        interval: Least seconds between a line about a step and the line before, where there is no terminal.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        epochs: int,
+        step: int = 0,
+        stream: TextIO | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._total, self._epochs, self._step = total_steps, epochs, step
+        steps_per_epoch = max(1, total_steps // epochs)
+        self._steps_per_epoch, self._epoch = steps_per_epoch, min(epochs, step // steps_per_epoch + 1)
+        self._epochs_left = epochs - step // steps_per_epoch
+        self._pace = _Pace()
+        self._figures = ["waiting for the first step"]
+        stream = sys.stdout if stream is None else stream
+        self._output = _Output(io.StringIO() if stream is None else stream)  # None: closed before the start
+        self._interval, self._printed = interval, time.monotonic()
+        # rich alone would take variables such as FORCE_COLOR for a terminal
+        terminal = self._output.isatty()
+        self._console = Console(
+            file=self._output, force_terminal=terminal, markup=False, highlight=False, emoji=False
+        )
+        self._live: Live | None = None
+
+    def __enter__(self) -> Display:
+        if self._console.is_interactive:
+            self._live = Live(
+                get_renderable=lambda: self,
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_S,
+                transient=True,
+                redirect_stdout=_is_terminal(sys.stdout),
+                redirect_stderr=_is_terminal(sys.stderr),
+            )
+            self._live.start(refresh=True)
+            self._console.show_cursor(True)  # a killed run could not bring it back
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def step(self, event: StepEvent, heap_bytes: int | None = None) -> None:
+        """Shows a step that was done, and the JVM's heap in use, in bytes, if it is known."""
+        self._pace.step(event)
+        self._step, self._epoch = event.step, event.epoch
+        figures = _figures(event, self._pace, heap_bytes)
+        # the loop is silent until the epoch's end, and validation may take long
+        validating = event.step % self._steps_per_epoch == 0
+        self._figures = ["validating", *figures] if validating else figures
+        if self._live is None and time.monotonic() - self._printed >= self._interval:
+            self._print(GAP.join([*self._position(), *figures]))
+
+    def epoch(self, event: EpochEvent) -> None:
+        """Prints the line of an epoch that was done."""
+        self._pace.epoch()
+        self._epochs_left = self._epochs - event.epoch
+        if self._figures[0] == "validating":
+            self._figures = self._figures[1:]
+        self._print(epoch_line(event, self._epochs))
+
+    def note(self, text: str) -> None:
+        """Prints something else that is to stay, from any thread."""
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(Text(encodable(printable(text), self._output)), soft_wrap=True)
+
+    def _position(self) -> list[str]:
+        parts = [
+            f"epoch {self._epoch:{len(str(self._epochs))}d}/{self._epochs}",
+            f"step {self._step:{len(str(self._total))}d}/{self._total}",
+            f"{100 * self._step / max(1, self._total):3.0f} %",
+        ]
+        left = self._pace.left(self._total - self._step, self._epochs_left)
+        return parts if left is None else [*parts, f"ETA {timedelta(seconds=round(left))}"]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """The two lines at the bottom of a terminal."""
+        width = max(1, options.max_width - MARGIN)
+        position = _fit(self._position(), width)
+        room = width - len(position) - len(GAP)
+        line = Table.grid(padding=(0, len(GAP)))
+        if room < BAR[0]:
+            line.add_row(_line(position))
+        else:
+            bar = ProgressBar(max(1, self._total), self._step, width=min(room, BAR[1]))
+            line.add_row(bar, _line(position))
+        yield line
+        if options.size.height > 1:
+            yield _line(_fit(self._figures, width))
+
+
+def epoch_line(event: EpochEvent, epochs: int) -> str:
+    """The line that tells what an epoch brought; what is None is left out."""
+    parts = [f"epoch {event.epoch:{len(str(epochs))}d}/{epochs}", f"train loss {event.train_loss:.4f}"]
+    if event.val_loss is not None:
+        parts.append(f"val loss {event.val_loss:.4f}")
+    for name, share in (("top-1", event.val_top1), ("top-5", event.val_top5)):
+        if share is not None:
+            parts.append(f"{name} {100 * share:6.2f} %")
+    parts.append(f"lr {event.lr:8.4f}")
+    if event.images_per_s is not None:
+        parts.append(f"{event.images_per_s:6.1f} images/s")
+    return GAP.join([*parts, f"{event.seconds:.0f} s"])
+
+
+def _figures(event: StepEvent, pace: _Pace, heap_bytes: int | None) -> list[str]:
+    """What is shown of a step, the most important first."""
+    metrics = event.metrics
+    figures = [
+        f"loss {metrics.loss:.3f}",
+        f"top-1 {100 * metrics.top1:.1f} %",
+        f"lr {metrics.lr:.3g}",
+        f"{pace.images_per_s:.{0 if pace.images_per_s >= 100 else 1}f} images/s",
+        f"wait {100 * pace.data_wait:.0f} %",
+    ]
+    if heap_bytes is not None:
+        figures.append(f"heap {heap_bytes / 2**30:.1f} GiB")
+    return ["update left out", *figures] if metrics.skipped else figures
+
+
+def _fit(parts: list[str], width: int) -> str:
+    """As many of the parts as have room in so many columns, the first one in any case."""
+    while len(parts) > 1 and len(GAP.join(parts)) > width:
+        parts = parts[:-1]
+    return GAP.join(parts)[:width]
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="crop")
+
+
+class _Pace:
+    """Smoothed figures of the steps that this process did, and the time they leave."""
+
+    def __init__(self) -> None:
+        # of 1, seconds, data wait, images, and seconds from the end of the step before
+        self._sums = np.zeros(5)
+        self._between = 0.0  # seconds between the last step of an epoch and the first of the next
+        self._last, self._epoch = None, 0
+
+    def step(self, event: StepEvent) -> None:
+        now = time.monotonic()
+        whole = event.seconds
+        if self._last is not None:
+            if event.epoch == self._epoch:
+                whole = now - self._last
+            else:
+                self._between = max(0.0, now - self._last - event.seconds)
+        values = np.array([1, event.seconds, event.data_wait, event.images, whole])
+        self._sums = DECAY * self._sums + values
+        self._last, self._epoch = now, event.epoch
+
+    def epoch(self) -> None:
+        """An epoch is done: until its successor's first step, this is what is known of the time between."""
+        if self._last is not None:
+            self._between = time.monotonic() - self._last
+
+    @property
+    def images_per_s(self) -> float:
+        return self._sums[3] / max(self._sums[1], 1e-9)
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the steps' time that they waited for data."""
+        return self._sums[2] / max(self._sums[1], 1e-9)
+
+    def left(self, steps: int, epochs: int) -> float | None:
+        """Seconds that so many steps and ends of epochs will take; None before the first step."""
+        if self._last is None:
+            return None
+        planned = steps * self._sums[4] / self._sums[0] + epochs * self._between
+        return max(0.0, planned - (time.monotonic() - self._last))
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+class _Output:
+    """A stream that is silent once it is gone: a display must not end a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._gone = stream, False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return _is_terminal(self._stream)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        if not self._gone:
+            try:
+                do()
+            except (OSError, ValueError) as error:  # ValueError: it was closed
+                self._gone = give_up(self._stream, error)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)

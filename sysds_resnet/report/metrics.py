@@ -1,0 +1,127 @@
+"""The record of a run: metrics.jsonl, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sysds_resnet.errors import one_line
+from sysds_resnet.system.files import write_whole
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """Appends lines to a run's metrics.jsonl, from any thread.
+
+    A disk that does not take them does not end the run: they wait in memory for the next line.
+
+    Args:
+        folder: The run folder.
+        step: Lines of later steps are dropped first: a run that resumes from this step writes them anew.
+        evaluated: Whether the epoch that this step ends was evaluated; otherwise its line is dropped too.
+        note: Told once of a disk that does not take a line, and of damaged lines, which are dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        evaluated: bool = True,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._path, self._note = folder / FILE_NAME, note
+        self._last, self._evaluated = step, evaluated
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._noted = False
+        self._size: int | None = None  # bytes that are known to be whole lines
+        with self._lock:
+            self._try(self._begin)
+
+    def write(self, event: str, **values: Any) -> None:
+        """Appends one line, with the time; numbers that are not finite become null.
+
+        Args:
+            event: What the line is about.
+            values: At least "step".
+        """
+        line = {"event": event, "time": time.time(), **values}
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with self._lock:
+            self._waiting.append(json.dumps(finite) + "\n")
+            self._try(self._append)
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+            self._noted = False
+        except OSError as error:
+            if not self._noted:
+                self._note(f"{self._path}: not written ({one_line(error)}); its lines wait in memory")
+            self._noted = True
+
+    def _begin(self) -> None:
+        """Drops what the run writes anew, and what is no line."""
+        size = 0
+        if self._path.exists():
+            data = self._path.read_bytes()
+            kept, damaged = self._kept(data)
+            if kept != data:
+                write_whole({self._path: lambda temporary: temporary.write_bytes(kept)})
+            if damaged:
+                self._note(f"{self._path}: {damaged} damaged {'line' if damaged == 1 else 'lines'} dropped")
+            size = len(kept)
+        self._size = size
+
+    def _kept(self, data: bytes) -> tuple[bytes, int]:
+        """The lines that stay, as they are, and how many were damaged, but for an unfinished last one."""
+        lines = data.splitlines(keepends=True)
+        parsed = [_parse(line) for line in lines]
+        kept = b"".join(
+            line for line, values in zip(lines, parsed, strict=True) if values and self._before(values)
+        )
+        unfinished = bool(lines) and not lines[-1].endswith(b"\n") and parsed[-1] is None
+        return kept + b"\n" * (kept[-1:] not in (b"", b"\n")), parsed.count(None) - unfinished
+
+    def _before(self, line: dict[str, Any]) -> bool:
+        """Whether a line is of what was done before the step from which the run goes on."""
+        ends_here = line["step"] == self._last and (self._evaluated or line["event"] != "epoch")
+        return line["step"] < self._last or ends_here
+
+    def _append(self) -> None:
+        if self._size is None:
+            self._begin()
+        text = "".join(self._waiting).encode()
+        with open(self._path, "ab") as file:
+            file.truncate(self._size)  # what a full disk took of a line
+            file.write(text)
+        self._size += len(text)
+        self._waiting = []
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; those that are damaged or unfinished, as of a killed run, are left out."""
+    return [line for line in map(_parse, path.read_bytes().splitlines()) if line is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The values in a line, which have an event and a step; None if it is no such line."""
+    try:
+        values = json.loads(line)
+    except ValueError:  # of JSON or of UTF-8
+        return None
+    is_line = isinstance(values, dict) and isinstance(values.get("event"), str)
+    return values if is_line and isinstance(values.get("step"), int) else None
+
+
+def read_metrics(folder: Path, event: str) -> pd.DataFrame:
+    """The lines of one event ("step", "epoch" or "resources") of a run folder as a table."""
+    return pd.DataFrame([line for line in read_lines(folder / FILE_NAME) if line["event"] == event])

@@ -1,0 +1,139 @@
+"""What a run tells while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves.
+
+Nothing of this can end a run: what fails is noted once, and tried again with the next event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sysds_resnet.errors import one_line
+from sysds_resnet.report.charts import plot_curves
+from sysds_resnet.report.display import Display
+from sysds_resnet.report.metrics import MetricsFile
+from sysds_resnet.report.resources import ResourceSampler
+from sysds_resnet.report.tensorboard import TensorBoardFile
+from sysds_resnet.training.loop import EpochEvent, StepEvent
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.state import Progress, State
+
+
+class RunReport:
+    """Takes the events of a run to all who want them; use it in a `with` statement.
+
+    Args:
+        settings: Of the run.
+        folder: The run folder.
+        state: Whose progress says from where on lines are new.
+        total_steps: Of the whole run.
+
+    Raises:
+        UserError: If TensorBoard's files are asked for, and its package is not installed.
+    """
+
+    def __init__(self, settings: TrainSettings, folder: Path, state: State, total_steps: int) -> None:
+        self._settings, self._folder, self._state = settings, folder, state
+        self._engine = state.model.engine
+        self._failing: set[str] = set()
+        progress = state.progress
+        self._display = Display(total_steps, settings.epochs, progress.step)
+        evaluated = progress.step_in_epoch == 0
+        self._metrics = MetricsFile(folder, progress.step, evaluated, self.note)
+        self._tensorboard = None
+        if settings.tensorboard:
+            self._tensorboard = TensorBoardFile(folder, progress.step, self.note)
+        self._open = ExitStack()
+
+    def __enter__(self) -> RunReport:
+        self._guarded("display", lambda: self._open.enter_context(self._display))
+        self._guarded("resources", lambda: self._open.enter_context(self._sampler()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guarded("display", self._open.close)
+
+    def note(self, text: str) -> None:
+        """Prints a line that is to stay, from any thread; does without it where that fails."""
+        with suppress(Exception):
+            self._display.note(text)
+
+    def add(self, event: StepEvent | EpochEvent) -> None:
+        """Reports a step or an epoch."""
+        if isinstance(event, EpochEvent):
+            self.record("epoch", asdict(event))
+            title = f"{self._settings.model} on {Path(self._settings.dataset).name}"
+            title += f" with {self._settings.optimizer}"
+            self._guarded("curves.png", lambda: plot_curves(self._folder, title))
+            self._guarded("display of an epoch", lambda: self._display.epoch(event))
+            return
+        heap = None
+        with suppress(Exception):  # a JVM that has ended is the training loop's to report
+            heap = self._engine.heap_used()
+        self._guarded("display of a step", lambda: self._display.step(event, heap))
+        if event.metrics.skipped:
+            self.note(
+                f"step {event.step}: update left out, loss {event.metrics.loss:g}, gradient norm "
+                f"{event.metrics.grad_norm:g}"
+            )
+        if event.step % self._settings.log_every == 0 or event.metrics.skipped:
+            self.record("step", _step_line(event))
+
+    def record(self, event: str, values: Mapping[str, Any]) -> None:
+        """Writes a line to metrics.jsonl, and its figures for TensorBoard.
+
+        Args:
+            event: What the line is about.
+            values: At least "step".
+        """
+        self._guarded("metrics.jsonl", lambda: self._metrics.write(event, **values))
+        if self._tensorboard is not None:
+            self._guarded("tensorboard", lambda: self._tensorboard.write(event, **values))
+
+    def _sampler(self) -> ResourceSampler:
+        return ResourceSampler(
+            lambda event, **values: self.record(event, values),
+            lambda: self._state.progress.step,
+            self._engine.heap_used,
+        )
+
+    def _guarded(self, what: str, report: Callable[[], object]) -> None:
+        """Reports, or notes that it fails, once until it has succeeded."""
+        try:
+            report()
+            self._failing.discard(what)
+        except Exception as error:
+            if what not in self._failing:
+                self._failing.add(what)
+                self.note(f"{what} not written: {one_line(error)}; the run goes on")
+
+
+def summary(progress: Progress, last: EpochEvent | None, minutes: float) -> str:
+    """What a run says at its end.
+
+    Args:
+        progress: Of the run.
+        last: The last epoch that this process did; None if there was none left.
+        minutes: That it took.
+    """
+    lines = ["the run is finished: no epoch left to train"]
+    if last is not None:
+        best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
+        lines = [f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes"]
+    if progress.skipped:
+        lines.append(
+            f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite"
+        )
+    return "\n".join(lines)
+
+
+def _step_line(event: StepEvent) -> dict[str, Any]:
+    line = {"epoch": event.epoch, "step": event.step, **asdict(event.metrics)}
+    if not line.pop("skipped"):
+        line["images_per_s"] = event.images / event.seconds
+    else:
+        line["skipped"] = True
+    return {**line, "seconds": event.seconds, "data_wait_s": event.data_wait, **event.measured}

@@ -1,0 +1,112 @@
+"""The scalars of a run for TensorBoard: event files in its folder tensorboard/."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.system.command_lines import install_command
+
+FOLDER = "tensorboard"
+
+# Of the lines of metrics.jsonl, by event and name; of "resources", all.
+_TAGS = {
+    "step": {
+        name: f"train/{name}" for name in ("loss", "top1", "lr", "grad_norm", "images_per_s", "data_wait_s")
+    },
+    "epoch": {
+        "train_loss": "epoch/train_loss",
+        "val_loss": "val/loss",
+        "val_top1": "val/top1",
+        "val_top5": "val/top5",
+    },
+}
+_NOT_SCALARS = ("step", "time")
+
+
+class TensorBoardFile:
+    """Writes what goes to metrics.jsonl into an event file as well, from any thread.
+
+    A scalar is in the file once `write` returns, so that a killed run loses none. A disk that does not take
+    scalars does not end the run: they wait in memory for the next ones. The format is by tensorboard's own
+    classes, without its threaded writer.
+
+    Args:
+        folder: The run folder.
+        step: Steps done by the run that is resumed. What its files hold of later ones is marked as gone, and
+            readers leave it out (TensorBoard itself, once a new value of the same tag has come).
+        note: Told once of a disk that does not take scalars.
+
+    Raises:
+        UserError: The package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, note: Callable[[str], None] = lambda text: None) -> None:
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError as error:
+            raise UserError(
+                f"tensorboard: found {one_line(error)}, expected the package to be installed; do "
+                f"{install_command('tensorboard')}"
+            ) from error
+        self._event, self._summary, self._note = Event, Summary, note
+        self._waiting = io.BytesIO()
+        self._records = RecordWriter(self._waiting)
+        self._lock = threading.Lock()
+        self._noted, self._size = False, 0  # bytes of whole records
+        now = time.time_ns()
+        # readers take the files of a folder in the order of their names
+        self._path = folder / FOLDER / f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}"
+        # readers drop what has the step of a start, or a later one, and comes before it
+        start = SessionLog(status=SessionLog.START)
+        self._append(
+            Event(wall_time=now / 1e9, file_version="brain.Event:2"),
+            Event(wall_time=now / 1e9, step=step + 1, session_log=start),
+        )
+
+    def write(self, event: str, **values: Any) -> None:
+        """Adds the scalars of one line of metrics.jsonl.
+
+        Args:
+            event: "step", "epoch" or "resources"; others are left out.
+            values: "step", "time" in Unix seconds (by default now), and the figures; None is left out.
+        """
+        if event == "resources":
+            tags = {name: f"resources/{name}" for name in values if name not in _NOT_SCALARS}
+        else:
+            tags = _TAGS.get(event, {})
+        scalars = [
+            self._summary.Value(tag=tag, simple_value=values[name])
+            for name, tag in tags.items()
+            if values.get(name) is not None
+        ]
+        if scalars:
+            when, summary = values.get("time", time.time()), self._summary(value=scalars)
+            self._append(self._event(wall_time=when, step=values["step"], summary=summary))
+
+    def _append(self, *events: Any) -> None:
+        with self._lock:
+            for event in events:
+                self._records.write(event.SerializeToString())
+            records = self._waiting.getvalue()
+            try:
+                self._path.parent.mkdir(exist_ok=True)
+                with open(self._path, "ab") as file:
+                    file.truncate(self._size)  # what a full disk took of a record
+                    file.write(records)
+            except OSError as error:
+                if not self._noted:
+                    self._note(f"{self._path}: not written ({one_line(error)}); its scalars wait in memory")
+                self._noted = True
+                return
+            self._size += len(records)
+            self._waiting.seek(0)
+            self._waiting.truncate()
+            self._noted = False

@@ -1,0 +1,80 @@
+"""Files on file systems that the machines of a cluster share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from pyarrow import ArrowException
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.system.files import user_path
+
+KINDS = ("file", "s3", "s3a", "hdfs", "viewfs")
+"""Kinds of URLs, which stand before ://."""
+
+
+def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file on a file system that machines share: a path, or a URL such as hdfs://... or s3a://...
+
+    It appears whole or not at all. Nothing is synced to the disk: it is for what can be written again.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        system, name = open_system(path)
+        temporary = f"{name}.{uuid4().hex}.tmp"  # a task that is thought lost may still be writing
+        system.create_dir(os.path.dirname(name), recursive=True)
+        with system.open_output_stream(temporary) as file:
+            write(file)
+        system.move(temporary, name)
+    except (OSError, ArrowException) as error:
+        raise UserError(
+            f"{path}: cannot be written ({one_line(error)}), expected room in a folder that all machines "
+            "share; check --scratch"
+        ) from error
+
+
+def is_url(name: str) -> bool:
+    """Whether this is the URL of a file or folder, rather than a path of this machine."""
+    return "://" in name
+
+
+def absolute(name: str) -> str:
+    """A URL, or a path from wherever a process runs."""
+    return name if is_url(name) else os.path.abspath(user_path(name))
+
+
+def open_system(name: str) -> tuple[FileSystem, str]:
+    """The file system of a path or URL, and the name in it.
+
+    Raises:
+        OSError, ArrowException: If there is no such file system.
+        UserError: If a URL holds a password, which would be written down with it.
+    """
+    if not is_url(name):
+        return LocalFileSystem(), name
+    kind, _, rest = name.partition("://")
+    login, at, place = rest.partition("/")[0].rpartition("@")
+    if at and ":" in login:
+        raise UserError(
+            f"{kind}://...@{place}: found a password in the URL, expected none, since URLs are written into "
+            "files and messages: leave it out, and set it in the environment, such as AWS_SECRET_ACCESS_KEY"
+        )
+    if kind not in KINDS:  # Arrow knows more, with which it waits for a network or ends the process
+        raise OSError(f"{kind}: is none of the kinds of URLs that are read: {', '.join(KINDS)}")
+    try:
+        # Arrow has Hadoop's s3a under the name s3
+        return FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
+    except OSError as error:
+        if not any(library in str(error) for library in ("libhdfs", "libjvm")):
+            raise
+        raise OSError(
+            "no Hadoop client that works here: set HADOOP_HOME or ARROW_LIBHDFS_DIR to where libhdfs is, "
+            "JAVA_HOME, and CLASSPATH to what `hadoop classpath --glob` prints; Arrow says: "
+            f"{one_line(error)[:100]}"
+        ) from error

@@ -1,0 +1,100 @@
+"""Training on arrays: `ResNet.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import ArrayDataset
+from sysds_resnet.network.arrays import check_images
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.settings.command_line import build
+from sysds_resnet.system.similar_names import refuse_unknown
+from sysds_resnet.training.loop import EpochEvent, evaluate_state, training_loop
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.start import resolve
+from sysds_resnet.training.state import State
+from sysds_resnet.training.steps import local_steps
+
+# Settings of the train command that are of no use where images, model and engine are there already, and where
+# nothing is written.
+ELSEWHERE = {
+    "of images in files": (
+        "dataset", "layout", "crop_area", "flip", "policy", "magnitude", "color_jitter", "hue", "erasing",
+        "image_size", "eval_size", "resize_size", "num_images", "num_classes", "on_error", "max_bad",
+    ),
+    "of the model, which is there already": ("model", "zero_init_residual", "init_from"),
+    "of the engine, which is there already": (
+        "precision", "amp", "device", "gpus", "blas", "heap", "engine", "master", "executors",
+        "executor_cores", "executor_memory", "scratch", "spark_conf", "spark_conf_file",
+    ),
+    "of a run folder": (
+        "out", "resume", "keep", "save_minutes", "save_steps", "log_every", "tensorboard", "profile",
+    ),
+    "of the command": ("config", "debug", "dry_run", "acc_thresh"),
+}  # fmt: skip
+
+
+def fit_arrays(
+    model: ResNet,
+    images: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    values: Mapping[str, Any],
+) -> pd.DataFrame:
+    """As of `ResNet.fit`: the training loop, without a run folder."""
+    for kind, names in ELSEWHERE.items():
+        for name in names:
+            if name in values:
+                raise UserError(f"{name}: found a setting {kind}, expected those of training; leave it out")
+    elsewhere = {name for names in ELSEWHERE.values() for name in names}
+    refuse_unknown(values, [name for name in TrainSettings.model_fields if name not in elsewhere], "fit")
+    settings = build(TrainSettings, dict(values))
+    train_set, val_set = _dataset(model, images, labels), _validation(model, validation)
+    settings = resolve(settings, model.engine, train_set, model.network.depth)
+    state = State.fresh(model)
+    frozen = model.network.units_of(settings.frozen_parts)
+    optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
+    known = [dataset for dataset in (train_set, val_set) if dataset is not None]
+    with (
+        Readers(known, settings.workers) as readers,
+        local_steps(settings, state, train_set, readers) as steps,
+    ):
+        events = training_loop(
+            state,
+            steps,
+            optimizer,
+            epochs=settings.epochs,
+            validate=partial(evaluate_state, state, val_set, readers),
+            on_nan=settings.on_nan,
+        )
+        rows = [asdict(event) for event in events if isinstance(event, EpochEvent)]
+    model.weights = state.averaged
+    return pd.DataFrame(rows)
+
+
+def _dataset(model: ResNet, images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
+    classes = model.classes or [str(i) for i in range(model.network.num_classes)]
+    images = check_images(images, model.network.channels)
+    return ArrayDataset(images, labels, classes, mean=model.mean[0], std=model.std[0])
+
+
+def _validation(model: ResNet, validation: object) -> ArrayDataset | None:
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise UserError(
+            f"validation: found {type(validation).__name__}, expected images and labels; give "
+            "validation=(images, labels)"
+        )
+    try:
+        return _dataset(model, *validation)
+    except UserError as error:
+        raise UserError(f"validation: {error}") from error

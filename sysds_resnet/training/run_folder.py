@@ -1,0 +1,213 @@
+"""A run's folder: made and held by one process at a time, with the settings of the run in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sysds_resnet.engine.jvm.process import CRASH_FILES, LOG_FILE
+from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.settings.command_line import build, read_yaml
+from sysds_resnet.system.files import is_temporary, remove_temporary, write_whole
+from sysds_resnet.system.folder_lock import LOCK_FILE, FolderLock
+from sysds_resnet.training.settings import PLACE_SETTINGS, TrainSettings
+
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS_FOLDER = "checkpoints"
+_NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of a command, not of the run
+
+
+@contextmanager
+def run_folder(settings: TrainSettings, note: Callable[[str], None]) -> Iterator[Path]:
+    """The folder of a run, new or resumed, which this process holds meanwhile.
+
+    What killed processes left there unfinished is removed. A new folder goes again if the run ends before it
+    has written its settings.
+
+    Raises:
+        UserError: If it cannot be made, has other files, or another process is at work there.
+    """
+    new = settings.resume is None
+    folder = _make(settings) if new else settings.resume
+    try:
+        with FolderLock(folder, "a run", note):
+            if new:
+                _check_unused(folder)
+            for place in (folder, folder / CHECKPOINTS_FOLDER):
+                if place.is_dir():
+                    remove_temporary(place, shared=place == folder)  # others may draw or convert there
+            try:
+                yield folder
+            finally:
+                if new and not (folder / CONFIG_FILE).exists():
+                    with suppress(OSError):
+                        (folder / LOG_FILE).unlink()
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # if there is nothing in it
+
+
+def _make(settings: TrainSettings) -> Path:
+    """A folder that is there now, by this process or, if its name was given, perhaps by another."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    default = Path("runs") / f"{Path(settings.dataset).name}-{settings.model}-{stamp}"
+    folder = settings.out or default
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(2):
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                if settings.out is None:  # another run began in the same second
+                    folder = default.with_name(f"{default.name}-{number}")
+                elif folder.is_dir():
+                    return folder
+                else:
+                    raise UserError(
+                        f"{folder}: found a file there, expected a new or empty run folder; choose another "
+                        "--out"
+                    ) from None
+    except (OSError, ValueError) as error:
+        cause = "a file is in its way" if isinstance(error, FileExistsError) else one_line(error)
+        raise UserError(
+            f"{folder}: cannot be made ({cause}), expected a folder for the run; choose another --out"
+        ) from error
+
+
+def _check_unused(folder: Path) -> None:
+    """Raises where there is more than what a run leaves that is killed before it has written anything."""
+    if all(map(_of_a_start, folder.iterdir())):
+        return
+    resume = ""
+    if (folder / CONFIG_FILE).exists():
+        resume = f", or continue that run with --resume {shlex.quote(str(folder))}"
+    raise UserError(
+        f"{folder}: found files there, expected a new or empty run folder; choose another --out{resume}"
+    )
+
+
+def _of_a_start(path: Path) -> bool:
+    known = path.name in (LOCK_FILE, LOG_FILE, SCRATCH_FOLDER) or path.match(CRASH_FILES)
+    return known or is_temporary(path)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings that a run began with, from its folder.
+
+    Raises:
+        UserError: If that is no run's folder, or its settings cannot be read or are not known here.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        if not folder.is_dir():
+            found = "a file" if folder.exists() else "no such folder"
+            raise UserError(f"{folder}: found {found}, expected the folder of a run; check --resume")
+        if not path.exists():
+            raise UserError(
+                f"{folder}: found no {CONFIG_FILE}, expected the folder of a run that has begun; check "
+                "--resume, or start a run with --out"
+            )
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(
+            f"{folder}: cannot be read ({one_line(error)}), expected the folder of a run"
+        ) from error
+    values = read_yaml(path)
+    unknown = [name for name in values if name not in TrainSettings.model_fields]
+    if unknown:
+        raise UserError(
+            f"{path}: found the setting {unknown[0]}, which this version, {version('sysds-resnet')}, does "
+            "not know; resume with the version that wrote it, or remove what was added by hand"
+        )
+    try:
+        build(TrainSettings, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return values
+
+
+def check_settings(settings: TrainSettings, folder: Path) -> None:
+    """Checks the settings of a run that is resumed against those it began with.
+
+    Raises:
+        UserError: If one that decides what the weights become is another.
+    """
+    before = build(TrainSettings, read_config(folder)).fixed()
+    for name, value in settings.fixed().items():
+        if value != before[name]:
+            raise UserError(
+                f"{name}: found {value}, expected {before[name]} as in {folder / CONFIG_FILE}; resume with "
+                "what the run began with, or start another from its weights with --init-from"
+            )
+
+
+def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
+    """Writes down where a resumed run finds its data now, and another micro-batch that it was given.
+
+    Args:
+        folder: Of the run.
+        settings: Resolved.
+        step: From which the run goes on.
+    """
+    before = build(TrainSettings, read_config(folder))
+    changed = {
+        name: getattr(settings, name)
+        for name in (*PLACE_SETTINGS, "micro_batch")
+        if getattr(settings, name) != getattr(before, name)
+    }
+    if changed:
+        texts = [f"{name} {value} in place of {getattr(before, name)}" for name, value in changed.items()]
+        write_config(
+            folder, before.model_copy(update=changed), f"{', '.join(texts)} from step {step} on, as asked for"
+        )
+
+
+def write_config(folder: Path, settings: TrainSettings, remark: str | None = None) -> None:
+    """Writes the settings of a run into its folder, below remarks on earlier changes and a new one.
+
+    Raises:
+        UserError: If the disk does not take them.
+    """
+    path = folder / CONFIG_FILE
+    remarks = re.findall(r"^# .*\n", path.read_text("utf-8"), re.MULTILINE) if path.exists() else []
+    if remark is not None:
+        remarks.append(f"# {' '.join(remark.split())}\n")
+    write_texts({path: "".join(remarks) + config_text(settings)})
+
+
+def config_text(settings: TrainSettings) -> str:
+    """The settings as YAML, without those of the command that do not belong to the run."""
+    return yaml.safe_dump(settings.model_dump(mode="json", exclude=_NOT_OF_RUNS), sort_keys=False)
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Writes small files, each whole or not at all.
+
+    Raises:
+        UserError: If the disk does not take them.
+    """
+    try:
+        write_whole({path: partial(_write_text, text=text) for path, text in texts.items()})
+    except OSError as error:
+        names = ", ".join(map(os.fspath, texts))
+        raise UserError(
+            f"{names}: cannot be written ({one_line(error)}), expected room in the run folder; make room, or "
+            "choose another --out"
+        ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

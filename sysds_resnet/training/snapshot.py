@@ -1,0 +1,64 @@
+"""The tensors of a training state, out of the engine and back into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.network.names import check_tensors
+from sysds_resnet.network.registry import Network
+from sysds_resnet.network.weights.files import AVERAGE, MODEL, VELOCITY
+from sysds_resnet.training.state import State
+
+PARTS = (MODEL, VELOCITY, AVERAGE)  # before the names of tensors
+
+Handles = tuple[JavaObject, JavaObject, JavaObject | None]
+
+
+def handles_of(state: State) -> Handles:
+    """Handles of the lists that the state consists of now; training makes new ones."""
+    return state.model.weights, state.velocities, state.average
+
+
+def fetch_tensors(network: Network, handles: Handles) -> dict[str, np.ndarray]:
+    """The tensors behind handles, each under its name with "model/", "velocity/" or "average/" before it."""
+    tensors = {}
+    for prefix, handle in zip(PARTS, handles, strict=True):
+        if handle is not None:
+            found = network.from_engine(handle, trained_only=prefix == VELOCITY)
+            tensors |= {prefix + name: array for name, array in found.items()}
+    return tensors
+
+
+def put_tensors(state: State, tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """Puts what `fetch_tensors` gave into a state of the same network.
+
+    Raises:
+        UserError: If they belong to another network; `source` is named.
+    """
+    network = state.model.network
+    model, velocities, average = (
+        {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+        for prefix in PARTS
+    )
+    state.model.load_state_dict(model, source)
+    state.velocities = _velocities(network, velocities, source)
+    state.average = network.to_engine(average, source) if average else None
+
+
+def _velocities(network: Network, velocities: Mapping[str, np.ndarray], source: str) -> JavaObject:
+    trained = {tensor.name: tensor.shape for tensor in network.tensors if tensor.role.trained}
+    check_tensors(velocities, trained, source)
+    engine = network.engine
+    # running statistics have no velocity; any matrix keeps their place
+    placeholder = np.zeros((1, 1))
+    return engine.make_list(
+        [
+            engine.from_numpy(
+                tensor.to_engine(velocities[tensor.name]) if tensor.role.trained else placeholder
+            )
+            for tensor in network.tensors
+        ]
+    )

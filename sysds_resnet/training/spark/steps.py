@@ -1,0 +1,207 @@
+"""Steps and evaluations on a Spark cluster: dml/distributed.dml on images that its executors have read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.batches.order import BatchOrder, sequential_order
+from sysds_resnet.batches.stream import OnError, raise_error
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset
+from sysds_resnet.network.inference import BN_EPS
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.spark.images import RemoteBatch, RemoteImages
+from sysds_resnet.training.state import Optimizer, State, StepMetrics
+
+_GRADIENTS = """
+source("dml/distributed.dml") as distributed
+metrics = distributed::gradients(images, y, model, registry, geometry, mean, std, workers, micro_batch,
+                                 label_smoothing, frozen, eps, slices, folder)
+"""
+_SUMS = """
+source("dml/distributed.dml") as distributed
+done = distributed::sums(parts, slices, fan_in, folder)
+"""
+_TOTAL = """
+source("dml/distributed.dml") as distributed
+gradients = distributed::total(parts, slices, registry, frozen)
+"""
+_EVALUATE = """
+source("dml/distributed.dml") as distributed
+metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
+"""
+_COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/wire.dml
+FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
+# (as in dml/loop.dml)
+EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
+
+
+class SparkSteps:
+    """Steps whose gradients the executors of the engine's cluster compute.
+
+    Args:
+        state: Which steps change; its engine has the cluster.
+        images: Of the steps, in full batches.
+        dataset: Where they come from.
+        micro_batch: Images of a task at a time.
+        steps_per_epoch: Batches in an epoch.
+    """
+
+    def __init__(
+        self, state: State, images: RemoteImages, dataset: Dataset, micro_batch: int, steps_per_epoch: int
+    ) -> None:
+        self._state, self._images = state, images
+        self._dataset, self._micro_batch = dataset, micro_batch
+        self._engine = state.model.engine
+        self._spark = self._engine.spark
+        self.steps_per_epoch = steps_per_epoch
+        self.measured: Mapping[str, Any] = {}
+        self._checked = False
+
+    def __next__(self) -> RemoteBatch:
+        """As of `RemoteImages`."""
+        return next(self._images)
+
+    def update(self, batch: RemoteBatch, optimizer: Optimizer) -> StepMetrics:
+        """Does a step, as `State.update`."""
+        began = time.perf_counter()
+        inputs = _inputs(self._state, batch, self._dataset, self._micro_batch) | {
+            "label_smoothing": optimizer.label_smoothing,
+            "frozen": optimizer.frozen,
+            "folder": batch.folder,
+        }
+        # as `slices` in dml/distributed.dml, which says why
+        inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
+        self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
+        done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)
+        if not self._checked:
+            self._spark.check_executors()
+            self._checked = True
+        self._images.read_ahead()
+        computed = time.perf_counter()
+        total = self._add(batch.folder, inputs["workers"], inputs["slices"], optimizer.frozen)
+        rows = self._engine.to_numpy(done["metrics"])
+        computing, writing = rows[:, 5:].T
+        added = time.perf_counter()
+        try:
+            return self._state.apply(total, rows[:, :4].sum(axis=0), optimizer)
+        finally:
+            self._spark.delete(batch.folder)
+            self.measured = {
+                "broadcast_s": computed - began - rows[:, 5:].sum(axis=1).max(),
+                "compute_s": computing.max(),
+                "straggler": computing.max() / np.median(computing),
+                "gather_s": added - computed + writing.max(),
+                "update_s": time.perf_counter() - added,
+                "executors": self._spark.executors_alive(),
+            }
+
+    def _add(self, folder: str, count: int, slices: int, frozen: int) -> JavaObject:
+        """A handle of the list of gradients, from the files of so many workers with so many each."""
+        engine, network = self._engine, self._state.model.network
+        trained = network.tensors[5 * frozen :]
+        units = 5 * frozen + sum(math.ceil(math.prod(tensor.shape) / _UNIT) for tensor in trained)
+        height = units * (1 if engine.fp32 else 2)
+        ends = [s * height // slices for s in range(slices + 1)]
+        heights = [end - start for start, end in pairwise(ends)]
+
+        def parts() -> JavaObject:
+            files = [
+                engine.matrices.open(f"{folder}/{i}_null", heights[i % slices], _COLUMNS)
+                for i in range(count * slices)
+            ]
+            return engine.make_list(files)
+
+        while count > FAN_IN // 2:
+            self._spark.describe_jobs(f"step {self._state.progress.step + 1}: sums of {count} gradients")
+            inputs = {"parts": parts(), "slices": slices, "fan_in": FAN_IN, "folder": f"{folder}/sums"}
+            count = int(engine.run(_SUMS, inputs, {"done": "double"}, distributed=True)["done"])
+            folder = inputs["folder"]
+        inputs = {"parts": parts(), "slices": slices, "registry": network.registry, "frozen": frozen}
+        return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
+
+
+@contextmanager
+def spark_steps(
+    settings: TrainSettings, state: State, train: Dataset, on_error: OnError = raise_error
+) -> Iterator[SparkSteps]:
+    """Steps on the cluster of the state's engine, from where its progress says; see `local_steps`."""
+    batches = BatchOrder(
+        len(train),
+        lambda epoch: state.order(len(train), settings.seed, epoch, settings.shuffle_block),
+        settings.batch_size,
+        drop_last=True,
+        repeats=settings.repeats,
+        epochs=settings.epochs,
+        start_epoch=state.progress.epoch,
+        start_step=state.progress.step_in_epoch,
+    )
+    with RemoteImages(
+        state.model.engine,
+        train,
+        batches,
+        settings.micro_batch,
+        mixing=settings.mixing(),
+        seed=settings.seed,
+        prefetch=settings.prefetch,
+        on_error=on_error,
+    ) as images:
+        yield SparkSteps(state, images, train, settings.micro_batch, batches.steps_per_epoch)
+
+
+def spark_evaluate(
+    settings: TrainSettings,
+    state: State,
+    val: Dataset | None,
+    on_error: OnError = raise_error,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """`evaluate_state` in training/loop.py, by the executors of the state's engine."""
+    if val is None:
+        return {}
+    engine, size = state.model.engine, settings.micro_batch
+    spark = engine.spark
+    at_a_time = min(EVALUATED_AT_A_TIME * spark.workers * size, len(val))
+    batches = BatchOrder(len(val), sequential_order(len(val)), at_a_time, drop_last=False, epochs=1)
+    total = np.zeros(4)
+    with RemoteImages(
+        engine, val, batches, size, replace=False, on_error=on_error, name="validation images"
+    ) as images:
+        for batch in images:
+            spark.describe_jobs(f"evaluation after step {state.progress.step}, part {batch.step + 1}")
+            inputs = _inputs(state, batch, val, size) | {"model": state.averaged}
+            done = engine.run(_EVALUATE, inputs, {"metrics": "matrix"}, distributed=True)
+            images.read_ahead()
+            total += engine.to_numpy(done["metrics"])[:, :4].sum(axis=0)
+            spark.delete(batch.folder)
+            if stopped():
+                return None
+    if not total[3]:
+        raise UserError("images: found none that can be read, expected some; check the data set")
+    loss, top1, top5 = (total[:3] / total[3]).tolist()
+    return {"images": int(total[3]), "loss": loss, "top1": top1, "top5": top5}
+
+
+def _inputs(state: State, batch: RemoteBatch, dataset: Dataset, micro_batch: int) -> dict[str, Any]:
+    """What steps and evaluations have in common."""
+    model, network = state.model, state.model.network
+    return {
+        "images": batch.images,
+        "y": batch.y,
+        "model": model.weights,
+        "registry": network.registry,
+        "geometry": network.geometry(micro_batch, *dataset.image_size, backward=True),
+        "mean": model.mean,
+        "std": model.std,
+        "workers": min(model.engine.spark.workers, len(batch.y) // micro_batch),
+        "micro_batch": micro_batch,
+        "eps": BN_EPS,
+    }

@@ -1,0 +1,198 @@
+"""What a training run starts from: its data, its folder, its weights, and settings for the machine."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+from sysds_resnet.classes.comparison import compare_class_names, describe_difference
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.gpu import cuda
+from sysds_resnet.engine.gpu.gpus import gpu_environment
+from sysds_resnet.engine.jvm.environment import dropped
+from sysds_resnet.engine.jvm.memory import heap_of
+from sysds_resnet.engine.jvm.multiply import choose, on_gpu
+from sysds_resnet.engine.jvm.process import command_line
+from sysds_resnet.engine.spark.settings_file import cache_folder
+from sysds_resnet.engine.spark.submission import spark_line
+from sysds_resnet.errors import UserError
+from sysds_resnet.images import Dataset, open_dataset
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.names import Weights, infer_backbone, is_body
+from sysds_resnet.network.weights.forms import load_weights
+from sysds_resnet.system.console import note, warn
+from sysds_resnet.training.loop import choose_micro_batch
+from sysds_resnet.training.settings import TrainSettings
+
+
+def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[ResNet, str | None]:
+    """A fresh model for a data set, or one with the weights to start from, and where these come from.
+
+    The final layer is a new one where the weights have none that fits, or their classes are not those of the
+    data set in its order.
+
+    Raises:
+        UserError: If the weights belong to another network.
+    """
+    model = ResNet(
+        settings.depth,
+        dataset.num_classes,
+        dataset.channels,
+        settings.seed,
+        settings.zero_init_residual,
+        engine,
+        dataset.mean,
+        dataset.std,
+        dataset.classes,
+    )
+    path = settings.init_from
+    if path is None:
+        return model, None
+    weights, metadata, notes = load_weights(path, engine)
+    for text in notes:
+        note(text)
+    found = infer_backbone(weights, str(path))
+    if (found.depth, found.channels) != (settings.depth, dataset.channels):
+        raise UserError(
+            f"{path}: found weights of resnet{found.depth} for {found.channels} channels, expected "
+            f"{settings.model} for {dataset.channels}; choose --model resnet{found.depth} or other weights"
+        )
+    origin = str(path)
+    if reason := _new_layer(weights, metadata.get("classes"), dataset, origin):
+        fresh = {name: array for name, array in model.state_dict().items() if name.startswith("fc.")}
+        weights = {name: array for name, array in weights.items() if is_body(name)} | fresh
+        origin += f", but for a new final layer: {reason}"
+    model.load_state_dict(weights, str(path))
+    if metadata.get("mean"):
+        model.set_preprocessing(metadata["mean"], metadata["std"], dataset.classes)
+    return model, origin
+
+
+def _new_layer(weights: Weights, classes: list[str] | None, dataset: Dataset, source: str) -> str | None:
+    """Why the final layer of weights cannot be that of a data set; None if it can."""
+    number = dataset.num_classes
+    rest = sorted(name for name in weights if not is_body(name))
+    if "fc.weight" not in weights:
+        what = f"its {rest[0].rpartition('.')[0]!r}" if rest else "a backbone without one"
+        return f"{number} classes for {what}"
+    count = len(weights["fc.weight"])
+    if count != number:
+        return f"{number} classes for its {count}"
+    difference = compare_class_names(dataset.classes, classes) if classes else None
+    if difference:
+        text = describe_difference(difference, "the data", "the weights")
+        return f"{number} classes for its {count} others ({text})"
+    if classes is None:
+        note(f"{source}: has no class names; its final layer is taken to be for the classes of the data set")
+    return None
+
+
+def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
+    """What evaluation must know of the images."""
+    sizes = {"image_size": list(dataset.image_size), "resize_size": settings.resize_size}
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def engine_command(settings: TrainSettings) -> str:
+    """The line that would start the engine of a run, after what it lacks here as a comment.
+
+    With engine spark it is the one that has spark-submit do the whole run.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    if settings.engine == "spark":
+        return spark_line(settings)
+    gpus = settings.chosen_gpus()
+    if gpus:
+        multiply = on_gpu(settings.precision, "a GPU")
+        environment = gpu_environment(multiply.precision == "tf32")
+    else:
+        multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
+    folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
+    command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
+    unset = [word for name in dropped() for word in ("-u", name)]
+    line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
+    device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
+    problem = gpus and cuda.problem()
+    return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
+
+
+def introduction(
+    settings: TrainSettings,
+    folder: Path,
+    engine: Engine,
+    sets: list[Dataset],
+    origin: Path | str | None,
+    step: int,
+) -> str:
+    """What a run says first; `origin` is where its weights come from if they are not fresh."""
+    height, width = sets[0].image_size
+    batch = f"batch {settings.batch_size}"
+    if settings.micro_batch < settings.batch_size:
+        batch += f" in micro-batches of {settings.micro_batch}"
+    network = f"{settings.model}, {settings.optimizer}, {batch}, {settings.epochs} epochs"
+    if settings.frozen_parts:
+        network += f"; not trained: {', '.join(settings.frozen_parts)}"
+    lines = [
+        f"run:     {folder}{f', from step {step}' if step else ''}",
+        f"data:    {settings.dataset}, {len(sets[0])} training and {len(sets[1])} validation images of "
+        f"{height} x {width}, {sets[0].num_classes} classes",
+        f"network: {network}",
+        f"engine:  {engine.describe()}",
+    ]
+    if origin is not None:
+        lines.insert(3, f"weights: {origin}")
+    return "\n".join(lines)
+
+
+def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
+    """The training or validation images of a run."""
+    training = split == "train"
+    return open_dataset(
+        settings.located(settings.dataset),
+        split,
+        layout=settings.layout,
+        image_size=settings.image_size if training else settings.eval_size or settings.image_size,
+        resize_size=settings.resize_size,
+        augmentation=settings.augmentation(),
+        seed=settings.seed,
+        num_images=settings.num_images if training else None,
+        num_classes=settings.num_classes,
+    )
+
+
+def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
+    """Puts what depends on the machine and the data in the place of defaults.
+
+    Raises:
+        UserError: If the settings do not fit the data.
+    """
+    if settings.batch_size > len(dataset):
+        raise UserError(
+            f"batch_size: found {settings.batch_size} for {len(dataset)} training images, expected at most "
+            "their number; choose a smaller one"
+        )
+    steps = settings.epochs * (len(dataset) // settings.batch_size)
+    if settings.profile is not None and settings.profile >= steps:
+        raise UserError(
+            f"profile: found {settings.profile} for a run of {steps} steps, expected fewer than that; choose "
+            "fewer, or train for more epochs"
+        )
+    asked = None if settings.micro_batch == "auto" else settings.micro_batch
+    micro_batch = choose_micro_batch(engine, depth, dataset.image_size, settings.batch_size, asked)
+    return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})
+
+
+def warn_of_small_norms(settings: TrainSettings) -> None:
+    """Warns of micro-batches of one image, whose norms learn nothing that holds for others."""
+    if settings.micro_batch > 1:
+        return
+    mend = "choose a larger --batch-size"
+    if settings.batch_size > 1:
+        mend = "give it more memory with --heap, or choose a larger --micro-batch"
+    warn(
+        "micro_batch: found 1 image, expected several: in training, norms take mean and variance of each "
+        f"image by itself, in validation those over all, so that accuracy suffers; {mend}"
+    )

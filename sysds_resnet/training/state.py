@@ -1,0 +1,337 @@
+"""What training changes, and the step that changes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.errors import NotFinite, UserError
+from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
+from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
+from sysds_resnet.network.model import ResNet
+from sysds_resnet.training.schedule import PLAN, Schedule
+
+_VELOCITIES = """
+source("dml/optim/optimizer.dml") as optim
+velocities = optim::init_velocities(model)
+"""
+_GRADIENTS = f"""{TAKE_BATCH}
+[gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
+                                          frozen, eps)
+"""
+_PARALLEL_GRADIENTS = """
+source("dml/data.dml") as data
+source("dml/trainer.dml") as trainer
+y = data::check_labels(y, num_classes)
+[parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
+                                               label_smoothing, batch_size, frozen, eps)
+"""
+_SUM = """
+source("dml/optim/tensors.dml") as tensors
+gradients = tensors::sum_parts(parts, n)
+"""
+_ADD = """
+source("dml/optim/tensors.dml") as tensors
+gradients = tensors::add(gradients, others)
+"""
+_UPDATE = f"""
+source("dml/optim/optimizer.dml") as optim
+source("dml/schedule.dml") as schedule
+{PLAN}
+while(FALSE){{}}  # or the compiler may pass the list's first element in place of the list
+lr = schedule::rate(step, steps_per_epoch, plan)
+opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay,
+                      trust_coeff=trust_coeff, eps=trust_eps, trust_clip=trust_clip, nesterov=nesterov,
+                      lr_in_momentum=lr_in_momentum, norm_weight_decay=norm_weight_decay,
+                      bias_weight_decay=bias_weight_decay, conv_lr_factor=conv_lr_factor,
+                      norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
+                      frozen=frozen)
+[model, velocities, grad_norm] = optim::update(model, gradients, velocities, registry, opt, lr)
+"""
+_AVERAGE = """
+source("dml/optim/optimizer.dml") as optim
+average = optim::average(average, model, decay)
+"""
+_ORDER = """
+source("dml/data.dml") as data
+samples = data::order(n, seed, epoch, block)
+"""
+
+
+_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a step changes the weights: see dml/optim/.
+
+    Attributes:
+        optimizer: Name.
+        schedule: Of the learning rate.
+        momentum: Of every optimizer.
+        weight_decay, norm_weight_decay, bias_weight_decay: Of weights, of norms, of the final bias.
+        conv_lr_factor, norm_lr_factor, fc_lr_factor: Of the learning rate.
+        clip_norm: Bound of the gradient's norm; 0 for none.
+        frozen: Units that are not trained (dml/registry.dml).
+        trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
+        label_smoothing: Of the loss.
+        micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.
+        ema_decay, ema_every: Of the moving average of the weights; 0 for none, and steps between its moves.
+    """
+
+    optimizer: Literal["lars", "sgd", "nesterov"]
+    schedule: Schedule
+    momentum: float
+    weight_decay: float
+    norm_weight_decay: float
+    bias_weight_decay: float
+    conv_lr_factor: float
+    norm_lr_factor: float
+    fc_lr_factor: float
+    clip_norm: float
+    frozen: int
+    trust_coeff: float
+    trust_eps: float
+    trust_clip: bool
+    lr_in_momentum: bool
+    nesterov: bool
+    label_smoothing: float
+    micro_batch: int
+    ema_decay: float
+    ema_every: int
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a step reports: mean loss and shares of hits before the update, learning rate, gradient's norm.
+
+    Where an update was left out because the loss or the gradient was not finite, these may be NaN.
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    lr: float
+    grad_norm: float
+    skipped: bool = False
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: Steps done in all.
+        epoch: Epochs done.
+        step_in_epoch: Steps done in the epoch under way.
+        losses: Of these steps.
+        lr: Of the last step.
+        skipped, skipped_in_a_row: Updates that were left out because something was not finite.
+        best_top1, best_epoch: Of the validations so far.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    lr: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best_top1: float | None = None
+    best_epoch: int | None = None
+
+    def skip(self) -> None:
+        """A step was done without its update."""
+        self.step += 1
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+
+    def finish_epoch(self, top1: float | None) -> None:
+        """An epoch was done and validated."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.losses = []
+        if top1 is not None and (self.best_top1 is None or top1 > self.best_top1):
+            self.best_top1, self.best_epoch = top1, self.epoch
+
+
+@dataclass
+class State:
+    """What training changes.
+
+    Attributes:
+        model: Its weights are this state's weights.
+        velocities: Handle of a list in registry order.
+        average: Handle of the moving average of the weights, if there is one.
+        progress: Where the run stands.
+    """
+
+    model: ResNet
+    velocities: JavaObject
+    average: JavaObject | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def fresh(cls, model: ResNet) -> State:
+        """The state at the start of training: zero velocities."""
+        inputs = {"model": model.weights}
+        return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])
+
+    def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
+        """Copies the images of a batch (N, H, W, C) into the engine, while it does something else."""
+        laid_out = self._lay_out(images, optimizer)
+        handles = [self.model.engine.send(part) for part in laid_out.parts]
+        return replace(laid_out, parts=handles)
+
+    def update(
+        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
+    ) -> StepMetrics:
+        """Does one step on a batch of images (N, H, W, C), or what `send` made of them, with labels from 0.
+
+        Raises:
+            UserError: If a label is out of range or the images hold NaN.
+            NotFinite: If the loss or the gradient is not finite. In each case the state is as before.
+        """
+        return self.apply(*self._gradients(images, labels, optimizer), optimizer)
+
+    def apply(self, gradients: JavaObject, metrics: np.ndarray, optimizer: Optimizer) -> StepMetrics:
+        """Does the rest of a step whose gradients are there.
+
+        Args:
+            gradients: Handle of a list in registry order, of the whole batch.
+            metrics: [summed loss, top-1 hits, top-5 hits, images], of shape (4,).
+            optimizer: Of the step.
+
+        Raises:
+            NotFinite: If the loss or the gradient is not finite; the state is as before.
+        """
+        network = self.model.network
+        loss, top1, top5, n = metrics
+        updated = network.engine.run(
+            _UPDATE,
+            {
+                "model": self.model.weights,
+                "velocities": self.velocities,
+                "gradients": gradients,
+                "registry": network.registry,
+                "step": self.progress.step,
+                **optimizer.schedule.inputs(),
+                **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
+            },
+            {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
+            on_gpu=True,
+            hold=True,
+        )
+        done = StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"], updated["grad_norm"])
+        if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
+            # the updated lists are dropped, and with them everything that this step would have changed
+            self._free(updated["model"], updated["velocities"], gradients)
+            raise NotFinite(
+                f"step {self.progress.step + 1}: found loss {done.loss:g} and gradient norm "
+                f"{done.grad_norm:g}, expected finite numbers; look at the images, or lower base_lr",
+                done,
+            )
+        before = self.model.weights, self.velocities
+        self.model.weights, self.velocities = updated["model"], updated["velocities"]
+        self._free(*before, gradients)
+        self.progress.step += 1
+        if optimizer.ema_decay:
+            self._move_average(optimizer)
+        return done
+
+    @property
+    def averaged(self) -> JavaObject:
+        """Handle of the weights to validate and to keep: the moving average if there is one."""
+        return self.model.weights if self.average is None else self.average
+
+    def _move_average(self, optimizer: Optimizer) -> None:
+        """As `train` in dml/loop.dml."""
+        schedule, step, before = optimizer.schedule, self.progress.step, self.average
+        if step <= max(schedule.warmup_steps, 1):
+            self.average = self.model.weights
+        elif step % optimizer.ema_every == 0:
+            inputs = {"average": self.average, "model": self.model.weights, "decay": optimizer.ema_decay}
+            self.average = self.model.engine.run(
+                _AVERAGE, inputs, {"average": "list"}, on_gpu=True, hold=True
+            )["average"]
+        if before is not None and before is not self.average:
+            self._free(before)
+
+    def _free(self, *lists: JavaObject) -> None:
+        """Frees what is in lists but not in this state."""
+        kept = [self.model.weights, self.velocities, *([] if self.average is None else [self.average])]
+        self.model.engine.free(lists, keep=kept)
+
+    def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
+        size = optimizer.micro_batch
+        images = check_images(images, self.model.network.channels)
+        laid_out = lay_out(images, size, self.model.engine)
+        if len(images) % size:
+            raise UserError(
+                f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
+                "choose one"
+            )
+        return replace(laid_out, parts=list(laid_out.parts))
+
+    def _gradients(
+        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
+    ) -> tuple[JavaObject, np.ndarray]:
+        """`batch_gradients` of dml/trainer.dml.
+
+        Of arrays, the pixels of no more micro-batches than the engine has workers are in the JVM.
+        """
+        network, size = self.model.network, optimizer.micro_batch
+        engine, workers = network.engine, network.engine.workers
+        sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
+        sent.check(engine, network.channels, self.model.std)
+        y = check_labels(labels, len(images), network.num_classes)
+        geometry = network.geometry(size, *sent.shape[1:3], backward=True)
+        gradients, metrics = None, np.zeros(4)
+        for i in range(0, len(sent.parts), workers):
+            parts = sent.parts[i : i + workers]
+            pixels = engine.make_list(parts) if workers > 1 else parts[0]
+            done = engine.run(
+                _PARALLEL_GRADIENTS if workers > 1 else _GRADIENTS,
+                {
+                    "X": pixels,
+                    "packed": sent.packed,
+                    "y": y[i * size : (i + len(parts)) * size],
+                    "num_classes": network.num_classes,
+                    "mean": self.model.mean,
+                    "std": self.model.std,
+                    "model": self.model.weights,
+                    "registry": network.registry,
+                    "geometry": geometry,
+                    "label_smoothing": optimizer.label_smoothing,
+                    "batch_size": float(len(images)),
+                    "frozen": optimizer.frozen,
+                    "eps": BN_EPS,
+                },
+                {"parts" if workers > 1 else "gradients": "list", "metrics": "matrix"},
+                parallel=workers > 1,
+                on_gpu=True,
+            )
+            if workers > 1:
+                inputs = {"parts": done["parts"], "n": len(parts)}
+                done |= engine.run(_SUM, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                engine.free([pixels, done["parts"]], keep=[done["gradients"]])
+            metrics += engine.to_numpy(done["metrics"])[0]
+            if gradients is None:
+                gradients = done["gradients"]
+            else:
+                inputs = {"gradients": gradients, "others": done["gradients"]}
+                done = engine.run(_ADD, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                gradients = done["gradients"]
+                engine.free(list(inputs.values()), keep=[gradients])
+        return gradients, metrics
+
+    def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
+        """The order of n samples in an epoch, from 0; see dml/data.dml."""
+        inputs = {"n": n, "seed": seed, "epoch": epoch, "block": block}
+        results = self.model.engine.run(_ORDER, inputs, {"samples": "matrix"})
+        return self.model.engine.to_numpy(results["samples"])[:, 0].astype(np.int64) - 1
