@@ -37,7 +37,7 @@ from PIL import Image
 from throughput import machine
 from torch.nn import functional
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from reference import ResNet as Reference
 
 from sysds_resnet.batches.order import sequential_order

@@ -3,9 +3,9 @@
     python benchmarks/gpu_host.py [CHECKOUT ...] [--batch 64] [--rounds 5] [--out FILE.json]
 
 ResNet-50 in FP32 at 224 x 224, on a GPU in software that leaves out all that is large
-(tests/software_gpu): operators are started, memory is handed out, pixels and metrics are copied, but next to
-nothing is computed. On a card no step is faster with the same CPU. This checkout and others given, such as
-`git worktree add` makes them of earlier commits, take turns, each in a process of its own.
+(tests/support/software_gpu): operators are started, memory is handed out, pixels and metrics are copied, but
+next to nothing is computed. On a card no step is faster with the same CPU. This checkout and others given,
+such as `git worktree add` makes them of earlier commits, take turns, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from throughput import data, machine, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "support"))
 MEMORY = 80 * 2**30  # nothing is written there
 WARMUP, STEPS = 40, 10  # the JVM compiles for as long
 

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from throughput import machine, spread
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from torchvision_reference import transforms
 
 from sysds_resnet import prepare

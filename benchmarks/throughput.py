@@ -146,7 +146,7 @@ def pytorch(
     """PyTorch on as many threads as there are cores, in bf16 by its autocast."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
         import torch
         from reference import ResNet
 

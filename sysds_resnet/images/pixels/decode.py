@@ -32,7 +32,7 @@ SPARE = 3
 """Pixels that scaled decoding leaves for each one of the result, along either side.
 
 With 3, photographs are on average less than 0.7 levels of 255 from what they are without scaled decoding, and
-99 % of their values within 5 (tests/test_decode.py); with 2 it would be 1.8 and 9.
+99 % of their values within 5 (tests/images/pixels/test_decode.py); with 2 it would be 1.8 and 9.
 """
 
 _JPEG = b"\xff\xd8\xff"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "build_helper.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "build_helper.py"
 _INTERFACE = "hatchling.builders.hooks.plugin.interface"
 
 

@@ -23,7 +23,7 @@ from command_line import (
     wait_for,
 )
 from PIL import Image
-from safetensors.numpy import load_file
+from training_runs import SETTINGS, assert_same_end, assert_same_weights, lines
 
 from sysds_resnet import train
 from sysds_resnet.errors import EngineDied, OutOfMemory
@@ -35,26 +35,6 @@ from sysds_resnet.training import loop
 from sysds_resnet.training.state import State
 
 STEPS, EPOCHS = 2, 2  # steps in an epoch; as few as leave room to stop in the middle of one
-SETTINGS = [
-    *["--dataset", "synthetic", "--num-images", "16", "--num-classes", "4", "--model", "resnet18"],
-    *["--epochs", "2", "--batch-size", "8", "--micro-batch", "4", "--optimizer", "sgd", "--base-lr", "0.01"],
-    *[
-        "--momentum",
-        "0.8",
-        "--label-smoothing",
-        "0.1",
-        "--mixup",
-        "0.2",
-        "--cutmix",
-        "1",
-        "--seed",
-        "7",
-        "--precision",
-        "double",
-        "--heap",
-        "1g",
-    ],
-]
 EPOCH_KEYS = ["event", "time", "epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
 EPOCH_KEYS += ["images_per_s", "seconds", "data_wait_s"]
 
@@ -86,34 +66,6 @@ def link_or_copy(source, destination):
 def contents(folder):
     """The files below a folder and when they were changed."""
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
-
-
-def lines(folder):
-    """The lines of metrics.jsonl without what depends on the clock."""
-    texts = (folder / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(text) for text in texts]
-    timed = ("time", "seconds", "straggler", "executors")
-    return [
-        {name: value for name, value in line.items() if name not in timed and not name.endswith("_s")}
-        for line in found
-        if line["event"] in ("step", "epoch")
-    ]
-
-
-def assert_same_end(left, right):
-    """Check that two runs ended with the same files, but for what depends on the clock."""
-    assert lines(left) == lines(right)
-    assert_same_weights(left, right)
-    assert_same_weights(left, right, "best.safetensors")
-
-
-def assert_same_weights(left, right, file="weights.safetensors"):
-    assert read_metadata(left / file) == read_metadata(right / file)
-    left, right = load_file(left / file), load_file(right / file)
-    assert left.keys() == right.keys()
-    for name in left:
-        assert left[name].dtype == right[name].dtype == np.float64
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
 # What a run leaves

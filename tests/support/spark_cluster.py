@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 
 
 @contextmanager

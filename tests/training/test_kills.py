@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from command_line import assert_gone, finish, jvms_of, run_here, share_engine, start_process
-from test_train import assert_same_end
+from training_runs import assert_same_end
 
 from sysds_resnet import train
 

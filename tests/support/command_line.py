@@ -14,7 +14,7 @@ import psutil
 
 from sysds_resnet import convert, evaluate, predict, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass

@@ -27,7 +27,7 @@ from command_line import (
 )
 from scoring_reference import write_images, write_networks
 from spark_cluster import cluster_processes, executors, executors_left, spark_cluster
-from test_train import assert_same_end
+from training_runs import assert_same_end
 
 from sysds_resnet.batches.order import BatchOrder, sequential_order
 from sysds_resnet.batches.readers import Readers

@@ -55,7 +55,7 @@ def compute(precision, **variables):
         [sys.executable, "-c", COMPUTE, precision],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, **variables},
     )
     assert done.returncode == 0, done.stderr

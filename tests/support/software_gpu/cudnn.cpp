@@ -187,7 +187,7 @@ int cudnnSetActivationDescriptor(int *descriptor, int mode, int, double) {
 SUGGESTIONS(Forward)
 SUGGESTIONS(BackwardFilter)
 SUGGESTIONS(BackwardData)
-// what the engine's own choice asks for, see tests/test_gpu.py
+// what the engine's own choice asks for, see tests/engine/gpu/test_gpu.py
 int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
   *bytes = 0;
   return 0;

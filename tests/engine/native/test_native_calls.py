@@ -290,7 +290,7 @@ def test_operands_that_are_missing_or_too_many_are_errors(helper):
 NO_ROOM = """
 import resource, sys
 import numpy as np
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from native_library import Helper, Shape
 helper = Helper(sys.argv[1], "bf16" if sys.argv[2] == "bf16" else "single")
 m, k, n = 4000, 3000, 2000
@@ -317,7 +317,7 @@ def test_without_memory_a_code_says_so_and_the_engine_finds_zeros(precision):
 CALLS = """
 import sys
 import numpy as np
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/engine/native"]
 from native_library import Helper, Shape
 import test_native_calls as calls
 helper, rng = Helper(sys.argv[1], "single"), np.random.default_rng(0)
@@ -351,7 +351,7 @@ def test_what_the_environment_says_does_not_change_results(setting):
         [sys.executable, "-c", CALLS, LIBRARY],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, name: value},
     )
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr

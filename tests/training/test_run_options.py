@@ -9,7 +9,7 @@ import pytest
 import yaml
 from command_line import assert_one_line_error, run_here, share_engine
 from safetensors.numpy import load_file
-from test_train import SETTINGS, assert_same_end, lines
+from training_runs import SETTINGS, assert_same_end, lines
 
 from sysds_resnet import train
 from sysds_resnet.network.weights.files import read_metadata, read_weights, write_weights

@@ -9,7 +9,7 @@ import yaml
 from command_line import assert_one_line_error, run_here, share_engine
 from PIL import Image
 from safetensors.numpy import load_file
-from test_train import assert_same_end, lines
+from training_runs import assert_same_end, lines
 
 from sysds_resnet import train
 from sysds_resnet.errors import UserError

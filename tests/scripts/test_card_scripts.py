@@ -14,7 +14,7 @@ from PIL import Image
 
 from sysds_resnet.report.metrics import read_metrics
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 CARDS = {
     "fp32_1card": (1, []),
     "amp_1card": (1, ["--amp"]),

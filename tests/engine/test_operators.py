@@ -124,7 +124,7 @@ def test_activations_in_fp32(engine_single, name, shape):
 
 
 def test_the_engines_operators_read_activations_in_fp32(engine_single):
-    """To the engine its blocks of FP32 values are whole in any row (tests/test_engine_canaries.py)."""
+    """To the engine its blocks of FP32 values are whole in any row (tests/engine/test_engine_canaries.py)."""
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((40, 12)), rng.standard_normal((12, 5))
     s = (rng.random((30, 40)) < 0.1) * 1.0

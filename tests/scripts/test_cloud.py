@@ -15,7 +15,7 @@ from command_line import assert_one_line_error, finish
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AWS = ROOT / "scripts" / "aws"
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's
