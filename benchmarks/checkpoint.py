@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from throughput import machine, spread
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training.checkpoints import Checkpoints
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.state import State

@@ -40,6 +40,7 @@ from torch.nn import functional
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from reference import ResNet as Reference
 
+from sysds_resnet import ResNet
 from sysds_resnet.batches.order import sequential_order
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.stream import BatchStream
@@ -47,7 +48,6 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.images.sources.photos import NUM_CROPS, make_photos
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.report.metrics import read_metrics
 from sysds_resnet.settings.command_line import build, read_yaml
 from sysds_resnet.training.settings import TrainSettings

@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from throughput import data, machine
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.gpu.cuda import gpu_count
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.state import State
 

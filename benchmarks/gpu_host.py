@@ -32,8 +32,8 @@ WARMUP, STEPS = 40, 10  # the JVM compiles for as long
 
 def measure(batch: int) -> dict[str, list[float]]:
     """Seconds of the two parts of steps, as the checkout on Python's path does them."""
+    from sysds_resnet import ResNet
     from sysds_resnet.engine import Engine
-    from sysds_resnet.network.model import ResNet
     from sysds_resnet.train import TrainSettings
     from sysds_resnet.training.state import State
 

@@ -30,11 +30,11 @@ from pathlib import Path
 import numpy as np
 from throughput import machine, spread
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.images import open_dataset
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark import steps as spark_steps_module
 from sysds_resnet.training.spark.steps import spark_steps

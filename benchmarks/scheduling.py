@@ -21,11 +21,11 @@ import numpy as np
 from scaling import running_cluster
 from throughput import machine
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.blocks import write_matrix
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.network.inference import BN_EPS
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training.spark.steps import _EVALUATE
 
 ROUNDS = 9

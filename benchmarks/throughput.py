@@ -74,8 +74,8 @@ def ours(
     """This project, through its Python API."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
+        from sysds_resnet import ResNet
         from sysds_resnet.engine import Engine
-        from sysds_resnet.network.model import ResNet
         from sysds_resnet.train import TrainSettings
         from sysds_resnet.training.state import State
 
@@ -92,8 +92,8 @@ def ours(
 
 def overhead(batch: int, size: int) -> Callable[[], object]:
     """A step of ResNet-50 with a sixteenth of its channels: all its operators, next to no arithmetic."""
+    from sysds_resnet import ResNet
     from sysds_resnet.engine import Engine
-    from sysds_resnet.network.model import ResNet
     from sysds_resnet.train import TrainSettings
     from sysds_resnet.training.state import State
 

@@ -2,7 +2,7 @@
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.network.model import ResNet
+from sysds_resnet.resnet import ResNet
 
 __all__ = ["Engine", "ResNet", "UserError"]
 __version__ = "0.1.0"

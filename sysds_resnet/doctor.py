@@ -23,7 +23,7 @@ from sysds_resnet.images.pixels.resample import RESAMPLER
 from sysds_resnet.settings.command_line import Settings, run
 from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.system.machine import cores, memory_limit
-from sysds_resnet.training.loop import STEP_SHARE, largest_micro_batch
+from sysds_resnet.training.micro_batch import STEP_SHARE, largest_micro_batch
 
 
 class DoctorSettings(Settings):

@@ -11,21 +11,19 @@ import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import open_dataset
-from sysds_resnet.images.settings import ReadingSettings
 from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run, write_png
 from sysds_resnet.report.pages import make_figure, page
-from sysds_resnet.settings.command_line import Settings, find_flag, read_yaml, run
+from sysds_resnet.report.summary import summary
+from sysds_resnet.settings.command_line import Settings, find_flag, run
 from sysds_resnet.settings.recipes import describe_all
 from sysds_resnet.system.files import write_whole
-from sysds_resnet.system.redaction import redacted_text
 from sysds_resnet.training.settings import TrainSettings
 
 IMAGENET_IMAGES = 1_281_167  # for training, of ImageNet-1k: https://arxiv.org/abs/1409.0575, table 2
-SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB
-MAIN_SETTINGS = ("dataset", "model", "optimizer", "schedule", "base_lr", "batch_size", "epochs", "seed")
 # Settings that neither the weights nor the speed depend on.
 _HIDDEN = {
     "heap",
@@ -36,6 +34,7 @@ _HIDDEN = {
     "tensorboard",
     *ReadingSettings.model_fields,
 }
+SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB
 
 
 class PlotSettings(Settings):
@@ -82,8 +81,13 @@ def plot_runs(settings: PlotSettings) -> None:
         )
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     out = settings.out or (settings.runs[0] if len(runs) == 1 else Path())
-    text = page(title, make_figure(runs, settings.x_axis), summary(runs))
+    text = page(title, make_figure(runs, settings.x_axis), _described(runs))
     _write(out, "curves", text, lambda path: write_png(runs, title, settings.x_axis, path))
+
+
+def _described(runs: Sequence[Run]) -> pd.DataFrame:
+    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    return summary(runs, defaults, _HIDDEN)
 
 
 def plot_schedule(settings: ScheduleSettings) -> None:
@@ -136,53 +140,6 @@ def _write(out: Path, name: str, text: str, write: Callable[[Path], None]) -> No
     picture, document = out / f"{name}.png", out / f"{name}.html"
     write_whole({picture: write, document: lambda path: path.write_text(text, encoding="utf-8")})
     print(printable(str(picture)), printable(str(document)), sep="\n")
-
-
-def summary(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row of texts for each run: its last and best figures, and settings.
-
-    Settings are those of `MAIN_SETTINGS` for one run, and of several those in which they differ; what a
-    config.yaml does not say, as of a run of an older version, has its default.
-    """
-    rows = [{**_figures(one), **values} for one, values in zip(runs, _settings(runs), strict=True)]
-    return pd.DataFrame(rows, [one.name for one in runs]).fillna("")
-
-
-def _settings(runs: Sequence[Run]) -> list[dict[str, str]]:
-    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
-    files = [one.folder / "config.yaml" for one in runs]
-    found = [{**defaults, **read_yaml(file)} if file.exists() else {} for file in files]
-    if len(runs) == 1:
-        names = MAIN_SETTINGS
-    else:
-        known = [values for values in found if values]
-        names = [n for n in dict.fromkeys(n for values in known for n in values) if n not in _HIDDEN]
-        names = [n for n in names if len({str(values.get(n)) for values in known}) > 1]
-    return [{name: _shown(values[name]) for name in names if name in values} for values in found]
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else printable(redacted_text(str(value)))
-
-
-def _figures(one: Run) -> dict[str, str]:
-    steps, epochs = (one.tables.get(event, pd.DataFrame()) for event in ("step", "epoch"))
-    found = {"steps": f"{max(table['step'].max() for table in one.tables.values()):,.0f}"}
-    for column, name, scale in (
-        ("train_loss", "train loss", 1),
-        ("val_loss", "validation loss", 1),
-        ("val_top1", "top-1 (%)", 100),
-        ("val_top5", "top-5 (%)", 100),
-    ):
-        if column in epochs and len(values := epochs[column].dropna()):
-            found[name] = f"{scale * values.iloc[-1]:.{4 if scale == 1 else 2}f}"
-            if column == "val_top1":
-                found["best top-1 (%)"] = (
-                    f"{100 * values.max():.2f} in epoch {epochs['epoch'][values.idxmax()]:.0f}"
-                )
-    if "images_per_s" in steps:
-        found["median images/s"] = f"{steps['images_per_s'].median():.1f}"
-    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,40 +7,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import Field
-
+from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import open_files
-from sysds_resnet.images.settings import BadImages
 from sysds_resnet.images.sources.inputs import find_inputs
-from sysds_resnet.scoring.ensemble import ScoredBatch, ScoringSettings, load_ensemble, score
-from sysds_resnet.scoring.predictions import Format, Rows, choose_format, save, to_table
+from sysds_resnet.scoring.ensemble import load_ensemble
+from sysds_resnet.scoring.evaluation import ScoredBatch, score
+from sysds_resnet.scoring.predictions import Rows, choose_format, save, to_table
+from sysds_resnet.scoring.settings import PredictSettings
 from sysds_resnet.scoring.spark.driver import predict_on_spark
 from sysds_resnet.settings.command_line import run
 
 STDOUT = "-"
-
-
-class PredictSettings(SparkSettings, ScoringSettings):
-    """Writes the most probable classes of images, in the order of the inputs; those of folders are sorted."""
-
-    input: list[str] = Field(
-        min_length=1,
-        description="One or more images, folders that are searched for images, .txt files with a path in "
-        'each line, or "-" for such lines on standard input. With engine spark: folders, and .parquet tables '
-        "with image files in a column, as paths or URLs.",
-    )
-    out: str = Field(
-        "predictions.csv",
-        description='File for predictions, .csv, .jsonl or .parquet, or "-" for standard output; with engine '
-        "spark, a folder of parquet files.",
-    )
-    format: Format | None = Field(None, description="Of out; by default by its ending, csv if it has none.")
-    top: int = Field(5, ge=1, description="Classes of each image.")
-    logits: Path | None = Field(None, description=".npy file for the scores, of shape (images, classes).")
 
 
 def command(settings: PredictSettings) -> None:

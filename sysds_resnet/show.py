@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import open_dataset
-from sysds_resnet.images.settings import (
-    AugmentationSettings,
-    BadImages,
-    DataSettings,
-    ReadingSettings,
-    print_notes,
-)
+from sysds_resnet.images.settings import AugmentationSettings, DataSettings, print_notes
 from sysds_resnet.images.sources.files import Split
 from sysds_resnet.settings.command_line import run
 from sysds_resnet.system.files import check_place
@@ -92,12 +88,13 @@ def command(settings: ShowSettings) -> None:
         raise UserError("images: found none that can be read: check the data set")
     if settings.split == "train" and settings.mixing():
         images, labels = settings.mixing().apply(images, labels, settings.seed, epoch, batch.step)
-    draw(images, _titles(labels, dataset.classes), settings.out)
+    draw(images, titles(labels, dataset.classes), settings.out)
     text = f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels"
     print(printable(text))
 
 
-def _titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:
+def titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:
+    """What stands above each image: its class, or those that it is mixed of with their shares."""
     if not isinstance(labels, MixedLabels):
         return [_short(classes[label], NAME_LENGTH) for label in labels]
     half = NAME_LENGTH // 2

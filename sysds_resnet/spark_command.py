@@ -21,12 +21,11 @@ from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.engine.spark.settings_file import settings_file
 from sysds_resnet.engine.spark.submission import python_line, submit_words
 from sysds_resnet.errors import UserError
-from sysds_resnet.evaluate import EvaluateSettings
 from sysds_resnet.images.sources.remote_shards import read_manifest
 from sysds_resnet.images.sources.shards import MANIFEST, Manifest
-from sysds_resnet.predict import PredictSettings
-from sysds_resnet.prepare import PrepareSettings
 from sysds_resnet.preparing.matrices import MATRICES, blocks_file
+from sysds_resnet.preparing.settings import PrepareSettings
+from sysds_resnet.scoring.settings import EvaluateSettings, PredictSettings
 from sysds_resnet.settings.command_line import build, run
 from sysds_resnet.system.command_lines import python_command
 from sysds_resnet.system.shared_files import absolute, is_url

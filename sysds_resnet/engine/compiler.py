@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from py4j.java_gateway import JavaGateway, JavaObject, JVMView
+from py4j.java_gateway import JavaGateway, JavaObject
 
+from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.jvm.process import dml_home
 from sysds_resnet.engine.operators.classes import can_compile, replace_body, uninlined
@@ -181,20 +182,3 @@ class Programs:
         for i, name in enumerate(names):
             array[i] = name
         return array
-
-
-def hidden(script: JavaObject, name: str) -> JavaObject:
-    """A field of a prepared script for which it has no accessor.
-
-    These are its program ("_prog"), and its symbol table ("_vars"), the place for lists, which programs take
-    and give but JMLC does not bind. One list saves some 400 calls a step for ResNet-50.
-    https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/api/jmlc/PreparedScript.java
-    """
-    field = script.getClass().getDeclaredField(name)
-    field.setAccessible(True)
-    return field.get(script)
-
-
-def set_static(jvm: JVMView, name: str, field: str, value: bool) -> None:
-    """Sets a static field of a class of the engine, for the whole JVM."""
-    jvm.java.lang.Class.forName(name).getField(field).setBoolean(None, value)

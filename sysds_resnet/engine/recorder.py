@@ -10,8 +10,8 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine.compiler import Programs, hidden
-from sysds_resnet.engine.jvm.classes import compile_classes
+from sysds_resnet.engine.compiler import Programs
+from sysds_resnet.engine.jvm.classes import compile_classes, hidden
 from sysds_resnet.errors import UserError
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 from py4j.protocol import Py4JError, Py4JJavaError
 
-from sysds_resnet.engine.compiler import Kind, Programs, hidden
+from sysds_resnet.engine.compiler import Kind, Programs
 from sysds_resnet.engine.gpu.gpus import Gpus
+from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.transfer import call, uncycle
 from sysds_resnet.engine.values import GETTERS, Value, declared_type, is_list
 

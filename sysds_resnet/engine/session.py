@@ -14,8 +14,9 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.compiler import Kind, Programs, set_static
+from sysds_resnet.engine.compiler import Kind, Programs
 from sysds_resnet.engine.gpu.gpus import Gpus, Operator
+from sysds_resnet.engine.jvm.classes import set_static
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.lists import Lists
 from sysds_resnet.engine.matrices import MatrixFiles

@@ -7,10 +7,11 @@ import os
 from typing import Literal
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sysds_resnet.images.datasets import ArrayDataset, Dataset
 from sysds_resnet.images.digits import open_digits
 from sysds_resnet.images.encoded import EncodedDataset, list_images, open_images
-from sysds_resnet.images.pixels.transforms import IMAGENET_MEAN, IMAGENET_STD, Augmentation
+from sysds_resnet.images.pixels.transforms import Augmentation
 from sysds_resnet.images.sources.layouts import Layout, open_source
 from sysds_resnet.images.sources.photos import photos_folder
 from sysds_resnet.images.sources.shards import ShardSource

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.imagenet import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, default_resize_size
 from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Augmentation,
     Purpose,
-    default_resize_size,
     eval_transform,
     sample_rng,
     train_transform,
@@ -26,8 +24,6 @@ from sysds_resnet.images.sources.base import FileSource, Source
 from sysds_resnet.images.sources.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources.walk import walk_images
 from sysds_resnet.system.files import user_path
-
-DEFAULT_IMAGE_SIZE = 224
 
 
 class EncodedDataset:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.pixels.transforms import IMAGENET_MEAN, IMAGENET_STD, Purpose, sample_rng
+from sysds_resnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from sysds_resnet.images.pixels.transforms import Purpose, sample_rng
 
 DEFAULT_IMAGE_SIZE = 32
 DEFAULT_NUM_IMAGES = {"train": 256, "val": 64}

@@ -130,3 +130,9 @@ def default_batch(engine: Engine, height: int, width: int) -> int:
     # the largest activations (after the stem, 64 channels at half the size) times patches and copies
     image_bytes = height * width * 8 * 150
     return int(np.clip(engine.heap // 8 // image_bytes, 1, 64 * engine.workers))
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, of shape (N, K), from scores of the same shape."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

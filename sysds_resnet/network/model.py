@@ -1,4 +1,4 @@
-"""ResNet for people who have arrays."""
+"""A network with weights: scores of images, and weights in and out."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
-from sysds_resnet.network.inference import Inference, default_batch, softmax
+from sysds_resnet.network.inference import Inference, default_batch
 from sysds_resnet.network.names import infer_architecture
 from sysds_resnet.network.preprocessing import check_description, check_preprocessing, of_a_model
 from sysds_resnet.network.registry import arrays_of, network_on
@@ -26,7 +24,8 @@ from sysds_resnet.system.ahead import ahead
 from sysds_resnet.system.checks import flag, whole
 from sysds_resnet.system.similar_names import refuse_unknown
 
-__all__ = ["ResNet", "default_batch", "softmax"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
 _INIT = """
@@ -35,8 +34,8 @@ model = resnet::init(registry, seed, zero_init_residual)
 """
 
 
-class ResNet:
-    """A ResNet classifier (v1.5, torchvision's names and semantics) on SystemDS.
+class Model:
+    """A ResNet (v1.5, torchvision's names and semantics) with weights, on SystemDS; `ResNet` trains it too.
 
     Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
     them to the scale that the weights were trained on. Labels count from 0.
@@ -53,7 +52,7 @@ class ResNet:
         zero_init_residual: Start the last norm scale of each residual block at 0.
         engine: Where to run; by default an engine of its own in double precision.
         mean, std: Of each channel, in 0..255, of shape (C,); by default ImageNet's.
-        classes: Names of the classes, for `predict`; by default none.
+        classes: Names of the classes; by default none.
 
     Attributes:
         network: The network's registry and engine.
@@ -83,8 +82,8 @@ class ResNet:
         self.weights = self.engine.run(_INIT, inputs, {"model": "list"})["model"]
 
     @classmethod
-    def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> ResNet:
-        """A model from weights in any form that `sysds_resnet.weight_forms.load_weights` knows; see there.
+    def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> Self:
+        """A model from weights in any form that `load_weights` (network/weights/forms.py) knows; see there.
 
         Mean, std and class names come with them where the form carries such. What users should know of how
         the weights were read is a warning.
@@ -107,7 +106,7 @@ class ResNet:
         std: np.ndarray | None = None,
         classes: Sequence[str] | None = None,
         **unknown: Any,
-    ) -> ResNet:
+    ) -> Self:
         """A model with the weights of a state dict with torchvision's names, whose network it infers.
 
         They are arrays or PyTorch's tensors; `source` is what errors call them; the rest is as of the class.
@@ -134,7 +133,6 @@ class ResNet:
         self._preprocessing = preprocessing
         self._inference = Inference(self.network)
         self._weights: JavaObject | None = None
-        self._training = Lock()  # of the thread that is in `fit`
 
     @property
     def weights(self) -> JavaObject:
@@ -212,14 +210,6 @@ class ResNet:
         """Class scores of shape (N, num_classes); `batch_size` images at a time."""
         return self._evaluate(images, None, batch_size)[1]
 
-    def predict_proba(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """Class probabilities of shape (N, num_classes)."""
-        return softmax(self.logits(images, batch_size))
-
-    def predict(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """The most probable class of each image, of shape (N,)."""
-        return self.logits(images, batch_size).argmax(axis=1)
-
     def evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None = None
     ) -> dict[str, float]:
@@ -234,36 +224,6 @@ class ResNet:
             raise UserError("labels: found none, expected one for each image; give them, or call predict")
         loss, top1, top5, n = self._evaluate(images, labels, batch_size)[0]
         return {"loss": loss / n, "top1": top1 / n, "top5": top5 / n}
-
-    def fit(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        validation: tuple[np.ndarray, np.ndarray] | None = None,
-        **settings: Any,
-    ) -> pd.DataFrame:
-        """Trains the model.
-
-        Args:
-            images: Of shape (N, H, W, C), uint8.
-            labels: As of `evaluate`.
-            validation: Images and labels to evaluate on after each epoch.
-            **settings: Of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, base_lr, ...
-
-        Returns:
-            A row for each epoch with the columns of metrics.jsonl.
-
-        Raises:
-            UserError: If these do not fit, or another thread trains the model.
-        """
-        from sysds_resnet.training.fitting import fit_arrays  # which imports this module
-
-        if not self._training.acquire(blocking=False):
-            raise UserError("fit: found another thread training this model, expected one; wait for its end")
-        try:
-            return fit_arrays(self, images, labels, validation, settings)
-        finally:
-            self._training.release()
 
     def set_preprocessing(
         self, mean: np.ndarray | None, std: np.ndarray | None, classes: Sequence[str] | None

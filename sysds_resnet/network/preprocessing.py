@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sysds_resnet.classes.file import is_text
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
+from sysds_resnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sysds_resnet.network.weights.metadata import Metadata, check_fits, check_metadata
 from sysds_resnet.system.checks import as_array
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sysds_resnet.errors import printable
+from sysds_resnet.report.events import EpochEvent, StepEvent
 from sysds_resnet.system.console import encodable, give_up
-from sysds_resnet.training.loop import EpochEvent, StepEvent
 
 INTERVAL = 60.0
 REFRESHES_PER_S = 2.0

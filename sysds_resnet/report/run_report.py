@@ -14,38 +14,48 @@ from typing import Any
 from sysds_resnet.errors import one_line
 from sysds_resnet.report.charts import plot_curves
 from sysds_resnet.report.display import Display
+from sysds_resnet.report.events import EpochEvent, StepEvent
 from sysds_resnet.report.metrics import MetricsFile
 from sysds_resnet.report.resources import ResourceSampler
 from sysds_resnet.report.tensorboard import TensorBoardFile
-from sysds_resnet.training.loop import EpochEvent, StepEvent
-from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.state import Progress, State
 
 
 class RunReport:
     """Takes the events of a run to all who want them; use it in a `with` statement.
 
     Args:
-        settings: Of the run.
         folder: The run folder.
-        state: Whose progress says from where on lines are new.
-        total_steps: Of the whole run.
+        title: Of its curves.
+        epochs, total_steps: Of the whole run.
+        done: Gives the steps done in all and those of the epoch under way; asked at once, for from where on
+            lines are new, and by a thread.
+        heap_used: Gives the bytes that the engine's heap holds.
+        log_every: Steps between lines in metrics.jsonl.
+        tensorboard: Whether to write TensorBoard's files.
 
     Raises:
         UserError: If TensorBoard's files are asked for, and its package is not installed.
     """
 
-    def __init__(self, settings: TrainSettings, folder: Path, state: State, total_steps: int) -> None:
-        self._settings, self._folder, self._state = settings, folder, state
-        self._engine = state.model.engine
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        *,
+        epochs: int,
+        total_steps: int,
+        done: Callable[[], tuple[int, int]],
+        heap_used: Callable[[], int | None],
+        log_every: int = 1,
+        tensorboard: bool = False,
+    ) -> None:
+        self._folder, self._title, self._log_every = folder, title, log_every
+        self._done, self._heap_used = done, heap_used
         self._failing: set[str] = set()
-        progress = state.progress
-        self._display = Display(total_steps, settings.epochs, progress.step)
-        evaluated = progress.step_in_epoch == 0
-        self._metrics = MetricsFile(folder, progress.step, evaluated, self.note)
-        self._tensorboard = None
-        if settings.tensorboard:
-            self._tensorboard = TensorBoardFile(folder, progress.step, self.note)
+        step, step_in_epoch = done()
+        self._display = Display(total_steps, epochs, step)
+        self._metrics = MetricsFile(folder, step, step_in_epoch == 0, self.note)
+        self._tensorboard = TensorBoardFile(folder, step, self.note) if tensorboard else None
         self._open = ExitStack()
 
     def __enter__(self) -> RunReport:
@@ -65,21 +75,19 @@ class RunReport:
         """Reports a step or an epoch."""
         if isinstance(event, EpochEvent):
             self.record("epoch", asdict(event))
-            title = f"{self._settings.model} on {Path(self._settings.dataset).name}"
-            title += f" with {self._settings.optimizer}"
-            self._guarded("curves.png", lambda: plot_curves(self._folder, title))
+            self._guarded("curves.png", lambda: plot_curves(self._folder, self._title))
             self._guarded("display of an epoch", lambda: self._display.epoch(event))
             return
         heap = None
         with suppress(Exception):  # a JVM that has ended is the training loop's to report
-            heap = self._engine.heap_used()
+            heap = self._heap_used()
         self._guarded("display of a step", lambda: self._display.step(event, heap))
         if event.metrics.skipped:
             self.note(
                 f"step {event.step}: update left out, loss {event.metrics.loss:g}, gradient norm "
                 f"{event.metrics.grad_norm:g}"
             )
-        if event.step % self._settings.log_every == 0 or event.metrics.skipped:
+        if event.step % self._log_every == 0 or event.metrics.skipped:
             self.record("step", _step_line(event))
 
     def record(self, event: str, values: Mapping[str, Any]) -> None:
@@ -96,8 +104,8 @@ class RunReport:
     def _sampler(self) -> ResourceSampler:
         return ResourceSampler(
             lambda event, **values: self.record(event, values),
-            lambda: self._state.progress.step,
-            self._engine.heap_used,
+            lambda: self._done()[0],
+            self._heap_used,
         )
 
     def _guarded(self, what: str, report: Callable[[], object]) -> None:
@@ -109,25 +117,6 @@ class RunReport:
             if what not in self._failing:
                 self._failing.add(what)
                 self.note(f"{what} not written: {one_line(error)}; the run goes on")
-
-
-def summary(progress: Progress, last: EpochEvent | None, minutes: float) -> str:
-    """What a run says at its end.
-
-    Args:
-        progress: Of the run.
-        last: The last epoch that this process did; None if there was none left.
-        minutes: That it took.
-    """
-    lines = ["the run is finished: no epoch left to train"]
-    if last is not None:
-        best = f"best {100 * progress.best_top1:.2f} % in epoch {progress.best_epoch}"
-        lines = [f"validation top-1 {100 * last.val_top1:.2f} % ({best}) after {minutes:.1f} minutes"]
-    if progress.skipped:
-        lines.append(
-            f"{progress.skipped} of {progress.step} updates were left out: loss or gradient not finite"
-        )
-    return "\n".join(lines)
 
 
 def _step_line(event: StepEvent) -> dict[str, Any]:

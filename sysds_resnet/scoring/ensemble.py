@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
-from tqdm import tqdm
 
-from sysds_resnet.batches.readers import Readers
-from sysds_resnet.batches.stream import OnError
 from sysds_resnet.classes.comparison import compare_class_names, describe_difference
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.gpu.cuda import DEVICE, GPUS, choose_gpus, chosen_device
-from sysds_resnet.engine.jvm.memory import parse_size
-from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import Dataset
-from sysds_resnet.images.settings import ReadingSettings
-from sysds_resnet.images.views import Tta, View, choose_views, seen_in
 from sysds_resnet.network.arrays import SentImages
-from sysds_resnet.network.model import ResNet, default_batch
+from sysds_resnet.network.inference import default_batch, log_softmax
+from sysds_resnet.network.model import Model
 from sysds_resnet.network.preprocessing import of_a_model
 from sysds_resnet.network.weights.forms import load_weights
+from sysds_resnet.scoring.settings import ScoringSettings
 from sysds_resnet.system.console import note
-from sysds_resnet.training.loop import read_all
-
-Scale = Annotated[float, Field(ge=0.25, le=4)]
-
-
-class ScoringSettings(ReadingSettings):
-    """Settings of commands that run trained networks."""
-
-    weights: list[str] = Field(
-        min_length=1,
-        description="One or more of: .safetensors, .pth, a run folder, a Hugging Face folder, ... Of "
-        "several, the probabilities are averaged.",
-    )
-    image_size: int | None = Field(
-        None, ge=32, description="Side of the images in pixels; by default what the weights say, or 224."
-    )
-    resize_size: int | None = Field(
-        None,
-        ge=32,
-        description="Shorter side before the crop; by default as the weights say, or 256.",
-    )
-    tta: Tta = Field(
-        "none",
-        description="Views of each image whose probabilities are averaged: the centre; it and its mirror "
-        "image; corners and centre; these and their mirror images.",
-    )
-    scales: list[Scale] = Field(
-        [1.0], min_length=1, description="Factors of resize_size; all views are taken at each of them."
-    )
-    precision: Precision = Field("single", description="Of matrix multiplies.")
-    device: str = Field("cpu", description=DEVICE)
-    gpus: int | None = Field(None, ge=1, description=GPUS)
-    blas: Blas = Field("auto", description="The fastest, or openblas, or none for plain Java.")
-    heap: str | None = Field(None, description="JVM heap, such as 12g; by default half of the memory.")
-
-    def engine_options(self) -> dict[str, Any]:
-        """Arguments for the engine that these settings ask for."""
-        heap = self.heap and parse_size(self.heap)
-        gpus = choose_gpus(*chosen_device(self.device, self.gpus))
-        return {"precision": self.precision, "heap": heap, "blas": self.blas, "gpus": gpus}
-
-    def views(self) -> list[View]:
-        """The views of each image that these settings ask for."""
-        return choose_views(self.tta, self.scales)
 
 
 class Ensemble:
@@ -91,7 +37,7 @@ class Ensemble:
         UserError: If the networks' classes differ.
     """
 
-    def __init__(self, models: Sequence[ResNet], names: Sequence[str]) -> None:
+    def __init__(self, models: Sequence[Model], names: Sequence[str]) -> None:
         self.models = list(models)
         self.num_classes = models[0].network.num_classes
         for model, name in zip(models, names, strict=True):
@@ -146,12 +92,6 @@ class Ensemble:
         return parts, math.ceil(len(parts) / math.ceil(len(parts) / limit))
 
 
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, of shape (N, K), from scores of the same shape."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, dict[str, int | None]]:
     """The networks of the settings, and the images' sizes: the settings' or what stands beside the weights.
 
@@ -163,7 +103,7 @@ def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, 
         state_dict, metadata, notes = load_weights(Path(name), engine)
         for text in notes:
             note(text)
-        models.append(ResNet.from_state_dict(state_dict, engine, name, **of_a_model(metadata)))
+        models.append(Model.from_state_dict(state_dict, engine, name, **of_a_model(metadata)))
         image_size = settings.image_size or _side(metadata, name)
         resize_size = settings.resize_size
         if resize_size is None and settings.image_size is None:
@@ -193,42 +133,3 @@ def _side(metadata: dict[str, Any], source: str) -> int | None:
 def _size(sizes: dict[str, int | None]) -> str:
     text = f"{sizes['image_size']} pixels" if sizes["image_size"] else "an unknown size"
     return text + (f" cropped from {sizes['resize_size']}" if sizes["resize_size"] else "")
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredBatch:
-    """Scores of m images.
-
-    Attributes:
-        indices: Positions in the data set, int64 of shape (m,).
-        labels: 0-based, int64 of shape (m,); -1 where there is none.
-        scores: float64 of shape (m, num_classes), as of `Ensemble.scores`.
-    """
-
-    indices: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-
-
-def score(
-    ensemble: Ensemble, dataset: Dataset, settings: ScoringSettings, on_error: OnError
-) -> Iterator[ScoredBatch]:
-    """Scores of a data set, batch by batch in its order, with a progress bar if there is a terminal.
-
-    Raises:
-        UserError: What `on_error` raises, or no image can be read.
-    """
-    views = settings.views()
-    seen = seen_in(dataset, views)
-    n = 0
-    with (
-        Readers([seen], settings.workers) as readers,
-        tqdm(total=len(dataset), unit="image", disable=None) as bar,
-    ):
-        send = partial(ensemble.send, views=len(views))
-        for batch in read_all(ensemble.engine, seen, readers, on_error, send):
-            n += len(batch.labels)
-            yield ScoredBatch(batch.indices, batch.labels, ensemble.scores(batch.images, len(views)))
-            bar.update(len(batch.labels))
-    if not n:
-        raise UserError("images: found none that can be read, expected some; check the files")

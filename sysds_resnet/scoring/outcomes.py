@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sysds_resnet.errors import printable
-from sysds_resnet.scoring.ensemble import log_softmax
+from sysds_resnet.network.inference import log_softmax
 from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import write_whole
 

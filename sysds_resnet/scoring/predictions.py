@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sysds_resnet.errors import UserError, printable
-from sysds_resnet.scoring.ensemble import log_softmax
+from sysds_resnet.network.inference import log_softmax
 from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import write_whole
 

@@ -24,9 +24,10 @@ from sysds_resnet.network.weights.files import describe, weights_of_checkpoint, 
 from sysds_resnet.system.files import remove_temporary
 from sysds_resnet.system.forks import Opener
 from sysds_resnet.training.identity import check_identity
+from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.retention import Retention, checkpoints, set_aside
 from sysds_resnet.training.snapshot import fetch_tensors, handles_of, put_tensors
-from sysds_resnet.training.state import Progress, State
+from sysds_resnet.training.state import State
 
 FORMAT = 3
 OLDER_FORMATS = (2,)  # which are read too: without digests of the data, mean, std and machine

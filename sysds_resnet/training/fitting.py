@@ -14,10 +14,11 @@ from sysds_resnet.batches.readers import Readers
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset
 from sysds_resnet.network.arrays import check_images
-from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.model import Model
+from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.system.similar_names import refuse_unknown
-from sysds_resnet.training.loop import EpochEvent, evaluate_state, training_loop
+from sysds_resnet.training.loop import evaluate_state, training_loop
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.start import resolve
 from sysds_resnet.training.state import State
@@ -43,7 +44,7 @@ ELSEWHERE = {
 
 
 def fit_arrays(
-    model: ResNet,
+    model: Model,
     images: np.ndarray,
     labels: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray] | None,
@@ -80,13 +81,13 @@ def fit_arrays(
     return pd.DataFrame(rows)
 
 
-def _dataset(model: ResNet, images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
+def _dataset(model: Model, images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
     classes = model.classes or [str(i) for i in range(model.network.num_classes)]
     images = check_images(images, model.network.channels)
     return ArrayDataset(images, labels, classes, mean=model.mean[0], std=model.std[0])
 
 
-def _validation(model: ResNet, validation: object) -> ArrayDataset | None:
+def _validation(model: Model, validation: object) -> ArrayDataset | None:
     if validation is None:
         return None
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:

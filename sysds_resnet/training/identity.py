@@ -15,14 +15,14 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.identity import digest, digest_of_sizes
-from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.model import Model
 from sysds_resnet.training.settings import PLACE_SETTINGS, TrainSettings
 
 _SPLITS = ("training", "validation")
 _ADVICE = "resume with what the run began with, or start another from its weights with --init-from"
 
 
-def identity_of(settings: TrainSettings, sets: list[Dataset], model: ResNet) -> dict[str, Any]:
+def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> dict[str, Any]:
     """What a run that resumes is compared with: whatever decides what the weights become.
 
     Args:

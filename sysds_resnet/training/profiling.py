@@ -12,8 +12,10 @@ import pandas as pd
 
 from sysds_resnet.engine.recorder import Call, Matrix
 from sysds_resnet.errors import one_line
+from sysds_resnet.report.events import StepMetrics
 from sysds_resnet.system.files import write_whole
-from sysds_resnet.training.state import Optimizer, State, StepMetrics
+from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.state import State
 
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.engine.gpu.cuda import DEVICE, GPUS, choose_gpus, chosen_device, named_gpus
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.spark.settings import SparkSettings
 from sysds_resnet.errors import UserError
-from sysds_resnet.images.settings import AugmentationSettings, DataSettings, ReadingSettings
+from sysds_resnet.images.settings import AugmentationSettings, DataSettings
+from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.schedule import Schedule, ScheduleName
-from sysds_resnet.training.state import Optimizer
 
 # Where the data lie, which a resumed run may say anew; digests tell whether they are the same.
 PLACE_SETTINGS = ("dataset", "layout")

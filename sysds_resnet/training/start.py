@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any, Literal
 
 from sysds_resnet.classes.comparison import compare_class_names, describe_difference
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.gpu import cuda
-from sysds_resnet.engine.gpu.gpus import gpu_environment
-from sysds_resnet.engine.jvm.environment import dropped
-from sysds_resnet.engine.jvm.memory import heap_of
-from sysds_resnet.engine.jvm.multiply import choose, on_gpu
-from sysds_resnet.engine.jvm.process import command_line
-from sysds_resnet.engine.spark.settings_file import cache_folder
-from sysds_resnet.engine.spark.submission import spark_line
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset, open_dataset
-from sysds_resnet.network.model import ResNet
+from sysds_resnet.network.model import Model
 from sysds_resnet.network.names import Weights, infer_backbone, is_body
 from sysds_resnet.network.weights.forms import load_weights
 from sysds_resnet.system.console import note, warn
-from sysds_resnet.training.loop import choose_micro_batch
+from sysds_resnet.training.micro_batch import choose_micro_batch
 from sysds_resnet.training.settings import TrainSettings
 
 
-def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[ResNet, str | None]:
+def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[Model, str | None]:
     """A fresh model for a data set, or one with the weights to start from, and where these come from.
 
     The final layer is a new one where the weights have none that fits, or their classes are not those of the
@@ -35,7 +26,7 @@ def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) ->
     Raises:
         UserError: If the weights belong to another network.
     """
-    model = ResNet(
+    model = Model(
         settings.depth,
         dataset.num_classes,
         dataset.channels,
@@ -94,31 +85,6 @@ def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     return {name: value for name, value in sizes.items() if value is not None}
 
 
-def engine_command(settings: TrainSettings) -> str:
-    """The line that would start the engine of a run, after what it lacks here as a comment.
-
-    With engine spark it is the one that has spark-submit do the whole run.
-
-    Raises:
-        UserError: If there is no usable Java.
-    """
-    if settings.engine == "spark":
-        return spark_line(settings)
-    gpus = settings.chosen_gpus()
-    if gpus:
-        multiply = on_gpu(settings.precision, "a GPU")
-        environment = gpu_environment(multiply.precision == "tf32")
-    else:
-        multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
-    folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
-    command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
-    unset = [word for name in dropped() for word in ("-u", name)]
-    line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
-    device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
-    problem = gpus and cuda.problem()
-    return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
-
-
 def introduction(
     settings: TrainSettings,
     folder: Path,
@@ -151,7 +117,7 @@ def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset
     """The training or validation images of a run."""
     training = split == "train"
     return open_dataset(
-        settings.located(settings.dataset),
+        settings.located(settings.engine == "spark"),
         split,
         layout=settings.layout,
         image_size=settings.image_size if training else settings.eval_size or settings.image_size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from py4j.java_gateway import JavaObject
@@ -13,8 +12,11 @@ from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
-from sysds_resnet.network.model import ResNet
-from sysds_resnet.training.schedule import PLAN, Schedule
+from sysds_resnet.network.model import Model
+from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer
+from sysds_resnet.training.progress import Progress
+from sysds_resnet.training.schedule import PLAN
 
 _VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
@@ -63,103 +65,6 @@ samples = data::order(n, seed, epoch, block)
 """
 
 
-_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every")
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """How a step changes the weights: see dml/optim/.
-
-    Attributes:
-        optimizer: Name.
-        schedule: Of the learning rate.
-        momentum: Of every optimizer.
-        weight_decay, norm_weight_decay, bias_weight_decay: Of weights, of norms, of the final bias.
-        conv_lr_factor, norm_lr_factor, fc_lr_factor: Of the learning rate.
-        clip_norm: Bound of the gradient's norm; 0 for none.
-        frozen: Units that are not trained (dml/registry.dml).
-        trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
-        label_smoothing: Of the loss.
-        micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.
-        ema_decay, ema_every: Of the moving average of the weights; 0 for none, and steps between its moves.
-    """
-
-    optimizer: Literal["lars", "sgd", "nesterov"]
-    schedule: Schedule
-    momentum: float
-    weight_decay: float
-    norm_weight_decay: float
-    bias_weight_decay: float
-    conv_lr_factor: float
-    norm_lr_factor: float
-    fc_lr_factor: float
-    clip_norm: float
-    frozen: int
-    trust_coeff: float
-    trust_eps: float
-    trust_clip: bool
-    lr_in_momentum: bool
-    nesterov: bool
-    label_smoothing: float
-    micro_batch: int
-    ema_decay: float
-    ema_every: int
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """What a step reports: mean loss and shares of hits before the update, learning rate, gradient's norm.
-
-    Where an update was left out because the loss or the gradient was not finite, these may be NaN.
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    lr: float
-    grad_norm: float
-    skipped: bool = False
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: Steps done in all.
-        epoch: Epochs done.
-        step_in_epoch: Steps done in the epoch under way.
-        losses: Of these steps.
-        lr: Of the last step.
-        skipped, skipped_in_a_row: Updates that were left out because something was not finite.
-        best_top1, best_epoch: Of the validations so far.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    step_in_epoch: int = 0
-    losses: list[float] = field(default_factory=list)
-    lr: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    best_top1: float | None = None
-    best_epoch: int | None = None
-
-    def skip(self) -> None:
-        """A step was done without its update."""
-        self.step += 1
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-
-    def finish_epoch(self, top1: float | None) -> None:
-        """An epoch was done and validated."""
-        self.epoch += 1
-        self.step_in_epoch = 0
-        self.losses = []
-        if top1 is not None and (self.best_top1 is None or top1 > self.best_top1):
-            self.best_top1, self.best_epoch = top1, self.epoch
-
-
 @dataclass
 class State:
     """What training changes.
@@ -171,13 +76,13 @@ class State:
         progress: Where the run stands.
     """
 
-    model: ResNet
+    model: Model
     velocities: JavaObject
     average: JavaObject | None = None
     progress: Progress = field(default_factory=Progress)
 
     @classmethod
-    def fresh(cls, model: ResNet) -> State:
+    def fresh(cls, model: Model) -> State:
         """The state at the start of training: zero velocities."""
         inputs = {"model": model.weights}
         return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])

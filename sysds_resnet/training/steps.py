@@ -17,8 +17,10 @@ from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.network.arrays import SentImages
+from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.state import Optimizer, State, StepMetrics
+from sysds_resnet.training.state import State
 
 Update = Callable[[np.ndarray | SentImages, np.ndarray | MixedLabels, Optimizer], StepMetrics]
 Send = Callable[[np.ndarray, Optimizer], SentImages]

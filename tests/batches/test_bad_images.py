@@ -7,9 +7,10 @@ import pytest
 from command_line import assert_one_line_error, run_here
 from PIL import Image
 
+from sysds_resnet.batches.bad_images import BadImages
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.images.settings import BadImages, ReadingSettings
 from sysds_resnet.report.metrics import read_metrics
 
 TINY = ["--model", "resnet18", "--image-size", "32", "--epochs", "2", "--batch-size", "4"]

@@ -6,8 +6,8 @@ import torch
 from reference import arrays, random_resnet, relative_error
 from torch.nn import functional
 
+from sysds_resnet import ResNet
 from sysds_resnet.network.arrays import pack
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.state import State
 

@@ -11,9 +11,9 @@ from dml_runner import assert_close
 from reference import random_resnet
 from torch.nn import functional
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.state import State
 

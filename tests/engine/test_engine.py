@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.compiler import hidden
+from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.transfer import CHUNK
 from sysds_resnet.errors import UserError
 

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from py4j.protocol import Py4JNetworkError
 
+from sysds_resnet import ResNet
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.system import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
@@ -146,7 +146,7 @@ def test_children_that_end_as_programs_do_leave_the_model_alone():
     program = """
         import gc, os, sys, numpy
         from sysds_resnet.engine import Engine
-        from sysds_resnet.network.model import ResNet
+        from sysds_resnet import ResNet
         model = ResNet(18, num_classes=3, engine=Engine(heap=2**29))
         images = numpy.zeros((1, 32, 32, 3), numpy.uint8)
         before = model.logits(images)

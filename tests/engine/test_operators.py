@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dml_runner import Dml
 
-from sysds_resnet.engine.compiler import hidden
+from sysds_resnet.engine.jvm.classes import hidden
 
 FLOOR = 1e-300
 FUNCTIONS = {

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from sysds_resnet import ResNet
 from sysds_resnet.errors import UserError
-from sysds_resnet.network.model import ResNet
 
 CLASSES = 3
 N = 24

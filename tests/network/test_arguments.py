@@ -9,6 +9,7 @@ import pytest
 import torch
 from dml_runner import assert_close
 
+from sysds_resnet import ResNet
 from sysds_resnet.classes.labels import MixedLabels, class_labels
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.arguments import Arguments
@@ -17,7 +18,6 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD, ArrayDataset
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.network.arrays import check_images, check_labels, lay_out, scale_fault
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.network.preprocessing import check_normalization
 from sysds_resnet.network.weights.files import read_metadata
 from sysds_resnet.system.checks import whole

@@ -12,10 +12,11 @@ from reference import ResNet as Reference
 from reference import arrays, random_resnet
 from torch.nn import functional
 
-from sysds_resnet.engine.compiler import hidden
+from sysds_resnet import ResNet
+from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
-from sysds_resnet.network.model import ResNet, softmax
+from sysds_resnet.network.inference import softmax
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.state import State
 

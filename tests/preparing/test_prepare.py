@@ -28,6 +28,7 @@ from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.transforms import Purpose, eval_transform, sample_rng, train_transform
 from sysds_resnet.images.sources.layouts import open_source
 from sysds_resnet.images.sources.photos import photos_folder
+from sysds_resnet.preparing import shards
 from sysds_resnet.system.folder_lock import FolderLock
 
 SIZE = 32
@@ -212,13 +213,13 @@ def test_one_split_can_be_prepared_alone(source, tmp_path, capfd):
 
 def test_sizes_are_told_before_anything_is_written(tmp_path, capfd, monkeypatch):
     told = []
-    write_whole = prepare.write_whole
+    write_whole = shards.write_whole
 
     def note(writers):
         told.append((capfd.readouterr().out, list(changes(tmp_path))))
         write_whole(writers)
 
-    monkeypatch.setattr(prepare, "write_whole", note)
+    monkeypatch.setattr(shards, "write_whole", note)
     assert prepare.main([*SYNTHETIC, "--out", str(tmp_path)]) == 0
     assert told[0] == ("256 train, 64 val images of 8 x 8, 10 classes\nshards:   61.4kB\n", [])
 

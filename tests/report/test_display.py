@@ -18,8 +18,7 @@ import pytest
 
 from sysds_resnet.report import display
 from sysds_resnet.report.display import Display, epoch_line
-from sysds_resnet.training.loop import EpochEvent, StepEvent
-from sysds_resnet.training.state import StepMetrics
+from sysds_resnet.report.events import EpochEvent, StepEvent, StepMetrics
 
 # What the process in the terminal runs: lines that it is sent.
 CHILD = """

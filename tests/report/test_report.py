@@ -15,20 +15,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sysds_resnet.batches.bad_images import BadImages
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.errors import one_line
 from sysds_resnet.images import ArrayDataset
-from sysds_resnet.images.settings import BadImages, ReadingSettings
 from sysds_resnet.report import charts
 from sysds_resnet.report import run_report as report
 from sysds_resnet.report.display import Display
+from sysds_resnet.report.events import EpochEvent, StepEvent, StepMetrics
 from sysds_resnet.report.metrics import MetricsFile, read_lines
 from sysds_resnet.report.run_report import RunReport
 from sysds_resnet.system import console, files
 from sysds_resnet.system.console import say, warn
-from sysds_resnet.training.loop import EpochEvent, StepEvent
 from sysds_resnet.training.profiling import StepProfiler
-from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.state import Progress, StepMetrics
+from sysds_resnet.training.progress import Progress
 
 CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE]
 
@@ -60,13 +60,20 @@ class Run:
     def __init__(self, folder, **settings):
         self.folder, self.step, self.epoch = folder, 0, 0
         self.engine = SimpleNamespace(heap_used=lambda: 2**30)
-        self.state = SimpleNamespace(model=SimpleNamespace(engine=self.engine), progress=Progress())
-        self.settings = TrainSettings(epochs=9, **settings)
+        self.progress, self.settings = Progress(), settings
 
     @cached_property
     def report(self):
         """Made within the test, whose standard output it writes to."""
-        return RunReport(self.settings, self.folder, self.state, 18)
+        return RunReport(
+            self.folder,
+            "a run",
+            epochs=9,
+            total_steps=18,
+            done=lambda: (self.progress.step, self.progress.step_in_epoch),
+            heap_used=lambda: self.engine.heap_used(),
+            **self.settings,
+        )
 
     def go_on(self):
         """Two steps and the epoch that they end."""

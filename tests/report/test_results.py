@@ -7,7 +7,8 @@ import yaml
 from command_line import assert_one_line_error, run_here
 
 from sysds_resnet.report.metrics import MetricsFile
-from sysds_resnet.results import GIB, duration, results_row
+from sysds_resnet.report.result_tables import duration, tables
+from sysds_resnet.report.results import GIB, results_row
 
 CONFIG = {
     "model": "resnet50",
@@ -85,7 +86,7 @@ def test_a_row_has_the_figures_of_the_run(make):
     assert row.evaluation_seconds == pytest.approx(2 * 20)
     assert row.images_per_s == pytest.approx(64)
     assert row.top1 == 0.2 and row.stability == 1
-    assert row.table().splitlines() == [
+    assert tables([row]).splitlines() == [
         "| Model | Cards | FP32 | AMP |",
         "| --- | --- | --- | --- |",
         "| resnet50 | x4 | Acc@1=20.00, FPS=64.0, Time=1m44s, BatchSize=128 | not measured |",
@@ -108,7 +109,7 @@ def test_steps_that_are_not_logged_count_too(make, log_every):
 def test_without_any_logged_step_epochs_are_counted_and_validations_are_not(make):
     row = results_row(make(log_every=100))
     assert (row.images, row.train_seconds, row.evaluation_seconds) == (4096, pytest.approx(64), None)
-    assert "Time=1m4s" in row.table()
+    assert "Time=1m4s" in tables([row])
 
 
 def test_batches_whose_shares_are_automatic_are_one_card(make):
@@ -118,7 +119,7 @@ def test_batches_whose_shares_are_automatic_are_one_card(make):
 
 @pytest.mark.parametrize(("precision", "name"), [("single", "FP32"), ("bf16", "AMP"), ("double", "FP64")])
 def test_precisions_have_a_column_each(make, precision, name):
-    table = results_row(make(precision=precision)).table()
+    table = tables([results_row(make(precision=precision))])
     heads, row = (table.splitlines()[i].split("|") for i in (0, 2))
     assert [head.strip() for head, cell in zip(heads, row, strict=True) if "FPS" in cell] == [name]
 
@@ -131,7 +132,7 @@ def test_power_is_a_mean_and_memory_a_peak(make):
         record.write("resources", step=8, cpu_percent=1.0, **figures)
     row = results_row(folder)
     assert (row.power_w, row.rss_gib, row.gpu_gib) == (200, 7, 29)
-    assert "| 200 | not measured | 29.0 GPU, 7.0 RAM |" in row.table()
+    assert "| 200 | not measured | 29.0 GPU, 7.0 RAM |" in tables([row])
 
 
 # Sessions
@@ -190,7 +191,7 @@ def test_a_run_in_its_first_epoch_has_no_accuracy(make):
     write_step(record, 1, 1, 4.0)
     row = results_row(folder)
     assert (row.images_per_s, row.top1, row.evaluation_seconds) == (128, None, 0)
-    assert "Acc@1=not measured, FPS=128, Time=4s" in row.table()
+    assert "Acc@1=not measured, FPS=128, Time=4s" in tables([row])
 
 
 # Stability
@@ -202,7 +203,7 @@ def test_skipped_steps_are_no_stability(make):
     (folder / "metrics.jsonl").write_text(text)
     row = results_row(folder)
     assert (row.stability, row.disturbances) == (0, ["1 steps skipped"])
-    assert row.table().endswith("| 0; 1 steps skipped |")
+    assert tables([row]).endswith("| 0; 1 steps skipped |")
 
 
 @pytest.mark.parametrize(("threshold", "stability"), [(10.0, 1), (75.9, 0)])
@@ -235,7 +236,7 @@ def test_the_command_prints_runs_together_and_writes_each(make, capfd):
     assert [line.split("|")[6].strip() for line in lines[7:]] == ["0.25", "not measured", "1.00"]
     written = json.loads((four / "results.json").read_text())
     assert (written["scalability"], written["images"], written["cards"]) == (0.25, 4096, 4)
-    assert (amp / "results.md").read_text() == results_row(amp).table() + "\n"
+    assert (amp / "results.md").read_text() == tables([results_row(amp)]) + "\n"
 
 
 # Refusals

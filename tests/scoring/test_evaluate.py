@@ -13,9 +13,9 @@ from scoring_reference import CLASSES, probabilities, write_images, write_networ
 from sklearn import metrics
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.evaluate import check_classes
 from sysds_resnet.network.weights.files import describe, write_weights
 from sysds_resnet.scoring.ensemble import Ensemble
+from sysds_resnet.scoring.labelled import check_classes
 from sysds_resnet.scoring.outcomes import Outcomes, draw_confusion, write_report
 
 FILES = ["classes.csv", "confusion.csv", "confusion.png", "scores.json"]

@@ -180,7 +180,7 @@ def test_images_are_left_out_of_all_files_and_small_batches_change_nothing(
     networks, weights, images, folder, capfd, monkeypatch
 ):
     """Batches of two, the second of images that cannot be read; the list says where images are."""
-    monkeypatch.setattr("sysds_resnet.training.loop.default_batch", lambda *_: 2)
+    monkeypatch.setattr("sysds_resnet.scoring.evaluation.default_batch", lambda *_: 2)
     _, paths = images
     (folder / "broken.png").write_bytes(b"no image")
     given = [*paths[:2], folder / "broken.png", folder / "nowhere.png", *paths[2:]]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from sysds_resnet import convert, evaluate, predict, train
+from sysds_resnet import convert, predict
+from sysds_resnet.scoring import labelled
+from sysds_resnet.training import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +107,7 @@ def assert_gone(jvm):
 
 def share_engine(patch, engine):
     """Have the commands of this process use a running engine instead of starting one each."""
-    for module in (train, evaluate, predict, convert):
+    for module in (run, labelled, predict, convert):
         patch.setattr(module, "Engine", lambda *_args, **_kwargs: nullcontext(engine))
 
 

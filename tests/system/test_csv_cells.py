@@ -11,8 +11,9 @@ import pytest
 from command_line import run_here
 from PIL import Image
 
+from sysds_resnet.batches.bad_images import BadImages
+from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.errors import printable
-from sysds_resnet.images.settings import BadImages, ReadingSettings
 from sysds_resnet.scoring.outcomes import Outcomes, write_report
 from sysds_resnet.scoring.predictions import save, to_table
 from sysds_resnet.system.csv_cells import FORMULA, from_cell, to_cell

@@ -15,10 +15,10 @@ from small_weights import resnet18
 from sysds_resnet.errors import MAX_FOREIGN, NotFinite, UserError, one_line, printable
 from sysds_resnet.network.weights.files import write_weights
 from sysds_resnet.report.display import Display
-from sysds_resnet.results import _markdown
+from sysds_resnet.report.result_tables import markdown
 from sysds_resnet.scoring.outcomes import draw_confusion
 from sysds_resnet.settings.command_line import Settings, run
-from sysds_resnet.show import _titles
+from sysds_resnet.show import titles
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
 ESCAPED = r"\x1b[2J\x1b]0;title\x07a\nb\rc\td\u007f\u009b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\x00"
@@ -70,7 +70,7 @@ def test_a_name_that_the_encoding_of_the_output_lacks_is_no_traceback(encoding):
     program = """
 import sys
 from sysds_resnet.settings.command_line import Settings, run
-from sysds_resnet.show import _titles
+from sysds_resnet.show import titles
 class Empty(Settings): pass
 code = run(Empty, lambda _: print("日 \\udcff"), [])
 assert sys.stdout.errors == "strict"
@@ -101,7 +101,7 @@ def test_the_display_shows_them_escaped():
 
 
 def test_tables_in_markdown_hold_no_other_cells():
-    table = _markdown(["a", "b"], [[NASTY, "x | y"]])
+    table = markdown(["a", "b"], [[NASTY, "x | y"]])
     assert table.splitlines() == ["| a | b |", "| --- | --- |", rf"| {ESCAPED} | x \| y |"]
 
 
@@ -112,7 +112,7 @@ def test_pictures_have_such_names_in_one_line(tmp_path):
         draw_confusion(np.eye(2, dtype=int), [name, "plain"], tmp_path / "confusion.png")
         pictures.append(Image.open(io.BytesIO((tmp_path / "confusion.png").read_bytes())))
     assert abs(pictures[0].height - pictures[1].height) <= 1
-    assert _titles(np.array([0]), ["\n\n\n"]) == [r"\n\n\n"]
+    assert titles(np.array([0]), ["\n\n\n"]) == [r"\n\n\n"]
 
 
 # What other libraries say

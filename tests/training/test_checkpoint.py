@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from sysds_resnet import ResNet
 from sysds_resnet.errors import UserError
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training import checkpoints, retention
 from sysds_resnet.training.checkpoints import Checkpoints, read_checkpoint, restore, write_checkpoint
+from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.state import Progress, State
+from sysds_resnet.training.state import State
 
 CLASSES = 3
 TENSORS = {

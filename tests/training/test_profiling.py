@@ -8,9 +8,9 @@ from command_line import assert_one_line_error, run_here
 from reference import ResNet as TorchResNet
 from torch.utils.flop_counter import FlopCounterMode
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.recorder import Call, Matrix
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.profiling import StepProfiler, tabulate
 from sysds_resnet.training.state import State

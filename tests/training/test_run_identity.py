@@ -11,10 +11,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 from training_runs import assert_same_end, lines
 
-from sysds_resnet import train
+from sysds_resnet import ResNet, train
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training import checkpoints
 from sysds_resnet.training.checkpoints import read_checkpoint, write_checkpoint
 from sysds_resnet.training.identity import check_identity, identity_of

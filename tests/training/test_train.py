@@ -30,8 +30,9 @@ from sysds_resnet.errors import EngineDied, OutOfMemory
 from sysds_resnet.network.weights.files import read_metadata
 from sysds_resnet.report import run_report as report
 from sysds_resnet.report.metrics import read_metrics
+from sysds_resnet.scoring import evaluation
 from sysds_resnet.train import TrainSettings
-from sysds_resnet.training import loop
+from sysds_resnet.training import run as run_module
 from sysds_resnet.training.state import State
 
 STEPS, EPOCHS = 2, 2  # steps in an epoch; as few as leave room to stop in the middle of one
@@ -238,8 +239,8 @@ def test_a_run_stopped_in_its_evaluation_evaluates_when_resumed(run, shared, cap
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    read_all = loop.read_all
-    monkeypatch.setattr(loop, "read_all", stopping)
+    read_all = evaluation.read_all
+    monkeypatch.setattr(evaluation, "read_all", stopping)
     outcome = run_here(capfd, "train", *SETTINGS, "--out", folder)
     assert outcome.code == 0 and f"stopped at step {STEPS}; continue" in outcome.out
     assert [line["event"] for line in lines(folder)] == ["step"] * STEPS
@@ -358,7 +359,7 @@ def test_memory_that_runs_out_before_a_run_has_begun_is_what_is_said(shared, cap
     def full(*_):
         raise OutOfMemory("JVM: found its heap full")
 
-    monkeypatch.setattr(train, "starting_model", full)
+    monkeypatch.setattr(run_module, "starting_model", full)
     outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
     assert (outcome.code, outcome.err) == (2, "error: JVM: found its heap full\n")
     assert not (tmp_path / "run").exists()
@@ -383,7 +384,7 @@ def test_what_only_reports_never_ends_a_run(run, shared, capfd, monkeypatch, tmp
     for name in ("MetricsFile._append", "plot_curves", "Display.step", "Display.epoch", "Display.note"):
         owner, _, method = name.rpartition(".")
         monkeypatch.setattr(getattr(report, owner) if owner else report, method, fail)
-    monkeypatch.setattr(train, "write_results", fail)
+    monkeypatch.setattr(run_module, "write_results", fail)
     outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome
     assert outcome.err.startswith("warning: results.md not written: ")

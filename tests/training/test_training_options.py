@@ -7,10 +7,10 @@ from reference import arrays, random_resnet
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sysds_resnet import ResNet
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.errors import NotFinite
 from sysds_resnet.images import ArrayDataset
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training import loop
 from sysds_resnet.training.settings import FROZEN_PARTS, TrainSettings
 from sysds_resnet.training.state import State

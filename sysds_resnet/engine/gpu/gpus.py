@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
-from sysds_resnet.engine.compiler import set_static
 from sysds_resnet.engine.gpu.cuda import environment
-from sysds_resnet.engine.jvm.classes import compile_classes, java_array, replace_class
+from sysds_resnet.engine.jvm.classes import compile_classes, java_array, replace_class, set_static
 from sysds_resnet.engine.transfer import uncycle
 from sysds_resnet.engine.values import Value
 

@@ -12,7 +12,6 @@ from sysds_resnet.engine.spark.checks import check_start
 from sysds_resnet.engine.spark.cluster import Cluster, check_form, local_workers, on_this_machine
 from sysds_resnet.engine.spark.secrets import check_pairs, read_conf
 from sysds_resnet.errors import UserError
-from sysds_resnet.images import BUILT_IN
 from sysds_resnet.settings.command_line import Settings
 from sysds_resnet.system.shared_files import absolute, is_url
 
@@ -80,13 +79,6 @@ class SparkSettings(Settings):
                 "CPUs; leave --device and --gpus out"
             )
         return self
-
-    def located(self, dataset: str) -> str:
-        """A data set as `open_dataset` takes it: with engine spark no path that is relative.
-
-        Executors run in folders of their own.
-        """
-        return dataset if self.engine != "spark" or dataset in BUILT_IN else absolute(dataset)
 
     def cluster(self, folder: Path | str | None = None) -> Cluster | None:
         """The cluster to compute on, if any.

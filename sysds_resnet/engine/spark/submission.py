@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from sysds_resnet.engine.spark.conf import combined, driver_conf, with_defaults
 from sysds_resnet.engine.spark.launch import environment
 from sysds_resnet.engine.spark.secrets import shown_conf
 from sysds_resnet.engine.spark.settings import SparkSettings
-from sysds_resnet.training.settings import TrainSettings
 
 PROGRAM = Path(__file__).resolve().parents[2] / "spark_program.py"
 # Settings that spark-submit needs before it reads others, and its options for them.
@@ -69,29 +67,3 @@ def python_line(name: str, settings: SparkSettings, options: Sequence[str]) -> l
     conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
     shown = shown_conf(settings.spark_conf, settings.spark_conf_file)
     return [*submit_words(cluster, conf, shown), str(PROGRAM), name, *options]
-
-
-def spark_line(settings: TrainSettings) -> str:
-    """The line for spark-submit that trains as the settings say, after a comment.
-
-    Raises:
-        UserError: If a setting does not fit.
-    """
-    return f"# the same by spark-submit\n{shlex.join(python_line('train', settings, _options(settings)))}"
-
-
-def _options(settings: TrainSettings) -> list[str]:
-    """The options of a command line for the settings that were given."""
-    words = []
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if name not in settings.model_fields_set or name in ("config", "dry_run") or value is None:
-            continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            words += [f"--{flag}", *map(str, value)] if value else []
-        else:
-            words += [f"--{flag}", str(value)]
-    return words

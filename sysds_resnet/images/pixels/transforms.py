@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from sysds_resnet.imagenet import IMAGENET_MEAN, default_resize_size
 from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.policies import (
     color_jitter,
@@ -21,12 +22,6 @@ from sysds_resnet.images.pixels.policies import (
     random_erasing,
     trivial_augment_wide,
 )
-
-IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
-"""Mean of ImageNet's red, green, blue in units of 0..255, as torchvision's weights expect it."""
-
-IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
-"""Standard deviation of ImageNet's red, green, blue in units of 0..255, likewise."""
 
 CROP_SCALE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -85,11 +80,6 @@ def sample_rng(seed: int, purpose: Purpose, *indices: int) -> np.random.Generato
         indices: such as epoch and sample, each at least 0; equally many at every use of one purpose.
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int(purpose), *indices])))
-
-
-def default_resize_size(image_size: int) -> int:
-    """Give the shorter side before the centre crop, in torchvision's proportion: 256 for 224."""
-    return round(image_size * 256 / 224)
 
 
 def eval_transform(

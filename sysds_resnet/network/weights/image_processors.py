@@ -18,9 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from sysds_resnet.images import IMAGENET_MEAN, IMAGENET_STD
-from sysds_resnet.images.encoded import DEFAULT_IMAGE_SIZE
-from sysds_resnet.images.pixels.transforms import default_resize_size
+from sysds_resnet.imagenet import DEFAULT_IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, default_resize_size
 from sysds_resnet.network.names import fail
 from sysds_resnet.network.weights.metadata import MAX_MEAN, MAX_STD, Side, Strict, shorten, validate
 

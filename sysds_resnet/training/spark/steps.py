@@ -17,9 +17,11 @@ from sysds_resnet.batches.stream import OnError, raise_error
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.network.inference import BN_EPS
+from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark.images import RemoteBatch, RemoteImages
-from sysds_resnet.training.state import Optimizer, State, StepMetrics
+from sysds_resnet.training.state import State
 
 _GRADIENTS = """
 source("dml/distributed.dml") as distributed

@@ -15,11 +15,11 @@ from command_line import ROOT, assert_one_line_error, run_here, run_systemds
 from reference import arrays, random_resnet, relative_error
 from safetensors.numpy import load_file
 
+from sysds_resnet import ResNet
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.engine.gpu import gpus as engine_gpu
 from sysds_resnet.engine.jvm import classes as own_java
 from sysds_resnet.errors import NotFinite, OutOfMemory
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.network.weights.files import MODEL
 from sysds_resnet.scoring.ensemble import Ensemble
 from sysds_resnet.train import TrainSettings

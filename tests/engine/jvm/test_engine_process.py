@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
+from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm.process import SOCKET
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
-from sysds_resnet.network.model import ResNet
 
 HEAP = 512 * 2**20
 PARENT = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sysds_resnet.engine import opening
-from sysds_resnet.engine.compiler import hidden
+from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.spark import settings_file
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset

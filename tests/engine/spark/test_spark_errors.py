@@ -11,7 +11,7 @@ from sysds_resnet.engine.spark.cluster import local_workers
 from sysds_resnet.engine.spark.errors import explain
 from sysds_resnet.errors import OutOfMemory
 from sysds_resnet.images import BUILT_IN
-from sysds_resnet.prepare import PrepareSettings
+from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.settings.command_line import build
 
 SPARK = ["--engine", "spark"]
@@ -122,7 +122,11 @@ def test_jobs_that_failed(message, found):
 def test_executors_open_data_sets_by_whole_paths(tmp_path, monkeypatch, engine):
     """They run in folders of their own."""
     monkeypatch.chdir(tmp_path)
-    settings = build(PrepareSettings, {"engine": engine, "dataset": "data", "out": "prepared"})
-    assert settings.located("data") == (str(tmp_path / "data") if engine == "spark" else "data")
+
+    def located(dataset):
+        settings = build(PrepareSettings, {"engine": engine, "dataset": dataset, "out": "prepared"})
+        return settings.located(settings.engine == "spark")
+
+    assert located("data") == (str(tmp_path / "data") if engine == "spark" else "data")
     for name in (*BUILT_IN, "s3a://bucket/data", str(tmp_path)):
-        assert settings.located(name) == name
+        assert located(name) == name

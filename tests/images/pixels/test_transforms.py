@@ -10,6 +10,7 @@ from scipy import stats
 from torchvision.transforms import v2
 from torchvision_reference import functional, transforms
 
+from sysds_resnet.imagenet import IMAGENET_MEAN
 from sysds_resnet.images import Augmentation
 from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.mixing import Mixing, cutmix_box
@@ -20,7 +21,6 @@ from sysds_resnet.images.pixels.policies import (
     trivial_augment_wide,
 )
 from sysds_resnet.images.pixels.transforms import (
-    IMAGENET_MEAN,
     Purpose,
     eval_transform,
     random_crop_box,

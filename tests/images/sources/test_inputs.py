@@ -13,7 +13,7 @@ from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images.encoded import open_files
 from sysds_resnet.images.sources import inputs
 from sysds_resnet.images.sources.inputs import find_inputs
-from sysds_resnet.predict import PredictSettings
+from sysds_resnet.scoring.settings import PredictSettings
 from sysds_resnet.settings.command_line import parse
 
 

@@ -10,7 +10,7 @@ import transformers
 from command_line import assert_one_line_error, run_here
 from reference import ResNet, arrays, random_resnet
 
-from sysds_resnet.network.model import ResNet as Model
+from sysds_resnet import ResNet as Model
 from sysds_resnet.network.weights.files import describe, read_metadata, read_weights, write_weights
 from sysds_resnet.network.weights.forms import load_weights
 

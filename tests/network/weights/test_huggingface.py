@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_sample_image
 from small_weights import message, resnet18
 
+from sysds_resnet import ResNet as Model
 from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.transforms import eval_transform
-from sysds_resnet.network.model import ResNet as Model
 from sysds_resnet.network.names import to_huggingface
 from sysds_resnet.network.weights.files import describe, load_file, read_weights, write_weights
 from sysds_resnet.network.weights.forms import load_weights

@@ -29,6 +29,7 @@ from scoring_reference import write_images, write_networks
 from spark_cluster import cluster_processes, executors, executors_left, spark_cluster
 from training_runs import assert_same_end
 
+from sysds_resnet import ResNet
 from sysds_resnet.batches.order import BatchOrder, sequential_order
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.stream import BatchStream
@@ -38,7 +39,6 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.images.sources.shards import MANIFEST, FileRecord, Manifest
-from sysds_resnet.network.model import ResNet
 from sysds_resnet.training.loop import evaluate_state
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark import steps as spark_steps_module

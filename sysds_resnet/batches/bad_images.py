@@ -1,0 +1,97 @@
+"""Images that cannot be read: an error, or a row of bad_images.csv."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sysds_resnet.batches.settings import ReadingSettings
+from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.images import Dataset
+from sysds_resnet.system.console import warn
+from sysds_resnet.system.csv_cells import to_cell
+
+BAD_IMAGES_FILE = "bad_images.csv"
+
+
+_COLUMNS = ("name", "class", "reason")
+
+
+class BadImages:
+    """Images that could not be read: raised, or written down until they are too many of their data set.
+
+    Args:
+        settings: Whether to raise, and how many are too many.
+        folder: Of bad_images.csv, which is made with the first one, and goes on if it is there.
+
+    Attributes:
+        path: Of bad_images.csv.
+    """
+
+    def __init__(self, settings: ReadingSettings, folder: Path) -> None:
+        self._settings = settings
+        self.path = folder / BAD_IMAGES_FILE
+        self._found: dict[int, set[int]] = {}  # positions by data set
+        self._waiting: list[Sequence[str]] = []  # rows that the disk has not taken
+        self._noted = False
+        self._listed = _names_in(self.path)  # as they stand in cells
+
+    def __len__(self) -> int:
+        """Images found by this object."""
+        return sum(map(len, self._found.values()))
+
+    def __call__(self, dataset: Dataset, index: int, reason: str) -> None:
+        """The `OnError` of batches.
+
+        Raises:
+            UserError: Images are not to be skipped, or too many of the data set's cannot be read.
+        """
+        if self._settings.on_error == "raise":
+            raise UserError(reason)
+        found = self._found.setdefault(id(dataset), set())
+        if index in found:
+            return
+        found.add(index)
+        name, n = to_cell(dataset.name(index)), len(dataset)
+        if name not in self._listed:
+            self._listed.add(name)
+            label = dataset.classes[dataset.labels[index]] if dataset.classes else ""
+            self._waiting.append((name, to_cell(label), to_cell(reason)))
+            self._write()
+        if len(found) > self._settings.max_bad * n:
+            raise UserError(
+                f"{self.path}: found {len(found)} images that cannot be read, expected no more than "
+                f"{self._settings.max_bad:g} of {n}; repair or remove them, or raise --max-bad"
+            )
+
+    def _write(self) -> None:
+        """Appends the rows that wait; a disk that does not take them ends nothing."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                text = io.StringIO(newline="")
+                csv.writer(text).writerows([_COLUMNS, *self._waiting] if size == 0 else self._waiting)
+                data = text.getvalue().encode("utf-8", "backslashreplace")
+                if file.write(data) < len(data):
+                    file.truncate(size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if not self._noted:
+                warn(f"{self.path}: not written ({one_line(error)}); its lines wait in memory")
+            self._noted = True
+            return
+        self._waiting, self._noted = [], False
+
+
+def _names_in(path: Path) -> set[str]:
+    """The images that a bad_images.csv lists; none where it cannot be read."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return {row["name"] for row in csv.DictReader(file) if row.get("name") and row.get("reason")}
+    except (OSError, csv.Error):
+        return set()

@@ -1,0 +1,212 @@
+"""Results of finished runs, from config.yaml and metrics.jsonl alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from sysds_resnet.errors import UserError
+from sysds_resnet.report.metrics import FILE_NAME, read_lines
+from sysds_resnet.settings.command_line import read_yaml
+
+GIB = 2**30
+
+
+PRECISIONS = {"single": "FP32", "bf16": "AMP", "double": "FP64"}  # by the setting; in the tables' order
+
+
+NOT_MEASURED = "not measured"
+
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came out of a run.
+
+    Attributes:
+        run: Name of the run folder.
+        model, image_size: The network, and the side of its training images in pixels.
+        precision: FP32, AMP (bf16) or FP64, of matrix multiplies.
+        cards: Shares of a batch.
+        batch_size: Images in a share.
+        criterion: When training ends.
+        top1: Validation top-1 after the last epoch that was validated, 0 to 1.
+        images: Training images seen, repetitions counted.
+        train_seconds: Spent on these in all sessions, waiting for data included; not what a killed one lost.
+        evaluation_seconds: Spent on validations; None if the lines have no times.
+        images_per_s: images / train_seconds.
+        power_w: Mean over the samples, of all GPUs together.
+        rss_gib, gpu_gib: Most memory of all processes, and of all GPUs.
+        scalability: images_per_s by cards times the baseline's.
+        stability: 1 if there are no disturbances, else 0.
+        disturbances: Steps left out, resumes within an epoch, an end before the criterion; a resume at the
+            end of an epoch leaves no trace.
+    """
+
+    run: str
+    model: str
+    image_size: int | None
+    precision: str
+    cards: int
+    batch_size: int
+    criterion: str
+    top1: float | None
+    images: int
+    train_seconds: float
+    evaluation_seconds: float | None
+    images_per_s: float
+    power_w: float | None
+    rss_gib: float | None
+    gpu_gib: float | None
+    scalability: float | None
+    stability: int
+    disturbances: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Of training and validation."""
+        return self.train_seconds + (self.evaluation_seconds or 0.0)
+
+
+def results_row(folder: Path, baseline: Results | None = None) -> Results:
+    """The results of a run, of one that was resumed over all its sessions.
+
+    Args:
+        folder: The run folder.
+        baseline: Of a run of one card; compared with if its network, image size and precision are the same.
+
+    Raises:
+        UserError: If there is no run there, or no step in it.
+    """
+    config = read_yaml(folder / "config.yaml")
+    path = folder / FILE_NAME
+    try:
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: found no readable file, expected that of a run; train first") from error
+    steps, epochs, resources = (
+        [line for line in lines if line["event"] == event] for event in ("step", "epoch", "resources")
+    )
+    if not steps and not epochs:
+        raise UserError(f"{path}: found no step, expected at least one; train for longer")
+    try:
+        cards, batch_size = _shares(config)
+        n, seconds, resumed = _training(steps, epochs, config["batch_size"])
+        images = n * config["batch_size"]
+        disturbances = _disturbances(config, steps, epochs, resumed)
+        threshold = config.get("acc_thresh")
+        results = Results(
+            run=folder.resolve().name,
+            model=config["model"],
+            image_size=config["image_size"],
+            precision=PRECISIONS[config["precision"]],
+            cards=cards,
+            batch_size=batch_size,
+            criterion=f"{config['epochs']} epochs" if threshold is None else f"top1 {threshold:g}%",
+            top1=_top1(epochs),
+            images=images,
+            train_seconds=seconds,
+            evaluation_seconds=_evaluation(steps, epochs, config["batch_size"]),
+            images_per_s=images / seconds,
+            power_w=_over(resources, "gpu_power_w", mean),
+            rss_gib=_over(resources, "rss_bytes", max, GIB),
+            gpu_gib=_over(resources, "gpu_memory_bytes", max, GIB),
+            scalability=None,
+            stability=int(not disturbances),
+            disturbances=disturbances,
+        )
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        message = f"{folder}: found files of another kind ({error}), expected those of a run; choose one"
+        raise UserError(message) from error
+    return results if baseline is None else _compared(results, baseline)
+
+
+def _training(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) -> tuple[int, float, list[int]]:
+    """Steps, the seconds that they took, and the epochs that were resumed.
+
+    An epoch's line has the seconds of all steps since the epoch began or was resumed. Steps before that, and
+    those of an epoch that has no line yet, take the mean of their own lines, which may be of a few only.
+    """
+    begin, seconds, resumed = 0, 0.0, []
+    for epoch in sorted({line["epoch"] for line in (*steps, *epochs)}):
+        logged = [line for line in steps if line["epoch"] == epoch]
+        ends = [line for line in epochs if line["epoch"] == epoch]
+        end = max(line["step"] for line in (*logged, *ends))
+        covered = sum(_covered(line, batch_size) for line in ends)
+        known = sum(line["seconds"] for line in ends)
+        rest = end - begin - covered
+        earlier = [line["seconds"] for line in logged if line["step"] <= begin + rest]
+        seconds += known + rest * (mean(earlier) if earlier else known / max(covered, 1))
+        if ends and rest:
+            resumed.append(epoch)
+        begin = end
+    return begin, seconds, resumed
+
+
+def _covered(epoch: Line, batch_size: int) -> int:
+    """The steps that an epoch's line is about; 0 if it was resumed after its last step."""
+    return round((epoch["images_per_s"] or 0.0) * epoch["seconds"] / batch_size)
+
+
+def _evaluation(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) -> float | None:
+    """Seconds of all validations: from an epoch's last logged step to its line, less the steps between.
+
+    Where a resume lies between too, the mean of the others.
+    """
+    found = []
+    validated = [line for line in epochs if line["val_loss"] is not None]
+    for epoch in validated:
+        covered = _covered(epoch, batch_size)
+        logged = [s for s in steps if epoch["step"] - covered < s["step"] <= epoch["step"] and "time" in s]
+        if logged and "time" in epoch:
+            unlogged = (epoch["step"] - logged[-1]["step"]) * epoch["seconds"] / covered
+            found.append(max(epoch["time"] - logged[-1]["time"] - unlogged, 0.0))
+    if not validated:
+        return 0.0
+    return mean(found) * len(validated) if found else None
+
+
+def _shares(config: Line) -> tuple[int, int]:
+    """Cards, and images on each."""
+    whole, part = config["batch_size"], config["micro_batch"]
+    return (whole // part, part) if isinstance(part, int) else (1, whole)
+
+
+def _disturbances(
+    config: Line, steps: Sequence[Line], epochs: Sequence[Line], resumed: list[int]
+) -> list[str]:
+    skipped = sum(line.get("skipped", False) for line in steps)
+    done, threshold = epochs[-1]["epoch"] if epochs else 0, config.get("acc_thresh")
+    reached = done == config["epochs"] if threshold is None else 100 * (_top1(epochs) or 0) >= threshold
+    found = {
+        f"{skipped} steps skipped": skipped,
+        f"resumed in epoch {', '.join(map(str, resumed))}": resumed,
+        f"not there after {done} epochs": not reached,
+    }
+    return [text for text, holds in found.items() if holds]
+
+
+def _top1(epochs: Sequence[Line]) -> float | None:
+    return next((line["val_top1"] for line in reversed(epochs) if line["val_top1"] is not None), None)
+
+
+def _over(lines: Sequence[Line], name: str, function: Any, unit: float = 1.0) -> float | None:
+    values = [line[name] for line in lines if line.get(name) is not None]
+    return function(values) / unit if values else None
+
+
+def _compared(results: Results, baseline: Results) -> Results:
+    if baseline.cards != 1:
+        raise UserError(
+            f"baseline: found {baseline.run} with {baseline.cards} cards, expected 1; choose another"
+        )
+    alike = ("model", "image_size", "precision")
+    if any(getattr(results, name) != getattr(baseline, name) for name in alike):
+        return results
+    ratio = results.images_per_s / (results.cards * baseline.images_per_s)
+    return replace(results, scalability=ratio)

@@ -1,0 +1,74 @@
+"""The door for people who have arrays: a network that is trained, scored, saved and loaded from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+from sysds_resnet.network.inference import softmax
+from sysds_resnet.network.model import Model
+from sysds_resnet.training.fitting import fit_arrays
+
+
+class ResNet(Model):
+    """A ResNet classifier (v1.5, torchvision's names and semantics) on SystemDS, for images in arrays.
+
+    Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
+    them to the scale that the weights were trained on. Labels count from 0. Arguments are as of `Model`.
+
+    Any thread may use a model, several at a time: each gets the scores of its own images, with the weights
+    that the model had when it asked. One thread at a time may train it.
+    """
+
+    def predict_proba(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+        """Class probabilities of shape (N, num_classes)."""
+        return softmax(self.logits(images, batch_size))
+
+    def predict(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+        """The most probable class of each image, of shape (N,)."""
+        return self.logits(images, batch_size).argmax(axis=1)
+
+    def fit(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        **settings: Any,
+    ) -> pd.DataFrame:
+        """Trains the model.
+
+        Args:
+            images: Of shape (N, H, W, C), uint8.
+            labels: As of `evaluate`.
+            validation: Images and labels to evaluate on after each epoch.
+            **settings: Of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, base_lr, ...
+
+        Returns:
+            A row for each epoch with the columns of metrics.jsonl.
+
+        Raises:
+            UserError: If these do not fit, or another thread trains the model.
+        """
+        if not self._fitting.acquire(blocking=False):
+            raise UserError("fit: found another thread training this model, expected one; wait for its end")
+        try:
+            return fit_arrays(self, images, labels, validation, settings)
+        finally:
+            self._fitting.release()
+
+    def _set_up(
+        self,
+        engine: Engine | None,
+        sizes: tuple[int, int, int],
+        mean: np.ndarray | None,
+        std: np.ndarray | None,
+        classes: Sequence[str] | None,
+    ) -> None:
+        super()._set_up(engine, sizes, mean, std, classes)
+        self._fitting = Lock()  # of the thread that is in `fit`

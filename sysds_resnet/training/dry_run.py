@@ -1,0 +1,66 @@
+"""What a dry run prints: the command line of the engine, or that for spark-submit."""
+
+from __future__ import annotations
+
+import shlex
+
+from sysds_resnet.engine.gpu import cuda
+from sysds_resnet.engine.gpu.gpus import gpu_environment
+from sysds_resnet.engine.jvm.environment import dropped
+from sysds_resnet.engine.jvm.memory import heap_of
+from sysds_resnet.engine.jvm.multiply import choose, on_gpu
+from sysds_resnet.engine.jvm.process import command_line
+from sysds_resnet.engine.spark.settings_file import cache_folder
+from sysds_resnet.engine.spark.submission import python_line
+from sysds_resnet.training.settings import TrainSettings
+
+
+def engine_command(settings: TrainSettings) -> str:
+    """The line that would start the engine of a run, after what it lacks here as a comment.
+
+    With engine spark it is the one that has spark-submit do the whole run.
+
+    Raises:
+        UserError: If there is no usable Java.
+    """
+    if settings.engine == "spark":
+        return spark_line(settings)
+    gpus = settings.chosen_gpus()
+    if gpus:
+        multiply = on_gpu(settings.precision, "a GPU")
+        environment = gpu_environment(multiply.precision == "tf32")
+    else:
+        multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
+    folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
+    command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
+    unset = [word for name in dropped() for word in ("-u", name)]
+    line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
+    device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
+    problem = gpus and cuda.problem()
+    return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
+
+
+def spark_line(settings: TrainSettings) -> str:
+    """The line for spark-submit that trains as the settings say, after a comment.
+
+    Raises:
+        UserError: If a setting does not fit.
+    """
+    return f"# the same by spark-submit\n{shlex.join(python_line('train', settings, _options(settings)))}"
+
+
+def _options(settings: TrainSettings) -> list[str]:
+    """The options of a command line for the settings that were given."""
+    words = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if name not in settings.model_fields_set or name in ("config", "dry_run") or value is None:
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)] if value else []
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

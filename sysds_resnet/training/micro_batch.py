@@ -1,0 +1,70 @@
+"""How many images' gradients are computed at a time, so that a step fits the memory."""
+
+from __future__ import annotations
+
+from sysds_resnet.engine import Engine
+from sysds_resnet.errors import UserError
+
+STEP_SHARE = 0.45  # of the heap, for what a step keeps
+
+
+# Values that a training step keeps for each pixel of the input, by depth: what forward_train caches (106,
+# 157, 343, 550, 777 for two images of 128 x 128, fewer for more pixels) and the few matrices at work.
+_VALUES_PER_PIXEL = {18: 135, 34: 190, 50: 400, 101: 620, 152: 850}
+
+
+GPU_SHARE = 0.85  # of a GPU's free memory, for what a step keeps
+
+
+# Values that a training step keeps on a GPU for each pixel of the input, by depth: of ResNet-50 measured
+# (benchmarks/results/gpu.json, 142 MB an image of 224 x 224 in single precision, with what is kept to be used
+# again), of the others in the ratio of what forward_train caches.
+_GPU_VALUES_PER_PIXEL = {18: 340, 34: 420, 50: 720, 101: 960, 152: 1260}
+
+
+def choose_micro_batch(
+    engine: Engine, depth: int, image_size: tuple[int, int], batch_size: int, asked: int | None
+) -> int:
+    """Images whose gradients are computed at a time.
+
+    Args:
+        engine: Whose heap they must fit, or its executors'.
+        depth: Of the network.
+        image_size: Height and width in pixels.
+        batch_size: Images in a step.
+        asked: The user's choice, or None for the largest that fits and divides the batch, with work for all
+            executors.
+
+    Raises:
+        UserError: If the batch is no multiple of what the user chose.
+    """
+    if asked is not None:
+        if batch_size % asked:
+            raise UserError(
+                f"micro_batch: found {asked} with batch_size {batch_size}, expected a divisor of the batch "
+                "size; choose one"
+            )
+        return asked
+    workers = engine.spark.workers if engine.spark else engine.workers
+    if engine.gpu:
+        values = 8 if engine.multiply.precision == "double" else 4
+        bytes_of_image = _GPU_VALUES_PER_PIXEL[depth] * values * image_size[0] * image_size[1]
+        largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
+    else:
+        heap = engine.spark.heap if engine.spark else engine.heap // workers
+        largest = largest_micro_batch(heap, depth, image_size, engine.fp32)
+    limit = min(largest, max(1, batch_size // workers))
+    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
+
+
+def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int], fp32: bool) -> int:
+    """Images whose gradients can be computed at a time in so many bytes of heap; at least 1.
+
+    Args:
+        heap: Bytes.
+        depth: Of the network.
+        image_size: Height and width in pixels.
+        fp32: Whether activations are kept in FP32.
+    """
+    bytes_of_image = _VALUES_PER_PIXEL[depth] * (4 if fp32 else 8) * image_size[0] * image_size[1]
+    return max(1, int(STEP_SHARE * heap / bytes_of_image))

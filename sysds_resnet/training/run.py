@@ -1,0 +1,255 @@
+"""A training run from its settings to its weights: sessions of an engine, one after the other if one ends."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sysds_resnet.batches.bad_images import BadImages
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.classes.file import CLASSES_FILE, classes_text
+from sysds_resnet.engine import Engine
+from sysds_resnet.engine.jvm.memory import parse_size
+from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
+from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
+from sysds_resnet.images import Dataset
+from sysds_resnet.images.settings import print_notes
+from sysds_resnet.report.events import EpochEvent, StepEvent
+from sysds_resnet.report.result_tables import write_results
+from sysds_resnet.report.results import results_row
+from sysds_resnet.report.run_report import RunReport
+from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.console import say, warn
+from sysds_resnet.system.signals import StopSignals
+from sysds_resnet.training.checkpoints import Checkpoints, restore
+from sysds_resnet.training.dry_run import engine_command
+from sysds_resnet.training.identity import identity_of
+from sysds_resnet.training.loop import evaluate_state, training_loop
+from sysds_resnet.training.profiling import StepProfiler
+from sysds_resnet.training.restarting import Restarts
+from sysds_resnet.training.run_folder import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    config_text,
+    run_folder,
+    update_config,
+    write_texts,
+)
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
+from sysds_resnet.training.start import (
+    introduction,
+    open_set,
+    resolve,
+    sizes_of,
+    starting_model,
+    warn_of_small_norms,
+)
+from sysds_resnet.training.state import State
+from sysds_resnet.training.steps import Update, local_steps
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def train(settings: TrainSettings) -> Path | None:
+    """Trains as the settings say and gives the run folder; none of a dry run.
+
+    Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once. When
+    the JVM ends, another goes on from the last checkpoint, if its heap was full with micro-batches half as
+    large.
+
+    Raises:
+        UserError: What the user can mend; what was saved before stays.
+    """
+    if not settings.dry_run:
+        settings.check_cluster(settings.resume or settings.out or Path())
+    if settings.dry_run:
+        print_notes(*(open_set(settings, split) for split in ("train", "val")))
+        print(config_text(settings) + engine_command(settings))
+        return None
+    with run_folder(settings, warn) as folder:
+        sets = [open_set(settings, split) for split in ("train", "val")]
+        print_notes(*sets)
+        restarts = Restarts(folder)
+        try:
+            with StopSignals() as stopped:
+                while True:
+                    try:
+                        _Session(settings, folder, sets, restarts, stopped).run()
+                        return folder
+                    except (EngineDied, OutOfMemory) as error:
+                        settings = restarts.after(error, settings, stopped())
+        except KeyboardInterrupt:
+            if (folder / CONFIG_FILE).exists():
+                say(f"continue with: {_resuming(folder)}", sys.stderr)
+            raise
+
+
+class _Session:
+    """One JVM's part of a run.
+
+    Args:
+        settings: Of the run, as they are before they are resolved.
+        folder: Of the run.
+        sets: Training and validation images.
+        restarts: Told of each step that is done.
+        stopped: Whether the run was asked to stop.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: Path,
+        sets: list[Dataset],
+        restarts: Restarts,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._settings, self._folder, self._sets = settings, folder, sets
+        self._restarts, self._stopped = restarts, stopped
+        self._bad = BadImages(settings, folder)
+
+    def run(self) -> None:
+        """Trains from the last checkpoint, or from the beginning, to the run's end or until it is stopped."""
+        settings, folder = self._settings, self._folder
+        heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
+        gpus = () if cluster else settings.chosen_gpus()
+        shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
+        with Engine(
+            settings.precision, heap, settings.blas, cluster=cluster, gpus=gpus, logs=folder
+        ) as engine:
+            finished = self._train(engine)
+        if finished:
+            names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}
+            say("\n".join(f"{what + ':':8} {folder / name}" for what, name in names.items()))
+        else:
+            say(f"stopped at step {self._state.progress.step}; continue with: {_resuming(folder)}")
+
+    def _train(self, engine: Engine) -> bool:
+        """Whether the run is finished then."""
+        folder, train_set = self._folder, self._sets[0]
+        self._settings = settings = resolve(self._settings, engine, train_set, self._settings.depth)
+        model, origin = starting_model(settings, train_set, engine)
+        if not (folder / CONFIG_FILE).exists():
+            classes = classes_text(train_set.classes)
+            write_texts({folder / CONFIG_FILE: config_text(settings), folder / CLASSES_FILE: classes})
+        self._state = state = State.fresh(model)
+        identity = identity_of(settings, self._sets, model)
+        restored = restore(folder / CHECKPOINTS_FOLDER, state, identity, warn)
+        step = state.progress.step
+        self._restarts.reached(step)
+        update_config(folder, settings, step)
+        say(introduction(settings, folder, engine, self._sets, restored or origin, step))
+        warn_of_small_norms(settings)
+        frozen = model.network.units_of(settings.frozen_parts)
+        self._optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
+        began = time.perf_counter()
+        with self._report() as report, self._checkpoints(identity, report.note) as saved:
+            last = self._watch(report, saved)
+            finished = state.progress.epoch == settings.epochs or self._reached()
+            if finished:
+                state.model.weights = state.averaged
+                state.model.save(folder / WEIGHTS_FILE, **sizes_of(settings, self._sets[1]))
+            else:
+                saved.save(state)
+        if finished:
+            try:
+                write_results(folder, results_row(folder))
+            except Exception as error:  # they only report what is in the folder
+                warn(f"results.md not written: {one_line(error)}")
+            say(state.progress.summary(last, (time.perf_counter() - began) / 60))
+        if len(self._bad):
+            say(f"{len(self._bad)} images cannot be read and were left out: {self._bad.path}")
+        return finished
+
+    def _report(self) -> RunReport:
+        settings, state = self._settings, self._state
+        title = f"{settings.model} on {Path(settings.dataset).name} with {settings.optimizer}"
+        return RunReport(
+            self._folder,
+            title,
+            epochs=settings.epochs,
+            total_steps=self._optimizer.schedule.total_steps,
+            done=lambda: (state.progress.step, state.progress.step_in_epoch),
+            heap_used=state.model.engine.heap_used,
+            log_every=settings.log_every,
+            tensorboard=settings.tensorboard,
+        )
+
+    def _checkpoints(self, identity: dict[str, Any], note: Callable[[str], None]) -> Checkpoints:
+        settings = self._settings
+        return Checkpoints(
+            self._folder / CHECKPOINTS_FOLDER,
+            identity,
+            self._state.model.description(**sizes_of(settings, self._sets[1])),
+            settings.keep,
+            settings.save_steps,
+            settings.save_minutes,
+            note,
+        )
+
+    def _watch(self, report: RunReport, saved: Checkpoints) -> EpochEvent | None:
+        """Trains, reports and saves; gives the last epoch that was done, if one was."""
+        settings, state, last = self._settings, self._state, None
+        progress = state.progress
+        update = None
+        if settings.profile is not None:
+            steps = self._optimizer.schedule.total_steps - progress.step
+            update = StepProfiler(state, settings.profile, steps, self._folder, report.note).update
+        try:
+            while self._restarts.changes:
+                report.record("micro_batch", self._restarts.changes.pop(0))
+            for event in self._events(update):
+                self._restarts.reached(progress.step)
+                report.add(event)
+                if isinstance(event, EpochEvent):
+                    last = event
+                    saved.save(state, best=progress.best_epoch == event.epoch)
+                else:
+                    saved.save_if_due(state)
+        except NotFinite as error:
+            saved.save(state)
+            raise UserError(
+                f"{error}; the state before this step is in {self._folder}, from which --resume goes on, "
+                "with --on-nan skip without this step"
+            ) from error
+        return last
+
+    def _events(self, update: Update | None) -> Iterator[StepEvent | EpochEvent]:
+        """The training loop on the run's data, with those who read it."""
+        settings, state, bad = self._settings, self._state, self._bad
+        train_set, val_set = self._sets
+        with ExitStack() as stack:
+            if state.model.engine.spark:
+                steps = stack.enter_context(spark_steps(settings, state, train_set, bad))
+                validate = partial(spark_evaluate, settings, state, val_set, bad, self._ended)
+            else:
+                readers = stack.enter_context(Readers(self._sets, settings.workers))
+                steps = stack.enter_context(local_steps(settings, state, train_set, readers, bad, update))
+                validate = partial(evaluate_state, state, val_set, readers, bad, self._ended)
+            yield from training_loop(
+                state,
+                steps,
+                self._optimizer,
+                epochs=settings.epochs,
+                validate=validate,
+                on_nan=settings.on_nan,
+                stopped=self._ended,
+            )
+
+    def _ended(self) -> bool:
+        return self._stopped() or self._reached()
+
+    def _reached(self) -> bool:
+        """Whether the accuracy that ends training was reached."""
+        threshold, best = self._settings.acc_thresh, self._state.progress.best_top1
+        return threshold is not None and best is not None and 100 * best >= threshold
+
+
+def _resuming(folder: Path) -> str:
+    return python_command("train", "--resume", folder)
