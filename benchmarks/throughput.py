@@ -49,7 +49,7 @@ source("scripts/nn/networks/resnet50.dml") as resnet
 loss = sum(out)
 """
 THIN_REGISTRY = """
-source("dml/resnet.dml") as resnet
+source("dml/network/network.dml") as resnet
 blocks = as.matrix(full["blocks"])
 units = as.matrix(full["units"])
 tensors = as.matrix(full["tensors"])

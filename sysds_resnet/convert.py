@@ -83,7 +83,7 @@ def _new_folder(path: Path) -> Iterator[Path]:
 def write_systemds(
     path: Path, weights: Weights, engine: Engine, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes the form that the DML programs read (dml/weights.dml): a new folder, there as a whole.
+    """Writes the form that the DML programs read (dml/network/weights.dml): a new folder, there as a whole.
 
     Args:
         path: Of the folder.

@@ -22,7 +22,7 @@ Kind = Literal["matrix", "list", "double", "int", "string"]
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
 # What has loops whose workers are on a cluster, and what has one whose workers are here.
-_DISTRIBUTED, _PARALLEL = "dml/distributed.dml", "dml/trainer.dml"
+_DISTRIBUTED, _PARALLEL = "dml/cluster/distributed.dml", "dml/training/gradients.dml"
 
 
 class Programs:

@@ -57,7 +57,7 @@ class Engine(Shared):
         gpus: Numbers of the GPUs to compute on; none for the CPU. There "single" and "double" are of all that
             is computed, and "tf32" of multiplies, with all else in single; it takes the place of "bf16".
         channel_major: Whether networks are computed by the engine's own operators on images channel by
-            channel (dml/resnet_nchw.dml), as it must be on a GPU.
+            channel (dml/layers/channels/unit.dml), as it must be on a GPU.
         logs: A folder for the JVM's log, jvm.log, and for what it writes when it crashes; by default they go
             when it is closed.
 

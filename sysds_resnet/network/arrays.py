@@ -22,7 +22,7 @@ class SentImages:
         shape: (N, H, W, C).
         size: Images in each part; the last one may be filled up.
         parts: Matrices: arrays on their way, of which an iterator gives each once, or handles.
-        packed: Whether they are as `unpack` in dml/data.dml takes them.
+        packed: Whether they are as `unpack` in dml/training/data.dml takes them.
         engine: Where they are, or will be.
         fault: As of `scale_fault`.
     """
@@ -150,7 +150,7 @@ def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:
 
     Returns:
         Parts of shape (size*H*W, C), or channel-major (size, C*H*W), or of whole numbers in three channels
-        one number for each pixel, (size, H*W), as `unpack` in dml/data.dml takes it.
+        one number for each pixel, (size, H*W), as `unpack` in dml/training/data.dml takes it.
     """
     packed = engine.channel_major and images.dtype == np.uint8 and images.shape[3] == 3
 

@@ -15,12 +15,12 @@ from sysds_resnet.network.registry import Network
 BN_EPS = 1e-5  # torchvision's
 
 _FOLD = """
-source("dml/resnet.dml") as resnet
+source("dml/network/network.dml") as resnet
 folded = resnet::fold(model, registry, eps)
 """
 TAKE_BATCH = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
+source("dml/training/data.dml") as data
+source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 if (packed) {
   X = data::unpack(X)
@@ -31,8 +31,8 @@ _EVALUATE = f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
 """
 _PARALLEL_EVALUATE = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
+source("dml/training/data.dml") as data
+source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
 """

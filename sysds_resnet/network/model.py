@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
 _INIT = """
-source("dml/resnet.dml") as resnet
+source("dml/network/network.dml") as resnet
 model = resnet::init(registry, seed, zero_init_residual)
 """
 

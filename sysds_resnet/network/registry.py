@@ -18,7 +18,7 @@ from sysds_resnet.network.weights.containers import to_arrays
 MIN_SIZE = 32  # pixels; below it the last stage has nothing left
 
 _DESCRIBE = """
-source("dml/registry.dml") as reg
+source("dml/network/registry.dml") as reg
 registry = reg::describe(depth, channels, num_classes)
 if (channel_major) {
   registry = reg::channel_major(registry)
@@ -32,17 +32,17 @@ for (t in 1:nrow(tensors)) {
 }
 """
 _GEOMETRY = """
-source("dml/geometry.dml") as geo
+source("dml/network/plan.dml") as geo
 geometry = geo::build(N, H, W, backward)
 """
 _PLAN = """
-source("dml/resnet_nchw.dml") as nchw
+source("dml/layers/channels/unit.dml") as nchw
 plan = nchw::plan(registry, H, W, gpu)
 """
 
 
 class Role(IntEnum):
-    """What a tensor is, numbered as in dml/registry.dml."""
+    """What a tensor is, numbered as in dml/network/registry.dml."""
 
     CONV_WEIGHT = 1
     NORM_SCALE = 2
@@ -66,7 +66,7 @@ class Tensor:
         name: torchvision's name.
         role: What it is.
         shape: torchvision's shape.
-        channel_major: How the engine computes with it, see dml/registry.dml.
+        channel_major: How the engine computes with it, see dml/network/registry.dml.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Network:
 
     Attributes:
         engine, depth, channels, num_classes: As given.
-        registry: Handle of the registry (dml/registry.dml).
+        registry: Handle of the registry (dml/network/registry.dml).
         tensors: The registry's tensors in its order.
 
     Raises:
@@ -160,8 +160,8 @@ class Network:
     def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
         """What the network needs to know of images of this size, built once.
 
-        These are the gather matrices of n images (dml/geometry.dml), or channel-major a plan
-        (dml/resnet_nchw.dml).
+        These are the gather matrices of n images (dml/network/plan.dml), or channel-major a plan
+        (dml/layers/channels/unit.dml).
 
         Raises:
             UserError: If the images are smaller than 32 pixels.

@@ -21,7 +21,7 @@ class Optimizer:
         weight_decay, norm_weight_decay, bias_weight_decay: Of weights, of norms, of the final bias.
         conv_lr_factor, norm_lr_factor, fc_lr_factor: Of the learning rate.
         clip_norm: Bound of the gradient's norm; 0 for none.
-        frozen: Units that are not trained (dml/registry.dml).
+        frozen: Units that are not trained (dml/network/registry.dml).
         trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
         label_smoothing: Of the loss.
         micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.

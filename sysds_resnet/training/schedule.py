@@ -1,4 +1,4 @@
-"""Schedules of the learning rate, whose definition is dml/schedule.dml."""
+"""Schedules of the learning rate, whose definition is dml/optim/schedule.dml."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ plan = schedule::plan(name, epochs, warmup_epochs, base_lr, end_lr, power, miles
 """DML that makes `plan` of `Schedule.inputs`."""
 
 _RATES = f"""
-source("dml/schedule.dml") as schedule
+source("dml/optim/schedule.dml") as schedule
 {PLAN}
 while(FALSE){{}}
 rates = matrix(0, rows=total_steps, cols=1)
@@ -31,7 +31,7 @@ for (step in 1:total_steps) {{
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate for each step: see dml/schedule.dml.
+    """A learning rate for each step: see dml/optim/schedule.dml.
 
     Attributes:
         name: Which.
@@ -66,7 +66,7 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps before the first one with base_lr, as in dml/schedule.dml; onecycle has no warm-up."""
+        """Steps before the first one with base_lr, as in dml/optim/schedule.dml; onecycle has no warm-up."""
         return 0 if self.name == "onecycle" else math.floor(self.warmup_epochs * self.steps_per_epoch + 0.5)
 
     def inputs(self) -> dict[str, Any]:

@@ -27,8 +27,8 @@ _GRADIENTS = f"""{TAKE_BATCH}
                                           frozen, eps)
 """
 _PARALLEL_GRADIENTS = """
-source("dml/data.dml") as data
-source("dml/trainer.dml") as trainer
+source("dml/training/data.dml") as data
+source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
                                                label_smoothing, batch_size, frozen, eps)
@@ -43,7 +43,7 @@ gradients = tensors::add(gradients, others)
 """
 _UPDATE = f"""
 source("dml/optim/optimizer.dml") as optim
-source("dml/schedule.dml") as schedule
+source("dml/optim/schedule.dml") as schedule
 {PLAN}
 while(FALSE){{}}  # or the compiler may pass the list's first element in place of the list
 lr = schedule::rate(step, steps_per_epoch, plan)
@@ -60,7 +60,7 @@ source("dml/optim/optimizer.dml") as optim
 average = optim::average(average, model, decay)
 """
 _ORDER = """
-source("dml/data.dml") as data
+source("dml/training/data.dml") as data
 samples = data::order(n, seed, epoch, block)
 """
 
@@ -155,7 +155,7 @@ class State:
         return self.model.weights if self.average is None else self.average
 
     def _move_average(self, optimizer: Optimizer) -> None:
-        """As `train` in dml/loop.dml."""
+        """As `train` in dml/training/loop.dml."""
         schedule, step, before = optimizer.schedule, self.progress.step, self.average
         if step <= max(schedule.warmup_steps, 1):
             self.average = self.model.weights
@@ -186,7 +186,7 @@ class State:
     def _gradients(
         self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
     ) -> tuple[JavaObject, np.ndarray]:
-        """`batch_gradients` of dml/trainer.dml.
+        """`batch_gradients` of dml/training/gradients.dml.
 
         Of arrays, the pixels of no more micro-batches than the engine has workers are in the JVM.
         """
@@ -236,7 +236,7 @@ class State:
         return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
-        """The order of n samples in an epoch, from 0; see dml/data.dml."""
+        """The order of n samples in an epoch, from 0; see dml/training/data.dml."""
         inputs = {"n": n, "seed": seed, "epoch": epoch, "block": block}
         results = self.model.engine.run(_ORDER, inputs, {"samples": "matrix"})
         return self.model.engine.to_numpy(results["samples"])[:, 0].astype(np.int64) - 1

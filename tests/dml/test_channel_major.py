@@ -102,7 +102,7 @@ def test_images_sent_ahead_give_the_same_step(channel_major):
 
 def test_packed_pixels_are_the_channels(channel_major):
     images, _ = batch(3)
-    program = 'source("dml/data.dml") as data\nX = data::unpack(P)\n'
+    program = 'source("dml/training/data.dml") as data\nX = data::unpack(P)\n'
     found = channel_major.run(program, {"P": pack(images)}, {"X": "matrix"})["X"]
     expected = images.transpose(0, 3, 1, 2).reshape(3, -1)
     assert np.array_equal(channel_major.to_numpy(found), expected)

@@ -6,14 +6,14 @@ from dml_runner import assert_close, pixel_major
 
 from sysds_resnet.errors import UserError
 
-DATA = 'source("dml/data.dml") as data\n'
+DATA = 'source("dml/training/data.dml") as data\n'
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 4, 5), (2, 4, 3, 2)])
 def test_channel_major_images_become_pixel_major(dml, shape):
     images = np.random.default_rng(0).standard_normal(shape)
     pixels = dml(
-        'source("dml/data.dml") as data\npixels = data::to_pixels(X, C)\n',
+        'source("dml/training/data.dml") as data\npixels = data::to_pixels(X, C)\n',
         "pixels",
         X=images.reshape(shape[0], -1),
         C=shape[1],

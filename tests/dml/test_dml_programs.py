@@ -15,15 +15,15 @@ OPTIMIZER = {"base_lr": 0.5, "warmup_epochs": 1, "momentum": 0.9, "weight_decay"
 PARTS = "".join(
     f'source("dml/{file}.dml") as {name}\n'
     for name, file in {
-        "data": "data",
-        "geo": "geometry",
-        "loop": "loop",
+        "data": "training/data",
+        "geo": "network/plan",
+        "loop": "training/loop",
         "optim": "optim/optimizer",
-        "reg": "registry",
-        "resnet": "resnet",
-        "schedule": "schedule",
-        "trainer": "trainer",
-        "weights": "weights",
+        "reg": "network/registry",
+        "resnet": "network/network",
+        "schedule": "optim/schedule",
+        "trainer": "training/gradients",
+        "weights": "network/weights",
     }.items()
 )
 

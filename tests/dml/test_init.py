@@ -10,7 +10,7 @@ from reference import ResNet, random_resnet
 
 INIT = (
     DESCRIBE
-    + 'source("dml/resnet.dml") as resnet\nmodel = resnet::init(registry, seed, zero_init_residual)\n'
+    + 'source("dml/network/network.dml") as resnet\nmodel = resnet::init(registry, seed, zero_init_residual)\n'
 )
 NAMES = {depth: list(tensors(ResNet(depth, 10))) for depth in (18, 50)}
 

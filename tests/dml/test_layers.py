@@ -7,11 +7,11 @@ from dml_runner import assert_close, pixel_major, to_engine
 from reference import gathered
 from torch.nn import functional
 
-GATHER = 'source("dml/layers/gather.dml") as gather\n'
-CONV = 'source("dml/layers/conv2d.dml") as conv2d\n'
-NORM = 'source("dml/layers/batch_norm2d.dml") as bn\n'
-PIXELWISE = 'source("dml/layers/pixelwise.dml") as pixelwise\n'
-POOL = 'source("dml/layers/max_pool2d.dml") as pool\n'
+GATHER = 'source("dml/layers/pixels/gather.dml") as gather\n'
+CONV = 'source("dml/layers/pixels/conv2d.dml") as conv2d\n'
+NORM = 'source("dml/layers/pixels/batch_norm2d.dml") as bn\n'
+PIXELWISE = 'source("dml/layers/pixels/pixelwise.dml") as pixelwise\n'
+POOL = 'source("dml/layers/pixels/max_pool2d.dml") as pool\n'
 
 # (N, C, H, W), kernel, stride, padding
 WINDOWS = [
@@ -235,7 +235,7 @@ def test_expansion_is_a_convolution_and_a_norm(dml, shape):
     mean, var, out, d_x, d_weight, d_gamma, d_beta = dml(
         CONV
         + NORM
-        + """source("dml/layers/expansion.dml") as expansion
+        + """source("dml/layers/pixels/expansion.dml") as expansion
         moments = expansion::input_moments(X)
         [mean, var] = expansion::statistics(moments, weight, nrow(X))
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, eps)
@@ -265,7 +265,7 @@ def test_products_with_transposes(dml, shape):
     m, k, f = shape
     a, b, c = random(m, k).numpy(), random(m, f, seed=1).numpy(), random(f, k, seed=2).numpy()
     left, right = dml(
-        """source("dml/layers/product.dml") as product
+        """source("dml/layers/pixels/product.dml") as product
         left = product::left_transposed(A, B)
         right = product::right_transposed(A, C)
         """,

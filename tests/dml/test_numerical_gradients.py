@@ -53,7 +53,7 @@ def test_convolution(check, kernel, stride, padding):
     n, c, f, h, w = 2, 2, 3, 4, 3
     size = [(s + 2 * padding - kernel) // stride + 1 for s in (h, w)]
     check(
-        {"gather": "gather", "conv2d": "conv2d"},
+        {"pixels/gather": "gather", "pixels/conv2d": "conv2d"},
         f"S = gather::windows({n}, {h}, {w}, {kernel}, {stride}, {padding})",
         f"P = conv2d::patches(X, S, {kernel})\nout = conv2d::forward(P, weight)",
         f"""d_weight = conv2d::backward_filter(dout, P)
@@ -70,7 +70,7 @@ def test_convolution(check, kernel, stride, padding):
 def test_convolution_of_windows(check, stride):
     n, c, f, h, w = 2, 2, 3, 4, 3
     check(
-        {"gather": "gather", "conv2d": "conv2d"},
+        {"pixels/gather": "gather", "pixels/conv2d": "conv2d"},
         f"S = gather::windows({n}, {h}, {w}, 3, {stride}, 1)",
         f"out = conv2d::windows_forward(X, weight, S, {h}, {w}, 3, {stride})",
         f"[d_X, d_weight] = conv2d::windows_backward(dout, X, weight, S, t(S), {h}, {w}, 3, {stride})",
@@ -87,7 +87,7 @@ def test_batch_norm_and_relu(check):
     normalized = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 0.001)
     assert np.abs(normalized * gamma + beta).min() > 100 * STEP, "too near the corner of the ReLU"
     check(
-        {"batch_norm2d": "bn", "pixelwise": "pixelwise"},
+        {"pixels/batch_norm2d": "bn", "pixels/pixelwise": "pixelwise"},
         "",
         """[mean, var] = bn::statistics(X)
         [scale, shift] = bn::scale_shift(gamma, beta, mean, var, 0.001)
@@ -107,7 +107,7 @@ def test_batch_norm_and_relu(check):
 def test_expansion_and_its_norm(check):
     """The layer's statistics and gradients come from second moments of its input."""
     check(
-        {"conv2d": "conv2d", "batch_norm2d": "bn", "expansion": "expansion"},
+        {"pixels/conv2d": "conv2d", "pixels/batch_norm2d": "bn", "pixels/expansion": "expansion"},
         "",
         """moments = expansion::input_moments(X)
         [mean, var] = expansion::statistics(moments, weight, nrow(X))
@@ -128,7 +128,7 @@ def test_end_of_a_block(check):
     x, y = normal(8, 3), normal(8, 3, seed=1)
     assert np.abs(x + y).min() > 10 * STEP, "too near the corner of the ReLU"
     check(
-        {"pixelwise": "pixelwise"},
+        {"pixels/pixelwise": "pixelwise"},
         "ones = matrix(1, rows=1, cols=3)",
         "out = pixelwise::norm_add_relu(X, ones, ones - 1, Y) + X",
         "d_Y = pixelwise::relu_backward(dout, out - X)\nd_X = d_Y + dout",
@@ -143,7 +143,7 @@ def test_max_pool(check):
     n, c, h, w = 2, 2, 5, 4
     x = np.random.default_rng(0).permutation(n * h * w * c) * 0.1 + 0.1  # no two are near each other
     check(
-        {"gather": "gather", "max_pool2d": "pool"},
+        {"pixels/gather": "gather", "pixels/max_pool2d": "pool"},
         f"S = gather::windows({n}, {h}, {w}, 3, 2, 1)",
         f"out = pool::forward(X, S, {h}, {w}, 3, 2)",
         f"d_X = pool::backward(dout, out, X, S, t(S), {h}, {w}, 3, 2)",
@@ -155,7 +155,7 @@ def test_max_pool(check):
 
 def test_global_average_pool(check):
     check(
-        {"gather": "gather"},
+        {"pixels/gather": "gather"},
         "A = gather::image_mean(2, 6)",
         "out = A %*% X",
         "d_X = t(A) %*% dout",

@@ -17,13 +17,13 @@ WHOLE = [-1, 0, 1, 2, 2**31 - 1, 2**31]
 SOURCES = "".join(
     f'source("dml/{file}.dml") as {name}\n'
     for name, file in {
-        "data": "data",
-        "loop": "loop",
+        "data": "training/data",
+        "loop": "training/loop",
         "loss": "layers/cross_entropy",
         "optim": "optim/optimizer",
-        "reg": "registry",
-        "resnet": "resnet",
-        "schedule": "schedule",
+        "reg": "network/registry",
+        "resnet": "network/network",
+        "schedule": "optim/schedule",
     }.items()
 )
 ALL = f"""{SOURCES}{PLAN}

@@ -8,7 +8,9 @@ from reference import ResNet, arrays, gathered, random_resnet
 
 from sysds_resnet.errors import UserError
 
-REGISTRY = 'source("dml/registry.dml") as reg\nregistry = reg::describe(depth, channels, num_classes)\n'
+REGISTRY = (
+    'source("dml/network/registry.dml") as reg\nregistry = reg::describe(depth, channels, num_classes)\n'
+)
 DEPTHS = [18, 34, 50, 101, 152]
 ROLES = {
     "conv weight": 1,
@@ -134,7 +136,7 @@ def geometry_of(size):
 def test_geometry_follows_the_network(dml, size, backward):
     count = 30 if backward else 15
     places = [*range(1, 16), *range(17, 32)][:count]  # the sizes stand between
-    program = 'source("dml/geometry.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
+    program = 'source("dml/network/plan.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
     for i, place in enumerate(places, start=1):
         program += f"G = as.matrix(geometry[{place}])\n" + ("G = t(G)\n" if i > 15 else "")
         # the matrices are large and sparse: a product tells the columns, the sum that there is but one a row
@@ -161,7 +163,7 @@ def test_geometry_follows_the_network(dml, size, backward):
 
 
 EXCHANGE = """
-source("dml/weights.dml") as weights
+source("dml/network/weights.dml") as weights
 written = weights::to_torchvision(W, role, K)
 read = weights::from_torchvision(written, role, K)
 """
@@ -197,7 +199,7 @@ def test_other_tensors_are_exchanged_as_they_are_or_transposed(dml):
         assert np.array_equal(read, w)
 
 
-WEIGHTS = 'source("dml/weights.dml") as weights\n'
+WEIGHTS = 'source("dml/network/weights.dml") as weights\n'
 SIZE = {"depth": 18, "channels": 2, "num_classes": 5}
 
 

@@ -8,8 +8,8 @@ from dml_runner import assert_close
 from sysds_resnet.training.schedule import Schedule
 from sysds_resnet.training.settings import TrainSettings
 
-SCHEDULE = 'source("dml/schedule.dml") as schedule\n'
-SEEDS = 'source("dml/seeds.dml") as seeds\n'
+SCHEDULE = 'source("dml/optim/schedule.dml") as schedule\n'
+SEEDS = 'source("dml/network/seeds.dml") as seeds\n'
 DEFAULTS = dict(
     base_lr=10.0, end_lr=0.0, power=2.0, gamma=0.1, pct_start=0.3, div_factor=25.0, final_div_factor=1e4
 )  # fmt: skip

@@ -17,9 +17,9 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.state import State
 
-TRAINER = 'source("dml/trainer.dml") as trainer\n'
+TRAINER = 'source("dml/training/gradients.dml") as trainer\n'
 EVALUATE = f"""{TRAINER}
-source("dml/resnet.dml") as resnet
+source("dml/network/network.dml") as resnet
 folded = resnet::fold(model, registry, eps)
 [metrics, logits] = trainer::evaluate(X, y, folded, registry, geometry)
 """

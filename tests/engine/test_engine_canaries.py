@@ -46,7 +46,7 @@ def test_column_sums_over_rows_are_divided_twice(quick_dml):
         X=x,
     )
     wrong = relative_error(mean, x.mean(0)) > 0.1 or relative_error(var, x.var(0)) > 0.1
-    assert wrong, mended("statistics of dml/layers/batch_norm2d.dml (a block of its own)")
+    assert wrong, mended("statistics of dml/layers/pixels/batch_norm2d.dml (a block of its own)")
 
 
 def test_scalar_that_a_loop_updates_by_a_function_alone_is_taken_for_a_constant(quick_dml):
@@ -67,7 +67,7 @@ def test_scalar_that_a_loop_updates_by_a_function_alone_is_taken_for_a_constant(
         """,
         "sizes",
     )
-    assert sizes.tolist() != [[16, 8, 4]], mended("dml/geometry.dml (sizes without a function)")
+    assert sizes.tolist() != [[16, 8, 4]], mended("dml/network/plan.dml (sizes without a function)")
 
 
 def test_batch_norm_on_the_cpu_forgets_the_variance(quick_dml):
@@ -87,7 +87,7 @@ def test_batch_norm_on_the_cpu_forgets_the_variance(quick_dml):
     assert relative_error(ema_mean[:, 0], 0.1 * mean) < 1e-12
     unbiased = var * 32 / 31
     wrong = min(relative_error(ema_var[:, 0], 0.9 + 0.1 * v) for v in (var, unbiased)) > 0.01
-    assert wrong, mended("dml/layers/batch_norm2d.dml (in place of the builtin batch_norm2d)")
+    assert wrong, mended("dml/layers/pixels/batch_norm2d.dml (in place of the builtin batch_norm2d)")
     assert relative_error(ema_var[:, 0], 0.9 + 0.1 * mean) < 1e-12
 
 
@@ -102,7 +102,9 @@ def test_expression_assigned_to_a_list_element_does_not_compile(quick_dml):
     except RuntimeError:
         return
     pytest.fail(
-        mended("add of dml/optim/tensors.dml and backward of dml/resnet.dml (variables for expressions)")
+        mended(
+            "add of dml/optim/tensors.dml and backward of dml/network/network.dml (variables for expressions)"
+        )
     )
 
 
@@ -118,7 +120,7 @@ def test_max_pool_backward_loses_gradients_where_windows_overlap(quick_dml):
         X=x,
         dout=np.array([[1.0, 2.0, 4.0, 8.0]]),
     )
-    assert d_x[0, 12] != 15.0, mended("dml/layers/max_pool2d.dml (in place of the builtins)")
+    assert d_x[0, 12] != 15.0, mended("dml/layers/pixels/max_pool2d.dml (in place of the builtins)")
 
 
 def test_function_that_only_stops_is_dropped(quick_dml):
@@ -135,7 +137,7 @@ def test_function_that_only_stops_is_dropped(quick_dml):
         "passed:int",
         y=np.array([[5.0]]),
     )
-    assert passed == 1, mended("check_labels of dml/data.dml (gives its input back)")
+    assert passed == 1, mended("check_labels of dml/training/data.dml (gives its input back)")
 
 
 def test_a_product_of_comparisons_counts_its_values_once_for_each_task(engine):
@@ -143,7 +145,7 @@ def test_a_product_of_comparisons_counts_its_values_once_for_each_task(engine):
     n = 17000
     product = engine.run("P = (X > 0) * (X >= 0)\n", {"X": np.ones((n, 1))}, {"P": "matrix"})["P"]
     wrong = product.getNonZeros() > n
-    assert wrong, mended("windows of dml/layers/gather.dml (removeEmpty without a selection)")
+    assert wrong, mended("windows of dml/layers/pixels/gather.dml (removeEmpty without a selection)")
 
 
 def test_threads_whose_name_lacks_main_share_no_pool(engine):
@@ -171,7 +173,7 @@ def test_with_openblas_a_transposed_self_product_is_half_empty(engine):
     if engine.multiply.library is None:
         pytest.skip("no OpenBLAS here")
     half = np.array_equal(product, np.triu(product))
-    assert half, mended("input_moments of dml/layers/expansion.dml (upper.tri)")
+    assert half, mended("input_moments of dml/layers/pixels/expansion.dml (upper.tri)")
 
 
 def test_a_constant_of_one_call_becomes_that_of_another(engine):

@@ -74,7 +74,7 @@ def make(kind, rng, rows, columns):
 def test_every_mixture_of_inputs(engine, name, mode, shape):
     dml = Dml(engine, mode)
     arguments = FUNCTIONS[name].split()
-    program = f"""source("dml/layers/pixelwise.dml") as pixelwise
+    program = f"""source("dml/layers/pixels/pixelwise.dml") as pixelwise
     result = pixelwise::{name}({", ".join(arguments)})
     """
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_activations_in_fp32(engine_single, name, shape):
     assert engine_single.fp32
     arguments = FUNCTIONS[name].split()
     rng = np.random.default_rng(0)
-    inputs, program = {}, 'source("dml/layers/pixelwise.dml") as pixelwise\n'
+    inputs, program = {}, 'source("dml/layers/pixels/pixelwise.dml") as pixelwise\n'
     for argument in arguments:
         if argument in NUMBERS:
             inputs[argument] = NUMBERS[argument]
@@ -128,7 +128,7 @@ def test_the_engines_operators_read_activations_in_fp32(engine_single):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((40, 12)), rng.standard_normal((12, 5))
     s = (rng.random((30, 40)) < 0.1) * 1.0
-    program = """source("dml/layers/pixelwise.dml") as pixelwise
+    program = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
     X = pixelwise::scaled(X, matrix(1, rows=1, cols=12))
     while(FALSE){}
     more = X + 1
@@ -171,7 +171,7 @@ def instructions(engine, function):
 
 
 def test_each_is_one_pass(engine):
-    lines = ['source("dml/layers/pixelwise.dml") as pixelwise']
+    lines = ['source("dml/layers/pixels/pixelwise.dml") as pixelwise']
     for name, arguments in FUNCTIONS.items():
         values = ["x" if value not in NUMBERS else str(NUMBERS[value]) for value in arguments.split()]
         lines.append(f"{name}0 = pixelwise::{name}({', '.join(values)})")
@@ -191,7 +191,7 @@ def test_each_is_one_pass(engine):
 def test_nan_comes_through(engine, mode):
     dout, x = np.ones((50, 3)), np.ones((50, 3))
     x[7, 1] = np.nan
-    program = """source("dml/layers/pixelwise.dml") as pixelwise
+    program = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
     total = pixelwise::sums(X)
     total_sq = pixelwise::squares(X)
     moments = pixelwise::moments(X)
@@ -204,7 +204,7 @@ def test_nan_comes_through(engine, mode):
 
 def test_activations_stay_dense(engine):
     """What most of a trained network's channels look like; sparse formats would slow all that follows."""
-    program = """source("dml/layers/pixelwise.dml") as pixelwise
+    program = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
     out = pixelwise::norm_relu(X, scale, shift)
     """
     inputs = {"X": make("dense", np.random.default_rng(0), 500, 20), "scale": np.ones((1, 20))}

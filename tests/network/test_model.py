@@ -248,8 +248,8 @@ def test_micro_batches_add_up_as_in_dml(model):
     optimizer = TrainSettings(micro_batch=2).make_optimizer(steps_per_epoch=1)
     gradients, metrics = State(model, velocities=None)._gradients(images, labels, optimizer)
     program = """
-    source("dml/data.dml") as data
-    source("dml/trainer.dml") as trainer
+    source("dml/training/data.dml") as data
+    source("dml/training/gradients.dml") as trainer
     pixels = data::normalize(X, mean, std)
     [gradients, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, 2, 0.0, 0, 1e-5)
     """

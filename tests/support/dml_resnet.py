@@ -5,20 +5,20 @@ from reference import arrays
 
 EPS = 1e-5
 DESCRIBE = """
-source("dml/registry.dml") as reg
+source("dml/network/registry.dml") as reg
 registry = reg::describe(depth, channels, num_classes)
 """
 GEOMETRY = """
-source("dml/geometry.dml") as geo
+source("dml/network/plan.dml") as geo
 geometry = geo::build(N, H, W, TRUE)
 """
 FORWARD = """
-source("dml/resnet.dml") as resnet
+source("dml/network/network.dml") as resnet
 folded = resnet::fold(model, registry, eps)
 logits = resnet::forward(X, folded, registry, geometry)
 """
 GRADIENTS = """
-source("dml/trainer.dml") as trainer
+source("dml/training/gradients.dml") as trainer
 [grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
                                             0, eps)
 """
@@ -28,7 +28,7 @@ velocities = optim::init_velocities(model)
 """
 STEP = """
 source("dml/optim/optimizer.dml") as optim
-source("dml/trainer.dml") as trainer
+source("dml/training/gradients.dml") as trainer
 opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                       eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
 [grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,

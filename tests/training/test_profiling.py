@@ -122,7 +122,9 @@ def test_nothing_is_compiled_while_a_step_runs(engine, tmp_path):
 
 
 def test_functions_are_themselves_again_afterwards(engine):
-    program = 'source("dml/seeds.dml") as seeds\nif (x > 0) { y = seeds::derive(x, 1, 2) } else { y = 0 }'
+    program = (
+        'source("dml/network/seeds.dml") as seeds\nif (x > 0) { y = seeds::derive(x, 1, 2) } else { y = 0 }'
+    )
     expected = engine.run(program, {"x": 3}, {"y": "int"})
     with engine.record() as calls:
         assert engine.run(program, {"x": 3}, {"y": "int"}) == expected

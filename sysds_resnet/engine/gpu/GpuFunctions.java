@@ -26,7 +26,7 @@ public class GpuFunctions {
   private static final String TENSORS = "dml/optim/tensors.dml::";
   private static final Set ON_CPU = new HashSet(Arrays.asList(new String[] {"dml/optim/lars.dml::clip",
     "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors", OPTIMIZER + "average_factors", OPTIMIZER + "factors",
-    OPTIMIZER + "kinds", OPTIMIZER + "settings", "dml/trainer.dml::row_of"}));
+    OPTIMIZER + "kinds", OPTIMIZER + "settings", "dml/training/gradients.dml::row_of"}));
 
   /**
    * Puts them in the place of what was compiled of a program's functions.
@@ -42,7 +42,7 @@ public class GpuFunctions {
       if (isOneOf(ON_CPU, name)) {
         copy(name, onCpu, program);
       }
-      else if (name.endsWith("dml/layers/builtin.dml::relu_backward")) {
+      else if (name.endsWith("dml/layers/channels/builtin.dml::relu_backward")) {
         // the engine takes this operator only where it knows sizes
         replace(function, "dX", "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0");
       }
@@ -58,16 +58,16 @@ public class GpuFunctions {
       else if (name.endsWith(TENSORS + "norms")) {
         replace(function, "norms", "GPU°spoof°norms");
       }
-      else if (name.endsWith("dml/resnet_nchw.dml::train_unit")) {
+      else if (name.endsWith("dml/layers/channels/unit.dml::train_unit")) {
         keep(function, "Z°mean°inv_std");
       }
-      else if (name.endsWith("dml/resnet_nchw.dml::train_block")) {
+      else if (name.endsWith("dml/layers/channels/unit.dml::train_block")) {
         keep(function, "inputs°outs");
       }
-      else if (name.endsWith("dml/resnet_nchw.dml::backward_unit")) {
+      else if (name.endsWith("dml/layers/channels/unit.dml::backward_unit")) {
         keep(function, "dW°dgamma°dbeta");
       }
-      else if (name.endsWith("dml/resnet_nchw.dml::statistics")) {
+      else if (name.endsWith("dml/layers/channels/unit.dml::statistics")) {
         keep(function, "mean°var");
       }
     }

@@ -161,7 +161,7 @@ public class ProgramArguments {
         noteRead(tokens, i + 2);
       else if (text(tokens, i).equals("write") && text(tokens, i + 1).equals("("))
         noteOutput(tokens, i + 2, 1, written);
-      else if (text(tokens, i).matches("(\\w+::)?save") && text(tokens, i + 1).equals("(")) // of weights.dml
+      else if (text(tokens, i).matches("(\\w+::)?save") && text(tokens, i + 1).equals("(")) // of dml/network/weights.dml
         noteOutput(tokens, i + 2, 2, saved);
       else if (text(tokens, i).equals("setwd"))
         complete = false; // files are looked up elsewhere from there on

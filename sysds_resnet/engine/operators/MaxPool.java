@@ -17,7 +17,7 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
 
 /**
- * A function of dml/layers/max_pool2d.dml without patches, as an operator of the engine's.
+ * A function of dml/layers/pixels/max_pool2d.dml without patches, as an operator of the engine's.
  *
  * The text is a template (classes.py); what is in dollars is the function's own.
  */

@@ -17,7 +17,7 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
 
 /**
- * A function of dml/layers/pixelwise.dml in one pass over memory, as an operator of the engine's.
+ * A function of dml/layers/pixels/pixelwise.dml in one pass over memory, as an operator of the engine's.
  *
  * The text is a template (classes.py); what is in dollars is the function's own. Arithmetic is FP64, also
  * where values are kept in FP32. Results are dense and are not examined for zeros, which would be another pass. The

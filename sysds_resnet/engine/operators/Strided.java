@@ -13,7 +13,7 @@ import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * `pixels` or `pixels_backward` of dml/layers/conv2d.dml as copies of rows, as an operator of the engine's.
+ * `pixels` or `pixels_backward` of dml/layers/pixels/conv2d.dml as copies of rows, as an operator of the engine's.
  *
  * The text is a template (classes.py); what is in dollars is the function's own.
  */

@@ -13,7 +13,7 @@ import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * `pack`, `unpack` or `add` of dml/wire.dml with two FP32 values in a cell, as an operator of the engine's. Cells are
+ * `pack`, `unpack` or `add` of dml/cluster/wire.dml with two FP32 values in a cell, as an operator of the engine's. Cells are
  * copied, written and read as the 64 bits that they are, the first value in the lower ones; no arithmetic is done
  * with them.
  *

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-PIXELWISE_SOURCE = "dml/layers/pixelwise.dml"
-_POOL_SOURCE = "dml/layers/max_pool2d.dml"
-_CONV_SOURCE = "dml/layers/conv2d.dml"
-_WIRE_SOURCE = "dml/wire.dml"
+PIXELWISE_SOURCE = "dml/layers/pixels/pixelwise.dml"
+_POOL_SOURCE = "dml/layers/pixels/max_pool2d.dml"
+_CONV_SOURCE = "dml/layers/pixels/conv2d.dml"
+_WIRE_SOURCE = "dml/cluster/wire.dml"
 
 
 class Pixelwise(NamedTuple):
-    """The output of a function of dml/layers/pixelwise.dml, made in one pass over memory (Pixelwise.java).
+    """The output of a function of dml/layers/pixels/pixelwise.dml, made in one pass (Pixelwise.java).
 
     Attributes:
         name: As in the function.
@@ -63,7 +63,7 @@ class Windows(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """The output of a function of dml/wire.dml with FP32 values (Wire.java).
+    """The output of a function of dml/cluster/wire.dml with FP32 values (Wire.java).
 
     Attributes:
         name: As in the function.
@@ -118,7 +118,7 @@ _WIRE = {
     "add": Wire("sum", "add", "A B"),
 }
 _NATIVE = {
-    "dml/layers/product.dml": {
+    "dml/layers/pixels/product.dml": {
         # to a 1 x 1 convolution one product is the gradient wrt the filters, the other wrt the images
         "left_transposed": [Native("C", images="A", gradient="B")],
         "right_transposed": [Native("C", gradient="A", filters="B")],

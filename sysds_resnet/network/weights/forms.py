@@ -20,7 +20,7 @@ from sysds_resnet.network.weights.files import LoadedWeights, load_file
 from sysds_resnet.network.weights.metadata import check_fits, check_metadata, read_json
 
 READING_HEAP = 2 * 2**30  # bytes; weights alone need little
-# The two matrices of a folder of dml/weights.dml, the second written last, and what stands beside them.
+# The two matrices of a folder of dml/network/weights.dml, the second written last, and what is beside them.
 TENSORS, COMPLETE, BESIDE = "tensors", "complete", "metadata.json"
 _RUN_FILES = ("weights.safetensors", "best.safetensors")  # of a run, of one that has not ended
 
@@ -30,7 +30,7 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
 
     Args:
         path: A file or Hugging Face folder for `load_file`, a run folder with weights.safetensors, or else
-            best.safetensors, or a folder that dml/weights.dml wrote.
+            best.safetensors, or a folder that dml/network/weights.dml wrote.
         engine: For the last; by default a small one of its own.
         key: Of a file with several networks, as of `load_file`.
 

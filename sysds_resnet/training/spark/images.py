@@ -220,7 +220,7 @@ def micro_batches(samples: BatchSamples, size: int, folder: str) -> list[MicroBa
 def write_micro_batch(
     dataset: Broadcast[Dataset], size: int, replace: bool, mixing: Mixing, seed: int, task: MicroBatch
 ) -> Written:
-    """Reads the images of a micro-batch and writes them as a matrix, as dml/data.dml's `to_pixels` takes it.
+    """Reads the images of a micro-batch and writes them as a matrix for `to_pixels` (dml/training/data.dml).
 
     Args:
         dataset: Where they come from.

@@ -1,4 +1,4 @@
-"""Steps and evaluations on a Spark cluster: dml/distributed.dml on images that its executors have read."""
+"""Steps and evaluations on a Spark cluster: dml/cluster/distributed.dml on images that executors read."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from sysds_resnet.training.spark.images import RemoteBatch, RemoteImages
 from sysds_resnet.training.state import State
 
 _GRADIENTS = """
-source("dml/distributed.dml") as distributed
+source("dml/cluster/distributed.dml") as distributed
 metrics = distributed::gradients(images, y, model, registry, geometry, mean, std, workers, micro_batch,
                                  label_smoothing, frozen, eps, slices, folder)
 """
 _SUMS = """
-source("dml/distributed.dml") as distributed
+source("dml/cluster/distributed.dml") as distributed
 done = distributed::sums(parts, slices, fan_in, folder)
 """
 _TOTAL = """
-source("dml/distributed.dml") as distributed
+source("dml/cluster/distributed.dml") as distributed
 gradients = distributed::total(parts, slices, registry, frozen)
 """
 _EVALUATE = """
-source("dml/distributed.dml") as distributed
+source("dml/cluster/distributed.dml") as distributed
 metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
 """
-_COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/wire.dml
+_COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/cluster/wire.dml
 FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
-# (as in dml/loop.dml)
+# (as in dml/training/loop.dml)
 EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
 
 
@@ -80,7 +80,7 @@ class SparkSteps:
             "frozen": optimizer.frozen,
             "folder": batch.folder,
         }
-        # as `slices` in dml/distributed.dml, which says why
+        # as `slices` in dml/cluster/distributed.dml, which says why
         inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)

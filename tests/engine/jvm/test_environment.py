@@ -25,8 +25,8 @@ rng = np.random.default_rng(0)
 a, b = rng.standard_normal((500, 60)), rng.standard_normal((60, 40))
 x, f = rng.standard_normal((2 * 8 * 8, 16)), rng.standard_normal((9 * 16, 8))
 program = '''
-source("dml/layers/gather.dml") as gather
-source("dml/layers/conv2d.dml") as conv2d
+source("dml/layers/pixels/gather.dml") as gather
+source("dml/layers/pixels/conv2d.dml") as conv2d
 S = gather::windows(2, 8, 8, 3, 1, 1)
 out = conv2d::windows_forward(X, F, S, 8, 8, 3, 1)
 C = A %*% B

@@ -18,7 +18,7 @@ GIB = 2**30
 # Largest error of a product, relative to its largest value, by what is multiplied.
 BOUNDS = {"single": 3e-6, "bf16": 1.2e-2}
 PRODUCTS = """
-source("dml/layers/product.dml") as product
+source("dml/layers/pixels/product.dml") as product
 C = A %*% B
 B_t = t(B)
 right = product::right_transposed(A, B_t)
@@ -33,8 +33,8 @@ dX = conv2d_backward_data(F, D, stride=[2,1], padding=[1,0], input_shape=[4,3,9,
 """
 
 WINDOWS = """
-source("dml/layers/gather.dml") as gather
-source("dml/layers/conv2d.dml") as conv2d
+source("dml/layers/pixels/gather.dml") as gather
+source("dml/layers/pixels/conv2d.dml") as conv2d
 S = gather::windows(N, H, W, K, stride, as.integer((K - 1)/2))
 S_t = t(S)
 out = conv2d::windows_forward(X, F, S, H, W, K, stride)

@@ -100,7 +100,7 @@ def test_systemds_and_back_is_exact(convert, source, folder, reference):
 def test_dml_reads_what_convert_wrote(convert, engine, source, folder, reference):
     convert(source, folder / "dml", "--to", "systemds")
     program = f"""
-    source("dml/weights.dml") as weights
+    source("dml/network/weights.dml") as weights
     architecture = read("{folder}/dml/complete")
     tensors = read("{folder}/dml/tensors")
     [model, registry] = weights::load(architecture, tensors, "{folder}/dml")
@@ -113,7 +113,7 @@ def test_dml_reads_what_convert_wrote(convert, engine, source, folder, reference
 def test_convert_reads_what_dml_wrote(convert, engine, folder):
     model = Model(18, num_classes=3, engine=engine)
     program = f"""
-    source("dml/weights.dml") as weights
+    source("dml/network/weights.dml") as weights
     weights::save(model, registry, "{folder}/dml")
     done = 1
     """
