@@ -73,7 +73,7 @@ def main() -> None:
                     "y": np.ones((4, 1)),
                     "model": model.weights,
                     "registry": network.registry,
-                    "geometry": network.geometry(2, SIZE, SIZE, backward=True),
+                    "plan": network.plan(2, SIZE, SIZE, backward=True),
                     "mean": model.mean,
                     "std": model.std,
                     "workers": 2,

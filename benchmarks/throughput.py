@@ -49,7 +49,7 @@ source("scripts/nn/networks/resnet50.dml") as resnet
 loss = sum(out)
 """
 THIN_REGISTRY = """
-source("dml/network/network.dml") as resnet
+source("dml/network/initialization.dml") as initial
 blocks = as.matrix(full["blocks"])
 units = as.matrix(full["units"])
 tensors = as.matrix(full["tensors"])
@@ -58,7 +58,7 @@ units[,5] = units[,5] / 16
 tensors[,4] = ceil(tensors[,4] / 16)
 tensors[6:nrow(tensors),3] = ceil(tensors[6:nrow(tensors),3] / 16)
 registry = list(blocks=blocks, units=units, tensors=tensors, channel_major=FALSE)
-model = resnet::init(registry, 42, FALSE)
+model = initial::init(registry, 42, FALSE)
 """
 
 

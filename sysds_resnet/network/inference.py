@@ -15,8 +15,8 @@ from sysds_resnet.network.registry import Network
 BN_EPS = 1e-5  # torchvision's
 
 _FOLD = """
-source("dml/network/network.dml") as resnet
-folded = resnet::fold(model, registry, eps)
+source("dml/network/network.dml") as network
+folded = network::fold(model, eps)
 """
 TAKE_BATCH = """
 source("dml/training/data.dml") as data
@@ -28,13 +28,13 @@ if (packed) {
 pixels = data::normalize(X, mean, std)
 """  # how programs of one worker begin
 _EVALUATE = f"""{TAKE_BATCH}
-[metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
+[metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
 """
 _PARALLEL_EVALUATE = """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
-[metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, registry, geometry)
+[metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, plan)
 """
 
 
@@ -64,7 +64,7 @@ class Inference:
         with self._network.engine.alone():
             if self._kept is None or self._kept[0] is not weights:
                 self.forget(keep=[weights])
-                inputs = {"model": weights, "registry": self._network.registry, "eps": BN_EPS}
+                inputs = {"model": weights, "eps": BN_EPS}
                 folded = self._network.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
                 self._kept = weights, folded
             return self._kept[1]
@@ -85,7 +85,7 @@ class Inference:
         """
         network, engine = self._network, self._network.engine
         workers, size, parts = engine.workers, images.size, iter(images.parts)
-        geometry, folded = network.geometry(size, *images.shape[1:3]), self.fold(weights)
+        plan, folded = network.plan(size, *images.shape[1:3]), self.fold(weights)
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size * workers):
             pixels = next(parts)
@@ -99,8 +99,7 @@ class Inference:
                 "mean": mean,
                 "std": std,
                 "folded": folded,
-                "registry": network.registry,
-                "geometry": geometry,
+                "plan": plan,
             }
             results = engine.run(
                 _PARALLEL_EVALUATE if workers > 1 else _EVALUATE,

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
 _INIT = """
-source("dml/network/network.dml") as resnet
-model = resnet::init(registry, seed, zero_init_residual)
+source("dml/network/initialization.dml") as initial
+model = initial::init(registry, seed, zero_init_residual)
 """
 
 

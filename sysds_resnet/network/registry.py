@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 
 import numpy as np
 from py4j.java_gateway import JavaObject
@@ -19,43 +19,52 @@ MIN_SIZE = 32  # pixels; below it the last stage has nothing left
 
 _DESCRIBE = """
 source("dml/network/registry.dml") as reg
+source("dml/network/names.dml") as names
 registry = reg::describe(depth, channels, num_classes)
 if (channel_major) {
   registry = reg::channel_major(registry)
 }
 units = as.matrix(registry["units"])
 tensors = as.matrix(registry["tensors"])
-names = ""
+keys = ""
 for (t in 1:nrow(tensors)) {
-  name = reg::name(registry, t)
-  names = names + name + " "
+  key = names::name(registry, t)
+  keys = keys + key + " "
 }
 """
-_GEOMETRY = """
-source("dml/network/plan.dml") as geo
-geometry = geo::build(N, H, W, backward)
-"""
 _PLAN = """
-source("dml/layers/channels/unit.dml") as nchw
-plan = nchw::plan(registry, H, W, gpu)
+source("dml/network/plan.dml") as plan
+plan = plan::build(registry, N, H, W, backward, gpu)
+"""
+_MATRICES = """
+source("dml/network/plan.dml") as plan
+[gathers, transposes] = plan::matrices(N, H, W, backward)
+"""
+_PLAN_OF_MATRICES = """
+source("dml/network/plan.dml") as plan
+plan = plan::assemble(registry, H, W, gathers, transposes, FALSE)
 """
 
 
-class Role(IntEnum):
-    """What a tensor is, numbered as in dml/network/registry.dml."""
+class Role(Enum):
+    """What a tensor is, by the name that dml/network/registry.dml has for it."""
 
-    CONV_WEIGHT = 1
-    NORM_SCALE = 2
-    NORM_SHIFT = 3
-    RUNNING_MEAN = 4
-    RUNNING_VAR = 5
-    FC_WEIGHT = 6
-    FC_BIAS = 7
+    CONV_WEIGHT = "conv_weight"
+    NORM_SCALE = "norm_scale"
+    NORM_SHIFT = "norm_shift"
+    RUNNING_MEAN = "running_mean"
+    RUNNING_VAR = "running_var"
+    FC_WEIGHT = "fc_weight"
+    FC_BIAS = "fc_bias"
 
     @property
     def trained(self) -> bool:
         """Whether the optimizer changes it."""
         return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
+
+
+_DESCRIBE += "".join(f'number_of_{role.value} = reg::role("{role.value}")\n' for role in Role)
+_NUMBERS = {f"number_of_{role.value}": "int" for role in Role}
 
 
 @dataclass(frozen=True)
@@ -129,17 +138,18 @@ class Network:
                 "num_classes": num_classes,
                 "channel_major": engine.channel_major,
             },
-            {"registry": "list", "units": "matrix", "tensors": "matrix", "names": "string"},
+            {"registry": "list", "units": "matrix", "tensors": "matrix", "keys": "string", **_NUMBERS},
         )
+        roles = {described[f"number_of_{role.value}"]: role for role in Role}
         self.registry = described["registry"]
         units = engine.to_numpy(described["units"]).astype(int)
         rows = engine.to_numpy(described["tensors"]).astype(int)
         self.tensors = [
-            Tensor(name, Role(role), _shape(Role(role), unit, height, width, units), engine.channel_major)
-            for name, (role, unit, height, width) in zip(described["names"].split(), rows, strict=True)
+            Tensor(name, roles[role], _shape(roles[role], unit, height, width, units), engine.channel_major)
+            for name, (role, unit, height, width) in zip(described["keys"].split(), rows, strict=True)
         ]
         self._check_heap()
-        self._geometries: dict[tuple[int, int, int, bool], JavaObject] = {}
+        self._plans: dict[tuple[int, int, int, bool], JavaObject] = {}
 
     def _check_heap(self) -> None:
         """Refuses weights that would fill the heap, which ends the engine for all that use it."""
@@ -157,11 +167,13 @@ class Network:
         prefixes = tuple("conv1." if part == "stem" else f"{part}." for part in parts)
         return sum(t.role == Role.CONV_WEIGHT and t.name.startswith(prefixes) for t in self.tensors)
 
-    def geometry(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
-        """What the network needs to know of images of this size, built once.
+    def plan(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
+        """Handle of the plan for images of this size (dml/network/plan.dml), which is made once.
 
-        These are the gather matrices of n images (dml/network/plan.dml), or channel-major a plan
-        (dml/layers/channels/unit.dml).
+        Args:
+            n: Images that are computed at a time.
+            height, width: Of the images, in pixels.
+            backward: Whether gradients are computed too.
 
         Raises:
             UserError: If the images are smaller than 32 pixels.
@@ -175,18 +187,21 @@ class Network:
             n, backward = 0, True  # a plan is for any number of images
         with self.engine.alone():  # a second thread that wants the same waits for it
             for with_backward in (backward, True):
-                if (n, height, width, with_backward) in self._geometries:
-                    return self._geometries[n, height, width, with_backward]
-            built = self._build(n, height, width, backward)
-            self._geometries[n, height, width, backward] = built
-            return built
+                if (n, height, width, with_backward) in self._plans:
+                    return self._plans[n, height, width, with_backward]
+            self._plans[n, height, width, backward] = made = self._make_plan(n, height, width, backward)
+            return made
 
-    def _build(self, n: int, height: int, width: int, backward: bool) -> JavaObject:
-        if self.engine.channel_major:
-            inputs = {"registry": self.registry, "H": height, "W": width, "gpu": self.engine.gpu}
-            return self.engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
+    def _make_plan(self, n: int, height: int, width: int, backward: bool) -> JavaObject:
+        engine = self.engine
         inputs = {"N": n, "H": height, "W": width, "backward": backward}
-        return self.engine.compact(self.engine.run(_GEOMETRY, inputs, {"geometry": "list"})["geometry"])
+        if engine.channel_major:
+            inputs |= {"registry": self.registry, "gpu": engine.gpu}
+            return engine.run(_PLAN, inputs, {"plan": "list"})["plan"]
+        found = engine.run(_MATRICES, inputs, {"gathers": "list", "transposes": "list"})
+        inputs = {"registry": self.registry, "H": height, "W": width}
+        inputs |= {name: engine.compact(matrices) for name, matrices in found.items()}
+        return engine.run(_PLAN_OF_MATRICES, inputs, {"plan": "list"})["plan"]
 
     def to_engine(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> JavaObject:
         """A model handle from a state dict.

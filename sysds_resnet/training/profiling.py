@@ -20,6 +20,8 @@ from sysds_resnet.training.state import State
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 
 _PASSES = {"forward_train": "forward", "backward": "backward", "update": "update"}
+_WALKS = ("network", "gradients")  # files whose own work is that of no layer
+_POOLS = ("pool", "pool_backward")
 # The last part of the path of files, from which the kind of work is told.
 _KINDS = {
     "multiply": {
@@ -181,11 +183,11 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
         names = [ancestor.call.function.split(".") for ancestor in node.ancestors()]
         phase = next((_PASSES[name] for _, name in reversed(names) if name in _PASSES), "")
         unit = {"forward": before[i] or 1, "backward": after[i] or 1}.get(phase)
-        if any(file == "max_pool2d" for file, _ in names):
+        if any(file == "max_pool2d" or name in _POOLS for file, name in names):
             layer = "maxpool"
-        elif names[0][0] in ("resnet", "trainer") and names[0][1] in _PASSES:
+        elif names[0][0] in _WALKS:
             layer = "step"
-        elif names[0][0] == "product" and names[1] == ["resnet", "backward"]:  # of no unit
+        elif names[0][0] == "product" and names[1] == ["network", "backward"]:  # of no unit
             layer = layers[-1]
         else:
             layer = layers[unit - 1] if unit else "step"
@@ -212,7 +214,7 @@ def _tree(calls: list[Call]) -> list[_Node]:
 def _unit(node: _Node) -> int | None:
     """The unit that a call works on, from 1, if it or what called it says so."""
     for ancestor in node.ancestors():
-        if "u" in ancestor.call.operands and ancestor.call.function.startswith("resnet."):
+        if "u" in ancestor.call.operands and ancestor.call.function.startswith("unit."):
             return int(float(ancestor.call.operands["u"]))
     return None
 

@@ -23,15 +23,14 @@ source("dml/optim/optimizer.dml") as optim
 velocities = optim::init_velocities(model)
 """
 _GRADIENTS = f"""{TAKE_BATCH}
-[gradients, metrics] = trainer::gradients(pixels, y, model, registry, geometry, label_smoothing, batch_size,
-                                          frozen, eps)
+[gradients, metrics] = trainer::gradients(pixels, y, model, plan, label_smoothing, batch_size, frozen, eps)
 """
 _PARALLEL_GRADIENTS = """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
-[parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, registry, geometry,
-                                               label_smoothing, batch_size, frozen, eps)
+[parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, plan, label_smoothing,
+                                               batch_size, frozen, eps)
 """
 _SUM = """
 source("dml/optim/tensors.dml") as tensors
@@ -195,7 +194,7 @@ class State:
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
         sent.check(engine, network.channels, self.model.std)
         y = check_labels(labels, len(images), network.num_classes)
-        geometry = network.geometry(size, *sent.shape[1:3], backward=True)
+        plan = network.plan(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
         for i in range(0, len(sent.parts), workers):
             parts = sent.parts[i : i + workers]
@@ -210,8 +209,7 @@ class State:
                     "mean": self.model.mean,
                     "std": self.model.std,
                     "model": self.model.weights,
-                    "registry": network.registry,
-                    "geometry": geometry,
+                    "plan": plan,
                     "label_smoothing": optimizer.label_smoothing,
                     "batch_size": float(len(images)),
                     "frozen": optimizer.frozen,

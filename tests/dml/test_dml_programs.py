@@ -16,11 +16,12 @@ PARTS = "".join(
     f'source("dml/{file}.dml") as {name}\n'
     for name, file in {
         "data": "training/data",
-        "geo": "network/plan",
+        "initial": "network/initialization",
         "loop": "training/loop",
         "optim": "optim/optimizer",
         "reg": "network/registry",
-        "resnet": "network/network",
+        "network": "network/network",
+        "plans": "network/plan",
         "schedule": "optim/schedule",
         "trainer": "training/gradients",
         "weights": "network/weights",
@@ -92,11 +93,11 @@ def registry(engine):
 def stepped(request, engine, registry, images, mean_std):
     """Whether with fused operators, and the tensors after the same training, step by step from Python."""
     start = f"""{PARTS}
-    model = resnet::init(registry, {SEED}, FALSE)
+    model = initial::init(registry, {SEED}, FALSE)
     velocities = optim::init_velocities(model)
-    geometry = geo::build({MICRO_BATCH}, {SIZE}, {SIZE}, TRUE)
+    p = plans::build(registry, {MICRO_BATCH}, {SIZE}, {SIZE}, TRUE, FALSE)
     """
-    names = ("model", "velocities", "geometry")
+    names = ("model", "velocities", "p")
     state = engine.run(start, {"registry": registry}, dict.fromkeys(names, "list"))
     steps = len(images["X"]) // BATCH
     step = f"""{PARTS}
@@ -106,8 +107,7 @@ def stepped(request, engine, registry, images, mean_std):
     lr = schedule::rate(step, {steps}, plan)
     opt = optim::settings(name="lars", momentum=momentum, weight_decay=weight_decay,
       trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-    [grads, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, {MICRO_BATCH}, 0.0, 0,
-                                                1e-5)
+    [grads, metrics] = trainer::batch_gradients(pixels, y, model, p, {MICRO_BATCH}, 0.0, 0, 1e-5)
     [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
     """
     order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch, 1)\n"
@@ -146,10 +146,10 @@ def evaluated(engine, registry, trained, images, mean_std):
     program = f"""{PARTS}
     source("dml/layers/cross_entropy.dml") as loss
     [model, registry] = weights::load(architecture, tensors, "weights")
-    geometry = geo::build(nrow(y), {SIZE}, {SIZE}, FALSE)
+    plan = plans::build(registry, nrow(y), {SIZE}, {SIZE}, FALSE, FALSE)
     pixels = data::normalize(X, mean, std)
-    folded = resnet::fold(model, registry, 1e-5)
-    [metrics, logits] = trainer::evaluate(pixels, y, folded, registry, geometry)
+    folded = network::fold(model, 1e-5)
+    [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
     log_p = loss::log_softmax(logits)
     probabilities = exp(log_p)
     """

@@ -10,7 +10,8 @@ from reference import ResNet, random_resnet
 
 INIT = (
     DESCRIBE
-    + 'source("dml/network/network.dml") as resnet\nmodel = resnet::init(registry, seed, zero_init_residual)\n'
+    + 'source("dml/network/initialization.dml") as initial\n'
+    + "model = initial::init(registry, seed, zero_init_residual)\n"
 )
 NAMES = {depth: list(tensors(ResNet(depth, 10))) for depth in (18, 50)}
 

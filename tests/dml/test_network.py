@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from dml_resnet import DESCRIBE, FORWARD, GEOMETRY, GRADIENTS, DmlResNet, tensors
+from dml_resnet import DESCRIBE, FORWARD, GRADIENTS, PLAN, DmlResNet, tensors
 from dml_runner import assert_close, pixel_major, to_engine
 from reference import random_resnet
 from torch.nn import functional
@@ -114,7 +114,7 @@ def test_gradients_with_label_smoothing_and_one_channel(engine):
 
 
 def test_whole_network_in_each_way_that_programs_run(dml):
-    """Registry, geometry, forward and backward in one program, as the command line runs them."""
+    """Registry, plan, forward and backward in one program, as the command line runs them."""
     reference = random_resnet(18, CLASSES)
     images, labels = batch((4, 32, 32))
     weights = tensors(reference)
@@ -122,7 +122,7 @@ def test_whole_network_in_each_way_that_programs_run(dml):
         expected = reference(images)
     functional.cross_entropy(reference.train()(images), labels).backward()
     model = dml.engine.make_list([dml.engine.from_numpy(array) for array in weights.values()])
-    program = DESCRIBE + GEOMETRY + FORWARD + GRADIENTS
+    program = DESCRIBE + PLAN + FORWARD + GRADIENTS
     names = [name for name, _ in reference.named_parameters()]
     places = [list(weights).index(name) + 1 for name in names]
     program += "".join(f"g{t} = as.matrix(grads[{t}])\n" for t in places)

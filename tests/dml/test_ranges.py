@@ -22,7 +22,7 @@ SOURCES = "".join(
         "loss": "layers/cross_entropy",
         "optim": "optim/optimizer",
         "reg": "network/registry",
-        "resnet": "network/network",
+        "initial": "network/initialization",
         "schedule": "optim/schedule",
     }.items()
 )
@@ -138,14 +138,14 @@ def test_a_schedule_beyond_the_run_is_refused_but_not_a_recipe_that_is_tried():
         ("registry = reg::describe(18, 0, 10)", "C: found 0 channels, expected at least 1"),
         ("registry = reg::describe(18, 3, 1)", "num_classes: found 1, expected at least 2"),
         ("a = matrix(reg::frozen_units(registry, 9), 1, 1)", "freeze: found 9 parts, expected 0 to 5"),
-        ("a = resnet::init(registry, -1, FALSE)", "seed: found -1, expected a whole number from 0"),
+        ("a = initial::init(registry, -1, FALSE)", "seed: found -1, expected a whole number from 0"),
         ("a = loss::targets(matrix(1, 1, 1), 2, 1.5)", "label_smoothing: found 1.5, expected a number of"),
         ("a = data::order(4, 1, 0, 0)", "shuffle_block: found 0, expected at least 1"),
     ],
 )
 def test_sizes_that_no_network_has_are_refused(engine, registry, call, found):
     name = "registry" if call.startswith("registry") else "a"
-    kind = {"registry": "list", "a": "list" if "resnet" in call else "matrix"}[name]
+    kind = {"registry": "list", "a": "list" if "initial" in call else "matrix"}[name]
     with pytest.raises(UserError, match=re.escape(found)):
         engine.run(f"{SOURCES}{call}\n", {"registry": registry}, {name: kind})
 

@@ -1,4 +1,4 @@
-"""The registry, the geometry and the exchange of weights in DML, against PyTorch's networks."""
+"""The registry, plans and the exchange of weights in DML, against PyTorch's networks."""
 
 import numpy as np
 import pytest
@@ -13,23 +13,23 @@ REGISTRY = (
 )
 DEPTHS = [18, 34, 50, 101, 152]
 ROLES = {
-    "conv weight": 1,
-    "norm weight": 2,
-    "norm bias": 3,
+    "conv_weight": 1,
+    "norm_scale": 2,
+    "norm_shift": 3,
     "running_mean": 4,
     "running_var": 5,
-    "fc weight": 6,
-    "fc bias": 7,
+    "fc_weight": 6,
+    "fc_bias": 7,
 }
 
 
 def role(name, array):
     *_, last = name.split(".")
     if name.startswith("fc"):
-        return ROLES[f"fc {last}"]
+        return ROLES[f"fc_{last}"]
     if last.startswith("running"):
         return ROLES[last]
-    return ROLES[f"{'conv' if array.ndim == 4 else 'norm'} {last}"]
+    return ROLES["conv_weight" if array.ndim == 4 else {"weight": "norm_scale", "bias": "norm_shift"}[last]]
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,15 @@ def role(name, array):
 def test_tensors_are_those_of_a_state_dict(quick_dml, depth, channels, num_classes):
     names, tensors = quick_dml(
         REGISTRY
-        + """tensors = as.matrix(registry["tensors"])
-        names = ""
+        + """source("dml/network/names.dml") as names
+        tensors = as.matrix(registry["tensors"])
+        keys = ""
         for (t in 1:nrow(tensors)) {
-          name = reg::name(registry, t)
-          names = names + name + " "
+          key = names::name(registry, t)
+          keys = keys + key + " "
         }
         """,
-        "names:string tensors",
+        "keys:string tensors",
         depth=depth,
         channels=channels,
         num_classes=num_classes,
@@ -111,46 +112,47 @@ def test_other_depths_are_refused(quick_dml, depth):
 WITHOUT_TRANSPOSE = (1, 5, 8, 11, 14)  # the stem's, and the ones that keep the size
 
 
-def geometry_of(size):
-    """Slot by slot what PyTorch does in a ResNet on images of this (N, H, W)."""
+def gathers_of(size):
+    """What PyTorch gathers in a ResNet on images of this (N, H, W), by slot; and the last block's size."""
 
     def halve(size):
         return (size[0], *((s - 1) // 2 + 1 for s in size[1:]))
 
-    slots, sizes = {1: gathered(size, 7, 2, 3)}, {1: size}
+    slots = {1: gathered(size, 7, 2, 3)}
     size = halve(size)
-    slots[2], sizes[2] = gathered(size, 3, 2, 1), size
+    slots[2] = gathered(size, 3, 2, 1)
     size = halve(size)
-    slots[5], sizes[5] = gathered(size, 3, 1, 1), size
+    slots[5] = gathered(size, 3, 1, 1)
     for slot in (7, 10, 13):
-        slots[slot], sizes[slot] = gathered(size, 3, 2, 1), size
-        slots[slot + 2], sizes[slot + 2] = gathered(size, 1, 2, 0), size
+        slots[slot] = gathered(size, 3, 2, 1)
+        slots[slot + 2] = gathered(size, 1, 2, 0)
         size = halve(size)
-        slots[slot + 1], sizes[slot + 1] = gathered(size, 3, 1, 1), size
-    return slots, [sizes.get(slot, (0, 0, 0))[1:] for slot in range(1, 16)], size
+        slots[slot + 1] = gathered(size, 3, 1, 1)
+    return slots, size
 
 
 @pytest.mark.parametrize(
     ("size", "backward"), [((2, 32, 32), True), ((1, 37, 51), True), ((1, 64, 33), False)]
 )
-def test_geometry_follows_the_network(dml, size, backward):
+def test_gather_matrices_follow_the_network(dml, size, backward):
     count = 30 if backward else 15
-    places = [*range(1, 16), *range(17, 32)][:count]  # the sizes stand between
-    program = 'source("dml/network/plan.dml") as geo\ngeometry = geo::build(N, H, W, backward)\n'
-    for i, place in enumerate(places, start=1):
-        program += f"G = as.matrix(geometry[{place}])\n" + ("G = t(G)\n" if i > 15 else "")
+    program = 'source("dml/network/plan.dml") as plan\n'
+    program += "[gathers, transposes] = plan::matrices(N, H, W, backward)\n"
+    for i in range(count):
+        kind, place = ("gathers", i + 1) if i < 15 else ("transposes", i - 14)
+        program += f"G = as.matrix({kind}[{place}])\n" + ("G = t(G)\n" if i >= 15 else "")
         # the matrices are large and sparse: a product tells the columns, the sum that there is but one a row
         program += f"ones{i} = as.matrix(sum(G))\nlargest{i} = as.matrix(max(G))\n"
         program += f"columns{i} = G %*% seq(1, ncol(G))\n"
-    program += "mean = as.matrix(geometry[3])\nsizes = as.matrix(geometry[16])\nlength = length(geometry)\n"
-    names = [f"ones{i} largest{i} columns{i}" for i in range(1, count + 1)]
-    outputs = " ".join(["length:int mean sizes", *names])
-    length, mean, sizes, *found = dml(program, outputs, N=size[0], H=size[1], W=size[2], backward=backward)
-    slots, expected_sizes, (n, *last) = geometry_of(size)
+    program += "mean = as.matrix(gathers[3])\nlengths = cbind(as.matrix(length(gathers)), "
+    program += "as.matrix(length(transposes)))\n"
+    names = [f"ones{i} largest{i} columns{i}" for i in range(count)]
+    outputs = " ".join(["lengths mean", *names])
+    lengths, mean, *found = dml(program, outputs, N=size[0], H=size[1], W=size[2], backward=backward)
+    slots, (n, *last) = gathers_of(size)
     pixels = last[0] * last[1]
     assert_close(mean, np.kron(np.eye(n), np.full((1, pixels), 1 / pixels)))
-    assert length == count + 1
-    assert np.array_equal(sizes, expected_sizes)
+    assert lengths.tolist() == [[15, 15 if backward else 0]]
     for i in range(count):
         ones, largest, columns = found[3 * i : 3 * i + 3]
         slot = i % 15 + 1
@@ -162,41 +164,72 @@ def test_geometry_follows_the_network(dml, size, backward):
             assert ones == (expected > 0).sum() and largest == 1
 
 
+def convolutions_of(depth, height, width):
+    """[channels, height, width, filters, kernel, stride] of PyTorch's convolutions, as registered."""
+    with torch.device("meta"):
+        network = ResNet(depth, 10, 3)
+        convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+        found = {}
+        for module in convolutions:
+            module.register_forward_pre_hook(
+                lambda module, inputs: found.update({module: inputs[0].shape[1:]})
+            )
+        network(torch.zeros(2, 3, height, width))
+    return [[*found[c], c.out_channels, c.kernel_size[0], c.stride[0]] for c in convolutions]
+
+
+@pytest.mark.parametrize("channel_major", [False, True])
+@pytest.mark.parametrize(("depth", "height", "width"), [(18, 32, 32), (50, 37, 51)])
+def test_plans_know_the_shape_of_every_unit(quick_dml, depth, height, width, channel_major):
+    program = (
+        REGISTRY
+        + """source("dml/network/plan.dml") as plan
+        if (channel_major) {
+          registry = reg::channel_major(registry)
+        }
+        p = plan::build(registry, 2, H, W, FALSE, FALSE)
+        n = plan::units(p)
+        shapes = matrix(0, rows=n, cols=6)
+        for (u in 1:n) {
+          [C, h, w, F, K, stride] = plan::unit(p, u)
+          shapes[u,1] = C
+          shapes[u,2] = h
+          shapes[u,3] = w
+          shapes[u,4] = F
+          shapes[u,5] = K
+          shapes[u,6] = stride
+        }
+        """
+    )
+    sizes = {"depth": depth, "channels": 3, "num_classes": 10, "H": height, "W": width}
+    shapes = quick_dml(program, "shapes", channel_major=channel_major, **sizes)
+    assert shapes.tolist() == convolutions_of(depth, height, width)
+
+
 EXCHANGE = """
 source("dml/network/weights.dml") as weights
-written = weights::to_torchvision(W, role, K)
-read = weights::from_torchvision(written, role, K)
+written = weights::filters_to_torchvision(W, K)
+read = weights::filters_from_torchvision(written, K)
 """
 
 
 @pytest.mark.parametrize(("kernel", "channels", "filters"), [(1, 5, 2), (3, 4, 6), (7, 3, 2)])
 def test_filters_are_exchanged_in_torchvisions_order(dml, kernel, channels, filters):
     tensor = np.random.default_rng(0).standard_normal((filters, channels, kernel, kernel))
-    written, read = dml(
-        EXCHANGE,
-        "written read",
-        W=to_engine(tensor),
-        role=1.0,
-        K=kernel,
-    )
+    written, read = dml(EXCHANGE, "written read", W=to_engine(tensor), K=kernel)
     assert np.array_equal(written, tensor.reshape(filters, -1))
     assert np.array_equal(read, to_engine(tensor))
 
 
-def test_other_tensors_are_exchanged_as_they_are_or_transposed(dml):
-    w = np.random.default_rng(0).standard_normal((4, 3))
-    for number in ROLES.values():
-        if number == 1:
-            continue
-        written, read = dml(
-            EXCHANGE,
-            "written read",
-            W=w,
-            role=float(number),
-            K=1,
-        )
-        assert np.array_equal(written, w.T if number == ROLES["fc weight"] else w)
-        assert np.array_equal(read, w)
+@pytest.mark.parametrize("name", ROLES)
+def test_roles_have_numbers(quick_dml, name):
+    number = quick_dml(f'source("dml/network/registry.dml") as reg\nn = reg::role("{name}")\n', "n:int")
+    assert number == ROLES[name]
+
+
+def test_a_role_that_is_none_is_refused(quick_dml):
+    with pytest.raises(UserError, match="role: found bias, expected one of those in registry"):
+        quick_dml('source("dml/network/registry.dml") as reg\nn = reg::role("bias")\n', "n:int")
 
 
 WEIGHTS = 'source("dml/network/weights.dml") as weights\n'

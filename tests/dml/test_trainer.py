@@ -19,9 +19,9 @@ from sysds_resnet.training.state import State
 
 TRAINER = 'source("dml/training/gradients.dml") as trainer\n'
 EVALUATE = f"""{TRAINER}
-source("dml/network/network.dml") as resnet
-folded = resnet::fold(model, registry, eps)
-[metrics, logits] = trainer::evaluate(X, y, folded, registry, geometry)
+source("dml/network/network.dml") as network
+folded = network::fold(model, eps)
+[metrics, logits] = trainer::evaluate(X, y, folded, plan)
 """
 
 

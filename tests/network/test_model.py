@@ -251,7 +251,7 @@ def test_micro_batches_add_up_as_in_dml(model):
     source("dml/training/data.dml") as data
     source("dml/training/gradients.dml") as trainer
     pixels = data::normalize(X, mean, std)
-    [gradients, metrics] = trainer::batch_gradients(pixels, y, model, registry, geometry, 2, 0.0, 0, 1e-5)
+    [gradients, metrics] = trainer::batch_gradients(pixels, y, model, plan, 2, 0.0, 0, 1e-5)
     """
     inputs = {
         "X": images.reshape(-1, 3),
@@ -259,8 +259,7 @@ def test_micro_batches_add_up_as_in_dml(model):
         "mean": model.mean,
         "std": model.std,
         "model": model.weights,
-        "registry": network.registry,
-        "geometry": network.geometry(2, 32, 32, backward=True),
+        "plan": network.plan(2, 32, 32, backward=True),
     }
     expected = engine.run(program, inputs, {"gradients": "list", "metrics": "matrix"})
     np.testing.assert_array_equal(metrics, engine.to_numpy(expected["metrics"])[0])

@@ -8,19 +8,18 @@ DESCRIBE = """
 source("dml/network/registry.dml") as reg
 registry = reg::describe(depth, channels, num_classes)
 """
-GEOMETRY = """
-source("dml/network/plan.dml") as geo
-geometry = geo::build(N, H, W, TRUE)
+PLAN = """
+source("dml/network/plan.dml") as plan
+plan = plan::build(registry, N, H, W, TRUE, FALSE)
 """
 FORWARD = """
-source("dml/network/network.dml") as resnet
-folded = resnet::fold(model, registry, eps)
-logits = resnet::forward(X, folded, registry, geometry)
+source("dml/network/network.dml") as network
+folded = network::fold(model, eps)
+logits = network::forward(X, folded, plan)
 """
 GRADIENTS = """
 source("dml/training/gradients.dml") as trainer
-[grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
-                                            0, eps)
+[grads, metrics] = trainer::batch_gradients(X, y, model, plan, micro_batch, label_smoothing, 0, eps)
 """
 INIT_VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
@@ -31,8 +30,7 @@ source("dml/optim/optimizer.dml") as optim
 source("dml/training/gradients.dml") as trainer
 opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                       eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-[grads, metrics] = trainer::batch_gradients(X, y, model, registry, geometry, micro_batch, label_smoothing,
-                                            0, eps)
+[grads, metrics] = trainer::batch_gradients(X, y, model, plan, micro_batch, label_smoothing, 0, eps)
 [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
 """
 
@@ -63,7 +61,7 @@ class DmlResNet:
             "num_classes": reference.fc.out_features,
         }
         self.registry = engine.run(DESCRIBE, sizes, {"registry": "list"})["registry"]
-        self.geometries = {}
+        self.plans = {}
 
     def make_list(self, matrices):
         return self.engine.make_list([self.engine.from_numpy(matrix) for matrix in matrices])
@@ -73,20 +71,20 @@ class DmlResNet:
         blocks = self.engine.list_items(handle)
         return {n: self.engine.to_numpy(b) for n, b in zip(self.names, blocks, strict=True)}
 
-    def geometry(self, n, height, width):
+    def plan(self, n, height, width):
         key = n, height, width
-        if key not in self.geometries:
-            inputs = dict(zip("NHW", key, strict=True))
-            self.geometries[key] = self.engine.run(GEOMETRY, inputs, {"geometry": "list"})["geometry"]
-        return self.geometries[key]
+        if key not in self.plans:
+            inputs = {"registry": self.registry, **dict(zip("NHW", key, strict=True))}
+            self.plans[key] = self.engine.run(PLAN, inputs, {"plan": "list"})["plan"]
+        return self.plans[key]
 
-    def common(self, images, geometry_size=None):
+    def common(self, images, micro_batch=None):
         n, _, height, width = images.shape
         return {
             "X": pixel_major(images),
             "model": self.model,
             "registry": self.registry,
-            "geometry": self.geometry(geometry_size or n, height, width),
+            "plan": self.plan(micro_batch or n, height, width),
             "eps": EPS,
         }
 

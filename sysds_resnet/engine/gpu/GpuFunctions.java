@@ -58,13 +58,13 @@ public class GpuFunctions {
       else if (name.endsWith(TENSORS + "norms")) {
         replace(function, "norms", "GPU°spoof°norms");
       }
-      else if (name.endsWith("dml/layers/channels/unit.dml::train_unit")) {
-        keep(function, "Z°mean°inv_std");
+      else if (name.endsWith("dml/layers/channels/unit.dml::train")) {
+        keep(function, "product°mean°spread");
       }
-      else if (name.endsWith("dml/layers/channels/unit.dml::train_block")) {
+      else if (name.endsWith("dml/network/network.dml::train_block")) {
         keep(function, "inputs°outs");
       }
-      else if (name.endsWith("dml/layers/channels/unit.dml::backward_unit")) {
+      else if (name.endsWith("dml/layers/channels/unit.dml::backward")) {
         keep(function, "dW°dgamma°dbeta");
       }
       else if (name.endsWith("dml/layers/channels/unit.dml::statistics")) {

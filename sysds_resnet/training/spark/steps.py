@@ -25,20 +25,20 @@ from sysds_resnet.training.state import State
 
 _GRADIENTS = """
 source("dml/cluster/distributed.dml") as distributed
-metrics = distributed::gradients(images, y, model, registry, geometry, mean, std, workers, micro_batch,
+metrics = distributed::gradients(images, y, model, registry, plan, mean, std, workers, micro_batch,
                                  label_smoothing, frozen, eps, slices, folder)
 """
 _SUMS = """
-source("dml/cluster/distributed.dml") as distributed
-done = distributed::sums(parts, slices, fan_in, folder)
+source("dml/cluster/sums.dml") as sums
+done = sums::add_groups(parts, slices, fan_in, folder)
 """
 _TOTAL = """
-source("dml/cluster/distributed.dml") as distributed
-gradients = distributed::total(parts, slices, registry, frozen)
+source("dml/cluster/sums.dml") as sums
+gradients = sums::total(parts, slices, registry, frozen)
 """
 _EVALUATE = """
 source("dml/cluster/distributed.dml") as distributed
-metrics = distributed::evaluate(images, y, model, registry, geometry, mean, std, workers, micro_batch, eps)
+metrics = distributed::evaluate(images, y, model, registry, plan, mean, std, workers, micro_batch, eps)
 """
 _COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/cluster/wire.dml
 FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
@@ -80,7 +80,7 @@ class SparkSteps:
             "frozen": optimizer.frozen,
             "folder": batch.folder,
         }
-        # as `slices` in dml/cluster/distributed.dml, which says why
+        # as `slices` in dml/cluster/sums.dml, which says why
         inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)
@@ -200,7 +200,7 @@ def _inputs(state: State, batch: RemoteBatch, dataset: Dataset, micro_batch: int
         "y": batch.y,
         "model": model.weights,
         "registry": network.registry,
-        "geometry": network.geometry(micro_batch, *dataset.image_size, backward=True),
+        "plan": network.plan(micro_batch, *dataset.image_size, backward=True),
         "mean": model.mean,
         "std": model.std,
         "workers": min(model.engine.spark.workers, len(batch.y) // micro_batch),
