@@ -81,7 +81,7 @@ def main() -> None:
                     "eps": BN_EPS,
                 }
                 began = time.perf_counter()
-                engine.run(_EVALUATE, inputs, {"metrics": "matrix"}, distributed=True)
+                engine.run(_EVALUATE, inputs)
                 return time.perf_counter() - began
 
             lengths = (2, 2 + MANY)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 from py4j.java_gateway import JavaGateway, JavaObject
 
+from sysds_resnet.engine.device import Device
 from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.jvm.process import dml_home
 from sysds_resnet.engine.operators.classes import can_compile, replace_body, uninlined
 from sysds_resnet.engine.operators.table import PIXELWISE_SOURCE, operators
-
-if TYPE_CHECKING:
-    from sysds_resnet.engine.gpu.gpus import Gpus
-
-Kind = Literal["matrix", "list", "double", "int", "string"]
+from sysds_resnet.engine.program import Place, Program
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# What has loops whose workers are on a cluster, and what has one whose workers are here.
-_DISTRIBUTED, _PARALLEL = "dml/cluster/distributed.dml", "dml/training/gradients.dml"
+# Files with loops whose iterations are shared out, by the place of programs that call them.
+_LOOPS = {
+    "cluster": ("dml/cluster/distributed.dml", "dml/cluster/sums.dml"),
+    "workers": ("dml/training/gradients.dml",),
+}
 
 
 class Programs:
@@ -33,12 +31,12 @@ class Programs:
         multiply: What multiplies matrices.
         fused: Whether operators may be fused; they are not where the JVM cannot compile them.
         settings: More of the engine's settings, by name.
-        gpus: What programs may be compiled for beside the CPU.
+        device: What programs are compiled for.
         workers: Of loops whose workers are here.
 
     Attributes:
         fused: Whether operators are fused for the programs that ask for it.
-        compiled: Prepared scripts by text, inputs, outputs and whether with fused operators, oldest first.
+        compiled: Prepared scripts by text, inputs, outputs and place, oldest first.
         sources: Texts of the package's DML files by name, without and with fused operators.
         connections: What prepares scripts, without and with fused operators.
     """
@@ -49,10 +47,10 @@ class Programs:
         multiply: Multiply,
         fused: bool,
         settings: Mapping[str, str],
-        gpus: Gpus | None = None,
+        device: Device,
         workers: int = 1,
     ) -> None:
-        self._workers, self._gpus = workers, gpus
+        self._workers, self._device = workers, device
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self.fused, self._native = fused and can_compile(self._jvm), multiply.native
@@ -61,7 +59,8 @@ class Programs:
         self.connections = {False: self._connect(), True: self._connect()}
         # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan; and what was
         # compiled for the CPU would be for a GPU.
-        for connection in self.connections.values() if gpus else [self.connections[True]]:
+        accelerated = device.accelerates("device")
+        for connection in self.connections.values() if accelerated else [self.connections[True]]:
             self._switch_off(connection, "ALLOW_DYN_RECOMPILATION")
         self.sources = {False: self._jvm.java.util.HashMap(), True: self._jvm.java.util.HashMap()}
         home = dml_home()
@@ -71,56 +70,45 @@ class Programs:
                 sources.put(name, text)
         self.sources[True].put(PIXELWISE_SOURCE, uninlined((home / PIXELWISE_SOURCE).read_text()))
 
-    def prepare(
-        self,
-        program: str,
-        inputs: Mapping[str, str],
-        outputs: Mapping[str, Kind],
-        fused: bool,
-        distributed: bool = False,
-        parallel: bool = False,
-        on_gpu: bool = False,
-    ) -> JavaObject:
+    def prepare(self, program: Program, inputs: Mapping[str, str]) -> JavaObject:
         """The prepared script of a program, compiled unless it is among the last 32.
 
         Args:
-            program: DML text.
+            program: To compile.
             inputs: Names of the variables that it reads, and the types that `read` takes for them.
-            outputs: Names and kinds of the variables to give back.
-            fused: Whether functions of dml/layers/ are to be operators of our own, where there are such.
-            distributed: Whether it has workers on a cluster.
-            parallel: Whether it has workers here.
-            on_gpu: Whether it is to be compiled for a GPU.
         """
-        fused = fused and self.fused
-        key = (program, tuple(inputs.items()), tuple(outputs.items()), fused, distributed, parallel, on_gpu)
+        place, outputs = program.place, program.outputs
+        fused = self.fused and place != "plain"
+        accelerated = self._device.accelerates(place)
+        kept_as = place if accelerated or place != "device" else "host"
+        key = (program.text, tuple(inputs.items()), tuple(outputs.items()), kept_as)
         if key not in self.compiled:
             if len(self.compiled) >= _MAX_PROGRAMS:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            one_thread = distributed or (parallel and not on_gpu)
+            one_thread = place == "cluster" or (place == "workers" and not accelerated)
             connection = self.one_thread if one_thread else self.connections[fused]
-            texts = f"{reads}{program}\n{writes}", fused, inputs, outputs
-            with self._gpus.compiling(on_gpu) if self._gpus else nullcontext():
+            texts = f"{reads}{program.text}\n{writes}", fused, inputs, outputs
+            with self._device.compiling(accelerated):
                 script = self._prepare(connection, *texts)
             if fused:
                 machine = self._jvm.org.apache.sysds.utils.stats.InfrastructureAnalyzer
                 threads = 1 if one_thread else machine.getLocalParallelism()
                 for namespace, name in self.functions(script):
-                    if outputs := operators(namespace, name, self._native):
+                    if ours := operators(namespace, name, self._native):
                         compiled = hidden(script, "_prog")
-                        replace_body(self._gateway, compiled, namespace, name, outputs, threads, self._native)
-            if on_gpu:
-                with self._gpus.compiling(False):
+                        replace_body(self._gateway, compiled, namespace, name, ours, threads, self._native)
+            if accelerated:
+                with self._device.compiling(False):
                     on_cpu = self._prepare(connection, *texts)
-                self._gpus.install(hidden(script, "_prog"), hidden(on_cpu, "_prog"))
-            for loop in self._parallel_loops(script, _PARALLEL) if parallel else []:
+                self._device.install(hidden(script, "_prog"), hidden(on_cpu, "_prog"))
+            for loop in self._parallel_loops(script, place) if place == "workers" else []:
                 loop.setDegreeOfParallelism(self._workers)
             # Otherwise the engine compiles whatever these call anew at each run, before for one node and
             # afterwards for Spark, and drops fused operators; not if it misses what they were compiled from.
             # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
-            for loop in self._parallel_loops(script, _DISTRIBUTED) if distributed else []:
+            for loop in self._parallel_loops(script, place) if place == "cluster" else []:
                 loop.setStatementBlock(None)
             self.compiled[key] = script
         return self.compiled[key]
@@ -136,10 +124,10 @@ class Programs:
         self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
-    def _parallel_loops(self, script: JavaObject, source: str) -> Iterator[JavaObject]:
-        """The loops with workers in the functions of a source that a script calls."""
+    def _parallel_loops(self, script: JavaObject, place: Place) -> Iterator[JavaObject]:
+        """The loops of a script whose iterations are shared out at a place."""
         for space, name in self.functions(script):
-            if space.endswith(source):
+            if space.endswith(_LOOPS[place]):
                 for block in hidden(script, "_prog").getFunctionProgramBlock(space, name).getChildBlocks():
                     if block.getClass().getSimpleName() == "ParForProgramBlock":
                         yield block

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
-from sysds_resnet.engine.gpu.gpus import Gpus
+from sysds_resnet.engine.device import Device
 from sysds_resnet.engine.transfer import call, uncycle
-from sysds_resnet.engine.values import is_block, is_host_matrix
+from sysds_resnet.engine.values import is_block
 
 
 class Lists:
@@ -17,14 +17,11 @@ class Lists:
 
     Args:
         gateway: Of the engine's JVM.
-        gpus: What it computes on, if not the CPU.
-        send: Copies an array into the JVM, as `Engine.send`.
+        device: What it computes on.
     """
 
-    def __init__(
-        self, gateway: JavaGateway, gpus: Gpus | None, send: Callable[[np.ndarray], JavaObject]
-    ) -> None:
-        self._gateway, self._jvm, self._gpus, self._send = gateway, gateway.jvm, gpus, send
+    def __init__(self, gateway: JavaGateway, device: Device) -> None:
+        self._gateway, self._jvm, self._device = gateway, gateway.jvm, device
 
     def items(self, handle: JavaObject) -> list[JavaObject]:
         """As `Engine.list_items`."""
@@ -33,8 +30,7 @@ class Lists:
             item = call(handle, "getData", i)
             blocks.append(item.acquireRead())
             item.release()
-            if self._gpus:
-                self._gpus.upload(item)  # which has left the GPU
+            self._device.upload(item)  # which has left a GPU
             uncycle(item)
         return blocks
 
@@ -51,16 +47,13 @@ class Lists:
         """As `Engine.make_list`."""
         java = self._jvm.org.apache.sysds.runtime
         data = self._jvm.java.util.ArrayList()
-        for matrix in (self._send(m) if isinstance(m, np.ndarray) else m for m in matrices):
-            item = matrix
-            if is_block(matrix):
+        for matrix in (self._device.send(m) if isinstance(m, np.ndarray) else m for m in matrices):
+            item = self._device.take(matrix)
+            if is_block(item):
                 item = java.controlprogram.paramserv.ParamservUtils.newMatrixObject(matrix, False)
-            elif is_host_matrix(matrix):
-                item = self._gpus.to_first(matrix)
             data.add(item)
             uncycle(matrix, item)
-        if self._gpus:
-            self._gpus.upload(data)
+        self._device.upload(data)
         handle = java.instructions.cp.ListObject(data)
         self._gateway.detach(data)  # py4j's lists are cycles from the start
         return handle

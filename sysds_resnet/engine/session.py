@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from py4j.java_gateway import JavaObject
+from py4j.protocol import Py4JError
 
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.compiler import Kind, Programs
+from sysds_resnet.engine.compiler import Programs
+from sysds_resnet.engine.device import Cpu, Device, Result
 from sysds_resnet.engine.gpu.gpus import Gpus, Operator
 from sysds_resnet.engine.jvm.classes import set_static
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.lists import Lists
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.opening import load_blas, local_settings, name_user, open_jvm
+from sysds_resnet.engine.program import Kind, Program
 from sysds_resnet.engine.recorder import Call, record
-from sysds_resnet.engine.running import How, Running
 from sysds_resnet.engine.sharing import Shared
 from sysds_resnet.engine.spark.cluster import Cluster
-from sysds_resnet.engine.transfer import Transfer, uncycle
-from sysds_resnet.engine.values import Value
+from sysds_resnet.engine.transfer import Transfer
+from sysds_resnet.engine.values import Value, declared_type
 from sysds_resnet.errors import NotAsAsked
 
 if TYPE_CHECKING:
@@ -96,7 +98,6 @@ class Engine(Shared):
         self.gpu = bool(given.gpus)
         self.channel_major = given.channel_major or self.gpu
         self.heap = given.heap or 0  # until the JVM tells
-        self._gpus: Gpus | None = None
         super().__init__(open_jvm(given, logs), self.gpu)
         self.multiply, self.spark = self._open.multiply, self._open.spark
         self._gateway, self._jvm = self._open.gateway, self._open.gateway.jvm
@@ -121,19 +122,17 @@ class Engine(Shared):
         name_user(self._jvm)
         if given.gpus:
             single = self.multiply.precision != "double"
-            self._gpus = Gpus(self._gateway, single, given.gpus, settings)
-            self._gpu_name = self._gpus.name
-            self.multiply = replace(self.multiply, gpu=self._gpu_name)
+            gpus = Gpus(self._gateway, self._transfer, single, given.gpus, settings)
+            self.multiply = replace(self.multiply, gpu=gpus.name)
+            self._gpu_name, self._device = gpus.name, gpus
+        else:
+            self._device: Device = Cpu(self._gateway, self._transfer, self._open.ours)
         fused = given.fused and not given.gpus
-        self._programs = Programs(self._gateway, self.multiply, fused, settings, self._gpus, self.workers)
+        self._programs = Programs(self._gateway, self.multiply, fused, settings, self._device, self.workers)
         self.fused = self._programs.fused
         self.fp32 = self.fused and self.multiply.native
-        if self._gpus:
-            self._gpus.start_caching()
-        self._lists = Lists(self._gateway, self._gpus, self.send)
-        self._running = Running(
-            self._gateway, self._programs, self._gpus, self.from_numpy, self.send, self._open.ours
-        )
+        self._device.start()
+        self._lists = Lists(self._gateway, self._device)
         if self.multiply.note:
             warnings.warn(f"multiplies in {self.multiply}", NotAsAsked, stacklevel=3)
 
@@ -156,33 +155,19 @@ class Engine(Shared):
 
     def run(
         self,
-        program: str,
+        program: Program | str,
         inputs: Mapping[str, Value],
-        outputs: Mapping[str, Kind],
-        fused: bool = True,
-        distributed: bool = False,
-        parallel: bool = False,
-        on_gpu: bool = False,
-        hold: bool = False,
-    ) -> dict[str, JavaObject | float | int | str]:
+        outputs: Mapping[str, Kind] | None = None,
+    ) -> dict[str, Result]:
         """Runs a DML program.
 
-        It is compiled once for each text and set of names; the last 32 are kept.
+        It is compiled once for each text, place and set of names; the last 32 are kept.
 
         Args:
-            program: DML text; `source("dml/...")` finds the files of this package.
+            program: The program; or its text, which then runs on the host.
             inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
                 earlier run gave, numbers, truth values and strings.
-            outputs: Names and kinds of the variables to give back.
-            fused: Whether functions of DML run as operators of our own (operators/), where `fp32` with
-                activations in FP32, and everything is planned once, without knowing sizes. Otherwise the
-                engine compiles again what it meets with unknown sizes, as from the command line.
-            distributed: Whether it has loops whose workers are on the engine's `cluster`. All else in it
-                runs in the driver, on one thread.
-            parallel: Whether it has a loop with `workers` workers here. All else in it runs on one thread, or
-                on the first GPU.
-            on_gpu: Whether it runs on a GPU, if the engine has one, as far as it can.
-            hold: Whether what it makes there is freed only at its end, which is faster with long lists.
+            outputs: Names and kinds of the variables that a text gives back.
 
         Returns:
             The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
@@ -192,31 +177,35 @@ class Engine(Shared):
             UserError: If the program stops with a message, or the JVM ends.
             RuntimeError: If the engine fails otherwise.
         """
+        if isinstance(program, str):
+            program = Program(program, outputs or {})
         inputs = {name: v.item() if isinstance(v, np.generic) else v for name, v in inputs.items()}
         for name, value in inputs.items():
             self.check_own(name, value)
-        how = How(fused, distributed, parallel, on_gpu and self.gpu, hold)
         with self.alone():
-            return self._running.run(program, inputs, outputs, how)
+            types = {name: declared_type(value) for name, value in inputs.items()}
+            script = self._programs.prepare(program, types)
+            try:
+                return self._device.run(script, inputs, program)
+            except Py4JError:
+                raise
+            except BaseException:
+                # such as Ctrl-C: the JVM still runs it, with its variables
+                self._programs.forget(script)
+                raise
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
         """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
         with self.errors():
-            return self._transfer.send(array if array.ndim == 2 else array.reshape(len(array), -1))
+            return self._transfer.send(array)
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies a 2-D array of numbers for programs on the engine's GPUs, or on its CPU if it has none.
+        """Copies a 2-D array of numbers for lists, and for programs on the engine's GPUs if it has some.
 
-        In the precision of the GPUs, as which it gets there sooner. Such a handle is one for `make_list`, and
-        for `run` with `on_gpu`.
+        In the precision of what it computes on, as which it gets to a GPU sooner.
         """
-        if not self._gpus:
-            return self.from_numpy(array)
         with self.errors():
-            values = self._transfer.send_values(array, self.multiply.precision != "double")
-            matrix = self._gpus.host_matrix(values, *array.shape)
-            uncycle(values)
-            return matrix
+            return self._device.send(array)
 
     def to_numpy(self, matrix: JavaObject) -> np.ndarray:
         """Copies a matrix handle into a 2-D float64 array."""
@@ -274,16 +263,15 @@ class Engine(Shared):
             keep: Handles whose matrices stay, should they also be in `lists`.
         """
         with self.alone_on_gpu():
-            if self._gpus:
-                self._gpus.free(lists, keep)
+            self._device.free(lists, keep)
 
     @contextmanager
     def gpu_operators(self) -> Iterator[dict[str, Operator]]:
         """Counts the engine's instructions that run meanwhile, by name; those that run on a GPU are gpu_*."""
-        with self.alone(), self._gpus.operators() as found:
+        with self.alone(), self._device.operators() as found:
             yield found
 
     def gpu_memory(self) -> tuple[int, int]:
         """Bytes that are free on the first GPU, and bytes that it has."""
         with self.errors():
-            return self._gpus.memory()
+            return self._device.memory()

@@ -51,8 +51,8 @@ class Transfer:
         os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies a 2-D array of numbers into a new dense MatrixBlock of doubles."""
-        rows, columns = array.shape
+        """Copies a 1-D (as a column) or 2-D array of numbers into a new dense MatrixBlock of doubles."""
+        rows, columns = array.shape if array.ndim == 2 else (array.size, 1)
         values = self.send_values(array, single=False)
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock(rows, columns, values)
         block.recomputeNonZeros()

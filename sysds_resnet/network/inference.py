@@ -9,15 +9,20 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.program import Program
 from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.network.registry import Network
 
 BN_EPS = 1e-5  # torchvision's
 
-_FOLD = """
+_FOLD = Program(
+    """
 source("dml/network/network.dml") as network
 folded = network::fold(model, eps)
-"""
+""",
+    {"folded": "list"},
+    "device",
+)
 TAKE_BATCH = """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
@@ -27,15 +32,23 @@ if (packed) {
 }
 pixels = data::normalize(X, mean, std)
 """  # how programs of one worker begin
-_EVALUATE = f"""{TAKE_BATCH}
+_EVALUATE = Program(
+    f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
-"""
-_PARALLEL_EVALUATE = """
+""",
+    {"metrics": "matrix", "logits": "matrix"},
+    "device",
+)
+_PARALLEL_EVALUATE = Program(
+    """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, plan)
-"""
+""",
+    {"metrics": "matrix", "parts": "list"},
+    "workers",
+)
 
 
 class Inference:
@@ -65,7 +78,7 @@ class Inference:
             if self._kept is None or self._kept[0] is not weights:
                 self.forget(keep=[weights])
                 inputs = {"model": weights, "eps": BN_EPS}
-                folded = self._network.engine.run(_FOLD, inputs, {"folded": "list"}, on_gpu=True)["folded"]
+                folded = self._network.engine.run(_FOLD, inputs)["folded"]
                 self._kept = weights, folded
             return self._kept[1]
 
@@ -101,13 +114,10 @@ class Inference:
                 "folded": folded,
                 "plan": plan,
             }
-            results = engine.run(
-                _PARALLEL_EVALUATE if workers > 1 else _EVALUATE,
-                inputs | ({"size": size} if workers > 1 else {}),
-                {"metrics": "matrix"} | ({"parts": "list"} if workers > 1 else {"logits": "matrix"}),
-                parallel=workers > 1,
-                on_gpu=True,
-            )
+            if workers > 1:
+                results = engine.run(_PARALLEL_EVALUATE, inputs | {"size": size})
+            else:
+                results = engine.run(_EVALUATE, inputs)
             total += engine.to_numpy(results["metrics"])[0]
             if workers > 1:
                 scores = engine.list_items(results["parts"])

@@ -9,6 +9,7 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
@@ -22,25 +23,44 @@ _VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
 velocities = optim::init_velocities(model)
 """
-_GRADIENTS = f"""{TAKE_BATCH}
+_GRADIENTS = Program(
+    f"""{TAKE_BATCH}
 [gradients, metrics] = trainer::gradients(pixels, y, model, plan, label_smoothing, batch_size, frozen, eps)
-"""
-_PARALLEL_GRADIENTS = """
+""",
+    {"gradients": "list", "metrics": "matrix"},
+    "device",
+)
+_PARALLEL_GRADIENTS = Program(
+    """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, plan, label_smoothing,
                                                batch_size, frozen, eps)
-"""
-_SUM = """
+""",
+    {"parts": "list", "metrics": "matrix"},
+    "workers",
+)
+_SUM = Program(
+    """
 source("dml/optim/tensors.dml") as tensors
 gradients = tensors::sum_parts(parts, n)
-"""
-_ADD = """
+""",
+    {"gradients": "list"},
+    "device",
+    held=True,
+)
+_ADD = Program(
+    """
 source("dml/optim/tensors.dml") as tensors
 gradients = tensors::add(gradients, others)
-"""
-_UPDATE = f"""
+""",
+    {"gradients": "list"},
+    "device",
+    held=True,
+)
+_UPDATE = Program(
+    f"""
 source("dml/optim/optimizer.dml") as optim
 source("dml/optim/schedule.dml") as schedule
 {PLAN}
@@ -53,11 +73,20 @@ opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_dec
                       norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
                       frozen=frozen)
 [model, velocities, grad_norm] = optim::update(model, gradients, velocities, registry, opt, lr)
-"""
-_AVERAGE = """
+""",
+    {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
+    "device",
+    held=True,
+)
+_AVERAGE = Program(
+    """
 source("dml/optim/optimizer.dml") as optim
 average = optim::average(average, model, decay)
-"""
+""",
+    {"average": "list"},
+    "device",
+    held=True,
+)
 _ORDER = """
 source("dml/training/data.dml") as data
 samples = data::order(n, seed, epoch, block)
@@ -127,9 +156,6 @@ class State:
                 **optimizer.schedule.inputs(),
                 **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
             },
-            {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
-            on_gpu=True,
-            hold=True,
         )
         done = StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"], updated["grad_norm"])
         if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
@@ -160,9 +186,7 @@ class State:
             self.average = self.model.weights
         elif step % optimizer.ema_every == 0:
             inputs = {"average": self.average, "model": self.model.weights, "decay": optimizer.ema_decay}
-            self.average = self.model.engine.run(
-                _AVERAGE, inputs, {"average": "list"}, on_gpu=True, hold=True
-            )["average"]
+            self.average = self.model.engine.run(_AVERAGE, inputs)["average"]
         if before is not None and before is not self.average:
             self._free(before)
 
@@ -215,20 +239,17 @@ class State:
                     "frozen": optimizer.frozen,
                     "eps": BN_EPS,
                 },
-                {"parts" if workers > 1 else "gradients": "list", "metrics": "matrix"},
-                parallel=workers > 1,
-                on_gpu=True,
             )
             if workers > 1:
                 inputs = {"parts": done["parts"], "n": len(parts)}
-                done |= engine.run(_SUM, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                done |= engine.run(_SUM, inputs)
                 engine.free([pixels, done["parts"]], keep=[done["gradients"]])
             metrics += engine.to_numpy(done["metrics"])[0]
             if gradients is None:
                 gradients = done["gradients"]
             else:
                 inputs = {"gradients": gradients, "others": done["gradients"]}
-                done = engine.run(_ADD, inputs, {"gradients": "list"}, on_gpu=True, hold=True)
+                done = engine.run(_ADD, inputs)
                 gradients = done["gradients"]
                 engine.free(list(inputs.values()), keep=[gradients])
         return gradients, metrics

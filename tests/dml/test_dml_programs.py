@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, assert_one_line_error, run_systemds
 
+from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import UserError
 
 DEPTH, CLASSES, SIZE = 18, 3, 32
@@ -129,7 +130,7 @@ def stepped(request, engine, registry, images, mean_std):
                 **state,
             }
             outputs = {"model": "list", "velocities": "list", "metrics": "matrix"}
-            state |= engine.run(step, inputs, outputs, fused=request.param)
+            state |= engine.run(Program(step, outputs, "host" if request.param else "plain"), inputs)
             del state["metrics"]
     pack = f"{PARTS}tensors = weights::pack(model, registry)\n"
     inputs = {"model": state["model"], "registry": registry}

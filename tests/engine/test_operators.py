@@ -7,6 +7,7 @@ import pytest
 from dml_runner import Dml
 
 from sysds_resnet.engine.jvm.classes import hidden
+from sysds_resnet.engine.program import Program
 
 FLOOR = 1e-300
 FUNCTIONS = {
@@ -210,6 +211,7 @@ def test_activations_stay_dense(engine):
     inputs = {"X": make("dense", np.random.default_rng(0), 500, 20), "scale": np.ones((1, 20))}
     inputs["shift"] = np.full((1, 20), -2.0)
     for fused in (False, True):
-        out = engine.run(program, inputs, {"out": "matrix"}, fused=fused)["out"]
+        place = "host" if fused else "plain"
+        out = engine.run(Program(program, {"out": "matrix"}, place), inputs)["out"]
         assert not out.isInSparseFormat()
         assert (engine.to_numpy(out) > 0).all()

@@ -81,7 +81,7 @@ def test_a_model_that_is_asked_for_the_first_time_by_several_threads_answers_all
 
 def test_predictions_during_training_are_those_of_weights_it_had(models, images):
     model = copy.copy(models[0])
-    model._training = threading.Lock()
+    model._fitting = threading.Lock()
     labels, settings = np.arange(N) % CLASSES, dict(batch_size=8, warmup_epochs=0, base_lr=0.1, seed=1)
     seen, known = [], [model.weights]
     begun, trained = threading.Event(), threading.Event()
@@ -126,7 +126,7 @@ def test_predictions_during_training_are_those_of_weights_it_had(models, images)
 
 def test_a_model_is_trained_by_one_thread_at_a_time(models, images):
     model = copy.copy(models[0])
-    with model._training, pytest.raises(UserError, match=r"^fit: found another thread training this model"):
+    with model._fitting, pytest.raises(UserError, match=r"^fit: found another thread training this model"):
         model.fit(images, np.arange(N) % CLASSES, epochs=1, batch_size=8)
 
 
@@ -148,11 +148,11 @@ def test_a_program_that_failed_or_was_interrupted_leaves_nothing_to_the_next(eng
         engine.run(program, {"X": 2 * ones}, {"Y": "matrix"})
     assert engine.to_numpy(engine.run(program, {"X": ones}, {"Y": "matrix"})["Y"]).sum() == 8
 
-    def interrupt(_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._running, "_from_numpy", interrupt)
+        patch.setattr(engine._device, "_run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             engine.run(program, {"X": ones}, {"Y": "matrix"})
     # the JVM may still be at it: its variables are not given to the next run

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sysds_resnet.engine.program import Program
+
 
 class Dml:
     """Runs DML in one of three modes.
@@ -29,7 +31,9 @@ class Dml:
                     inputs.pop(name)
                     literals += f"{name} = {repr(value).upper()}\n"  # TRUE, 1E-05
             program = literals + program
-        results = self.engine.run(program, inputs, kinds, fused=self.mode == "fused")
+        results = self.engine.run(
+            Program(program, kinds, "host" if self.mode == "fused" else "plain"), inputs
+        )
         values = [
             self.engine.to_numpy(results[name]) if kind == "matrix" else results[name]
             for name, kind in kinds.items()

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.program import Program
 from sysds_resnet.engine.recorder import Call, Matrix
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.profiling import StepProfiler, tabulate
@@ -114,7 +115,7 @@ def test_nothing_is_compiled_while_a_step_runs(engine, tmp_path):
         assert compiled() == before
         # what the engine does of itself, to see that it counts
         program = "Y = X\nfor (i in 1:3) { Y = Y[, 1:(ncol(Y)-1)] %*% t(Y[, 2:ncol(Y)]) }"
-        engine.run(program, {"X": np.ones((9, 9))}, {"Y": "matrix"}, fused=False)
+        engine.run(Program(program, {"Y": "matrix"}, "plain"), {"X": np.ones((9, 9))})
         assert compiled() > before
     finally:
         for connection in connections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
+from sysds_resnet.engine.device import Result
 from sysds_resnet.engine.gpu.cuda import environment
 from sysds_resnet.engine.jvm.classes import compile_classes, java_array, replace_class, set_static
-from sysds_resnet.engine.transfer import uncycle
-from sysds_resnet.engine.values import Value
+from sysds_resnet.engine.program import Place, Program
+from sysds_resnet.engine.transfer import Transfer, uncycle
+from sysds_resnet.engine.values import Value, is_host_matrix
 
 TF32 = "NVIDIA_TF32_OVERRIDE"
 """Read by cuBLAS and cuDNN: 0 forbids TF32, in which cuDNN multiplies of itself, and 1 has both use it."""
@@ -27,6 +29,7 @@ REPLACED = {
 """The engine's classes in whose place our own are put, each with another class of its package."""
 
 _FOLDER = Path(__file__).parent
+_SMALL = 2**13  # numbers in an array that may go to the JVM as text
 
 
 def gpu_environment(tf32: bool) -> dict[str, str]:
@@ -47,12 +50,13 @@ class Operator:
 
 
 class Gpus:
-    """The GPUs that a JVM of our own computes on.
+    """The GPUs that a JVM of our own computes on; see `Device` in engine/device.py.
 
     What is compiled within `compiling` runs there as far as the engine can, and all else on the CPU.
 
     Args:
         gateway: Of the JVM.
+        transfer: Copies arrays into it.
         single: Whether to compute in single precision.
         devices: Numbers of the GPUs.
         settings: More of the engine's settings, by name.
@@ -62,9 +66,15 @@ class Gpus:
     """
 
     def __init__(
-        self, gateway: JavaGateway, single: bool, devices: Sequence[int], settings: Mapping[str, str]
+        self,
+        gateway: JavaGateway,
+        transfer: Transfer,
+        single: bool,
+        devices: Sequence[int],
+        settings: Mapping[str, str],
     ) -> None:
         self._gateway, self._jvm = gateway, gateway.jvm
+        self._transfer, self._single = transfer, single
         self._sysds = self._jvm.org.apache.sysds
         config = self._sysds.conf.DMLConfig()
         config.setTextValue("sysds.floating.point.precision", "single" if single else "double")
@@ -89,7 +99,11 @@ class Gpus:
         self._devices.replaceManagers()
         self._runner = new_runner([self._contexts, self._devices])
 
-    def start_caching(self) -> None:
+    def accelerates(self, place: Place) -> bool:
+        """See `Device`."""
+        return place in ("device", "workers")
+
+    def start(self) -> None:
         """Has the engine free the memory of matrices that no variable holds, as from the command line.
 
         Connections switch this off, so this comes after them: without it nothing on a GPU is ever freed.
@@ -98,12 +112,17 @@ class Gpus:
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
-    def host_matrix(self, values: JavaObject, rows: int, columns: int) -> JavaObject:
-        """A matrix of a float[], or double[] in double precision, as `run` and `to_first` take it."""
-        return self._new_matrix([rows, columns, values])
+    def send(self, array: np.ndarray) -> JavaObject:
+        """Copies a 2-D array in the precision of the GPUs, as which it gets there sooner."""
+        values = self._transfer.send_values(array, self._single)
+        matrix = self._new_matrix([*array.shape, values])
+        uncycle(values)
+        return matrix
 
-    def to_first(self, matrix: JavaObject) -> JavaObject:
-        """Copies a `host_matrix` to the first GPU; what lists there are made of."""
+    def take(self, matrix: JavaObject) -> JavaObject:
+        """Copies what `send` gave to the first GPU; other matrices are given back."""
+        if not is_host_matrix(matrix):
+            return matrix
         copied = matrix.copyTo(self._contexts.get(0))
         uncycle(matrix)
         return copied
@@ -113,11 +132,11 @@ class Gpus:
         self._devices.upload(matrices)
 
     @contextmanager
-    def compiling(self, on_gpu: bool) -> Iterator[None]:
+    def compiling(self, accelerated: bool) -> Iterator[None]:
         """Has the engine compile programs for the GPU, or for the CPU."""
-        self._set_static("USE_ACCELERATOR", on_gpu)
+        self._set_static("USE_ACCELERATOR", accelerated)
         # sizes are unknown where programs are compiled, and the engine would take the CPU
-        self._set_static("FORCE_ACCELERATOR", on_gpu)
+        self._set_static("FORCE_ACCELERATOR", accelerated)
         try:
             yield
         finally:
@@ -132,29 +151,16 @@ class Gpus:
         """
         self._functions.install(program, on_cpu)
 
-    def run(
-        self,
-        script: JavaObject,
-        inputs: Mapping[str, Value],
-        outputs: Collection[str],
-        on_gpu: bool,
-        hold: bool,
-        everywhere: bool,
-    ) -> list[Value]:
-        """Runs a prepared script.
-
-        Args:
-            script: To run.
-            inputs: Values of its variables: small arrays, handles and scalars.
-            outputs: Names of the variables to give back.
-            on_gpu: Whether it was compiled for a GPU.
-            hold: Whether what it makes is freed only at its end. The engine frees a matrix once no variable
-                has it, which takes time that grows with the square of long lists.
-            everywhere: Whether all GPUs compute, so that all need what is in its variables.
-        """
+    def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
+        """See `Device`. With "workers" all GPUs compute, and need what is in the program's variables."""
+        accelerated = self.accelerates(program.place)
+        send = self.send if accelerated else self._transfer.send
         words, cells, handles = [], [], []
         for name, value in inputs.items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and value.size > _SMALL:
+                words += [name, "handle", ""]
+                handles.append(send(value))
+            elif isinstance(value, np.ndarray):
                 rows, columns = value.shape if value.ndim == 2 else (len(value), 1)
                 words += [name, "matrix", f"{rows} {columns}"]
                 cells.append(value.astype("<f8").tobytes())
@@ -164,12 +170,15 @@ class Gpus:
             else:
                 words += [name, type(value).__name__, str(value)]
         sent = java_array(self._gateway, handles)
-        names = " ".join(outputs)
-        flags = on_gpu, hold, everywhere
+        names = " ".join(program.outputs)
+        flags = accelerated, program.held, program.place == "workers"
         results = self._runner.run(script, "\1".join(words), b"".join(cells), sent, names, *flags)
         values = list(results)
         uncycle(sent, results, *handles)
-        return values
+        return {
+            name: float(value) if kind == "double" else value
+            for (name, kind), value in zip(program.outputs.items(), values, strict=True)
+        }
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Frees the memory of the matrices in lists, but for those that are also in others."""

@@ -14,6 +14,7 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.batches.order import BatchOrder, sequential_order
 from sysds_resnet.batches.stream import OnError, raise_error
+from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.network.inference import BN_EPS
@@ -23,23 +24,35 @@ from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark.images import RemoteBatch, RemoteImages
 from sysds_resnet.training.state import State
 
-_GRADIENTS = """
+_GRADIENTS = Program(
+    """
 source("dml/cluster/distributed.dml") as distributed
 metrics = distributed::gradients(images, y, model, registry, plan, mean, std, workers, micro_batch,
                                  label_smoothing, frozen, eps, slices, folder)
-"""
-_SUMS = """
+""",
+    {"metrics": "matrix"},
+    "cluster",
+)
+_SUMS = Program(
+    """
 source("dml/cluster/sums.dml") as sums
 done = sums::add_groups(parts, slices, fan_in, folder)
-"""
+""",
+    {"done": "double"},
+    "cluster",
+)
 _TOTAL = """
 source("dml/cluster/sums.dml") as sums
 gradients = sums::total(parts, slices, registry, frozen)
 """
-_EVALUATE = """
+_EVALUATE = Program(
+    """
 source("dml/cluster/distributed.dml") as distributed
 metrics = distributed::evaluate(images, y, model, registry, plan, mean, std, workers, micro_batch, eps)
-"""
+""",
+    {"metrics": "matrix"},
+    "cluster",
+)
 _COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/cluster/wire.dml
 FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
 # (as in dml/training/loop.dml)
@@ -83,7 +96,7 @@ class SparkSteps:
         # as `slices` in dml/cluster/sums.dml, which says why
         inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
-        done = self._engine.run(_GRADIENTS, inputs, {"metrics": "matrix"}, distributed=True)
+        done = self._engine.run(_GRADIENTS, inputs)
         if not self._checked:
             self._spark.check_executors()
             self._checked = True
@@ -125,7 +138,7 @@ class SparkSteps:
         while count > FAN_IN // 2:
             self._spark.describe_jobs(f"step {self._state.progress.step + 1}: sums of {count} gradients")
             inputs = {"parts": parts(), "slices": slices, "fan_in": FAN_IN, "folder": f"{folder}/sums"}
-            count = int(engine.run(_SUMS, inputs, {"done": "double"}, distributed=True)["done"])
+            count = int(engine.run(_SUMS, inputs)["done"])
             folder = inputs["folder"]
         inputs = {"parts": parts(), "slices": slices, "registry": network.registry, "frozen": frozen}
         return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
@@ -180,7 +193,7 @@ def spark_evaluate(
         for batch in images:
             spark.describe_jobs(f"evaluation after step {state.progress.step}, part {batch.step + 1}")
             inputs = _inputs(state, batch, val, size) | {"model": state.averaged}
-            done = engine.run(_EVALUATE, inputs, {"metrics": "matrix"}, distributed=True)
+            done = engine.run(_EVALUATE, inputs)
             images.read_ahead()
             total += engine.to_numpy(done["metrics"])[:, :4].sum(axis=0)
             spark.delete(batch.folder)

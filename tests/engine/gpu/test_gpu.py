@@ -19,6 +19,7 @@ from sysds_resnet import ResNet
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.engine.gpu import gpus as engine_gpu
 from sysds_resnet.engine.jvm import classes as own_java
+from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import NotFinite, OutOfMemory
 from sysds_resnet.network.weights.files import MODEL
 from sysds_resnet.scoring.ensemble import Ensemble
@@ -430,5 +431,5 @@ def test_the_engine_still_leaves_zeros_unwritten(libraries):
     """Once this fails, `Devices.upload` need not take care of them."""
     with software_gpus.engine_on(libraries, "double", 1) as engine:
         program = "B = matrix(0, rows=3, cols=1)\nwhile(FALSE){}\nC = bias_add(A, B)"
-        found = engine.run(program, {"A": np.ones((2, 3))}, {"C": "matrix"}, on_gpu=True)["C"]
+        found = engine.run(Program(program, {"C": "matrix"}, "device"), {"A": np.ones((2, 3))})["C"]
         assert np.isnan(engine.to_numpy(found)).all()
