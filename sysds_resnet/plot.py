@@ -11,7 +11,6 @@ import pandas as pd
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import open_dataset
@@ -19,21 +18,12 @@ from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run, 
 from sysds_resnet.report.pages import make_figure, page
 from sysds_resnet.report.summary import summary
 from sysds_resnet.settings.command_line import Settings, find_flag, run
+from sysds_resnet.settings.fields import names_where
 from sysds_resnet.settings.recipes import describe_all
 from sysds_resnet.system.files import write_whole
 from sysds_resnet.training.settings import TrainSettings
 
 IMAGENET_IMAGES = 1_281_167  # for training, of ImageNet-1k: https://arxiv.org/abs/1409.0575, table 2
-# Settings that neither the weights nor the speed depend on.
-_HIDDEN = {
-    "heap",
-    "keep",
-    "log_every",
-    "save_minutes",
-    "save_steps",
-    "tensorboard",
-    *ReadingSettings.model_fields,
-}
 SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB
 
 
@@ -87,7 +77,7 @@ def plot_runs(settings: PlotSettings) -> None:
 
 def _described(runs: Sequence[Run]) -> pd.DataFrame:
     defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
-    return summary(runs, defaults, _HIDDEN)
+    return summary(runs, defaults, names_where(TrainSettings, matters=False))
 
 
 def plot_schedule(settings: ScheduleSettings) -> None:

@@ -30,7 +30,8 @@ from sysds_resnet.settings.command_line import build, run
 from sysds_resnet.system.command_lines import python_command
 from sysds_resnet.system.shared_files import absolute, is_url
 from sysds_resnet.system.similar_names import did_you_mean
-from sysds_resnet.training.settings import HYPERPARAMETERS, TrainSettings
+from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
+from sysds_resnet.training.settings import TrainSettings
 
 USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from sysds_resnet.images import BUILT_IN, Augmentation, Dataset, Layout
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.images.pixels.transforms import Policy
 from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.console import note
 from sysds_resnet.system.shared_files import absolute
 
@@ -15,13 +14,18 @@ from sysds_resnet.system.shared_files import absolute
 class DataSettings(Settings):
     """Settings of commands that read a data set."""
 
-    dataset: str = Field(
+    dataset: str = setting(
         "digits",
+        group="data",
+        resume="place",
         description="digits, photos, synthetic, the path of images in one of the layouts, or the URL of a "
         "prepared data set.",
     )
-    layout: Layout | None = Field(
-        None, description="Of the data set at a path; by default the first of these that there are signs of."
+    layout: Layout | None = setting(
+        None,
+        group="data",
+        resume="place",
+        description="Of the data set at a path; by default the first of these that there are signs of.",
     )
 
     def located(self, elsewhere: bool) -> str:
@@ -37,17 +41,34 @@ class DataSettings(Settings):
 class AugmentationSettings(Settings):
     """Settings of commands that augment training images, torchvision's by default."""
 
-    crop_area: float = Field(
-        0.08, gt=0, le=1, description="Least share of an image's area in a random crop of a training image."
+    crop_area: float = setting(
+        0.08,
+        group="augmentation",
+        gt=0,
+        le=1,
+        description="Least share of an image's area in a random crop of a training image.",
     )
-    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
-    policy: Policy = Field("none", description="RandAugment, or TrivialAugment in its wide form.")
-    magnitude: int = Field(9, ge=0, le=30, description="Of RandAugment.")
-    color_jitter: float = Field(0.0, ge=0, description="Of brightness, contrast and saturation; often 0.4.")
-    hue: float = Field(0.0, ge=0, le=0.5, description="Jitter of the hue; often 0.1.")
-    erasing: float = Field(0.0, ge=0, le=1, description="Probability of a random rectangle; often 0.1.")
-    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; often 0.2. With cutmix, one or the other.")
-    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; often 1.")
+    flip: float = setting(
+        0.5, group="augmentation", ge=0, le=1, description="Probability of a horizontal flip."
+    )
+    policy: Policy = setting(
+        "none", group="augmentation", description="RandAugment, or TrivialAugment in its wide form."
+    )
+    magnitude: int = setting(9, group="augmentation", ge=0, le=30, description="Of RandAugment.")
+    color_jitter: float = setting(
+        0.0, group="augmentation", ge=0, description="Of brightness, contrast and saturation; often 0.4."
+    )
+    hue: float = setting(0.0, group="augmentation", ge=0, le=0.5, description="Jitter of the hue; often 0.1.")
+    erasing: float = setting(
+        0.0, group="augmentation", ge=0, le=1, description="Probability of a random rectangle; often 0.1."
+    )
+    mixup: float = setting(
+        0.0,
+        group="mixing",
+        ge=0,
+        description="Alpha of mixup; often 0.2. With cutmix, one or the other.",
+    )
+    cutmix: float = setting(0.0, group="mixing", ge=0, description="Alpha of CutMix; often 1.")
 
     def augmentation(self) -> Augmentation:
         """What happens to each image."""

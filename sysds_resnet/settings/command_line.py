@@ -13,10 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TextIO, TypeVar, get_args, get_origin
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from sysds_resnet.errors import NotAsAsked, UserError, one_line, printable
+from sysds_resnet.settings.fields import facts_of, setting
 from sysds_resnet.settings.recipes import read_recipe
 from sysds_resnet.settings.yaml_files import read_yaml
 from sysds_resnet.system.console import say, settle, warn
@@ -48,8 +55,10 @@ class Settings(BaseSettings):
 
     command: ClassVar[str | None] = None  # its name, where the class is not called CommandSettings
 
-    config: Path | None = Field(None, description="YAML file with these names; flags win over it.")
-    debug: bool = Field(False, description="Show tracebacks.")
+    config: Path | None = setting(
+        None, group="command", resume="free", description="YAML file with these names; flags win over it."
+    )
+    debug: bool = setting(False, group="command", resume="free", description="Show tracebacks.")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -128,12 +137,14 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
     try:
         if argv is None:
             return settings(**values)
-        return settings(
-            **values,
-            _cli_parse_args=_repeat_flags(settings, argv),
-            _cli_prog_name=program,
-            _cli_exit_on_error=False,
+        flags = CliSettingsSource(
+            settings,
+            cli_parse_args=_repeat_flags(settings, argv),
+            cli_prog_name=program,
+            cli_exit_on_error=False,
+            add_argument_method=_into_groups(settings),
         )
+        return settings(**values, _cli_settings_source=flags)
     except SettingsError as error:
         found = one_line(error)
         if found.startswith(_WRONG_FLAGS):
@@ -141,6 +152,22 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
         raise UserError(f"flags: found a list with a stray quote ({found}); remove it") from error
     except ValidationError as error:
         raise UserError(_what_does_not_fit(error)) from error
+
+
+def _into_groups(settings: type[Settings]) -> Callable[..., argparse.Action]:
+    """Adds a flag to the group that its setting names, in the place of `ArgumentParser.add_argument`."""
+    names = {f"--{name.replace('_', '-')}": name for name in settings.model_fields}
+    groups: dict[str, argparse._ArgumentGroup] = {}
+
+    def add_argument(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> argparse.Action:
+        title = facts_of(settings, names[flags[0]]).get("group") if flags[0] in names else None
+        if title is None:
+            return parser.add_argument(*flags, **options)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        return groups[title].add_argument(*flags, **options)
+
+    return add_argument
 
 
 _WRONG_FLAGS = "error parsing CLI: "  # how pydantic-settings begins what argparse says

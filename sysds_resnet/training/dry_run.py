@@ -25,7 +25,7 @@ def engine_command(settings: TrainSettings) -> str:
     """
     if settings.engine == "spark":
         return spark_line(settings)
-    gpus = settings.chosen_gpus()
+    gpus = settings.engine_options()["gpus"]
     if gpus:
         multiply = on_gpu(settings.precision, "a GPU")
         environment = gpu_environment(multiply.precision == "tf32")

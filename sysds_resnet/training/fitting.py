@@ -17,6 +17,7 @@ from sysds_resnet.network.arrays import check_images
 from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.settings.command_line import build
+from sysds_resnet.settings.fields import names_where
 from sysds_resnet.system.similar_names import refuse_unknown
 from sysds_resnet.training.loop import evaluate_state, training_loop
 from sysds_resnet.training.settings import TrainSettings
@@ -24,23 +25,25 @@ from sysds_resnet.training.start import resolve
 from sysds_resnet.training.state import State
 from sysds_resnet.training.steps import local_steps
 
-# Settings of the train command that are of no use where images, model and engine are there already, and where
-# nothing is written.
-ELSEWHERE = {
-    "of images in files": (
-        "dataset", "layout", "crop_area", "flip", "policy", "magnitude", "color_jitter", "hue", "erasing",
-        "image_size", "eval_size", "resize_size", "num_images", "num_classes", "on_error", "max_bad",
-    ),
-    "of the model, which is there already": ("model", "zero_init_residual", "init_from"),
-    "of the engine, which is there already": (
-        "precision", "amp", "device", "gpus", "blas", "heap", "engine", "master", "executors",
-        "executor_cores", "executor_memory", "scratch", "spark_conf", "spark_conf_file",
-    ),
-    "of a run folder": (
-        "out", "resume", "keep", "save_minutes", "save_steps", "log_every", "tensorboard", "profile",
-    ),
-    "of the command": ("config", "debug", "dry_run", "acc_thresh"),
-}  # fmt: skip
+# Groups of settings that are of no use where images, model and engine are there already, and where nothing is
+# written; and what errors say of them.
+_ELSEWHERE = {
+    "of images in files": ("data", "augmentation", "images", "broken images"),
+    "of the model, which is there already": ("network",),
+    "of the engine, which is there already": ("engine", "Spark cluster"),
+    "of a run folder": ("run folder",),
+    "of the command": ("command",),
+}
+
+
+def settings_elsewhere() -> dict[str, str]:
+    """The settings of the train command that `fit` refuses, and what kind of setting each is."""
+    return {
+        name: kind
+        for kind, groups in _ELSEWHERE.items()
+        for group in groups
+        for name in names_where(TrainSettings, group=group)
+    }
 
 
 def fit_arrays(
@@ -51,11 +54,10 @@ def fit_arrays(
     values: Mapping[str, Any],
 ) -> pd.DataFrame:
     """As of `ResNet.fit`: the training loop, without a run folder."""
-    for kind, names in ELSEWHERE.items():
-        for name in names:
-            if name in values:
-                raise UserError(f"{name}: found a setting {kind}, expected those of training; leave it out")
-    elsewhere = {name for names in ELSEWHERE.values() for name in names}
+    elsewhere = settings_elsewhere()
+    for name, kind in elsewhere.items():
+        if name in values:
+            raise UserError(f"{name}: found a setting {kind}, expected those of training; leave it out")
     refuse_unknown(values, [name for name in TrainSettings.model_fields if name not in elsewhere], "fit")
     settings = build(TrainSettings, dict(values))
     train_set, val_set = _dataset(model, images, labels), _validation(model, validation)

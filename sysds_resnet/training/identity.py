@@ -16,7 +16,8 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.identity import digest, digest_of_sizes
 from sysds_resnet.network.model import Model
-from sysds_resnet.training.settings import PLACE_SETTINGS, TrainSettings
+from sysds_resnet.settings.fields import names_where
+from sysds_resnet.training.settings import TrainSettings
 
 _SPLITS = ("training", "validation")
 _ADVICE = "resume with what the run began with, or start another from its weights with --init-from"
@@ -37,7 +38,7 @@ def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> d
         "channels": model.network.channels,
         "versions": versions(),
         "settings": settings.fixed(),
-        "place": {name: str(getattr(settings, name)) for name in PLACE_SETTINGS},
+        "place": {name: str(getattr(settings, name)) for name in names_where(TrainSettings, resume="place")},
         "data": {split: _data(dataset) for split, dataset in zip(_SPLITS, sets, strict=True)},
         "training images": len(training),
         "classes": {f"class {i}": name for i, name in enumerate(training.classes)},

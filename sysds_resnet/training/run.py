@@ -15,7 +15,6 @@ from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.classes.file import CLASSES_FILE, classes_text
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import EngineDied, NotFinite, OutOfMemory, UserError, one_line
 from sysds_resnet.images import Dataset
@@ -117,12 +116,8 @@ class _Session:
     def run(self) -> None:
         """Trains from the last checkpoint, or from the beginning, to the run's end or until it is stopped."""
         settings, folder = self._settings, self._folder
-        heap, cluster = settings.heap and parse_size(settings.heap), settings.cluster(folder)
-        gpus = () if cluster else settings.chosen_gpus()
         shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
-        with Engine(
-            settings.precision, heap, settings.blas, cluster=cluster, gpus=gpus, logs=folder
-        ) as engine:
+        with Engine(**settings.engine_options(), cluster=settings.cluster(folder), logs=folder) as engine:
             finished = self._train(engine)
         if finished:
             names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}

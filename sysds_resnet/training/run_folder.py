@@ -19,10 +19,12 @@ import yaml
 from sysds_resnet.engine.jvm.process import CRASH_FILES, LOG_FILE
 from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.settings.command_line import build, read_yaml
+from sysds_resnet.settings.command_line import build
+from sysds_resnet.settings.fields import names_where
+from sysds_resnet.settings.yaml_files import read_yaml
 from sysds_resnet.system.files import is_temporary, remove_temporary, write_whole
 from sysds_resnet.system.folder_lock import LOCK_FILE, FolderLock
-from sysds_resnet.training.settings import PLACE_SETTINGS, TrainSettings
+from sysds_resnet.training.settings import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -165,7 +167,7 @@ def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
     before = build(TrainSettings, read_config(folder))
     changed = {
         name: getattr(settings, name)
-        for name in (*PLACE_SETTINGS, "micro_batch")
+        for name in (*names_where(TrainSettings, resume="place"), "micro_batch")
         if getattr(settings, name) != getattr(before, name)
     }
     if changed:

@@ -9,8 +9,9 @@ from command_line import ROOT, assert_one_line_error, run_systemds
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings.command_line import build
+from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
 from sysds_resnet.training.schedule import PLAN
-from sysds_resnet.training.settings import HYPERPARAMETERS, TrainSettings
+from sysds_resnet.training.settings import TrainSettings
 
 REAL = [-1.0, -1e-9, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0, 1 + 1e-9, 1.5, 25.0, math.inf, math.nan]
 WHOLE = [-1, 0, 1, 2, 2**31 - 1, 2**31]

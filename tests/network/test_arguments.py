@@ -21,6 +21,8 @@ from sysds_resnet.network.arrays import check_images, check_labels, lay_out, sca
 from sysds_resnet.network.preprocessing import check_normalization
 from sysds_resnet.network.weights.files import read_metadata
 from sysds_resnet.system.checks import whole
+from sysds_resnet.training.fitting import settings_elsewhere
+from sysds_resnet.training.settings import TrainSettings
 
 CLASSES = 3
 DEFAULTS = dict(
@@ -516,12 +518,13 @@ def test_training_on_arrays_refuses_what_it_has_no_use_for(engine, given, found)
     )
 
 
-def test_each_setting_of_the_train_command_is_of_use_to_fit_or_refused():
-    from sysds_resnet.training.fitting import ELSEWHERE
-    from sysds_resnet.training.settings import TrainSettings
-
-    names = [name for group in ELSEWHERE.values() for name in group]
-    assert set(names) <= set(TrainSettings.model_fields) and len(names) == len(set(names))
+def test_settings_that_fit_refuses_are_those_of_files_models_engines_and_commands():
+    """All others of the train command are of use to it."""
+    refused = settings_elsewhere()
+    used = set(TrainSettings.model_fields) - set(refused)
+    assert {"epochs", "batch_size", "base_lr", "optimizer", "mixup", "workers", "freeze", "recipe"} <= used
+    assert {"dataset", "flip", "max_bad", "model", "heap", "scratch", "out", "config"} <= set(refused)
+    assert len(refused) == 45
 
 
 def test_parts_that_are_not_to_be_trained_are_not(engine):

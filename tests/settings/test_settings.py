@@ -9,6 +9,7 @@ from command_settings import SETTINGS
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings.command_line import build, parse
+from sysds_resnet.settings.fields import facts_of, names_where
 from sysds_resnet.train import TrainSettings
 from sysds_resnet.training.run_folder import config_text
 
@@ -291,3 +292,19 @@ def test_values_from_python_are_checked_alike():
     with pytest.raises(UserError, match=r"^rate: no such setting"):
         build(TrainSettings, {"rate": 1})
     assert build(TrainSettings, {"epochs": 3}).epochs == 3
+
+
+def test_help_lists_flags_under_headings(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainSettings, ["--help"])
+    text = capsys.readouterr().out
+    for heading, flag in (("learning rate", "--base-lr"), ("optimizer", "--momentum"), ("engine", "--heap")):
+        assert flag in text.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+
+
+def test_every_setting_of_a_run_says_what_it_is():
+    for name in TrainSettings.model_fields:
+        facts = facts_of(TrainSettings, name)
+        assert facts["group"] and facts["resume"] in ("same", "place", "free"), name
+    assert names_where(TrainSettings, resume="place") == ("dataset", "layout")
+    assert "seed" in names_where(TrainSettings, resume="same", matters=True)

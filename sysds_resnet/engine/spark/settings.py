@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.spark.checks import check_start
@@ -13,6 +13,7 @@ from sysds_resnet.engine.spark.cluster import Cluster, check_form, local_workers
 from sysds_resnet.engine.spark.secrets import check_pairs, read_conf
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.shared_files import absolute, is_url
 
 SCRATCH_FOLDER = "scratch"  # in a run folder
@@ -21,28 +22,49 @@ SCRATCH_FOLDER = "scratch"  # in a run folder
 class SparkSettings(Settings):
     """Settings of commands that can run on a Spark cluster."""
 
-    engine: Literal["jvm", "spark"] = Field(
-        "jvm", description="Where gradients are computed: in a JVM beside Python, or by a Spark cluster."
+    engine: Literal["jvm", "spark"] = setting(
+        "jvm",
+        group="Spark cluster",
+        resume="free",
+        description="Where gradients are computed: in a JVM beside Python, or by a Spark cluster.",
     )
-    master: str | None = Field(
+    master: str | None = setting(
         None,
+        group="Spark cluster",
+        resume="free",
         description="Spark's: local[N], spark://HOST:PORT, yarn, k8s://...; by default local[*].",
     )
-    executors: int | None = Field(None, ge=1, description="Spark executors to ask for and wait for.")
-    executor_cores: int = Field(1, ge=1, description="Cores of each; a micro-batch has one.")
-    executor_memory: str = Field("4g", description="Memory of each, shared by its cores.")
-    scratch: str | None = Field(
+    executors: int | None = setting(
         None,
+        group="Spark cluster",
+        resume="free",
+        ge=1,
+        description="Spark executors to ask for and wait for.",
+    )
+    executor_cores: int = setting(
+        1, group="Spark cluster", resume="free", ge=1, description="Cores of each; a micro-batch has one."
+    )
+    executor_memory: str = setting(
+        "4g", group="Spark cluster", resume="free", description="Memory of each, shared by its cores."
+    )
+    scratch: str | None = setting(
+        None,
+        group="Spark cluster",
+        resume="free",
         description="Folder that driver and executors share, for what they exchange: a path or a URL such as "
         "hdfs://... By default in the run folder where all is on one machine.",
     )
-    spark_conf: list[str] = Field(
+    spark_conf: list[str] = setting(
         [],
+        group="Spark cluster",
+        resume="free",
         description="More of Spark's settings, as NAME=VALUE; secrets as NAME=env:VARIABLE, or in a "
         "--spark-conf-file.",
     )
-    spark_conf_file: Path | None = Field(
+    spark_conf_file: Path | None = setting(
         None,
+        group="Spark cluster",
+        resume="free",
         description="File of more of Spark's settings, as spark-submit's --properties-file; with secrets in "
         "it only you may read it.",
     )

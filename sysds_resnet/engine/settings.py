@@ -1,0 +1,44 @@
+"""The settings of the engine that a command starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sysds_resnet.engine.gpu.cuda import DEVICE, GPUS, choose_gpus, chosen_device
+from sysds_resnet.engine.jvm.memory import parse_size
+from sysds_resnet.engine.jvm.multiply import Blas, Precision
+from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.fields import setting
+
+
+class EngineSettings(Settings):
+    """Settings of commands that compute."""
+
+    precision: Precision = setting(
+        "single",
+        group="engine",
+        description="Of matrix multiplies: double, single or bf16; all else is double.",
+    )
+    device: str = setting("cpu", group="engine", resume="free", description=DEVICE)
+    gpus: int | None = setting(None, group="engine", resume="free", ge=1, description=GPUS)
+    blas: Blas = setting(
+        "auto", group="engine", description="The fastest, or openblas, or none for plain Java."
+    )
+    heap: str | None = setting(
+        None,
+        group="engine",
+        resume="free",
+        matters=False,
+        description="JVM heap, such as 12g; by default half of the memory.",
+    )
+
+    def engine_options(self, choose: Callable[..., tuple[int, ...]] = choose_gpus) -> dict[str, Any]:
+        """Arguments for the engine that these settings ask for.
+
+        Args:
+            choose: Gives the numbers of the GPUs; see `choose_gpus`.
+        """
+        heap = self.heap and parse_size(self.heap)
+        gpus = choose(*chosen_device(self.device, self.gpus))
+        return {"precision": self.precision, "heap": heap, "blas": self.blas, "gpus": gpus}
