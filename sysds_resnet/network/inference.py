@@ -17,8 +17,8 @@ BN_EPS = 1e-5  # torchvision's
 
 _FOLD = Program(
     """
-source("dml/network/network.dml") as network
-folded = network::fold(model, eps)
+source("dml/network/folding.dml") as folding
+folded = folding::fold(model, eps)
 """,
     {"folded": "list"},
     "device",

@@ -21,7 +21,7 @@ PARTS = "".join(
         "loop": "training/loop",
         "optim": "optim/optimizer",
         "reg": "network/registry",
-        "network": "network/network",
+        "folding": "network/folding",
         "plans": "network/plan",
         "schedule": "optim/schedule",
         "trainer": "training/gradients",
@@ -149,7 +149,7 @@ def evaluated(engine, registry, trained, images, mean_std):
     [model, registry] = weights::load(architecture, tensors, "weights")
     plan = plans::build(registry, nrow(y), {SIZE}, {SIZE}, FALSE, FALSE)
     pixels = data::normalize(X, mean, std)
-    folded = network::fold(model, 1e-5)
+    folded = folding::fold(model, 1e-5)
     [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
     log_p = loss::log_softmax(logits)
     probabilities = exp(log_p)

@@ -19,8 +19,8 @@ from sysds_resnet.training.state import State
 
 TRAINER = 'source("dml/training/gradients.dml") as trainer\n'
 EVALUATE = f"""{TRAINER}
-source("dml/network/network.dml") as network
-folded = network::fold(model, eps)
+source("dml/network/folding.dml") as folding
+folded = folding::fold(model, eps)
 [metrics, logits] = trainer::evaluate(X, y, folded, plan)
 """
 

@@ -13,8 +13,9 @@ source("dml/network/plan.dml") as plan
 plan = plan::build(registry, N, H, W, TRUE, FALSE)
 """
 FORWARD = """
+source("dml/network/folding.dml") as folding
 source("dml/network/network.dml") as network
-folded = network::fold(model, eps)
+folded = folding::fold(model, eps)
 logits = network::forward(X, folded, plan)
 """
 GRADIENTS = """

@@ -39,7 +39,7 @@ import org.apache.sysds.runtime.instructions.cp.ListObject;
  */
 public class OnGpu {
   private static final Set ENTRIES = new HashSet(Arrays.asList(new String[] {"dml/optim/optimizer.dml::average",
-    "dml/optim/optimizer.dml::update", "dml/optim/tensors.dml::add", "dml/network/network.dml::fold",
+    "dml/optim/optimizer.dml::update", "dml/optim/tensors.dml::add", "dml/network/folding.dml::fold",
     "dml/training/gradients.dml::evaluate", "dml/training/gradients.dml::gradients"}));
 
   private final String text;
