@@ -41,9 +41,9 @@ set_up() {
     install_first g++ || echo "going on without a C++ compiler, and so without bf16" >&2
   fi
   .venv/bin/pip install -q --disable-pip-version-check -e "$1"
-  .venv/bin/python -c 'from sysds_resnet.engine.java import find_java; find_java()' 2>/dev/null ||
+  .venv/bin/python -c 'from sysds_resnet.engine.jvm.java import find_java; find_java()' 2>/dev/null ||
     install_first openjdk-17-jre-headless openjdk-21-jre-headless  # Debian 13 has no 17
-  .venv/bin/python -c 'import sys; from sysds_resnet.engine.blas import find_openblas; sys.exit(find_openblas() is None)' ||
+  .venv/bin/python -c 'import sys; from sysds_resnet.engine.jvm.multiply import find_openblas; sys.exit(find_openblas() is None)' ||
     { install_first libopenblas0-pthread && install_first libgomp1; } ||
     echo "going on without OpenBLAS: multiplies will be 2 to 3 times slower" >&2
 }

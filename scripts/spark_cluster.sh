@@ -132,7 +132,7 @@ case $action in
     SPARK_HOME=$("$python" -c 'from importlib.util import find_spec
 print(find_spec("pyspark").submodule_search_locations[0])' 2>/dev/null) ||
       fail "pyspark: found none for $python, expected Spark 3.5; run $python -m pip install -e '${root}[spark]'"
-    JAVA_HOME=$(PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'from sysds_resnet.engine.java import find_java
+    JAVA_HOME=$(PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'from sysds_resnet.engine.jvm.java import find_java
 print(find_java().path.resolve().parents[1])') || fail "Java: found none that is usable; see python -m sysds_resnet.doctor"
     export JAVA_HOME SPARK_HOME
     make_folder

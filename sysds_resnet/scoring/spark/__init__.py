@@ -2,3 +2,7 @@
 
 It adds no way of scoring of its own.
 """
+
+from sysds_resnet.scoring.spark.driver import predictor
+
+__all__ = ["predictor"]
