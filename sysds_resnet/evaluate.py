@@ -1,4 +1,4 @@
-"""Evaluates weights on a data set: python -m sysds_resnet.evaluate."""
+"""The command that evaluates weights on a data set: python -m sysds_resnet.evaluate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sysds_resnet.settings.command_line import run
 
 
 def command(settings: EvaluateSettings) -> None:
-    """Evaluates, prints and writes."""
+    """Evaluates the weights, prints their scores, and writes them if there is a folder for them."""
     settings.check_cluster()
     if settings.out and settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out}: found a file, expected a folder or nothing; choose another --out")
@@ -34,7 +34,7 @@ def command(settings: EvaluateSettings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(EvaluateSettings, command, argv)
 
 

@@ -1,4 +1,4 @@
-"""Draws runs, and learning rates before a run starts: python -m sysds_resnet.plot."""
+"""The command that draws runs, or learning rates before a run starts: python -m sysds_resnet.plot."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ from sysds_resnet.settings.recipes import describe_all
 from sysds_resnet.system.files import write_whole
 from sysds_resnet.training.settings import TrainSettings
 
-IMAGENET_IMAGES = 1_281_167  # for training, of ImageNet-1k: https://arxiv.org/abs/1409.0575, table 2
+IMAGENET_IMAGES = 1_281_167  # training images of ImageNet-1k: https://arxiv.org/abs/1409.0575, table 2
 SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB
 
 
 class PlotSettings(Settings):
     """Draws runs into curves.png and curves.html, a page that needs nothing else."""
 
-    runs: CliPositionalArg[list[Path]] = Field(description="Run folders; runs may still be going.")
+    runs: CliPositionalArg[list[Path]] = Field(description="The run folders; runs may still be going.")
     out: Path | None = Field(
-        None, description="Folder to write to; by default that of a single run, or the working directory."
+        None, description="The folder to write to; by default that of a single run, or the working directory."
     )
-    x_axis: Axis = Field("step", description="Also --x; hours since the start include pauses.")
+    x_axis: Axis = Field(
+        "step", description="The horizontal axis, also --x; hours since the start include pauses."
+    )
     schedule: bool = Field(
         False,
-        description="Draw the learning rate of a run that has not started instead, into schedule.png and "
-        "schedule.html; takes --images and the flags of sysds_resnet.train.",
+        description="Whether to draw the learning rate of a run that has not started instead, into "
+        "schedule.png and schedule.html; takes --images and the flags of sysds_resnet.train.",
     )
-    images: int | None = Field(None, description="With --schedule: number of training images.")
+    images: int | None = Field(None, description="The number of training images, with --schedule.")
 
 
 class ScheduleSettings(TrainSettings):
@@ -48,15 +50,15 @@ class ScheduleSettings(TrainSettings):
 
     command = "plot"
 
-    runs: CliPositionalArg[list[Path]] = Field([], description="None.")
-    out: Path | None = Field(None, description="Folder to write to; by default the working directory.")
+    runs: CliPositionalArg[list[Path]] = Field([], description="No runs are taken with --schedule.")
+    out: Path | None = Field(None, description="The folder to write to; by default the working directory.")
     images: int | None = Field(
-        None, ge=1, description="Number of training images; by default that of the data set."
+        None, ge=1, description="The number of training images; by default that of the data set."
     )
 
 
 def plot_runs(settings: PlotSettings) -> None:
-    """Draws runs."""
+    """Draws runs into curves.png and curves.html."""
     if settings.images is not None:
         raise UserError(f"images: found {settings.images} without --schedule, expected none; add --schedule")
     folders = {folder.resolve(): folder for folder in settings.runs}
@@ -81,7 +83,7 @@ def _described(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def plot_schedule(settings: ScheduleSettings) -> None:
-    """Draws a schedule."""
+    """Draws the learning rates of a schedule into schedule.png and schedule.html."""
     for name, value in (("runs", next(iter(settings.runs), None)), ("resume", settings.resume)):
         if value is not None:
             raise UserError(
@@ -111,7 +113,10 @@ def plot_schedule(settings: ScheduleSettings) -> None:
 
 
 def _marked(rates: pd.DataFrame, warmup_steps: int) -> tuple[dict[str, pd.DataFrame], Chart]:
-    """The tables and the chart of learning rates, with what stands out of them, which is printed too."""
+    """Gives the tables and the chart of learning rates with the peak and the warm-up's end marked.
+
+    It prints these, too.
+    """
     tables, lines = {"step": rates}, [Line("step", "lr", "learning rate")]
     marks = [("peak", "circle", rates["lr"].idxmax()), ("warm-up ends", "x", warmup_steps - 1)]
     for event, mark, row in marks:
@@ -133,15 +138,15 @@ def _write(out: Path, name: str, text: str, write: Callable[[Path], None]) -> No
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not any(word.split("=")[0] == "--schedule" for word in argv):
-        # one letter after two hyphens is not to be had from pydantic
+        # pydantic cannot be given a flag of two hyphens and a single letter
         return run(PlotSettings, plot_runs, [re.sub(r"^--x(?==|$)", "--x-axis", word) for word in argv])
     if find_flag("recipe", argv) == "list":
         print(describe_all())
         return 0
-    # alone it asks for the picture; with a value it is the flag of train too
+    # --schedule alone asks for the picture; with a value it is the flag of train as well
     alone = [
         i
         for i, word in enumerate(argv)

@@ -1,4 +1,4 @@
-"""Predicts the classes of images: python -m sysds_resnet.predict."""
+"""The command that predicts the classes of images: python -m sysds_resnet.predict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STDOUT = "-"
 
 
 def command(settings: PredictSettings) -> None:
-    """Predicts and writes."""
+    """Predicts the classes of images, and writes them into a file or to standard output."""
     if settings.engine == "spark":
         predict_on_spark(settings)
         return
@@ -49,14 +49,14 @@ def command(settings: PredictSettings) -> None:
 def to_rows(
     batches: Iterable[ScoredBatch], dataset: Dataset, classes: list[str] | None, top: int
 ) -> Iterator[Rows]:
-    """What is written of each batch."""
+    """Gives what is written about each batch: the table of predictions, and the scores."""
     for batch in batches:
         paths = [dataset.name(i) for i in batch.indices.tolist()]
         yield to_table(paths, batch.scores, classes, top), batch.scores
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(PredictSettings, command, argv)
 
 

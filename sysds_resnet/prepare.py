@@ -1,4 +1,4 @@
-"""Writes a data set once into images of one size: python -m sysds_resnet.prepare."""
+"""The command that writes a data set once, as images of one size: python -m sysds_resnet.prepare."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sysds_resnet.system.command_lines import python_command
 
 
 def command(settings: PrepareSettings) -> None:
-    """Prepares, and says what to do with the result."""
+    """Prepares a data set, and prints what to do with the result."""
     manifest = prepare(settings)
     images = sum(map(sum, manifest.shards.values()))
     print(printable(f"{settings.out}: {images} images; train with --dataset {settings.out}"))
@@ -33,7 +33,7 @@ def command(settings: PrepareSettings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(PrepareSettings, command, argv)
 
 

@@ -1,4 +1,4 @@
-"""The door for people who have arrays: a network that is trained, scored, saved and loaded from Python."""
+"""The interface for images in arrays: a network that is trained, scored, saved and loaded from Python."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class ResNet(Model):
     """A ResNet classifier (v1.5, torchvision's names and semantics) on SystemDS, for images in arrays.
 
     Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
-    them to the scale that the weights were trained on. Labels count from 0. Arguments are as of `Model`.
+    them to the scale that the weights were trained on. Labels count from 0. Arguments are those of `Model`.
 
     Any thread may use a model, several at a time: each gets the scores of its own images, with the weights
     that the model had when it asked. One thread at a time may train it.
     """
 
     def predict_proba(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """Class probabilities of shape (N, num_classes)."""
+        """Computes the class probabilities, of shape (N, num_classes)."""
         return softmax(self.logits(images, batch_size))
 
     def predict(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """The most probable class of each image, of shape (N,)."""
+        """Gives the most probable class of each image, from 0, of shape (N,)."""
         return self.logits(images, batch_size).argmax(axis=1)
 
     def fit(
@@ -44,16 +44,16 @@ class ResNet(Model):
         """Trains the model.
 
         Args:
-            images: Of shape (N, H, W, C), uint8.
-            labels: As of `evaluate`.
-            validation: Images and labels to evaluate on after each epoch.
-            **settings: Of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, base_lr, ...
+            images: The training images, of shape (N, H, W, C), uint8.
+            labels: The labels of the images, as `evaluate` takes them.
+            validation: The images and labels to evaluate on after each epoch.
+            **settings: Settings of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, ...
 
         Returns:
-            A row for each epoch with the columns of metrics.jsonl.
+            A table with a row for each epoch, and the columns of metrics.jsonl.
 
         Raises:
-            UserError: If these do not fit, or another thread trains the model.
+            UserError: If an argument does not fit, or another thread trains the model.
         """
         if not self._fitting.acquire(blocking=False):
             raise UserError("fit: found another thread training this model, expected one; wait for its end")
@@ -71,4 +71,4 @@ class ResNet(Model):
         classes: Sequence[str] | None,
     ) -> None:
         super()._set_up(engine, sizes, mean, std, classes)
-        self._fitting = Lock()  # of the thread that is in `fit`
+        self._fitting = Lock()  # held by the thread that is in `fit`

@@ -1,4 +1,4 @@
-"""Results of finished runs as rows of two tables: python -m sysds_resnet.results RUN [RUN ...].
+"""The command that prints results of finished runs as tables: python -m sysds_resnet.results RUN [RUN ...].
 
 Everything comes from a run folder's config.yaml and metrics.jsonl; what these do not hold is "not measured".
 A card is a share of the batch with batch-norm statistics of its own, which is a micro-batch.
@@ -23,20 +23,16 @@ from sysds_resnet.settings.command_line import Settings, run
 class ResultsSettings(Settings):
     """Prints the results of runs as two tables, and writes results.json and results.md into each folder."""
 
-    runs: CliPositionalArg[list[Path]] = Field(min_length=1, description="Run folders.")
+    runs: CliPositionalArg[list[Path]] = Field(min_length=1, description="The run folders.")
     baseline: Path | None = Field(
-        None, description="Run of one card, for the scalability of runs of the same network and precision."
+        None,
+        description="The folder of a run on one card, for the scalability of runs of the same network, image "
+        "size and precision.",
     )
 
 
-# From a run folder
-
-
-# To Markdown
-
-
 def command(settings: ResultsSettings) -> None:
-    """Reads, writes and prints."""
+    """Computes the results, writes them into the run folders, and prints the tables."""
     baseline = settings.baseline and results_row(settings.baseline)
     found = [results_row(folder, baseline) for folder in settings.runs]
     for folder, results in zip(settings.runs, found, strict=True):
@@ -45,7 +41,7 @@ def command(settings: ResultsSettings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(ResultsSettings, command, argv)
 
 

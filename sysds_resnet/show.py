@@ -1,4 +1,4 @@
-"""Draws what the network will see: python -m sysds_resnet.show."""
+"""The command that draws the images as the network will get them: python -m sysds_resnet.show."""
 
 from __future__ import annotations
 
@@ -29,18 +29,26 @@ NAME_LENGTH = 18
 class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
     """Writes a contact sheet of images as the network gets them, after augmentation, with their labels."""
 
-    split: Split = Field("train", description="train, or val, which is not augmented.")
-    images: int = Field(32, ge=1, le=400, description="Images on the sheet, drawn at random.")
-    image_size: int | None = Field(None, ge=8, description="As of sysds_resnet.train.")
-    resize_size: int | None = Field(None, ge=8, description="As of sysds_resnet.train; for val.")
-    seed: int = Field(42, ge=0, lt=2**31, description="Of the choice of images and of the augmentation.")
-    epoch: int = Field(1, ge=1, description="Whose augmentation is shown.")
-    out: Path = Field(Path("images.png"), description="PNG file to write.")
+    split: Split = Field("train", description="The split: train, or val, which is not augmented.")
+    images: int = Field(32, ge=1, le=400, description="The number of images on the sheet, drawn at random.")
+    image_size: int | None = Field(
+        None, ge=8, description="The side of the images in pixels, as for sysds_resnet.train."
+    )
+    resize_size: int | None = Field(
+        None,
+        ge=8,
+        description="The shorter side of val images before the crop, as for sysds_resnet.train.",
+    )
+    seed: int = Field(
+        42, ge=0, lt=2**31, description="The seed of the choice of images and of their augmentation."
+    )
+    epoch: int = Field(1, ge=1, description="The epoch whose augmentation is shown, from 1.")
+    out: Path = Field(Path("images.png"), description="The PNG file to write.")
 
 
 def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
     """Writes images, uint8 of shape (n, H, W, 3), with a title above each, as a PNG."""
-    from matplotlib.figure import Figure  # takes half a second, which --help can do without
+    from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
@@ -55,7 +63,7 @@ def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
 
 
 def command(settings: ShowSettings) -> None:
-    """Reads, mixes and draws."""
+    """Reads images, mixes them as training does, and draws them."""
     check_place(settings.out)
     dataset = open_dataset(
         settings.dataset,
@@ -94,7 +102,7 @@ def command(settings: ShowSettings) -> None:
 
 
 def titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:
-    """What stands above each image: its class, or those that it is mixed of with their shares."""
+    """Gives the title of each image: its class, or those that it is mixed of with their shares."""
     if not isinstance(labels, MixedLabels):
         return [_short(classes[label], NAME_LENGTH) for label in labels]
     half = NAME_LENGTH // 2
@@ -109,7 +117,7 @@ def _short(name: str, length: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(ShowSettings, command, argv)
 
 

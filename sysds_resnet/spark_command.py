@@ -1,4 +1,4 @@
-"""Prints lines for spark-submit: python -m sysds_resnet.spark_command."""
+"""The command that prints lines for spark-submit: python -m sysds_resnet.spark_command."""
 
 from __future__ import annotations
 
@@ -52,12 +52,18 @@ class DmlSettings(SparkSettings):
     command: ClassVar[str] = "spark_command dml"
 
     engine: Literal["spark"] = Field("spark", description="Where gradients are computed.")
-    data: str = Field(description="Data set prepared with --blocks: a path that all machines see, or a URL.")
-    blocks: int = Field(ge=1, description="Images in a block, as it was prepared.")
-    out: str = Field(description="Folder for the weights, or its URL.")
-    heap: str | None = Field(None, description="Of the driver, such as 12g; by default half of the memory.")
-    precision: Literal["double", "single"] = Field("double", description="Of matrix multiplies.")
-    blas: Blas = Field("auto", description="What multiplies, as for train.")
+    data: str = Field(
+        description="The data set, prepared with --blocks: a path that all machines see, or a URL."
+    )
+    blocks: int = Field(ge=1, description="The number of images in a block, as the data set was prepared.")
+    out: str = Field(description="The folder for the weights, or its URL.")
+    heap: str | None = Field(
+        None, description="The JVM heap of the driver, such as 12g; by default half of the memory."
+    )
+    precision: Literal["double", "single"] = Field(
+        "double", description="The precision of matrix multiplies."
+    )
+    blas: Blas = Field("auto", description="What multiplies matrices, as for train.")
     arguments: list[str] = Field([], description="More arguments of dml/train.dml, as NAME=VALUE.")
 
     @model_validator(mode="after")
@@ -73,16 +79,16 @@ class DmlSettings(SparkSettings):
                     f"arguments: found {name}, expected arguments of {program}, which it describes"
                     f"{did_you_mean(name, known)}"
                 )
-        # what it would refuse when it runs, perhaps hours later
+        # refuses what the program would refuse when it runs, perhaps hours later
         build(TrainSettings, {name: text for name, text in given.items() if name in HYPERPARAMETERS})
         return self
 
 
 def dml_line(settings: DmlSettings) -> list[str]:
-    """The words of the line for dml/train.dml.
+    """Gives the words of the line for dml/train.dml.
 
     Raises:
-        UserError: If the data set has no such blocks, or something does not fit.
+        UserError: If the data set has no such blocks, or a setting does not fit.
     """
     cluster = settings.cluster(settings.out)
     heap = heap_of(settings.heap)
@@ -90,14 +96,14 @@ def dml_line(settings: DmlSettings) -> list[str]:
     conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
     own = engine_settings(cluster.scratch, multiply)
     config = settings_file(own | _ONE_THREAD | {"sysds.floating.point.precision": multiply.precision})
-    # where programs look for source("dml/...")
+    # programs look for source("dml/...") there
     home = dml_home()
     conf["spark.driver.extraClassPath"] += f"{os.pathsep}{home}"
     jar = systemds_home() / "SystemDS.jar"
     arguments = _arguments(settings, cluster) | pairs("arguments", settings.arguments)
     program = [
         *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
-        str(LAUNCHER.parents[1]),  # what it compiles
+        str(LAUNCHER.parents[1]),  # the folder of the Java files that it compiles
         *("-f", str(home / "dml" / "train.dml"), "-exec", "hybrid", "-config", str(config), "-nvargs"),
         *(f"{name}={value}" for name, value in arguments.items()),
     ]
@@ -109,10 +115,10 @@ def dml_line(settings: DmlSettings) -> list[str]:
 
 
 def _hidden(settings: DmlSettings, names: list[str]) -> list[str]:
-    """Options that have spark-submit read secrets, which the line itself must not show.
+    """Gives options that have spark-submit itself read secrets, which the line must not show.
 
     Raises:
-        UserError: If one comes from the environment, which spark-submit does not read.
+        UserError: If a secret comes from the environment, which spark-submit does not read.
     """
     known = read_private(settings.spark_conf_file) if settings.spark_conf_file else {}
     if missing := [name for name in names if name not in known]:
@@ -123,12 +129,13 @@ def _hidden(settings: DmlSettings, names: list[str]) -> list[str]:
     return ["--properties-file", str(settings.spark_conf_file)]
 
 
-# Operators share no threads there, and a matrix in several files is not found under a path of this machine.
+# In Spark's driver, operators share no threads, and a matrix in several files is not found under a path of
+# this machine.
 _ONE_THREAD = {"sysds.cp.parallel.ops": "false", "sysds.cp.parallel.io": "false"}
 
 
 def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
-    """Of dml/train.dml."""
+    """Gives the arguments of dml/train.dml."""
     root = absolute(settings.data)
     manifest = read_manifest(root) if is_url(root) else Manifest.read(Path(root) / MANIFEST)
     name = blocks_file("train", settings.blocks)
@@ -155,7 +162,7 @@ def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     name, *options = argv or sys.argv[1:] or [""]
     if name == "dml":
         return run(DmlSettings, lambda settings: print(shlex.join(dml_line(settings))), options)

@@ -1,4 +1,4 @@
-"""What spark-submit runs; python -m sysds_resnet.spark_command prints the line.
+"""The program that spark-submit runs; python -m sysds_resnet.spark_command prints the line for that:
 
 spark-submit ... sysds_resnet/spark_program.py train --engine spark ...
 """
@@ -24,6 +24,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Python looks first where this file is: there, for modules whose names others have too.
+    # Python would look for modules first in this file's folder, which has some with the names of others.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     sys.exit(main(sys.argv[1:]))

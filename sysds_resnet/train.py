@@ -1,7 +1,7 @@
-"""Trains a network: python -m sysds_resnet.train.
+"""The command that trains a network: python -m sysds_resnet.train.
 
-What the flags mean stands in training/settings.py, what a run does in training/run.py, and one step of it in
-training/state.py.
+The flags are declared in training/settings.py; training/run.py has what a run does, and training/state.py one
+step of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sysds_resnet.training.settings import TrainSettings
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     if find_flag("recipe", sys.argv[1:] if argv is None else argv) == "list":
         print(describe_all())
         return 0
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(settings: TrainSettings, argv: list[str] | None) -> None:
     if settings.resume is not None:
-        # the run's own settings stand behind the flags
+        # the flags win over the settings that the run began with
         base = read_config(settings.resume)
         settings = parse(TrainSettings, sys.argv[1:] if argv is None else argv, base)
         check_settings(settings, settings.resume)

@@ -1,4 +1,4 @@
-"""Checks that every image of a data set can be read: python -m sysds_resnet.verify PATH."""
+"""The command that checks that every image of a data set can be read: python -m sysds_resnet.verify PATH."""
 
 from __future__ import annotations
 
@@ -28,26 +28,34 @@ from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import check_place, user_path, write_whole
 
 BATCH = 256
-SMALL = 8  # pixels along a side: images are decoded to be checked, not to be sent
+SMALL = 8  # pixels along a side, since images are decoded only to be checked
 
 
 class VerifySettings(Settings):
-    """Reads every image of a data set and reports those that cannot be; ends with 1 if there are any."""
+    """Reads every image of a data set and reports those that cannot be read; ends with 1 if there are any."""
 
-    path: CliPositionalArg[str] = Field(description="photos, or the path of images in one of the layouts.")
-    layout: Layout | None = Field(
-        None, description="Of the data set at a path; by default the first of these that there are signs of."
+    path: CliPositionalArg[str] = Field(
+        description="The data set: photos, or the path of images in one of the layouts."
     )
-    out: Path = Field(Path("verify.csv"), description="CSV file for what cannot be read, if anything.")
-    workers: int | None = Field(None, ge=1, description="Processes that read images; by default all cores.")
+    layout: Layout | None = Field(
+        None,
+        description="The layout of a data set at a path; by default the first of these that there are signs "
+        "of.",
+    )
+    out: Path = Field(Path("verify.csv"), description="The CSV file for what cannot be read, if anything.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="The number of processes that read images; by default one for each core, at most 16.",
+    )
 
 
 def command(settings: VerifySettings) -> int:
-    """Verifies, prints a report, and gives 1 if anything is wrong."""
+    """Verifies the data set, prints a report, and gives 1 if anything is wrong."""
     check_place(settings.out)
     root = photos_folder() if settings.path == "photos" else user_path(settings.path)
     bad: list[tuple[str, str, str, str]] = []
-    if os.path.isfile(root / MANIFEST):  # a path too long for one is reported where it is opened
+    if os.path.isfile(root / MANIFEST):  # a path that is too long for a file is reported when it is opened
         bad += [("", name, "", reason) for name, reason in damaged_files(root, settings.workers)]
     sets = {} if bad else _open(root, settings.layout)
     notes = list(dict.fromkeys(note for dataset in sets.values() for note in getattr(dataset, "notes", [])))
@@ -83,7 +91,7 @@ def _write(out: Path, bad: list[tuple[str, str, str, str]]) -> None:
 
 
 def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
-    """The splits that are there, at least one."""
+    """Opens the splits that are there, of which there must be one."""
     sets, errors = {}, []
     for split in get_args(Split):
         try:
@@ -98,7 +106,7 @@ def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
 
 
 def unreadable(dataset: Dataset, readers: Readers, title: str) -> list[tuple[str, str, str]]:
-    """Name, class and reason of each image that cannot be read."""
+    """Gives the name, the class and the reason of each image that cannot be read."""
     bad: list[tuple[str, str, str]] = []
 
     def note(_dataset: Dataset, index: int, reason: str) -> None:
@@ -118,7 +126,7 @@ def unreadable(dataset: Dataset, readers: Readers, title: str) -> list[tuple[str
 
 
 def damaged_files(root: Path, workers: int | None) -> list[tuple[str, str]]:
-    """Path and reason of each file of a prepared data set that is not as its manifest says."""
+    """Gives the path and the reason of each file of a prepared data set that is not as its manifest says."""
     manifest = Manifest.read(root / MANIFEST)
 
     def check(name: str) -> str | None:
@@ -150,7 +158,7 @@ def _report(split: str, dataset: Dataset, bad: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line, and gives the exit code."""
     return run(VerifySettings, command, argv)
 
 

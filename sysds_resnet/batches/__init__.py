@@ -1,4 +1,4 @@
 """Batches of a data set in an order that can be resumed, read ahead by several workers.
 
-It never knows what a batch is for.
+The package never knows what a batch is for.
 """

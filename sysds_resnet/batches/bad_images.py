@@ -1,4 +1,4 @@
-"""Images that cannot be read: an error, or a row of bad_images.csv."""
+"""The treatment of images that cannot be read: an error, or a row of bad_images.csv."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ _COLUMNS = ("name", "class", "reason")
 
 
 class BadImages:
-    """Images that could not be read: raised, or written down until they are too many of their data set.
+    """The images that could not be read: they raise an error, or are written down until there are too many.
 
     Args:
-        settings: Whether to raise, and how many are too many.
-        folder: Of bad_images.csv, which is made with the first one, and goes on if it is there.
+        settings: The settings, which say whether to raise, and how many of a data set are too many.
+        folder: The folder of bad_images.csv, which is made with the first image, or continued if it is there.
 
     Attributes:
-        path: Of bad_images.csv.
+        path: The path of bad_images.csv.
     """
 
     def __init__(self, settings: ReadingSettings, folder: Path) -> None:
         self._settings = settings
         self.path = folder / BAD_IMAGES_FILE
-        self._found: dict[int, set[int]] = {}  # positions by data set
+        self._found: dict[int, set[int]] = {}  # positions by the id of the data set
         self._waiting: list[Sequence[str]] = []  # rows that the disk has not taken
         self._noted = False
-        self._listed = _names_in(self.path)  # as they stand in cells
+        self._listed = _names_in(self.path)  # names as they stand in cells
 
     def __len__(self) -> int:
-        """Images found by this object."""
+        """Gives the number of images that this object was told of."""
         return sum(map(len, self._found.values()))
 
     def __call__(self, dataset: Dataset, index: int, reason: str) -> None:
-        """The `OnError` of batches.
+        """Raises an error for an image that cannot be read, or writes it down; the `OnError` of a stream.
 
         Raises:
-            UserError: Images are not to be skipped, or too many of the data set's cannot be read.
+            UserError: If images are not to be skipped, or too many of the data set's cannot be read.
         """
         if self._settings.on_error == "raise":
             raise UserError(reason)
@@ -69,7 +69,7 @@ class BadImages:
             )
 
     def _write(self) -> None:
-        """Appends the rows that wait; a disk that does not take them ends nothing."""
+        """Appends the rows that wait; a disk that does not take them only lets them wait longer."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b", buffering=0) as file:
@@ -89,7 +89,7 @@ class BadImages:
 
 
 def _names_in(path: Path) -> set[str]:
-    """The images that a bad_images.csv lists; none where it cannot be read."""
+    """Gives the names of the images that a bad_images.csv lists; none where it cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             return {row["name"] for row in csv.DictReader(file) if row.get("name") and row.get("reason")}

@@ -1,4 +1,4 @@
-"""Which samples are in which batch: orders, repetitions, and the place to resume from."""
+"""Which samples are in which batch: their order, their repetitions, and the place to resume from."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from sysds_resnet.errors import UserError
 
 REPETITION = 2**32
-"""What each repetition adds to the epoch in which a data set shows a sample: no run has as many epochs."""
+"""The number that each repetition of a sample adds to its epoch, to augment it anew; no run has as many."""
 
 Order = Callable[[int], np.ndarray]
-"""Gives the order of an epoch: a permutation of 0..n-1, integers of shape (n,), from the epoch alone."""
+"""A function of an epoch alone that gives its order: a permutation of 0..n-1, integers of shape (n,)."""
 
 
 def sequential_order(n: int) -> Order:
-    """Give the order 0, 1, ..., n-1 in every epoch, for evaluation."""
+    """Gives the order 0, 1, ..., n-1 in every epoch, for evaluation."""
     return lambda epoch: np.arange(n)
 
 
 @dataclass(frozen=True, eq=False)
 class SamplesAt:
-    """Samples by position, of shape (k,), and the epoch in which they are seen."""
+    """The positions of some samples, of shape (k,), and the epoch in which they are seen."""
 
     indices: np.ndarray
     epoch: int
@@ -31,12 +31,12 @@ class SamplesAt:
 
 @dataclass(frozen=True, eq=False)
 class BatchSamples:
-    """What a batch holds.
+    """The samples of a batch.
 
     Attributes:
-        epoch: of the batch, from 0.
-        step: place of the batch in its epoch, from 0.
-        parts: its samples, in this order; each part has those of one repetition.
+        epoch: The epoch of the batch, from 0.
+        step: The place of the batch in its epoch, from 0.
+        parts: The samples, in this order; each part has those of one repetition.
     """
 
     epoch: int
@@ -47,15 +47,16 @@ class BatchSamples:
 class BatchOrder(Iterator[BatchSamples]):
     """The batches of a data set by the positions of their samples, epoch after epoch.
 
-    With `repeats`, each sample comes so many times, augmented anew each time (Hoffer et al.,
-    https://arxiv.org/abs/1901.09335): k samples k*repeats times in the place of k*repeats samples once, as in
-    MultiGrain (Berman et al., https://arxiv.org/abs/1902.05509) and torchvision's RASampler. An epoch has as
-    many batches as without, and takes only the first n / repeats samples of its order. A batch has all first
-    appearances, then all second ones and so on: so neighbours, which mixing mixes, are different samples, and
-    so are the images of a micro-batch of up to batch_size / repeats, of which norms take statistics.
+    With `repeats`, each sample comes several times, augmented anew each time (Hoffer et al.,
+    https://arxiv.org/abs/1901.09335): k samples come repeats times in the place of k*repeats samples that
+    come once, as in MultiGrain (Berman et al., https://arxiv.org/abs/1902.05509) and torchvision's RASampler.
+    An epoch has as many batches as without, and takes only the first n / repeats samples of its order. A
+    batch has all first appearances, then all second ones and so on. So neighbours, which mixing mixes, are
+    different samples, and so are the images of a micro-batch of up to batch_size / repeats, from which norms
+    take their statistics.
 
     Attributes:
-        steps_per_epoch: batches in an epoch.
+        steps_per_epoch: The number of batches in an epoch.
     """
 
     def __init__(
@@ -70,21 +71,23 @@ class BatchOrder(Iterator[BatchSamples]):
         start_epoch: int = 0,
         start_step: int = 0,
     ) -> None:
-        """Describe the batches.
+        """Describes the batches.
 
         Args:
-            n: samples of the data set.
-            order: the order of each epoch.
-            batch_size: samples in a batch.
-            drop_last: True for training: an epoch has floor(n / batch_size) batches and leaves out the last
-                n mod batch_size samples of its order. False for evaluation: the last batch may be smaller.
-            repeats: times that each sample comes, in the same batch except where a batch ends in between.
-            epochs: there are no batches from this epoch on; None means never.
-            start_epoch: epoch of the first batch.
-            start_step: place of the first batch in its epoch; `steps_per_epoch` means the next epoch's first.
+            n: The number of samples in the data set.
+            order: The order of each epoch.
+            batch_size: The number of samples in a batch.
+            drop_last: True for training: an epoch has floor(n / batch_size) batches and leaves out the last n
+                mod batch_size samples of its order. False for evaluation: the last batch may be smaller.
+            repeats: The number of times that each sample comes, in the same batch except where a batch ends
+                in between.
+            epochs: The epoch from which on there are no batches; None means that they never end.
+            start_epoch: The epoch of the first batch.
+            start_step: The place of the first batch in its epoch; `steps_per_epoch` means the next epoch's
+                first.
 
         Raises:
-            UserError: a size is out of range, or with drop_last an epoch would have no batch.
+            UserError: If a size is out of range, or with drop_last an epoch would have no batch.
         """
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -110,15 +113,15 @@ class BatchOrder(Iterator[BatchSamples]):
 
     @property
     def position(self) -> tuple[int, int]:
-        """(epoch, step) of the next batch."""
+        """The (epoch, step) of the next batch."""
         return self._next
 
     def after(self, epoch: int, step: int) -> tuple[int, int]:
-        """(epoch, step) of the batch after this one."""
+        """Gives the (epoch, step) of the batch after this one."""
         return (epoch, step + 1) if step + 1 < self.steps_per_epoch else (epoch + 1, 0)
 
     def __next__(self) -> BatchSamples:
-        """Give the next batch."""
+        """Gives the next batch."""
         epoch, step = self._next
         if self._epochs is not None and epoch >= self._epochs:
             raise StopIteration
@@ -128,10 +131,11 @@ class BatchOrder(Iterator[BatchSamples]):
         return BatchSamples(epoch, step, self._parts(self._permutation[1], epoch, step))
 
     def _parts(self, order: np.ndarray, epoch: int, step: int) -> list[SamplesAt]:
-        """Divide a batch by repetition.
+        """Divides a batch by repetition.
 
-        Where each sample of the order is repeated on the spot, place p has repetition p mod repeats of sample
-        p // repeats, and the batch is a range of places: of each repetition a range of the order.
+        If each sample of the order were repeated on the spot, place p would have repetition p mod repeats of
+        sample p // repeats, and the batch would be a range of places. So the batch has a range of the order
+        for each repetition.
         """
         start = step * self._batch_size
         stop = min(start + self._batch_size, len(order))
@@ -142,7 +146,7 @@ class BatchOrder(Iterator[BatchSamples]):
         return parts
 
     def _checked_order(self, epoch: int) -> np.ndarray:
-        """Give the order of an epoch as int64, checked: a wrong one would lose samples without a word."""
+        """Gives the order of an epoch as int64, checked, as a wrong one would lose samples without a word."""
         n = self._n
         order = np.asarray(self._order(epoch))
         if order.shape != (n,) or order.dtype.kind not in "iu":
@@ -153,6 +157,6 @@ class BatchOrder(Iterator[BatchSamples]):
 
 
 def check_least(name: str, value: int, least: int) -> None:
-    """Raise a UserError unless a number is at least so large."""
+    """Raises a UserError unless a number is at least `least`; the error calls it `name`."""
     if value < least:
         raise UserError(f"{name}: found {value}, expected at least {least}: choose a larger number")

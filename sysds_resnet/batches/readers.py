@@ -23,25 +23,26 @@ from sysds_resnet.system.machine import cores
 
 MAX_DEFAULT_WORKERS = 16
 THREAD_NAME = "sysds-resnet-readers"
-# What a task ends with whose process was killed, or was one of several of which one was killed.
+# The errors of tasks that are lost because their process, or another one of the pool, was killed.
 LOST = (BrokenExecutor, ShutdownExecutorError)
 
 
 class Readers:
     """Workers that live as long as this object, over epochs and data sets.
 
-    They end with their parent, however that ends, and do not see the terminal's Ctrl-C. Use it in a `with`
-    statement or call `close`. Several threads and streams may submit at the same time.
+    They end with their parent, however that ends, and do not see the terminal's Ctrl-C. A `with` statement or
+    `close` ends them. Several threads and streams may submit at the same time.
 
-    Where a process is killed, at work or idle, all tasks that are not done are lost: their futures end with
-    one of `LOST`. The next `submit` starts new processes.
+    If a process is killed, at work or idle, all tasks that are not done are lost: their futures end with one
+    of `LOST`. The next `submit` starts new processes.
 
     Args:
-        datasets: what they can read. Those that are decoded (`Dataset.decodes`) are sent to processes, once.
-        workers: how many; None means `default_workers()`.
+        datasets: The data sets that they can read. If any must be decoded (`Dataset.decodes`), all are sent
+            to processes, once.
+        workers: The number of workers; None means `default_workers()`.
 
     Raises:
-        UserError: fewer than one.
+        UserError: If there is less than one worker.
     """
 
     def __init__(self, datasets: Sequence[Dataset], workers: int | None = None) -> None:
@@ -51,7 +52,7 @@ class Readers:
         self._opener = Opener("readers", "open them in each worker, after the fork")
         self._datasets = list(datasets)
         self._pool: Executor | None = None
-        self._lock = threading.Lock()  # around what changes the pool
+        self._lock = threading.Lock()  # held where the pool changes
         self._stop = threading.Event()
 
     def __enter__(self) -> Readers:
@@ -61,20 +62,21 @@ class Readers:
         self.close()
 
     def submit(self, dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool) -> Future[Samples]:
-        """Have some samples of one of the data sets read.
+        """Has some samples of one of the data sets read.
 
         Args:
-            dataset: one of those given at first.
-            indices: positions in it, of shape (k,).
-            epoch: in which they are seen.
-            replace: whether the next good one of the data set takes the place of one that cannot be read;
+            dataset: The data set, one of those given at first.
+            indices: The positions of the samples in it, of shape (k,).
+            epoch: The epoch in which they are seen.
+            replace: Whether the next good sample of the data set takes the place of one that cannot be read;
                 otherwise it is left out.
 
         Returns:
-            What becomes of it. If processes are killed as soon as they start, it ends with one of `LOST`.
+            A future of the samples. If processes are killed as soon as they start, it ends with one of
+            `LOST`.
 
         Raises:
-            UserError: the system starts no more processes.
+            UserError: If the system starts no more processes.
         """
         self._opener.check()
         number = next(i for i, known in enumerate(self._datasets) if known is dataset)
@@ -82,7 +84,7 @@ class Readers:
         with self._lock:
             try:
                 return self._submit(task)
-            except LOST:  # a process was killed since the last task, while all were idle perhaps
+            except LOST:  # a process was killed since the last task, perhaps while all were idle
                 self._end()
             try:
                 return self._submit(task)
@@ -92,9 +94,9 @@ class Readers:
                 return failed
 
     def close(self) -> None:
-        """End the workers, each thread after the sample it is at; `submit` starts new ones."""
+        """Ends the workers, each thread after the sample it is at; `submit` starts new ones."""
         if not self._opener.here:
-            return  # they are those of the process that this one was forked from
+            return  # the workers are those of the process that this one was forked from
         with self._lock:
             self._end()
 
@@ -123,7 +125,7 @@ class Readers:
 
     def _start(self) -> Executor:
         if any(dataset.decodes for dataset in self._datasets):
-            # not multiprocessing's own: that runs the main module again in each process
+            # Multiprocessing's own pool would run the main module again in each process.
             try:
                 return loky.ProcessPoolExecutor(
                     self.workers, initializer=_set_up, initargs=(self._datasets, os.getpid())
@@ -131,7 +133,7 @@ class Readers:
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ENOMEM):
                     raise  # the system starts no more processes
-                # otherwise there is no room for semaphores, which processes share
+                # Otherwise there is no room for semaphores, which processes share.
                 warnings.warn(
                     f"reads images with threads in place of processes, which is slower: /dev/shm has no room "
                     f"({one_line(error)}); free some there, or give the container more with --shm-size",
@@ -142,11 +144,11 @@ class Readers:
 
 
 def default_workers() -> int:
-    """Give the number of workers: one for each core this process may use, at most 16."""
+    """Gives the number of workers: one for each core that this process may use, at most 16."""
     return min(cores(), MAX_DEFAULT_WORKERS)
 
 
-# In the processes
+# What follows runs in the reading processes.
 
 _datasets: list[Dataset] = []
 

@@ -1,4 +1,4 @@
-"""Reading samples one after the other, whatever is wrong with some of them: damaged, or endlessly slow."""
+"""The reading of samples one after the other, though some may be damaged, or endlessly slow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import Dataset
 
 SECONDS_PER_IMAGE = 60.0
-"""An image that takes longer to read and decode counts as one that cannot be read."""
+"""The seconds that an image may take to read and decode; after these it counts as one that cannot be read."""
 
 LOOKS_PER_IMAGE = 60
-"""How often that time is looked at: a process that is stopped and goes on has not used up all of it."""
+"""The number of checks in these seconds, by which they are counted.
+
+So a process that is stopped and goes on has not used up all of them.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +28,9 @@ class Samples:
     """What a worker read of k samples.
 
     Attributes:
-        images: uint8 of shape (m, H, W, C), m at most k.
-        indices: their positions in the data set, int64 of shape (m,).
-        errors: position and reason of each sample that could not be read.
+        images: The images, uint8 of shape (m, H, W, C), m at most k.
+        indices: The positions of the images in the data set, int64 of shape (m,).
+        errors: The position and reason of each sample that could not be read.
     """
 
     images: np.ndarray
@@ -43,19 +46,19 @@ def read(
     stop: threading.Event | None = None,
     seconds: float | None = None,
 ) -> Samples:
-    """Read samples one after the other.
+    """Reads samples one after the other.
 
-    Those that must be decoded are read in a thread of their own. One that takes too long is left to it, since
-    nothing ends the call of a library, and the next ones are read in a new thread.
+    Samples that must be decoded are read in a thread of their own. One that takes too long is left to that
+    thread, since nothing ends the call of a library, and the next ones are read in a new thread.
 
     Args:
-        dataset: where they come from.
-        indices: positions in it, of shape (k,).
-        epoch: in which they are seen.
-        replace: whether the next good one of the data set takes the place of one that cannot be read;
+        dataset: The data set of the samples.
+        indices: The positions of the samples in it, of shape (k,).
+        epoch: The epoch in which they are seen.
+        replace: Whether the next good sample of the data set takes the place of one that cannot be read;
             otherwise it is left out.
-        stop: once it is set, the samples that are left are not read.
-        seconds: that an image may take; None means `SECONDS_PER_IMAGE`.
+        stop: An event; once it is set, the samples that are left are not read.
+        seconds: The seconds that an image may take; None means `SECONDS_PER_IMAGE`.
     """
     reading = _Reading(dataset, indices, epoch, replace, stop)
     if dataset.decodes:
@@ -72,20 +75,20 @@ class _Reading:
         self, dataset: Dataset, indices: np.ndarray, epoch: int, replace: bool, stop: threading.Event | None
     ) -> None:
         self.done = threading.Event()
-        self.looked_at = 0  # samples that were read or cannot be
+        self.looked_at = 0  # samples that are done: read, or given up
         self._dataset, self._epoch, self._stop = dataset, epoch, stop
         self._most = len(dataset) if replace else 1  # samples tried for one place
         self._left = deque(indices.tolist())  # positions to read; the first is being read
-        self._tried = 0  # for the first
+        self._tried = 0  # samples tried for the first place
         self._images: list[np.ndarray] = []
         self._indices: list[int] = []
         self._errors: list[tuple[int, str]] = []
         self._failure: BaseException | None = None
-        self._reader: object = None  # whose results count
+        self._reader: object = None  # the thread whose results count
         self._lock = threading.Lock()
 
     def go_on(self) -> None:
-        """Read what is left, unless another thread takes over meanwhile."""
+        """Reads what is left, unless another thread takes over meanwhile."""
         self._reader = me = object()
         while self._left and not (self._stop and self._stop.is_set()):
             index = self._left[0]
@@ -101,7 +104,10 @@ class _Reading:
         self.done.set()
 
     def give_up(self, looked_at: int, seconds: float) -> bool:
-        """Leave the sample that is being read to its thread, unless it was done after all."""
+        """Gives up the sample that is being read, unless it was done after all; tells whether it did.
+
+        The sample is left to the thread that reads it, whose result will not count.
+        """
         with self._lock:
             if not self._left or self.looked_at != looked_at:
                 return False
@@ -118,7 +124,7 @@ class _Reading:
             return True
 
     def samples(self) -> Samples:
-        """Give what was read, or raise what was no fault of a sample."""
+        """Gives what was read, or raises an error that was no fault of a sample."""
         if self._failure is not None:
             raise self._failure
         shape = (0, *self._dataset.image_size, self._dataset.channels)
@@ -157,14 +163,14 @@ class _Thread(threading.Thread):
             call()
 
 
-_own = threading.local()  # the thread that reads for this one
+_own = threading.local()  # holds the thread that reads for the current one
 
 
 def _watch(reading: _Reading, seconds: float) -> None:
-    """Have samples read by another thread, or several, if an image takes longer than some seconds."""
+    """Has samples read by another thread, or by several if an image takes longer than some seconds."""
     while not reading.done.is_set():
         thread = getattr(_own, "thread", None)
-        if thread is None or not thread.is_alive():  # not alive: that of a process of which this is a fork
+        if thread is None or not thread.is_alive():  # not alive after a fork
             thread = _own.thread = _Thread()
         thread.calls.put(reading.go_on)
         looks, looked_at = 0, 0

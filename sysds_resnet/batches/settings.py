@@ -9,7 +9,7 @@ from sysds_resnet.settings.fields import setting
 
 
 class ReadingSettings(Settings):
-    """Settings of commands that read images."""
+    """The settings of commands that read images."""
 
     workers: int | None = setting(
         None,
@@ -17,7 +17,7 @@ class ReadingSettings(Settings):
         resume="free",
         matters=False,
         ge=1,
-        description="Processes that read images; by default all cores.",
+        description="Processes that read images; by default one for each core, at most 16.",
     )
     prefetch: int = setting(
         2,

@@ -1,4 +1,4 @@
-"""Batches of a data set, read ahead: broken images, killed readers, and where to resume from."""
+"""The stream of batches of a data set, read ahead, in spite of broken images and killed readers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import Dataset
 
 SAMPLES_PER_TASK = 8
-MAX_RESTARTS = 3  # of killed readers, without a batch in between
+MAX_RESTARTS = 3  # how often killed readers are replaced for one batch
 
 OnError = Callable[[Dataset, int, str], None]
-"""Is told a data set, a position that cannot be read, and why; raises what shall end the stream."""
+"""A function that is told a data set, a position that cannot be read, and why; its error ends the stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +27,12 @@ class Batch:
     """One batch of N samples.
 
     Attributes:
-        images: uint8 of shape (N, H, W, C), not normalised.
-        labels: 0-based, int64 of shape (N,).
-        indices: positions in the data set, int64 of shape (N,).
-        epoch: epoch of the batch, from 0.
-        step: place of the batch in its epoch, from 0.
-        wait: seconds that its taker waited for it.
+        images: The images, uint8 of shape (N, H, W, C), not normalised.
+        labels: The 0-based labels, int64 of shape (N,).
+        indices: The positions in the data set, int64 of shape (N,).
+        epoch: The epoch of the batch, from 0.
+        step: The place of the batch in its epoch, from 0.
+        wait: The seconds that its taker waited for it.
     """
 
     images: np.ndarray
@@ -43,7 +43,7 @@ class Batch:
     wait: float
 
     def __len__(self) -> int:
-        """N."""
+        """Gives the number of samples N."""
         return len(self.labels)
 
 
@@ -58,21 +58,21 @@ class _Pending:
 
 
 def raise_error(_dataset: Dataset, _index: int, reason: str) -> None:
-    """The `OnError` that ends the stream at the first sample that cannot be read."""
+    """Ends the stream at the first sample that cannot be read; the default `OnError`."""
     raise UserError(reason)
 
 
 class BatchStream(Iterator[Batch]):
     """The batches of a data set, epoch after epoch, read ahead by workers.
 
-    Use it in a `with` statement or call `close`. What a batch holds depends only on the data set, the order,
-    the repeats (`BatchOrder`) and the position, never on the number of workers or on speed.
+    A `with` statement or `close` ends it. What a batch holds depends only on the data set, the order, the
+    repeats (`BatchOrder`) and the position, never on the number of workers or on speed.
 
-    `order` is only called by the thread that iterates, since what stands behind it may not be thread-safe;
-    it is called for the next epoch up to `prefetch` batches before that epoch begins.
+    `order` is only called by the thread that iterates, since what stands behind it may not be thread-safe; it
+    is called for the next epoch up to `prefetch` batches before that epoch begins.
 
     Attributes:
-        steps_per_epoch: batches in an epoch.
+        steps_per_epoch: The number of batches in an epoch.
     """
 
     def __init__(
@@ -90,21 +90,27 @@ class BatchStream(Iterator[Batch]):
         prefetch: int = 2,
         on_error: OnError = raise_error,
     ) -> None:
-        """Describe the stream; reading starts with the first batch.
+        """Describes the stream; reading starts with the first batch.
 
         Args:
-            dataset: where the samples come from.
-            order, batch_size, repeats, epochs, start_epoch, start_step: see `BatchOrder`.
-            readers: who reads; `dataset` is one of theirs, and they outlive the stream. None means readers of
-                its own.
-            drop_last: see `BatchOrder`. With it, the next good image of the data set takes the place of one
-                that cannot be read; without, a batch with images that cannot be read is smaller.
-            prefetch: batches read ahead of the one that is asked for. Memory is at most prefetch + 1
-                batches, and those that the caller holds.
-            on_error: what to do with samples that cannot be read.
+            dataset: The data set that the samples come from.
+            order: The order of each epoch.
+            batch_size: The number of samples in a batch.
+            readers: The workers that read; `dataset` is one of theirs, and they outlive the stream. None
+                means readers of its own.
+            drop_last: Whether all batches have `batch_size` samples, for training, as in `BatchOrder`. With
+                it, the next good image of the data set takes the place of one that cannot be read; without, a
+                batch with images that cannot be read is smaller.
+            repeats: The number of times that each sample comes, as in `BatchOrder`.
+            epochs: The epoch from which on there are no batches; None means that they never end.
+            start_epoch: The epoch of the first batch.
+            start_step: The place of the first batch in its epoch.
+            prefetch: The number of batches read ahead of the one that is asked for. Memory is at most
+                prefetch + 1 batches, and those that the caller holds.
+            on_error: What to do with samples that cannot be read.
 
         Raises:
-            UserError: a size is out of range, or with drop_last an epoch would have no batch.
+            UserError: If a size is out of range, or with drop_last an epoch would have no batch.
         """
         self._batches = BatchOrder(
             len(dataset),
@@ -131,7 +137,7 @@ class BatchStream(Iterator[Batch]):
 
     @property
     def position(self) -> tuple[int, int]:
-        """(epoch, step) of the next batch: what to give as start_epoch and start_step to go on from here."""
+        """The (epoch, step) of the next batch: the start_epoch and start_step to go on with from here."""
         return self._position
 
     def __enter__(self) -> BatchStream:
@@ -141,11 +147,11 @@ class BatchStream(Iterator[Batch]):
         self.close()
 
     def __next__(self) -> Batch:
-        """Give the next batch, waiting until it is read.
+        """Gives the next batch, waiting until it is read.
 
         Raises:
-            StopIteration: after the last batch, after an error, and when closed.
-            UserError: readers are killed again and again, or what `on_error` raises.
+            StopIteration: After the last batch, after an error, and when closed.
+            UserError: If readers are killed again and again; or what `on_error` raises.
         """
         if self._closed:
             raise StopIteration
@@ -165,14 +171,14 @@ class BatchStream(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """Stop reading ahead. May be repeated."""
+        """Stops reading ahead. It may be called again."""
         self._closed = True
         self._pending.clear()
         if self._owns_readers:
             self._readers.close()
 
     def _results(self, pending: _Pending) -> list[Samples]:
-        """What the tasks of a batch read; tasks whose readers were killed are given to new ones."""
+        """Gives what the tasks of a batch read; tasks whose readers were killed are given to new ones."""
         for _ in range(MAX_RESTARTS):
             if not any(map(_is_lost, pending.tasks)):
                 break
@@ -207,7 +213,7 @@ class BatchStream(Iterator[Batch]):
         )
 
     def _submit(self) -> bool:
-        """Have one more batch read; False when there is none."""
+        """Has one more batch read; gives False when there is none."""
         samples = next(self._batches, None)
         if samples is None:
             return False
@@ -225,5 +231,5 @@ class BatchStream(Iterator[Batch]):
 
 
 def _is_lost(task: Future[Samples]) -> bool:
-    """Whether a task's reader was killed before it was done; waits for the task's end."""
+    """Tells whether a task's reader was killed before it was done; waits for the task's end."""
     return isinstance(task.exception(), LOST)

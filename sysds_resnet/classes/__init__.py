@@ -1,4 +1,4 @@
-"""Names of classes and labels of images, which data sets and networks both have.
+"""The names of classes and the labels of images, which data sets and networks both have.
 
-It never opens an image or a network.
+This package never opens an image or a network.
 """

@@ -1,4 +1,4 @@
-"""Whether two lists of class names mean the same classes by the same numbers.
+"""The comparison of lists of class names: whether the same numbers mean the same classes.
 
 Networks and data sets know classes by their positions. Where both also have names, the names show whether a
 position means the same on either side. This is the only place that compares them.
@@ -18,17 +18,19 @@ _GRAVITY = ("order", "spelling", "name")  # kinds of differences, the most serio
 
 @dataclass(frozen=True)
 class Difference:
-    """The first pair of names in which two lists of class names differ most seriously.
+    """The most serious difference of two lists of class names, and of equally serious ones the first.
 
     Attributes:
         kind: "order" if the same name is another class in the other list, also if hyphens or underscores tell
             the two apart; "spelling" if only case, white space, invisible characters or Unicode's normal form
             tell a name from one in the other list; "name" if two names of a class are simply different ones,
             as synsets and words are, or differ by hyphens or underscores.
-        index: Class in the list that is compared.
-        found: Its name.
-        expected: What the other list calls this class; for "spelling", its name that looks like `found`.
-        other: Class in the other list that has this name or one that looks like it; for "name" it is `index`.
+        index: The number of the class in the list that is compared.
+        found: The name of the class in that list.
+        expected: The name that the other list has for this class; for "spelling", the name there that looks
+            like `found`.
+        other: The number of the class that has this name, or one that looks like it, in the other list; for
+            "name" it is `index`.
     """
 
     kind: Literal["order", "spelling", "name"]
@@ -39,7 +41,7 @@ class Difference:
 
 
 def compare_class_names(found: Sequence[str], expected: Sequence[str]) -> Difference | None:
-    """The most serious difference of two lists of unique names, of equal length; None if they are equal."""
+    """Finds the most serious difference of two equally long lists of unique names; None if there is none."""
     places = {name: i for i, name in enumerate(expected)}
     folded = {fold(name): i for i, name in enumerate(expected)}
     ours = set(found)
@@ -61,22 +63,22 @@ def compare_class_names(found: Sequence[str], expected: Sequence[str]) -> Differ
 def check_class_names(
     found: Sequence[str], expected: Sequence[str], source: str, reference: str, advice: str
 ) -> str | None:
-    """Refuses lists of class names under which numbers would mean other classes.
+    """Refuses a list of class names by which a number would mean another class than it should.
 
     Args:
-        found: Names of the classes by number.
+        found: The names of the classes in the order of their numbers.
         expected: The names that they must agree with, equally many.
         source: What errors call the place where `found` comes from.
-        reference: What they call that of `expected`.
-        advice: How to put a difference right.
+        reference: What errors call the place where `expected` comes from.
+        advice: What errors say on how to put a difference right.
 
     Returns:
         A note if some classes simply have other names, as synsets and words are: they are taken to be the
         same by their numbers. None if all names are equal.
 
     Raises:
-        UserError: If a name is another class on the other side, with or without hyphens and the like, or only
-            case, white space or Unicode's normal form tells it from a name there.
+        UserError: If a name is that of another class in `expected`, with or without hyphens and the like, or
+            if only case, white space or Unicode's normal form tells it from a name there.
     """
     difference = compare_class_names(found, expected)
     if difference is None:
@@ -90,7 +92,7 @@ def check_class_names(
 
 
 def describe_difference(difference: Difference, source: str, reference: str) -> str:
-    """What messages say of a difference, without advice."""
+    """Gives the text of a message about a difference, without advice."""
     found, expected, where = difference.found, difference.expected, f"class {difference.index}"
     if difference.kind == "spelling":
         # names that look the same are shown by their code points
@@ -106,7 +108,7 @@ def describe_difference(difference: Difference, source: str, reference: str) -> 
 
 
 def fold(name: str) -> str:
-    """A name without case, white space, hyphens, underscores, invisible characters and Unicode forms.
+    """Gives a name without case, white space, hyphens, underscores, invisible characters and Unicode forms.
 
     Names that are equal after this mean the same to people, or nearly so. Numbers keep their signs.
     """
@@ -117,7 +119,7 @@ def fold(name: str) -> str:
 
 
 def _visible(name: str) -> str:
-    """A name without case, white space, invisible characters and the choice of a Unicode form."""
+    """Gives a name without case, white space, invisible characters and the choice of a Unicode form."""
     visible = (
         c for c in unicodedata.normalize("NFKC", name) if not c.isspace() and unicodedata.category(c) != "Cf"
     )

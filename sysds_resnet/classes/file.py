@@ -1,4 +1,4 @@
-"""Names of classes: classes.txt, and names that are almost the same."""
+"""The names of classes: the file classes.txt, and names that are almost the same."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.system.files import decode_text, read_text
 
 CLASSES_FILE = "classes.txt"
-_NAMED = 3  # classes that a note names
-_LONG = 80  # characters of a name or label that a message repeats
+_NAMED = 3  # how many classes a note names
+_LONG = 80  # how many characters of a name or label a message repeats
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _NUMBERED = re.compile(r"""["']?(\d{1,18})["']?[\s,;:=]+\S.*""", re.ASCII)
 
 
 def classes_text(classes: Iterable[str]) -> str:
-    """The text of a classes.txt, which `named_classes` reads."""
+    """Gives the text of a classes.txt, which `named_classes` reads."""
     return "".join(f"{name}\n" for name in classes)
 
 
 def named_classes(root: Path, number: int | None = None) -> list[str] | None:
-    """Class names from classes.txt, one in a line in the order of the labels, if there is one.
+    """Reads class names from classes.txt, one in a line in the order of the labels; None if there is no file.
 
-    They are as `classes_text` wrote them, with the spaces around them; see `listed_classes` for what people
-    write.
+    The names are as `classes_text` wrote them, with the spaces around them; `listed_classes` is for what
+    people write.
 
     Args:
-        root: folder of the data set.
-        number: classes that must have a name at least.
+        root: The folder with the file, of a data set or a run.
+        number: The number of classes that must have a name, at least; by default any.
 
     Raises:
-        UserError: it is not text in UTF-8, names no class, one twice, or too few.
+        UserError: If the file is not text in UTF-8, or names no class, one twice, or too few.
     """
     path = root / CLASSES_FILE
     if not os.path.exists(path):  # Path.exists raises errors for names that are too long
@@ -50,16 +50,17 @@ def named_classes(root: Path, number: int | None = None) -> list[str] | None:
 
 
 def listed_classes(root: Path, labels: Collection[object]) -> list[str] | None:
-    """Class names from the classes.txt that somebody wrote for a data set, if there is one.
+    """Reads class names from the classes.txt that somebody wrote for a data set; None if there is none.
 
     Spaces around a name are left out, unless a label has them too.
 
     Args:
-        root: folder of the data set.
-        labels: all that are there.
+        root: The folder of the data set.
+        labels: All labels that the data set has.
 
     Raises:
-        UserError: see `named_classes`; or it is JSON or a table, whose lines would be taken for names.
+        UserError: If `named_classes` refuses the file, or it is JSON or a table, whose lines would be taken
+            for names.
     """
     names = named_classes(root)
     if names is None:
@@ -78,22 +79,23 @@ def listed_classes(root: Path, labels: Collection[object]) -> list[str] | None:
 
 
 def positions_by_name(root: Path, listed: list[str] | None, labels: Collection[int]) -> dict[int, int] | None:
-    """Which classes the labels are where a classes.txt has numbers for names, as a run on numbered folders.
+    """Tells which classes the labels are if the names in classes.txt are numbers, as of numbered folders.
 
-    Such names are sorted as text: 0, 1, 10, 2. Label 2 is the class that is called 2, not the one that is the
-    third.
+    A run on such folders sorts the names as text: 0, 1, 10, 2. Label 2 is then the class that is called 2,
+    not the third class.
 
     Args:
-        root: folder of the data set.
-        listed: what `listed_classes` found.
-        labels: all that are there.
+        root: The folder of the data set.
+        listed: The names that `listed_classes` found.
+        labels: All labels that the data set has.
 
     Returns:
-        The positions of the names in the file; None if these are no numbers; or count classes from 0; or are
-        in their order but not all labels are among them, such as years, which name classes as words do.
+        The position in the file of each number. None if the names are no numbers, or count classes from 0, or
+        ascend while not all labels are among them: years, for example, name classes as words do.
 
     Raises:
-        UserError: they are numbers in another order, and not all labels are among them.
+        UserError: If the names are numbers in another order and not all labels are among them, or if two are
+            the same number.
     """
     if not listed or not all(map(_NUMBER.fullmatch, listed)):
         return None
@@ -111,12 +113,12 @@ def positions_by_name(root: Path, listed: list[str] | None, labels: Collection[i
 
 
 def check_class_names(names: Iterable[str], where: str | Path) -> None:
-    """Refuse names that a classes.txt cannot hold, such as empty ones or two that are the same.
+    """Refuses names that a classes.txt cannot hold, such as empty ones or two that are the same.
 
-    Whatever passes is what `named_classes` reads from the text of `classes_text`.
+    Names that pass come back from `named_classes` as they were, if `classes_text` gave the file's text.
 
     Raises:
-        UserError: it names the place and the name.
+        UserError: If there is such a name; the message has the name, and the place as `where` calls it.
     """
     known = set()
     for name in names:
@@ -138,8 +140,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _is_line(name: str) -> bool:
-    """Whether a name is the same after it was a line of a file, be it the first one."""
-    if "\r" in name:  # which editors and spreadsheets take for the end of a line
+    """Tells whether a name stays the same as a line of a file that is written and read, even as the first."""
+    if "\r" in name:  # editors and spreadsheets take it for the end of a line
         return False
     try:
         return _lines(decode_text(classes_text([name]).encode(), CLASSES_FILE)) == [name]
@@ -155,7 +157,7 @@ def _is_json(text: str) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is text: what the system gives for bytes that are not UTF-8 cannot be written."""
+    """Tells whether a name can be written as UTF-8: Python's text for a file name in other bytes cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -164,12 +166,12 @@ def is_text(name: str) -> bool:
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:
-    """The first of `names` that differs from `name` by what `class_names.fold` takes away alone."""
+    """Finds the first of `names` that differs from `name` only by what `comparison.fold` takes away."""
     return next((other for other in names if other != name and fold(other) == fold(name)), None)
 
 
 def almost_the_same(names: Sequence[str]) -> tuple[str, str] | None:
-    """The first two of `names` that differ as in `alike`, if there are any."""
+    """Finds the first two of `names` that differ only by what `comparison.fold` takes away, or None."""
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault(fold(name), name)
@@ -179,22 +181,22 @@ def almost_the_same(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def first_of(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
+    """Gives the first few names, for a message."""
     return ", ".join(map(short, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
 
 
 def short(text: str) -> str:
-    """A name or label for a message, which need not repeat what is too long to be one."""
+    """Gives a name or label for a message, cut if it is too long to be one."""
     return text if len(text) <= _LONG else f"{text[:_LONG]}... of {len(text)} characters"
 
 
 def notes_on(root: Path, classes: Sequence[str], lacking: dict[str, Iterable[str]]) -> list[str]:
-    """Notes on classes without images, and on those that are almost the same.
+    """Gives notes on classes without images, and on the first two that are almost the same.
 
     Args:
-        root: folder of the data set.
-        classes: names of all of them.
-        lacking: by what they lack, such as "training images", the names of classes.
+        root: The folder of the data set.
+        classes: The names of all classes.
+        lacking: The names of classes that lack something, by what they lack, such as "training images".
     """
     notes = []
     for what, found in lacking.items():

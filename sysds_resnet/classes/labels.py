@@ -1,4 +1,4 @@
-"""Labels of a batch: the forms that people give them in, and what mixing makes of them."""
+"""The labels of a batch: the forms that people give them in, and the labels of mixed images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sysds_resnet.system.checks import as_array
 
 @dataclass(frozen=True, eq=False)
 class MixedLabels:
-    """Labels of N images each of which was mixed with another one (mixup, CutMix).
+    """The labels of N images each of which was mixed with another one (mixup, CutMix).
 
     Attributes:
-        own: Class of the image itself, from 0, int64 of shape (N,).
-        other: Class of the one that it was mixed with, int64 of shape (N,).
-        share: How much of the loss is that of `own`, from 0 to 1, float64 of shape (N,).
+        own: The class of the image itself, from 0, int64 of shape (N,).
+        other: The class of the image that it was mixed with, int64 of shape (N,).
+        share: The share of the loss that is for `own`, from 0 to 1, float64 of shape (N,).
     """
 
     own: np.ndarray
@@ -25,29 +25,29 @@ class MixedLabels:
     share: np.ndarray
 
     def __len__(self) -> int:
-        """N."""
+        """Gives the number of images."""
         return len(self.own)
 
     def __getitem__(self, part: slice) -> MixedLabels:
-        """Those of some of the images."""
+        """Gives the labels of some of the images."""
         return MixedLabels(self.own[part], self.other[part], self.share[part])
 
 
 def class_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
-    """Labels as class numbers from 0, int64 of shape (n,).
+    """Converts labels to class numbers from 0, int64 of shape (n,).
 
     Args:
         labels: Whole numbers from 0 of shape (n,) or (n, 1), in an array, a list, a Series or a tensor;
-            truth values of two classes; or one-hot rows of shape (n, num_classes), with a 1 for the image's
+            truth values, for two classes; or one-hot rows of shape (n, num_classes), with a 1 for the image's
             class and 0 for all others.
-        n: Number of images.
-        num_classes: Number of classes.
+        n: The number of images.
+        num_classes: The number of classes.
 
     Raises:
-        UserError: If they are something else, shares of several classes (soft labels) for one.
+        UserError: If the labels are something else, such as shares of several classes (soft labels).
     """
     array = as_array("labels", labels)
-    if array.dtype == object:  # such as a list that held whole numbers as Python's own
+    if array.dtype == object:  # such as an array of Python's own whole numbers
         array = as_array("labels", array.tolist())
     described = f"{array.dtype} of shape {array.shape}"
     fits = array.shape in ((n,), (n, 1), (n, num_classes))
@@ -77,7 +77,7 @@ def class_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
 
 
 def one_hot_rows(array: np.ndarray) -> np.ndarray:
-    """Which rows of numbers, of shape (n, K), hold a single 1 and 0 elsewhere: truth values of shape (n,)."""
+    """Tells which rows of an array (n, K) hold a single 1 and 0 elsewhere, as truth values of shape (n,)."""
     return ((array == 0) | (array == 1)).all(axis=1) & (array.sum(axis=1) == 1)
 
 

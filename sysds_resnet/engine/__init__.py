@@ -1,4 +1,4 @@
-"""The engine room: JVM, py4j, settings; the only door to SystemDS."""
+"""The package's only interface to SystemDS: it starts the JVM, runs DML programs, and moves matrices."""
 
 from sysds_resnet.engine.session import Engine
 

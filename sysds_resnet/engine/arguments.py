@@ -1,4 +1,4 @@
-"""The arguments of `Engine`, checked."""
+"""The arguments of `Engine`, and the checks that they must pass."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """As of `Engine`; `heap` in bytes.
+    """The arguments of `Engine`, checked and converted: `heap` is in bytes or None, and `gpus` is a tuple.
 
     Raises:
-        UserError: If one is not of its kind, or two exclude each other.
+        UserError: If an argument is of the wrong type or out of range, or if two exclude each other.
     """
 
     precision: Precision
@@ -55,8 +55,8 @@ class Arguments:
             )
         if self.cluster is not None and not isinstance(self.cluster, Cluster):
             raise UserError(
-                f"cluster: found {_kind(self.cluster)}, expected a sysds_resnet.engine.cluster.Cluster; "
-                "leave it out to compute here"
+                f"cluster: found {_kind(self.cluster)}, expected a "
+                "sysds_resnet.engine.spark.cluster.Cluster; leave it out to compute here"
             )
         together = [name for name in ("context", "cluster", "gpus") if getattr(self, name)]
         if len(together) > 1:

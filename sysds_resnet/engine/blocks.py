@@ -1,4 +1,4 @@
-"""SystemDS's binary matrices written without SystemDS, by processes that have no JVM.
+"""Writers of SystemDS's binary matrices that need neither SystemDS nor a JVM.
 
 A file is a Hadoop sequence file of blocks of 1000 x 1000 values. Sources:
 https://github.com/apache/hadoop/blob/rel/release-3.3.6/hadoop-common-project/hadoop-common/src/main/java/org/apache/hadoop/io/SequenceFile.java,
@@ -21,30 +21,30 @@ from sysds_resnet.system.files import remove_temporary, write_whole
 
 BLOCK_SIZE = 1000  # SystemDS's default
 _PACKAGE = "org.apache.sysds.runtime.matrix.data"
-_DENSE = 3  # of the kinds of blocks
-_SYNC = bytes(16)  # what marks places to split a file at; these files have none
+_DENSE = 3  # SystemDS's number for a dense block
+_SYNC = bytes(16)  # the marker of places where Hadoop may split a file; these files have no such places
 
 
 _CODEC = b"org.apache.hadoop.io.compress.DefaultCodec"  # zlib
-_FASTEST = 1  # of zlib's levels
+_FASTEST = 1  # zlib's fastest level of compression
 
 
 def write_matrix(file: BinaryIO, array: np.ndarray, compress: bool = False, first_row: int = 0) -> None:
     """Writes a 2-D array of numbers as doubles.
 
-    Its size stands nowhere in the file: whoever reads it must know, from a .mtd file or otherwise.
+    The file does not contain the size of the matrix: a reader must know it, from a .mtd file or otherwise.
 
     Args:
-        file: Where to.
-        array: Of any kind of numbers.
+        file: The binary file to write to.
+        array: The matrix, or a part of it, of any numeric type.
         compress: Whether to compress each block by zlib.
-        first_row: Of the matrix that this is a part of, a multiple of `BLOCK_SIZE`.
+        first_row: The row, from 0, at which this part starts in the whole matrix; a multiple of `BLOCK_SIZE`.
     """
     file.write(b"SEQ\x06")
     for name in ("MatrixIndexes", "MatrixBlock"):
         text = f"{_PACKAGE}.{name}".encode()
         file.write(bytes([len(text)]) + text)
-    file.write(bytes([compress, 0]))  # by record, and never by several of them
+    file.write(bytes([compress, 0]))  # compression of single records, and never of several together
     if compress:
         file.write(bytes([len(_CODEC)]) + _CODEC)
     file.write(struct.pack(">i", 0) + _SYNC)  # no metadata
@@ -59,7 +59,7 @@ def write_matrix(file: BinaryIO, array: np.ndarray, compress: bool = False, firs
 
 
 def save_matrix(path: Path, array: np.ndarray) -> None:
-    """Writes PATH, compressed, and PATH.mtd."""
+    """Writes a 2-D array as a compressed matrix to the file PATH, and its metadata to PATH.mtd."""
     metadata = _metadata_of_matrix(path, *array.shape, int(np.count_nonzero(array)))
     write_whole({path: partial(_save, array=array), **metadata})
 
@@ -67,21 +67,21 @@ def save_matrix(path: Path, array: np.ndarray) -> None:
 def save_parts(path: Path, rows: int, columns: int, part: Callable[[int, int], np.ndarray]) -> Iterator[int]:
     """Writes a matrix that need not fit into memory, 1000 rows at a time, compressed, and PATH.mtd.
 
-    What an interrupted call has written stays, and the next one goes on from there. The metadata comes
-    last: before, it is no matrix to SystemDS.
+    What an interrupted call has written stays, and the next call writes only the parts that are missing. The
+    metadata is written last: until then, SystemDS does not take the folder for a matrix.
 
     Args:
-        path: A folder, made if it is not there.
-        rows: Of the matrix.
-        columns: Of the matrix.
-        part: Gives rows start (from 0) to stop (exclusive), of shape (stop - start, columns).
+        path: The folder for the parts, made if it does not exist.
+        rows: The number of rows of the matrix.
+        columns: The number of columns of the matrix.
+        part: A function that gives rows start (from 0) to stop (exclusive), of shape (stop - start, columns).
 
     Yields:
-        The number of rows that are written, after each part.
+        The number of rows that have been written so far, after each part.
     """
     nonzeros = 0
     path.mkdir(parents=True, exist_ok=True)
-    remove_temporary(path)  # SystemDS would read them
+    remove_temporary(path)  # SystemDS would read them as parts
     for start in range(0, rows, BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, rows)
         values = part(start, stop)
@@ -94,17 +94,17 @@ def save_parts(path: Path, rows: int, columns: int, part: Callable[[int, int], n
 
 
 def save_list(folder: Path, length: int) -> None:
-    """Makes a folder with the matrices `list_item(FOLDER, 0)` and so on a list, by FOLDER.mtd."""
+    """Makes a list of the matrices that a folder has under the names of `list_item`, by FOLDER.mtd."""
     write_whole(_metadata(folder, "list", "unknown", {"rows": length, "cols": 1}))
 
 
 def list_item(folder: Path, index: int) -> Path:
-    """Where the item of a list stands, from 0."""
-    return folder / f"{index}_null"  # the engine's name for one without a name
+    """Gives the path of an item of a list; `index` counts from 0."""
+    return folder / f"{index}_null"  # SystemDS's file name for an item without a name
 
 
 def metadata_of(path: Path) -> Path:
-    """Where the metadata of a matrix or a list stands."""
+    """Gives the path of the metadata of a matrix or a list."""
     return path.with_name(f"{path.name}.mtd")
 
 

@@ -1,4 +1,4 @@
-"""Compiling DML programs for a JVM: each once, with or without fused operators."""
+"""The compiler of DML programs, which compiles each program once, with or without fused operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sysds_resnet.engine.operators.table import PIXELWISE_SOURCE, operators
 from sysds_resnet.engine.program import Place, Program
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# Files with loops whose iterations are shared out, by the place of programs that call them.
+# DML files with loops whose iterations are divided among workers, by the `Place` of programs that call them.
 _LOOPS = {
     "cluster": ("dml/cluster/distributed.dml", "dml/cluster/sums.dml"),
     "workers": ("dml/training/gradients.dml",),
@@ -28,17 +28,19 @@ class Programs:
 
     Args:
         gateway: The py4j gateway of the JVM.
-        multiply: What multiplies matrices.
+        multiply: The library and the precision that matrices are multiplied with.
         fused: Whether operators may be fused; they are not where the JVM cannot compile them.
-        settings: More of the engine's settings, by name.
-        device: What programs are compiled for.
-        workers: Of loops whose workers are here.
+        settings: Further settings of SystemDS, by name.
+        device: The device that programs are compiled for.
+        workers: How many workers of this machine share the iterations of a loop.
 
     Attributes:
-        fused: Whether operators are fused for the programs that ask for it.
-        compiled: Prepared scripts by text, inputs, outputs and place, oldest first.
-        sources: Texts of the package's DML files by name, without and with fused operators.
-        connections: What prepares scripts, without and with fused operators.
+        fused: Whether operators are fused, for all programs but those with the place "plain".
+        compiled: The prepared scripts by text, inputs, outputs and place, oldest first.
+        sources: The texts of the package's DML files by name, for scripts without fused operators (False) and
+            with them (True).
+        connections: The connections of JMLC, SystemDS's Java API, that prepare scripts without fused
+            operators (False) and with them (True).
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class Programs:
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self.fused, self._native = fused and can_compile(self._jvm), multiply.native
-        # the native helper takes doubles; only the engine's own helper has a single precision of its own
+        # the native helper takes doubles in any case; only the engine's own helper needs this setting
         self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
-        # Hundreds of blocks would be compiled anew in each step, for sizes that change no plan; and what was
-        # compiled for the CPU would be for a GPU.
+        # The engine would compile hundreds of blocks anew in each step, for sizes that change no plan; and it
+        # would compile for a GPU what was compiled for the CPU.
         accelerated = device.accelerates("device")
         for connection in self.connections.values() if accelerated else [self.connections[True]]:
             self._switch_off(connection, "ALLOW_DYN_RECOMPILATION")
@@ -71,11 +73,12 @@ class Programs:
         self.sources[True].put(PIXELWISE_SOURCE, uninlined((home / PIXELWISE_SOURCE).read_text()))
 
     def prepare(self, program: Program, inputs: Mapping[str, str]) -> JavaObject:
-        """The prepared script of a program, compiled unless it is among the last 32.
+        """Gives the prepared script of a program, and compiles it unless it is among the last 32.
 
         Args:
-            program: To compile.
-            inputs: Names of the variables that it reads, and the types that `read` takes for them.
+            program: The program to compile.
+            inputs: The names of the variables that the program reads, and for each the arguments of DML's
+                `read` that declare its type, as `declared_type` gives them.
         """
         place, outputs = program.place, program.outputs
         fused = self.fused and place != "plain"
@@ -105,8 +108,8 @@ class Programs:
                 self._device.install(hidden(script, "_prog"), hidden(on_cpu, "_prog"))
             for loop in self._parallel_loops(script, place) if place == "workers" else []:
                 loop.setDegreeOfParallelism(self._workers)
-            # Otherwise the engine compiles whatever these call anew at each run, before for one node and
-            # afterwards for Spark, and drops fused operators; not if it misses what they were compiled from.
+            # With the statement block of such a loop, the engine would compile the functions that it calls
+            # anew in each run, before the loop for one node and after it for Spark, without fused operators.
             # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
             for loop in self._parallel_loops(script, place) if place == "cluster" else []:
                 loop.setStatementBlock(None)
@@ -114,18 +117,18 @@ class Programs:
         return self.compiled[key]
 
     def forget(self, script: JavaObject) -> None:
-        """Has a program compiled again the next time: this script is not to be run any more."""
+        """Drops a script that must not be run any more; its program is compiled again the next time."""
         self.compiled = {key: known for key, known in self.compiled.items() if known is not script}
 
     @cached_property
     def one_thread(self) -> JavaObject:
-        """What prepares scripts with workers, each of which is one of several on its machine."""
+        """The connection for scripts that several workers of a machine run, each on one thread."""
         connection = self._connect()
         self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
     def _parallel_loops(self, script: JavaObject, place: Place) -> Iterator[JavaObject]:
-        """The loops of a script whose iterations are shared out at a place."""
+        """Gives the loops of a script whose iterations are divided among the workers of a place."""
         for space, name in self.functions(script):
             if space.endswith(_LOOPS[place]):
                 for block in hidden(script, "_prog").getFunctionProgramBlock(space, name).getChildBlocks():
@@ -133,8 +136,8 @@ class Programs:
                         yield block
 
     def functions(self, script: JavaObject) -> list[tuple[str, str]]:
-        """Namespaces and names of the functions that a script calls."""
-        # a copy, as py4j may not iterate over the set itself in every JVM
+        """Gives the namespaces and names of the functions that a script calls."""
+        # a copy, since some JVMs do not let py4j iterate over the set itself
         keys = self._jvm.java.util.ArrayList(hidden(script, "_prog").getFunctionProgramBlocks().keySet())
         return [tuple(key.split("::")) for key in keys]
 
@@ -158,7 +161,7 @@ class Programs:
         return self._jvm.org.apache.sysds.api.jmlc.Connection(config)
 
     def _switch_off(self, connection: JavaObject, *names: str) -> None:
-        """Switches off what a connection's programs would be compiled or run with."""
+        """Switches off options, by name, that a connection would compile or run programs with."""
         flags = self._jvm.org.apache.sysds.conf.CompilerConfig.ConfigType
         array = self._gateway.new_array(flags, len(names))
         for i, name in enumerate(names):

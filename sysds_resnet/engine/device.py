@@ -1,4 +1,4 @@
-"""What an engine computes on: one protocol for the CPU, here, and for GPUs (gpu/gpus.py)."""
+"""The devices that an engine computes on: their protocol, and the CPU. GPUs are in gpu/gpus.py."""
 
 from __future__ import annotations
 
@@ -19,97 +19,97 @@ Result = JavaObject | float | int | str
 
 
 class Device(Protocol):
-    """What programs of an engine are compiled for, and what runs them, one at a time."""
+    """A device that an engine compiles its programs for, and that runs them one at a time."""
 
     def accelerates(self, place: Place) -> bool:
-        """Whether programs of a place are compiled for a GPU."""
+        """Tells whether programs with this place are compiled for a GPU."""
         ...
 
     def start(self) -> None:
-        """Is called once, when programs can be compiled."""
+        """Prepares the device; called once, as soon as programs can be compiled."""
         ...
 
     def compiling(self, accelerated: bool) -> AbstractContextManager[None]:
-        """Has the engine compile what is compiled meanwhile for a GPU, or for the CPU."""
+        """Makes the engine compile for a GPU, or for the CPU, until the context ends."""
         ...
 
     def install(self, program: JavaObject, on_cpu: JavaObject) -> None:
-        """Puts what functions of DML are on a GPU into a program that was compiled for one.
+        """Puts the GPU's own versions of some DML functions into a program that was compiled for a GPU.
 
         Args:
             program: The compiled program.
-            on_cpu: The same compiled for the CPU, where some functions stay.
+            on_cpu: The same program compiled for the CPU, from which functions that stay there are taken.
         """
         ...
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies a 2-D array of numbers to where programs take it from soonest."""
+        """Copies a 2-D array of numbers into the JVM, in the form that programs can use soonest."""
         ...
 
     def take(self, matrix: JavaObject) -> JavaObject:
-        """What a list holds of a matrix that `send` gave."""
+        """Gives what a list is to hold for a matrix that `send` gave."""
         ...
 
     def upload(self, matrices: JavaObject) -> None:
-        """Copies a matrix of a list, or the data of a list, to where programs compute."""
+        """Copies a matrix of a list, or all matrices in the data of a list, to the device's memory."""
         ...
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
-        """Frees what lists hold that the JVM's garbage collector does not see.
+        """Frees the memory of lists that the JVM's garbage collector does not see.
 
         Args:
-            lists: Handles that are not used any more.
-            keep: Handles whose matrices stay, should they also be in `lists`.
+            lists: The handles of lists that are not used any more.
+            keep: The handles of lists whose matrices stay, even those that are also in `lists`.
         """
         ...
 
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
-        """Runs a prepared script of a program, and gives its outputs."""
+        """Runs the prepared script of a program, and gives the program's outputs by name."""
         ...
 
 
 class Cpu:
-    """The processors that the engine's JVM may use.
+    """The device of an engine without GPUs: the processors that its JVM may use.
 
     Args:
-        gateway: Of the JVM.
-        transfer: Copies arrays into it.
-        named: Whether the gateway gives its threads the name that the engine asks for, see `run`.
+        gateway: The py4j gateway of the JVM.
+        transfer: The buffer through which arrays are copied into the JVM.
+        named: Whether the gateway's threads already have the name with which operators share a thread pool.
     """
 
     def __init__(self, gateway: JavaGateway, transfer: Transfer, named: bool) -> None:
         self._jvm, self._transfer, self._named = gateway.jvm, transfer, named
 
     def accelerates(self, place: Place) -> bool:
-        """Never."""
+        """Gives False: no program is compiled for a GPU."""
         return False
 
     def start(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing: the CPU needs no preparation."""
 
     def compiling(self, accelerated: bool) -> AbstractContextManager[None]:
-        """The engine compiles for the CPU unless it is told otherwise."""
+        """Does nothing: the engine compiles for the CPU unless it is told otherwise."""
         return nullcontext()
 
     def install(self, program: JavaObject, on_cpu: JavaObject) -> None:
-        """Nothing: no program was compiled for a GPU."""
+        """Does nothing: no program was compiled for a GPU."""
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies it into the JVM, as doubles."""
+        """Copies a 2-D array of numbers into the JVM, as doubles."""
         return self._transfer.send(array)
 
     def take(self, matrix: JavaObject) -> JavaObject:
-        """The matrix itself."""
+        """Gives the matrix itself."""
         return matrix
 
     def upload(self, matrices: JavaObject) -> None:
-        """Nothing: all matrices are in the JVM's heap."""
+        """Does nothing: all matrices are in the JVM's heap."""
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
-        """Nothing: the garbage collector sees all of them."""
+        """Does nothing: the garbage collector sees all matrices."""
 
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
-        """See `Device`."""
+        """Runs the prepared script of a program, and gives the program's outputs by name."""
         if not self._named:
             # Operators share a thread pool only if their thread's name contains "main" (PrivateGateway.java).
             self._jvm.Thread.currentThread().setName("main")
@@ -125,7 +125,7 @@ class Cpu:
         sent = {name: self.send(v) if isinstance(v, np.ndarray) else v for name, v in inputs.items()}
         for name, value in sent.items():
             if is_list(value):
-                # or what is in it is taken away once the program has used it
+                # otherwise the engine deletes the list's matrices once the program has used them
                 if program.place in ("workers", "cluster"):
                     call(value, "enableCleanup", False)
                 variables.put(name, value)
@@ -142,7 +142,7 @@ class Cpu:
 
     @contextmanager
     def _on_spark(self) -> Iterator[None]:
-        """Lets what is executed meanwhile use Spark; it was compiled not to, but for loops that say so."""
+        """Lets the engine use Spark meanwhile, for loops that ask for it; all else is compiled without it."""
         sysds = self._jvm.org.apache.sysds
         modes = sysds.common.Types.ExecMode
         sysds.api.DMLScript.setGlobalExecMode(modes.HYBRID)

@@ -1,4 +1,4 @@
-"""What went wrong in the engine's JVM, as errors of this package."""
+"""The translation of errors in the engine's JVM into errors of this package."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def translate(
     error: Py4JError, owned: Jvm | SparkDriver | None, heap: int, cluster: Cluster | None, gpu: str | None
 ) -> Exception:
-    """What to raise for an error of py4j.
+    """Gives the exception to raise for an error of py4j.
 
     Args:
-        error: Of a call into the JVM.
-        owned: The JVM, if it is our own.
-        heap: Bytes of its heap.
-        cluster: The Spark cluster whose driver it is, if it is one.
-        gpu: Name of the GPU that it computes on, if there is one.
+        error: The error that a call into the JVM has raised.
+        owned: The JVM or Spark driver of the engine; None for the JVM of a SystemDSContext.
+        heap: The size of the JVM's heap in bytes.
+        cluster: The Spark cluster whose driver the JVM is, or None.
+        gpu: The name of the GPU that the engine computes on, or None.
     """
     if isinstance(error, Py4JJavaError):
         causes = []
@@ -57,5 +57,5 @@ def translate(
                 f"driver: found its heap of {heap / 2**30:.1f} GiB full, expected enough for "
                 "parameters, velocities and gradients; give it more with --heap"
             )
-        return UserError(str(found))  # nothing goes on without the session's driver
+        return UserError(str(found))  # not EngineDied, after which a run goes on: none can without its driver
     return RuntimeError(f"JVM: {error}")

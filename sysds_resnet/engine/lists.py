@@ -1,4 +1,4 @@
-"""Lists of matrices in the JVM, which programs take and give as one value."""
+"""Lists of matrices in the JVM, which DML programs take and give as one value."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from sysds_resnet.engine.values import is_block
 
 
 class Lists:
-    """What makes list handles, and takes them apart.
+    """The functions that make list handles from matrices, and matrices from list handles.
 
     Args:
-        gateway: Of the engine's JVM.
-        device: What it computes on.
+        gateway: The py4j gateway of the engine's JVM.
+        device: The device that the engine computes on.
     """
 
     def __init__(self, gateway: JavaGateway, device: Device) -> None:
         self._gateway, self._jvm, self._device = gateway, gateway.jvm, device
 
     def items(self, handle: JavaObject) -> list[JavaObject]:
-        """As `Engine.list_items`."""
+        """Gives the handles of the matrices in a list."""
         blocks = []
         for i in range(call(handle, "getLength")):
             item = call(handle, "getData", i)
             blocks.append(item.acquireRead())
             item.release()
-            self._device.upload(item)  # which has left a GPU
+            self._device.upload(item)  # back to the GPU, which the matrix has left
             uncycle(item)
         return blocks
 
     def compact(self, handle: JavaObject) -> JavaObject:
-        """As `Engine.compact`."""
+        """Gives the same list with its sparse matrices as arrays (CSR), not as one object for each row."""
         csr = self._jvm.org.apache.sysds.runtime.data.SparseBlock.Type.CSR
         block = self._jvm.org.apache.sysds.runtime.matrix.data.MatrixBlock
         items = self.items(handle)
@@ -44,7 +44,7 @@ class Lists:
         return self.make(compact)
 
     def make(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
-        """As `Engine.make_list`."""
+        """Makes a list of matrix handles and of arrays, which it sends first."""
         java = self._jvm.org.apache.sysds.runtime
         data = self._jvm.java.util.ArrayList()
         for matrix in (self._device.send(m) if isinstance(m, np.ndarray) else m for m in matrices):
@@ -55,5 +55,5 @@ class Lists:
             uncycle(matrix, item)
         self._device.upload(data)
         handle = java.instructions.cp.ListObject(data)
-        self._gateway.detach(data)  # py4j's lists are cycles from the start
+        self._gateway.detach(data)  # py4j's lists are reference cycles from the start
         return handle

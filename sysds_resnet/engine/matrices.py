@@ -1,4 +1,4 @@
-"""SystemDS's binary matrices in files."""
+"""Binary matrices of SystemDS in files, read and written by the engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sysds_resnet.errors import UserError
 
 
 class MatrixFiles:
-    """Reads and writes binary matrices: PATH, a file or a folder of parts, and its metadata PATH.mtd.
+    """A reader and writer of binary matrices: PATH, a file or a folder of parts, and its metadata PATH.mtd.
 
     Args:
-        jvm: Of the engine.
-        transfer: To and from it.
-        errors: What turns the engine's errors into Python's.
+        jvm: The py4j view of the engine's JVM.
+        transfer: The buffer through which arrays are copied to and from the JVM.
+        errors: A function that gives a context, which turns errors of the engine into those of this package.
     """
 
     def __init__(
@@ -32,20 +32,20 @@ class MatrixFiles:
         self._errors = errors
 
     def write(self, path: Path, array: np.ndarray) -> None:
-        """Writes a 2-D array of numbers."""
+        """Writes a 2-D array of numbers, with its metadata."""
         with self._errors():
             block = self._transfer.send(array)
             size = self._size(*array.shape, block.getNonZeros())
             converter = self._jvm.org.apache.sysds.runtime.util.DataConverter
-            # the JVM has another working directory
+            # an absolute path, since the JVM has another working directory
             converter.writeMatrixToHDFS(block, str(path.resolve()), self._binary, size)
             self._write_metadata(path, size)
 
     def read(self, path: Path) -> np.ndarray:
-        """Reads a matrix, whose size its metadata tells.
+        """Reads a matrix of the size that its metadata states.
 
         Raises:
-            UserError: If either is missing or damaged.
+            UserError: If the matrix or its metadata is missing or damaged.
         """
         try:
             described = json.loads(Path(f"{path}.mtd").read_text())
@@ -59,7 +59,7 @@ class MatrixFiles:
                 array = self._transfer.fetch(block)
         except RuntimeError as error:
             raise UserError(f"{path}: found a damaged matrix ({error}); write it again") from error
-        # the engine reads a part that is lost as zeros
+        # the engine reads zeros where a part of the matrix is missing
         found, expected = np.count_nonzero(array), described.get("nnz", -1)
         if expected not in (-1, found):
             raise UserError(
@@ -69,13 +69,13 @@ class MatrixFiles:
         return array
 
     def open(self, path: str, rows: int, columns: int) -> JavaObject:
-        """A handle of a dense matrix in a file of any file system, which is read where it is used."""
+        """Gives a handle of a dense matrix in a file of any file system, which is read where it is used."""
         with self._errors():
             runtime = self._jvm.org.apache.sysds.runtime
             double = self._jvm.org.apache.sysds.common.Types.ValueType.FP64
             place = runtime.meta.MetaDataFormat(self._size(rows, columns, rows * columns), self._binary)
             matrix = runtime.controlprogram.caching.MatrixObject(double, path, place)
-            matrix.enableCleanup(False)  # or the engine would delete the file once a program has used it
+            matrix.enableCleanup(False)  # otherwise the engine deletes the file once a program has used it
             return matrix
 
     @property

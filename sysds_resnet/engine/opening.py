@@ -1,4 +1,4 @@
-"""Opening the JVM that an engine runs in."""
+"""The start of an engine's JVM, and what must be set there before programs run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class OpenJvm:
     """The JVM of an engine.
 
     Attributes:
-        gateway: py4j's.
-        multiply: What it is to multiply with.
-        owned: What ends it; None if it came with a SystemDSContext.
+        gateway: The py4j gateway of the JVM.
+        multiply: The library and the precision that matrices are to be multiplied with.
+        owned: The JVM or Spark driver to end with the engine; None for the JVM of a SystemDSContext.
     """
 
     gateway: JavaGateway
@@ -38,21 +38,21 @@ class OpenJvm:
 
     @property
     def folder(self) -> Path:
-        """A private folder for files that both processes see."""
+        """A private folder for files that this process and the JVM share."""
         return self.owned.folder if self.owned else self._folder.path
 
     @property
     def spark(self) -> SparkDriver | None:
-        """The driver of a cluster, if it is one."""
+        """The Spark driver that the JVM is, or None."""
         return self.owned if isinstance(self.owned, SparkDriver) else None
 
     @property
     def ours(self) -> bool:
-        """Whether it is one that this package started for itself, on this machine."""
+        """Whether this package started the JVM for itself, on this machine and without Spark."""
         return isinstance(self.owned, Jvm)
 
     def close(self) -> None:
-        """Ends it, unless it came with a SystemDSContext, and removes the folder."""
+        """Ends the JVM, unless it came with a SystemDSContext, and removes the private folder."""
         for opened in (self.owned, self._folder):
             if opened is not None:
                 opened.close()
@@ -62,8 +62,8 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
     """Starts a JVM, or takes that of a SystemDSContext.
 
     Args:
-        given: To the engine.
-        logs: A folder for what the JVM writes, as of `Jvm`.
+        given: The arguments of the engine.
+        logs: A folder for the JVM's log and crash files, which stay there; by default the private folder.
 
     Raises:
         UserError: If there is no usable Java, or the JVM or the cluster does not start.
@@ -84,12 +84,12 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
 
 
 def local_settings(folder: Path) -> dict[str, str]:
-    """The engine's settings for where it puts files of its own, by name.
+    """Gives the settings of SystemDS for the folders where it puts files of its own, by name.
 
     By default these are /tmp/systemds, which the users of a machine share, and one in the working directory.
 
     Args:
-        folder: A private one.
+        folder: A private folder to put them in.
     """
     return {"sysds.localtmpdir": str(folder / "local"), "sysds.scratch": str(folder / "scratch")}
 
@@ -97,7 +97,7 @@ def local_settings(folder: Path) -> dict[str, str]:
 def name_user(jvm: JVMView) -> None:
     """Gives Hadoop, through which the engine reads and writes files, a name for a user who has none.
 
-    Hadoop asks the system for the name, and fails.
+    Without it, Hadoop asks the system for the name and fails.
     """
     if (name := substitute_name()) is not None:
         users = jvm.org.apache.hadoop.security.UserGroupInformation
@@ -105,12 +105,12 @@ def name_user(jvm: JVMView) -> None:
 
 
 def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
-    """Has the engine load the library that it is to multiply with; what it multiplies with then.
+    """Makes the engine load the library that it is to multiply with, and gives what it multiplies with then.
 
     Args:
-        jvm: Of the engine.
-        multiply: What is wanted.
-        folder: For a link to the library.
+        jvm: The py4j view of the engine's JVM.
+        multiply: The library and the precision that are wanted.
+        folder: The folder for a link to the library, under the name that the engine looks for.
     """
     if not multiply.library:
         return multiply
@@ -123,7 +123,7 @@ def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
 
 
 def _loading_problem(jvm: JVMView, multiply: Multiply, folder: Path) -> str:
-    """Why the engine, which does not say it, has not loaded a library or its helper."""
+    """Gives the reason why the engine has not loaded a library or its helper, which it does not tell."""
     helper = [blas.helper_library()] if multiply.native else []
     for library in (folder / blas.LIBRARY, *helper):
         try:

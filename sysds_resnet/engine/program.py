@@ -9,17 +9,17 @@ from typing import Literal
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
 Place = Literal["host", "plain", "device", "workers", "cluster"]
-"""Where a program runs.
+"""The place where a program runs.
 
-- "host": in the engine's JVM, where functions of DML are operators of our own (engine/operators/), and all
-  is planned once, without knowing sizes.
-- "plain": there too, without these operators. The engine plans again what it meets with unknown sizes, as it
-  does from the command line.
-- "device": on the engine's GPU as far as the engine can; where it has none, on the host.
+- "host": in the engine's JVM. If the engine fuses operators, some DML functions run as operators of this
+  package (engine/operators/), and everything is planned once, without knowing sizes.
+- "plain": in the engine's JVM, without these operators. If the engine has no GPU, it plans again, while the
+  program runs, what it planned with unknown sizes, as it does from the command line.
+- "device": on the engine's GPU, as far as the engine can; as "host" if the engine has no GPU.
 - "workers": for a program with a loop whose iterations the engine's workers share, threads of the host or
-  GPUs. All else in it runs on one thread, or on the first GPU.
-- "cluster": for a program with loops whose iterations the executors of the engine's Spark cluster share. All
-  else in it runs in the driver, on one thread.
+  GPUs. The rest of the program runs on one thread, or on the first GPU.
+- "cluster": for a program with loops whose iterations the executors of the engine's Spark cluster share. The
+  rest of the program runs in the driver, on one thread.
 """
 
 
@@ -28,10 +28,11 @@ class Program:
     """A DML program for `Engine.run`.
 
     Attributes:
-        text: DML; `source("dml/...")` finds the files of this package.
-        outputs: Names and kinds of the variables that it gives back.
-        place: Where it runs.
-        held: Whether what it makes on a GPU is freed only at its end, which is faster with long lists.
+        text: The DML code, in which `source("dml/...")` finds the files of this package.
+        outputs: The names and kinds of the variables that the program gives back.
+        place: Where the program runs; by default on the host.
+        held: Whether what the program makes on a GPU is freed only at its end, which is faster with long
+            lists.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Recording the calls of DML functions while programs run."""
+"""The recorder of calls of DML functions while programs run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sysds_resnet.errors import UserError
 
 @dataclass(frozen=True)
 class Matrix:
-    """Shape of a matrix, and the bytes that it takes in memory."""
+    """The shape of a matrix, and the bytes that it takes in memory."""
 
     rows: int
     columns: int
@@ -29,9 +29,9 @@ class Call:
     """One call of a DML function.
 
     Attributes:
-        function: File and name, such as "conv2d.forward".
-        start, end: Nanoseconds, on the JVM's clock.
-        operands: Inputs and outputs by name: matrices and, as text, numbers.
+        function: The file and name of the function, such as "conv2d.forward".
+        start, end: The times of the call and of its end, in nanoseconds on the JVM's clock.
+        operands: The inputs and outputs by name: matrices, and numbers as text.
     """
 
     function: str
@@ -42,9 +42,9 @@ class Call:
 
 @contextmanager
 def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
-    """Records every call of a function of the programs compiled so far; the list is full at the end.
+    """Records every call of a function of the programs compiled so far, in a list that is filled at the end.
 
-    Each function is replaced by one that writes down when it was called, with what, and when it was done.
+    Meanwhile each function is replaced by one that notes the times and the operands of its calls.
 
     Raises:
         UserError: If the JVM cannot compile Java; the engine's own JVM can.
@@ -85,7 +85,7 @@ def _operand(text: str) -> Matrix | str:
 
 
 def _replace_function(script: JavaObject, namespace: str, name: str, function: JavaObject) -> None:
-    """Has a prepared script call another compiled function in the place of one of its own."""
+    """Makes a prepared script call another compiled function in place of one of its own."""
     program = hidden(script, "_prog")
     program.removeFunctionProgramBlock(namespace, name)
     program.addFunctionProgramBlock(namespace, name, function)

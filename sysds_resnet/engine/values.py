@@ -1,4 +1,4 @@
-"""Inputs and outputs of DML programs: which kinds there are, and how the engine is asked for them."""
+"""The kinds of inputs and outputs of DML programs, and how each is declared to, or read from, the engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = np.ndarray | JavaObject | bool | int | float | str
 
 
 def declared_type(value: Value) -> str:
-    """What DML's `read` says of an input."""
+    """Gives the arguments of DML's `read` that declare the type of an input."""
     if isinstance(value, bool):
         return 'data_type="scalar", value_type="boolean"'
     if isinstance(value, int):
@@ -26,28 +26,28 @@ def declared_type(value: Value) -> str:
 
 
 def is_block(value: Value) -> bool:
-    """Whether it is a handle of a matrix."""
+    """Tells whether a value is a handle of a matrix in the JVM."""
     return isinstance(value, JavaObject) and _class_name(value) == "MatrixBlock"
 
 
 def is_host_matrix(value: Value) -> bool:
-    """Whether it is a handle of a matrix for a GPU (engine/gpu/HostMatrix.java)."""
+    """Tells whether a value is a handle of a matrix for a GPU (engine/gpu/HostMatrix.java)."""
     return isinstance(value, JavaObject) and _class_name(value) == "HostMatrix"
 
 
 def is_list(value: Value) -> bool:
-    """Whether it is a handle of a list."""
+    """Tells whether a value is a handle of a list in the JVM."""
     return isinstance(value, JavaObject) and _class_name(value) == "ListObject"
 
 
 def _class_name(handle: JavaObject) -> str:
-    attributes = vars(handle)  # asked for once
+    attributes = vars(handle)  # where the name is kept, so that the JVM is asked only once
     if "class_name" not in attributes:
         attributes["class_name"] = call(handle, "getClass").getSimpleName()
     return attributes["class_name"]
 
 
-# Outputs of a kind from the results of JMLC, by name.
+# For each kind of output, how it is taken by name from the results of JMLC, SystemDS's Java API.
 GETTERS = {
     "matrix": lambda results, name: results.getMatrixBlock(name),
     "list": lambda results, name: results.getListObject(name),

@@ -1,6 +1,6 @@
-"""Data sets of labelled images as uint8 arrays: the front door is `open_dataset`.
+"""Data sets of labelled images as uint8 arrays; `open_dataset` opens each of them.
 
-This room knows layouts of files, decoding and augmentation; it knows nothing of batches or of the engine.
+The package knows layouts of files, decoding and augmentation; it knows nothing of batches or of the engine.
 """
 
 import os
@@ -34,7 +34,7 @@ __all__ = [
 
 DEFAULT_AUGMENTATION = Augmentation()
 BUILT_IN = ("digits", "synthetic", "photos")
-"""Data sets that need no files."""
+"""The names of the data sets that need no files of the user's."""
 
 
 def open_dataset(
@@ -49,27 +49,28 @@ def open_dataset(
     num_classes: int | None = None,
     layout: Layout | None = None,
 ) -> Dataset:
-    """Open one split of a data set.
+    """Opens one split of a data set.
 
     Args:
-        spec: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise), "photos" (crops
-            of photographs as JPEG files, `photos_folder`), or the path of a data set in one of the layouts of
-            `open_source`. A folder that is itself called digits is opened as "./digits".
-        split: "train" or "val".
-        image_size: side of the square images in pixels; None means 32 for digits and synthetic, else 224.
-        resize_size: shorter side before the centre crop of validation images; None means 256 for 224 and in
-            proportion.
-        augmentation: of training images; None means the preprocessing of validation images. Digits and
-            synthetic images have none.
-        seed: at least 0; the source of the augmentation and of the synthetic images. The split of the digits
+        spec: The data set: "digits" (scikit-learn's handwritten digits), "synthetic" (patterns with noise),
+            "photos" (crops of photographs as JPEG files, which `photos_folder` makes), or the path or URL of
+            a data set in one of the layouts that `open_source` lists. A folder that is itself called digits
+            is opened as "./digits".
+        split: The split, "train" or "val".
+        image_size: The side of the square images in pixels; None means 32 for digits and synthetic, else 224.
+        resize_size: The shorter side of validation images in pixels before the centre crop; None means 256
+            for an `image_size` of 224, and in proportion for others.
+        augmentation: The augmentation of training images; None means that they are preprocessed like
+            validation images. Digits and synthetic images are not augmented.
+        seed: The seed of the augmentation and of the synthetic images, at least 0. The split of the digits
             does not depend on it, so that runs with different seeds are validated on the same images.
-        num_images: number of synthetic images in this split; None means 256 for train, 64 for val.
-        num_classes: number of synthetic classes; None means 10.
-        layout: of the data set at a path; None means by its signs.
+        num_images: The number of synthetic images in this split; None means 256 for train, 64 for val.
+        num_classes: The number of synthetic classes; None means 10.
+        layout: The layout of the data set at a path; None means the first one that the files show signs of.
 
     Raises:
-        UserError: an option is out of range or does not suit the data set, or the folder is missing, empty
-            or laid out otherwise.
+        UserError: If an option is out of range or does not suit the data set, or if the folder is missing,
+            empty or laid out otherwise.
     """
     spec = os.fspath(spec)
     if split not in ("train", "val"):

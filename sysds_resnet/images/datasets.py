@@ -1,4 +1,4 @@
-"""What every data set offers, and the data set that lies in memory."""
+"""The `Dataset` protocol, which every data set fulfils, and the data set that lies in memory."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
@@ -12,18 +12,18 @@ from sysds_resnet.system.checks import as_array
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled images of one size. Reading is thread-safe and has no state.
+    """A set of labelled images of one size. Reading it is thread-safe and keeps no state.
 
     Attributes:
-        classes: names of the classes; the label of a class is its position here. Empty when unlabelled.
-        num_classes: number of classes.
-        channels: C, 3 for every data set that `open_dataset` opens.
-        image_size: (H, W) in pixels.
-        mean: per-channel mean for normalisation, float64 of shape (C,), in units of 0..255.
-        std: per-channel standard deviation for normalisation, float64 of shape (C,), in units of 0..255.
-        labels: 0-based labels, int64 of shape (n,); -1 where there is none.
-        notes: lines on what was left out of the data set or is odd in it, for people to see.
-        decodes: whether `image` decodes a file, which is work for a process of its own.
+        classes: The names of the classes; the label of a class is its position here. Empty when unlabelled.
+        num_classes: The number of classes.
+        channels: The number of channels C, 3 for every data set that `open_dataset` opens.
+        image_size: The size (H, W) of the images in pixels.
+        mean: The per-channel mean for normalisation, float64 of shape (C,), in units of 0..255.
+        std: The per-channel standard deviation for normalisation, float64 of shape (C,), in units of 0..255.
+        labels: The 0-based labels, int64 of shape (n,); -1 where there is none.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
+        decodes: Whether `image` decodes a file, which is enough work to have other processes do it.
     """
 
     classes: list[str]
@@ -39,21 +39,21 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Give what errors and tables call sample `index`."""
+        """Gives the name of sample `index` in errors and tables."""
         ...
 
     def relative_name(self, index: int) -> str:
-        """Give the same without the folder of the data set: what stays when it is moved."""
+        """Gives the name of sample `index` without the data set's folder, which stays when that is moved."""
         ...
 
     def files(self) -> Iterable[str]:
-        """Give the paths of the files that samples are read from; none where they are not files."""
+        """Gives the paths of the files that samples are read from; none if they are not read from files."""
         ...
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Give sample `index` as it is seen in `epoch`: uint8 of shape (H, W, C).
+        """Gives sample `index` as it is seen in `epoch`, uint8 of shape (H, W, C).
 
-        Augmentation depends only on the data set's seed, `epoch` and `index`.
+        The augmentation depends only on the data set's seed, `epoch` and `index`.
         """
         ...
 
@@ -72,17 +72,17 @@ class ArrayDataset:
         mean: np.ndarray,
         std: np.ndarray,
     ) -> None:
-        """Wrap arrays; nothing is copied.
+        """Wraps arrays; a NumPy array of uint8 images is not copied.
 
         Args:
-            images: whole numbers from 0 to 255 of shape (n, H, W, C).
-            labels: of the images, as of `class_labels`.
-            classes: names of the classes.
-            mean: per-channel mean in units of 0..255, shape (C,).
-            std: per-channel standard deviation in units of 0..255, shape (C,), above 0.
+            images: The images, integers from 0 to 255 of shape (n, H, W, C).
+            labels: The classes of the images, in one of the forms that `class_labels` takes.
+            classes: The names of the classes.
+            mean: The per-channel mean in units of 0..255, of shape (C,).
+            std: The per-channel standard deviation in units of 0..255, of shape (C,), above 0.
 
         Raises:
-            UserError: a shape or type is wrong, there are no images, or a label is out of range.
+            UserError: If a shape or type is wrong, there are no images, or a label is out of range.
         """
         images = as_array("images", images)
         if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
@@ -106,26 +106,26 @@ class ArrayDataset:
         return len(self._images)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give all images, uint8 of shape (n, H, W, C), and their labels, of shape (n,)."""
+        """Gives all images, uint8 of shape (n, H, W, C), and their labels, int64 of shape (n,)."""
         return self._images, self.labels
 
     def name(self, index: int) -> str:
-        """Image I."""
+        """Gives the name of sample `index`, such as image 7."""
         return f"image {index}"
 
     relative_name = name
 
     def files(self) -> Iterable[str]:
-        """None: the images are in memory."""
+        """Gives no paths, since the images are in memory."""
         return []
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Give sample `index`, uint8 of shape (H, W, C); the same in every epoch."""
+        """Gives sample `index`, uint8 of shape (H, W, C), which is the same in every epoch."""
         return self._images[index]
 
 
 def per_channel(name: str, values: np.ndarray, channels: int) -> np.ndarray:
-    """Give `values` as float64 of shape (channels,), or a UserError that calls them `name`."""
+    """Gives `values` as float64 of shape (channels,), or raises a UserError that calls them `name`."""
     result = np.asarray(values, dtype=np.float64)
     if result.shape != (channels,):
         raise UserError(f"{name}: found shape {result.shape}, expected ({channels},): give one per channel")

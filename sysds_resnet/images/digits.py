@@ -12,21 +12,23 @@ DEFAULT_IMAGE_SIZE = 32
 
 
 def open_digits(split: str, *, image_size: int | None = None, split_seed: int = 0) -> ArrayDataset:
-    """Open the 1,797 digits of `sklearn.datasets.load_digits` (UCI's handwritten digits).
+    """Opens the 1,797 digits of `sklearn.datasets.load_digits` (UCI's handwritten digits).
 
-    The split is 1,437 for training and 360 for validation, stratified by class. An 8x8 image with values
-    0..16 becomes uint8 round(v * 255 / 16), every pixel repeated, three equal channels. Mean and standard
-    deviation are those of the training split's pixels, for either split.
+    1,437 of them are for training and 360 for validation, stratified by class. The values v of an 8x8 image,
+    0..16, become round(v * 255 / 16) as uint8; every pixel is repeated to reach `image_size`, and the three
+    channels are equal. The mean and standard deviation of either split are those of the training split's
+    pixels.
 
     Args:
-        split: "train" or "val".
-        image_size: side in pixels, a multiple of 8; None means 32.
-        split_seed: seed of the split; apart from the run's seed, so that all runs share one validation set.
+        split: The split, "train" or "val".
+        image_size: The side of the images in pixels, a multiple of 8; None means 32.
+        split_seed: The seed of the split. It is not the run's seed, so that all runs share one validation
+            set.
 
     Raises:
-        UserError: `image_size` is not a multiple of 8.
+        UserError: If `image_size` is not a multiple of 8.
     """
-    # Here and not above: importing scikit-learn takes longer than all other imports of this package together.
+    # Importing scikit-learn takes longer than all other imports of this package together.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""Data sets whose images are decoded whenever they are asked for."""
+"""Data sets whose images are decoded each time they are asked for."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from sysds_resnet.system.files import user_path
 
 
 class EncodedDataset:
-    """The images of a source, decoded and brought to one size.
+    """A data set that decodes the images of a source and brings them to one size.
 
     Args:
-        source: where files come from.
-        image_size: side of the square images in pixels; None means 224.
-        augmentation: of training images; None means the evaluation preprocessing.
-        seed: of the augmentation, at least 0.
-        resize_size: shorter side before the centre crop; None means 256 for 224 and in proportion.
-        mean: per-channel mean in units of 0..255, shape (3,).
-        std: per-channel standard deviation likewise.
+        source: The source of the encoded images.
+        image_size: The side of the square images in pixels; None means 224.
+        augmentation: The augmentation of training images; None means the evaluation preprocessing.
+        seed: The seed of the augmentation, at least 0.
+        resize_size: The shorter side in pixels before the centre crop; None means 256 for an `image_size` of
+            224, and in proportion for others.
+        mean: The per-channel mean in units of 0..255, of shape (3,).
+        std: The per-channel standard deviation in units of 0..255, of shape (3,).
 
     Attributes:
-        resize_size: as given or by default.
+        resize_size: The shorter side in pixels before the centre crop, as given or by default.
     """
 
     channels = 3
@@ -73,22 +74,22 @@ class EncodedDataset:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """Give the file of sample `index`, with its place in a file of many."""
+        """Gives the path of the file of sample `index`, with the sample's place if the file has several."""
         return self._source.name(index)
 
     def relative_name(self, index: int) -> str:
-        """Give the same without the folder of the data set: what stays when it is moved."""
+        """Gives the name of sample `index` without the data set's folder, which stays when that is moved."""
         return self._source.relative_name(index)
 
     def files(self) -> Iterable[str]:
-        """Give the paths of the files that samples are read from."""
+        """Gives the paths of the files that samples are read from."""
         return self._source.files()
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Give sample `index` as it is seen in `epoch`, uint8 of shape (H, W, 3).
+        """Gives sample `index` as it is seen in `epoch`, uint8 of shape (H, W, 3).
 
         Raises:
-            UserError: it cannot be read as an image.
+            UserError: If it cannot be read as an image.
         """
         with self.open(index) as picture:
             if self._augmentation is None:
@@ -98,7 +99,7 @@ class EncodedDataset:
 
     @contextmanager
     def open(self, index: int) -> Iterator[Picture]:
-        """Give the file of sample `index`, not decoded yet; errors within name the class too."""
+        """Gives the image file of sample `index`, not yet decoded; errors in the `with` name the class."""
         try:
             yield Picture(self._source.read(index), self.name(index))
         except UserError as error:
@@ -110,10 +111,12 @@ class EncodedDataset:
 def open_images(
     path: str | os.PathLike[str], *, image_size: int | None = None, resize_size: int | None = None
 ) -> EncodedDataset:
-    """Open the images of `list_images(path)` as a data set without labels, for prediction.
+    """Opens the image files at a path as a data set without labels, for prediction.
+
+    The files are those that `list_images(path)` finds; the sizes are as in `EncodedDataset`.
 
     Raises:
-        UserError: as `list_images`.
+        UserError: If there is nothing at `path`, or no image in the folder.
     """
     paths = [str(name) for name in list_images(path)]
     return open_files(paths, image_size=image_size, resize_size=resize_size)
@@ -122,22 +125,22 @@ def open_images(
 def open_files(
     paths: Sequence[str], *, image_size: int | None = None, resize_size: int | None = None
 ) -> EncodedDataset:
-    """Open image files as a data set without labels, in their order.
+    """Opens image files as a data set without labels, in their order.
 
-    Its labels are -1 and it has no classes; images have the evaluation preprocessing.
+    Its labels are -1, it has no classes, and its images get the evaluation preprocessing.
     """
     source = FileSource(paths, np.full(len(paths), -1), [])
     return EncodedDataset(source, image_size=image_size, resize_size=resize_size)
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
-    """List the image files at `path`: the file itself, whatever its ending, or all in a folder and below.
+    """Lists the image files at `path`: the file itself, whatever its ending, or all in a folder and below.
 
     Returns:
-        paths sorted as strings, at least one.
+        The paths, sorted as strings, at least one.
 
     Raises:
-        UserError: there is nothing at `path`, or no image in the folder.
+        UserError: If there is nothing at `path`, or no image in the folder.
     """
     root = user_path(path)
     try:

@@ -1,4 +1,4 @@
-"""The settings of data sets and of what is done to their images, and the notes on them."""
+"""The settings of data sets and of what is done to their images, and the notes on data sets."""
 
 from __future__ import annotations
 
@@ -12,66 +12,85 @@ from sysds_resnet.system.shared_files import absolute
 
 
 class DataSettings(Settings):
-    """Settings of commands that read a data set."""
+    """The settings of commands that read a data set."""
 
     dataset: str = setting(
         "digits",
         group="data",
         resume="place",
-        description="digits, photos, synthetic, the path of images in one of the layouts, or the URL of a "
-        "prepared data set.",
+        description="Data set: digits, photos, synthetic, the path of images in one of the layouts, or the "
+        "URL of a prepared data set.",
     )
     layout: Layout | None = setting(
         None,
         group="data",
         resume="place",
-        description="Of the data set at a path; by default the first of these that there are signs of.",
+        description="Layout of the data set at a path; by default the first of these that its files show "
+        "signs of.",
     )
 
     def located(self, elsewhere: bool) -> str:
-        """The data set as `open_dataset` takes it.
+        """Gives the data set in the form that `open_dataset` takes.
 
         Args:
-            elsewhere: Whether processes read it too that run in folders of their own, such as the executors
-                of a Spark cluster, where a relative path would name something else.
+            elsewhere: Whether it is also read by processes in other working directories, such as the
+                executors of a Spark cluster. A relative path would name something else there, so it is made
+                absolute.
         """
         return absolute(self.dataset) if elsewhere and self.dataset not in BUILT_IN else self.dataset
 
 
 class AugmentationSettings(Settings):
-    """Settings of commands that augment training images, torchvision's by default."""
+    """The settings of commands that augment training images; the defaults are torchvision's."""
 
     crop_area: float = setting(
         0.08,
         group="augmentation",
         gt=0,
         le=1,
-        description="Least share of an image's area in a random crop of a training image.",
+        description="Least share of a training image's area that a random crop has.",
     )
     flip: float = setting(
         0.5, group="augmentation", ge=0, le=1, description="Probability of a horizontal flip."
     )
     policy: Policy = setting(
-        "none", group="augmentation", description="RandAugment, or TrivialAugment in its wide form."
+        "none",
+        group="augmentation",
+        description="Policy of random operations: RandAugment, or TrivialAugment in its wide form.",
     )
-    magnitude: int = setting(9, group="augmentation", ge=0, le=30, description="Of RandAugment.")
+    magnitude: int = setting(
+        9, group="augmentation", ge=0, le=30, description="Magnitude of RandAugment's operations."
+    )
     color_jitter: float = setting(
-        0.0, group="augmentation", ge=0, description="Of brightness, contrast and saturation; often 0.4."
+        0.0,
+        group="augmentation",
+        ge=0,
+        description="Greatest relative change of brightness, contrast and saturation; often 0.4.",
     )
-    hue: float = setting(0.0, group="augmentation", ge=0, le=0.5, description="Jitter of the hue; often 0.1.")
+    hue: float = setting(
+        0.0,
+        group="augmentation",
+        ge=0,
+        le=0.5,
+        description="Greatest change of the hue, in turns of the colour circle; often 0.1.",
+    )
     erasing: float = setting(
-        0.0, group="augmentation", ge=0, le=1, description="Probability of a random rectangle; often 0.1."
+        0.0,
+        group="augmentation",
+        ge=0,
+        le=1,
+        description="Probability that a random rectangle is erased; often 0.1.",
     )
     mixup: float = setting(
         0.0,
         group="mixing",
         ge=0,
-        description="Alpha of mixup; often 0.2. With cutmix, one or the other.",
+        description="Alpha of mixup, 0 for none; often 0.2. With cutmix too, each batch gets one of the two.",
     )
-    cutmix: float = setting(0.0, group="mixing", ge=0, description="Alpha of CutMix; often 1.")
+    cutmix: float = setting(0.0, group="mixing", ge=0, description="Alpha of CutMix, 0 for none; often 1.")
 
     def augmentation(self) -> Augmentation:
-        """What happens to each image."""
+        """Gives the augmentation of each training image."""
         return Augmentation(
             crop_scale=(self.crop_area, 1.0),
             flip=self.flip,
@@ -83,11 +102,11 @@ class AugmentationSettings(Settings):
         )
 
     def mixing(self) -> Mixing:
-        """What happens to each batch."""
+        """Gives the mixing of each training batch."""
         return Mixing(self.mixup, self.cutmix)
 
 
 def print_notes(*datasets: Dataset) -> None:
-    """Says on standard error what data sets leave out or have that is odd, each note once."""
+    """Prints the notes of data sets, such as on files left out, on standard error, each note once."""
     for text in dict.fromkeys(text for dataset in datasets for text in dataset.notes):
         note(text)

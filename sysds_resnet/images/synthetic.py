@@ -19,7 +19,7 @@ class SyntheticDataset:
     """Striped images whose direction and colour tell the class, with random phase and noise.
 
     Sample i has class i modulo the number of classes, so classes are balanced. Each image is made when it is
-    read, from (seed, split, index) alone: any number of images takes no memory. Only additions,
+    read, from (seed, split, index) alone, so that any number of images takes no memory. Only additions,
     multiplications and remainders are used, which give the same bytes on every machine.
     """
 
@@ -35,17 +35,17 @@ class SyntheticDataset:
         num_images: int | None = None,
         num_classes: int | None = None,
     ) -> None:
-        """Describe one split.
+        """Describes one split.
 
         Args:
-            split: "train" or "val"; their images differ, their classes look alike.
-            image_size: side in pixels; None means 32.
-            seed: of phases and noise; the look of a class does not depend on it.
-            num_images: None means 256 for train, 64 for val.
-            num_classes: None means 10.
+            split: The split, "train" or "val"; their images differ, their classes look alike.
+            image_size: The side of the square images in pixels; None means 32.
+            seed: The seed of phases and noise; the look of a class does not depend on it.
+            num_images: The number of images; None means 256 for train, 64 for val.
+            num_classes: The number of classes; None means 10.
 
         Raises:
-            UserError: fewer than 1 image or class.
+            UserError: If there is less than 1 image or class.
         """
         n = DEFAULT_NUM_IMAGES[split] if num_images is None else num_images
         k = DEFAULT_NUM_CLASSES if num_classes is None else num_classes
@@ -69,23 +69,24 @@ class SyntheticDataset:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """Image I."""
+        """Gives the name of sample `index`, such as image 7."""
         return f"image {index}"
 
     def relative_name(self, index: int) -> str:
-        """What an image is made from."""
+        """Gives what sample `index` is made from: the split, the seed and the position."""
         return f"{self._split}, seed {self._seed}, image {index}"
 
     def files(self) -> Iterable[str]:
-        """None: images are made when they are read."""
+        """Gives no paths, since images are made when they are read."""
         return []
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Give sample `index`, uint8 of shape (H, W, 3); the same in every epoch."""
+        """Gives sample `index`, uint8 of shape (H, W, 3), which is the same in every epoch."""
         label = int(self.labels[index])
         rng = sample_rng(self._seed, self._purpose, index)
         height, width = self.image_size
-        # 1 to 4 stripes down and across, leaning either way: 32 directions; beyond them the colour decides.
+        # 1 to 4 stripes down and across, leaning either way, make 32 directions. Beyond 32 classes, colours
+        # decide.
         down = (1 + label % 4) * (1 if label // 16 % 2 == 0 else -1)
         across = 1 + label // 4 % 4
         y = np.arange(height)[:, np.newaxis] / height

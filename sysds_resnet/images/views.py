@@ -19,12 +19,12 @@ Tta = Literal["none", "flip", "five", "ten"]
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image; without arguments, that of evaluation.
+    """One way to look at an image; the defaults are those of evaluation.
 
     Attributes:
-        scale: factor of the shorter side before the crop.
-        place: of the crop in the resized image.
-        mirrored: left and right of the crop changed.
+        scale: The factor of the shorter side before the crop.
+        place: The place of the crop in the resized image.
+        mirrored: Whether left and right of the crop are swapped.
     """
 
     scale: float = 1.0
@@ -33,13 +33,14 @@ class View:
 
 
 def choose_views(tta: Tta = "none", scales: Sequence[float] = (1.0,)) -> list[View]:
-    """List the views of each image.
+    """Lists the views of each image.
 
     Args:
-        tta: "none" for the centre, "flip" for it and its mirror image, "five" for the corners and the centre
-            in the order of torchvision's FiveCrop, "ten" for these five and their mirror images. (TenCrop
-            crops the mirrored image: the same, but for a centre a column beside where margins are odd.)
-        scales: of each of these, one after the other.
+        tta: The kind of views: "none" for the centre, "flip" for it and its mirror image, "five" for the
+            corners and the centre in the order of torchvision's FiveCrop, "ten" for these five and their
+            mirror images. (torchvision's TenCrop crops the mirrored image, which gives the same, except that
+            its centre is a column off where margins are odd.)
+        scales: The scales; each has all views of the kind, one scale after the other.
     """
     places = (*CORNERS, CENTRE) if tta in ("five", "ten") else (CENTRE,)
     mirrored = (False, True) if tta in ("flip", "ten") else (False,)
@@ -47,24 +48,24 @@ def choose_views(tta: Tta = "none", scales: Sequence[float] = (1.0,)) -> list[Vi
 
 
 def seen_in(dataset: Dataset, views: Sequence[View]) -> Dataset:
-    """A data set as its images are seen in some views; itself for the usual one."""
+    """Gives a data set of the images as seen in some views, or `dataset` itself for the usual one view."""
     return dataset if list(views) == [View()] else ViewDataset(dataset, views)
 
 
 class ViewDataset:
-    """A data set whose images are several views of another's, one below the other.
+    """A data set whose images are several views of another data set's images, one below the other.
 
     So a batch has all views of its images: (N, V*H, W, C) is (N*V, H, W, C) in another shape.
 
-    Where images lie in memory at their size, that is the shorter side before the crop: with scale 1, all
-    crops are the image.
+    Images that lie in memory count as resized already: the shorter side before the crop is theirs. With scale
+    1, all their crops are then the image itself.
 
     Args:
-        dataset: of evaluation, without augmentation, of square images with 3 channels.
-        views: V of them.
+        dataset: The other data set: for evaluation, without augmentation, with square images of 3 channels.
+        views: The V views.
 
     Attributes:
-        view_size: (H, W) of a view in pixels.
+        view_size: The size (H, W) of a view in pixels.
     """
 
     def __init__(self, dataset: Dataset, views: Sequence[View]) -> None:
@@ -80,19 +81,19 @@ class ViewDataset:
         return len(self._dataset)
 
     def name(self, index: int) -> str:
-        """What the other data set calls the sample."""
+        """Gives the other data set's name of sample `index`."""
         return self._dataset.name(index)
 
     def relative_name(self, index: int) -> str:
-        """What the other data set calls it wherever it lies."""
+        """Gives the other data set's name of sample `index` without its folder."""
         return self._dataset.relative_name(index)
 
     def files(self) -> Iterable[str]:
-        """Those of the other data set."""
+        """Gives the paths of the files that the other data set reads."""
         return self._dataset.files()
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Give the views of sample `index`, uint8 of shape (V*H, W, C)."""
+        """Gives the views of sample `index`, uint8 of shape (V*H, W, C)."""
         if isinstance(self._dataset, EncodedDataset):
             with self._dataset.open(index) as picture:
                 return self._all_views(picture, self._dataset.resize_size)

@@ -1,4 +1,4 @@
-"""ResNets: their registry of layers, their weights in the engine, and their scores of images.
+"""ResNets: their registry of tensors, their weights in the engine, and their scores of images.
 
-It never trains, and never opens a data set.
+This package never trains, and never opens a data set.
 """

@@ -1,4 +1,4 @@
-"""Arrays of images and labels, on their way into the engine."""
+"""Arrays of images and labels, checked and laid out on their way into the engine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from sysds_resnet.system.checks import as_array
 
 @dataclass(frozen=True)
 class SentImages:
-    """Images in an engine, or on their way there.
+    """Images that are in an engine, or on their way there.
 
     Attributes:
-        shape: (N, H, W, C).
-        size: Images in each part; the last one may be filled up.
-        parts: Matrices: arrays on their way, of which an iterator gives each once, or handles.
-        packed: Whether they are as `unpack` in dml/training/data.dml takes them.
-        engine: Where they are, or will be.
-        fault: As of `scale_fault`.
+        shape: The shape of the images, (N, H, W, C).
+        size: The number of images in each part; the last part may be filled up to it.
+        parts: The images as matrices: handles of those in the engine, or arrays of those on their way, which
+            may come from an iterator that gives each only once.
+        packed: Whether each pixel is one number, as `unpack` in dml/training/data.dml takes it.
+        engine: The engine that the images are in, or are laid out for.
+        fault: What is wrong with the scale of the images, as `scale_fault` says it; None for nothing.
     """
 
     shape: tuple[int, ...]
@@ -35,20 +36,21 @@ class SentImages:
     fault: str | None
 
     def __len__(self) -> int:
-        """N."""
+        """Gives the number of images."""
         return self.shape[0]
 
     def check(self, engine: Engine, channels: int, std: np.ndarray) -> None:
-        """Refuses images that a network cannot take, since they may have been sent by another one.
+        """Refuses images that a network cannot take: they may have been sent with another model.
 
         Args:
-            engine: Of the network.
-            channels: Of the network.
-            std: Standard deviations that they will be divided by. Between 1 and 255 they are of pixels from 0
-                to 255, and so must the images be; of another scale nothing is known.
+            engine: The engine of the network.
+            channels: The number of channels that the network takes.
+            std: The standard deviations that the images will be divided by. If all are above 1 and at most
+                255, they are for pixels from 0 to 255, and the images must be such; otherwise the scale of
+                the images is not checked.
 
         Raises:
-            UserError: If they are in another engine, have other channels, or are on another scale.
+            UserError: If the images are in another engine, have other channels, or are on another scale.
         """
         if self.engine is not engine:
             raise UserError(
@@ -64,14 +66,14 @@ class SentImages:
 
 
 def check_images(images: object, channels: int) -> np.ndarray:
-    """What is to be images, as an array.
+    """Checks images, and gives them as an array.
 
     Args:
-        images: Numbers of shape (N, H, W, channels): an array, or what NumPy makes one of.
-        channels: Of the network.
+        images: Numbers of shape (N, H, W, channels): an array, or anything that NumPy can make an array of.
+        channels: The number of channels that the network takes.
 
     Raises:
-        UserError: If they are of another shape or no numbers, or hold NaN or infinity.
+        UserError: If the images have another shape, are no numbers, or hold NaN or infinity.
     """
     images = as_array("images", images)
     if images.ndim != 4 or images.shape[3] != channels or not images.size:
@@ -92,16 +94,17 @@ def check_images(images: object, channels: int) -> np.ndarray:
 
 
 def scale_fault(images: np.ndarray) -> str | None:
-    """What is wrong with images if they are to be pixels from 0 to 255; None for nothing.
+    """Tells what is wrong with the scale of images that should be pixels from 0 to 255.
 
-    A network would take images of 0 to 1 for black ones, and say nothing. Resampling in floating point goes
-    past both ends a little.
+    A network would take images from 0 to 1 for black ones, without an error. Values slightly beyond either
+    end are accepted, since resampling in floating point gives such.
 
     Args:
-        images: Checked.
+        images: The images, as `check_images` gives them.
 
     Returns:
-        A line that says whether they are scaled to 0 to 1, normalised already, or of another range.
+        One line with the range that was found and what to do about it: images may be scaled to 0..1, already
+        normalised, or of another range. None if nothing is wrong.
     """
     if images.dtype == np.uint8:
         return None
@@ -121,18 +124,19 @@ def scale_fault(images: np.ndarray) -> str | None:
 
 
 def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
-    """The engine's class numbers from 1 for labels from 0.
+    """Turns labels, which count from 0, into the engine's class numbers, which count from 1.
 
     Args:
-        labels: Of n images, as of `class_labels`, or those of mixed images.
-        n: Number of images.
-        num_classes: Number of classes.
+        labels: The labels of the images, in any form that `class_labels` takes, or `MixedLabels`.
+        n: The number of images.
+        num_classes: The number of classes.
 
     Returns:
-        float64 of shape (n, 1), or of mixed images (n, 3): a class, another, and the share of the first.
+        float64 of shape (n, 1); for mixed images of shape (n, 3), with the class of the image itself, the
+        class that was mixed in, and the share of the first.
 
     Raises:
-        UserError: If they are not n whole numbers from 0 to num_classes - 1.
+        UserError: If the labels are not for n images, or a class is not from 0 to num_classes - 1.
     """
     if isinstance(labels, MixedLabels):
         classes = [class_labels(part, n, num_classes) + 1.0 for part in (labels.own, labels.other)]
@@ -141,16 +145,17 @@ def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
 
 
 def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:
-    """Images as an engine's matrices, on their way there.
+    """Lays images out as matrices for an engine, without sending them.
 
     Args:
-        images: Checked, of shape (N, H, W, C).
-        size: Images in a matrix; the last is filled up with the last image.
-        engine: Where they are to be computed with.
+        images: The images as `check_images` gives them, of shape (N, H, W, C).
+        size: The number of images in a matrix; the last matrix is filled up with copies of the last image.
+        engine: The engine that will compute with them.
 
     Returns:
-        Parts of shape (size*H*W, C), or channel-major (size, C*H*W), or of whole numbers in three channels
-        one number for each pixel, (size, H*W), as `unpack` in dml/training/data.dml takes it.
+        The images in parts of shape (size*H*W, C), or for a channel-major engine (size, C*H*W). For such an
+        engine, uint8 images of three channels are packed: (size, H*W), with one number for each pixel, as
+        `unpack` in dml/training/data.dml takes it.
     """
     packed = engine.channel_major and images.dtype == np.uint8 and images.shape[3] == 3
 
@@ -172,10 +177,10 @@ def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:
 
 
 def pack(images: np.ndarray) -> np.ndarray:
-    """One number for each pixel of uint8 images (N, H, W, 3), of shape (N, H*W)."""
+    """Packs each pixel of uint8 images (N, H, W, 3) into one number, in an array of shape (N, H*W)."""
     n, height, width, _ = images.shape
     packed = np.zeros((n, height * width), dtype="<u4")
     bytes_of_pixels = packed.view(np.uint8).reshape(n, height, width, 4)
-    for channel in range(3):  # which takes a quarter of the time of all at once
+    for channel in range(3):  # one by one takes a quarter of the time of all at once
         bytes_of_pixels[..., channel] = images[..., channel]
     return packed

@@ -1,4 +1,4 @@
-"""Scoring images with a network whose norms are folded into its convolutions."""
+"""The scoring of images by a network whose norms are folded into its convolutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sysds_resnet.engine.program import Program
 from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.network.registry import Network
 
-BN_EPS = 1e-5  # torchvision's
+BN_EPS = 1e-5  # as in torchvision
 
 _FOLD = Program(
     """
@@ -31,7 +31,7 @@ if (packed) {
   X = data::unpack(X)
 }
 pixels = data::normalize(X, mean, std)
-"""  # how programs of one worker begin
+"""  # the beginning of the programs that one worker runs
 _EVALUATE = Program(
     f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
@@ -52,10 +52,10 @@ y = data::check_labels(y, num_classes)
 
 
 class Inference:
-    """Scores images with weights of a network; those that it was asked for last are kept folded.
+    """The scoring of images with weights of a network; the folded form of the last weights is kept.
 
     Args:
-        network: Of the weights.
+        network: The network that the weights belong to.
     """
 
     def __init__(self, network: Network) -> None:
@@ -63,17 +63,17 @@ class Inference:
         self._kept: tuple[JavaObject, JavaObject] | None = None  # weights, and what they are folded
 
     def forget(self, keep: Sequence[JavaObject]) -> None:
-        """Lets go of what it keeps.
+        """Frees the folded weights that are kept.
 
         Args:
-            keep: Weights that stay; the final layer's are in both.
+            keep: The weights that must stay in memory; they share the final layer with the folded ones.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
             self._network.engine.free([kept[1]], keep)
 
     def fold(self, weights: JavaObject) -> JavaObject:
-        """Handle of weights with the norms folded into the convolutions."""
+        """Gives the handle of the weights with the norms folded into the convolutions."""
         with self._network.engine.alone():
             if self._kept is None or self._kept[0] is not weights:
                 self.forget(keep=[weights])
@@ -85,16 +85,18 @@ class Inference:
     def evaluate(
         self, weights: JavaObject, images: SentImages, y: np.ndarray, mean: np.ndarray, std: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores them.
+        """Computes the scores of images, and how well they fit the labels.
 
         Args:
-            weights: Handle of a list in registry order. The result is of these, whatever other threads train.
-            images: To score.
-            y: Their class numbers as of `check_labels`.
-            mean, std: What they are normalized with, of shape (1, C).
+            weights: The handle of a list of tensors in registry order. The scores are those of these weights,
+                even if another thread trains the model meanwhile.
+            images: The images to score.
+            y: The class numbers of the images, as `check_labels` gives them.
+            mean, std: The mean and standard deviation of each channel, of shape (1, C).
 
         Returns:
-            [summed loss, top-1 hits, top-5 hits, images], of shape (4,), and scores (N, num_classes).
+            An array [summed loss, top-1 hits, top-5 hits, images] of shape (4,), and the logits, of shape
+            (N, num_classes).
         """
         network, engine = self._network, self._network.engine
         workers, size, parts = engine.workers, images.size, iter(images.parts)
@@ -129,19 +131,20 @@ class Inference:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of shape (N, K) from scores of the same shape."""
+    """Computes probabilities of shape (N, K) from logits of the same shape."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def default_batch(engine: Engine, height: int, width: int) -> int:
-    """Images at a time for inference: as many as take an eighth of the heap, at most 64 for each worker."""
-    # the largest activations (after the stem, 64 channels at half the size) times patches and copies
+    """Gives the batch size for inference: what an eighth of the heap holds, at most 64 images a worker."""
+    # 150 doubles a pixel: the largest activations (64 channels at half the size, after the stem) times
+    # patches and copies
     image_bytes = height * width * 8 * 150
     return int(np.clip(engine.heap // 8 // image_bytes, 1, 64 * engine.workers))
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, of shape (N, K), from scores of the same shape."""
+    """Computes the logarithms of probabilities, of shape (N, K), from logits of the same shape."""
     shifted = scores - scores.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""A network with weights: scores of images, and weights in and out."""
+"""The model: a ResNet with weights, which scores images, and which reads and writes its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sysds_resnet.system.similar_names import refuse_unknown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_MOST = 2**31 - 1  # the engine's largest matrix has as many rows or columns, and its seeds end there
+_MOST = 2**31 - 1  # the most rows or columns of a matrix in the engine, and its largest seed
 _INIT = """
 source("dml/network/initialization.dml") as initial
 model = initial::init(registry, seed, zero_init_residual)
@@ -35,30 +35,33 @@ model = initial::init(registry, seed, zero_init_residual)
 
 
 class Model:
-    """A ResNet (v1.5, torchvision's names and semantics) with weights, on SystemDS; `ResNet` trains it too.
+    """A ResNet v1.5 with weights, on SystemDS, with torchvision's names and semantics.
+
+    The subclass `ResNet` can also be trained.
 
     Images are arrays of shape (N, H, W, C), uint8 or floating point in 0..255; `mean` and `std` bring
     them to the scale that the weights were trained on. Labels count from 0.
 
-    Any thread may use a model, several at a time: each gets the scores of its own images, with the weights
-    that the model had when it asked. They are computed one after the other, with all of the engine's threads.
-    A model belongs to the process that made it, as its engine does.
+    Several threads may use a model at the same time: each gets the scores of its own images, computed with
+    the weights that the model had when the thread asked. Batches are computed one after the other, each with
+    all of the engine's threads. A model works only in the process that made it, as its engine does.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
-        num_classes: Number of classes.
-        channels: Channels of the images.
-        seed: Of the initial weights.
-        zero_init_residual: Start the last norm scale of each residual block at 0.
-        engine: Where to run; by default an engine of its own in double precision.
-        mean, std: Of each channel, in 0..255, of shape (C,); by default ImageNet's.
-        classes: Names of the classes; by default none.
+        depth: The depth of the network: 18, 34, 50, 101 or 152.
+        num_classes: The number of classes.
+        channels: The number of channels of the images.
+        seed: The seed of the initial weights.
+        zero_init_residual: Whether the last norm scale of each residual block starts at 0.
+        engine: The engine to run on; by default a new one in double precision.
+        mean, std: The mean and standard deviation of each channel, in 0..255, of shape (C,); by default
+            ImageNet's for three channels, and 0 and 1 for another number.
+        classes: The names of the classes; by default none.
 
     Attributes:
-        network: The network's registry and engine.
+        network: The network without its weights: its registry of tensors, on its engine.
 
     Raises:
-        UserError: If an argument is none of these.
+        UserError: If an argument is not as described here.
     """
 
     def __init__(
@@ -83,10 +86,11 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, engine: Engine | None = None, key: str | None = None) -> Self:
-        """A model from weights in any form that `load_weights` (network/weights/forms.py) knows; see there.
+        """Loads a model from a file or a folder of weights.
 
-        Mean, std and class names come with them where the form carries such. What users should know of how
-        the weights were read is a warning.
+        `load_weights` (network/weights/forms.py) lists the forms that are read, and what `key` chooses. Mean,
+        std and class names are taken over where the form has them. What users should know of how the weights
+        were read is issued as a warning.
 
         Raises:
             UserError: If the file cannot be read or holds no ResNet.
@@ -107,9 +111,10 @@ class Model:
         classes: Sequence[str] | None = None,
         **unknown: Any,
     ) -> Self:
-        """A model with the weights of a state dict with torchvision's names, whose network it infers.
+        """Makes a model from a state dict with torchvision's names, from which it infers the network.
 
-        They are arrays or PyTorch's tensors; `source` is what errors call them; the rest is as of the class.
+        The weights are arrays or PyTorch tensors; `source` is what errors call them. The other arguments are
+        those of the class.
         """
         refuse_unknown(unknown, ("weights", "engine", "source", "mean", "std", "classes"), "from_state_dict")
         weights = arrays_of(weights, source)
@@ -127,7 +132,7 @@ class Model:
         std: np.ndarray | None,
         classes: Sequence[str] | None,
     ) -> None:
-        """All but the weights: a network of depth, channels and classes, and what it knows of its images."""
+        """Sets up all but the weights; `sizes` are depth, channels and number of classes."""
         preprocessing = check_preprocessing(mean, std, classes, *sizes[1:])
         self.network = network_on(engine, *sizes)
         self._preprocessing = preprocessing
@@ -136,7 +141,7 @@ class Model:
 
     @property
     def weights(self) -> JavaObject:
-        """Handle of the weights in the engine."""
+        """The handle of the weights in the engine."""
         return self._weights
 
     @weights.setter
@@ -148,17 +153,20 @@ class Model:
 
     @property
     def mean(self) -> np.ndarray:
-        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        """The mean of each channel, in 0..255, of shape (1, C); `set_preprocessing` changes it."""
         return self._preprocessing[0]
 
     @property
     def std(self) -> np.ndarray:
-        """Of each channel, of shape (1, C); `set_preprocessing` sets it."""
+        """The standard deviation of each channel, in 0..255, of shape (1, C).
+
+        `set_preprocessing` changes it.
+        """
         return self._preprocessing[1]
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, or none; `set_preprocessing` sets them."""
+        """The names of the classes, or None; `set_preprocessing` changes them."""
         return self._preprocessing[2]
 
     @property
@@ -167,11 +175,11 @@ class Model:
         return self.network.engine
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Parameters and running statistics by torchvision's names, in float64."""
+        """Gives the parameters and running statistics by torchvision's names, in float64."""
         return self.network.from_engine(self.weights)
 
     def load_state_dict(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> None:
-        """Takes over the weights of a state dict; nothing changes if it does not fit."""
+        """Replaces the weights by those of a state dict; nothing changes if they do not fit."""
         before = self._weights
         self.weights = self.network.to_engine(weights, source)
         if before is not None:
@@ -181,7 +189,7 @@ class Model:
         """Writes the weights as safetensors in float64, with mean, std, class names and `metadata`.
 
         Raises:
-            UserError: If there is no such place, or `load` would refuse what it is to write.
+            UserError: If the file cannot be written, or `load` would refuse it.
         """
         if not isinstance(path, (str, Path)):
             raise UserError(f"path: found {path!r:.80}, expected one such as 'w.safetensors'; give one")
@@ -189,36 +197,36 @@ class Model:
         write_weights(path, self.state_dict(), metadata=header)
 
     def description(self, **metadata: Any) -> dict[str, Any]:
-        """What stands beside the weights in a file: mean, std, class names and `metadata`."""
+        """Gives what `save` writes beside the weights: mean, std, class names and `metadata`."""
         own = {"mean": self.mean[0], "std": self.std[0], "classes": self.classes}
         return check_description({**own, **metadata}, self.network.channels, self.network.num_classes)
 
     def send(self, images: np.ndarray, batch_size: int | None = None) -> SentImages:
-        """Copies images (N, H, W, C) into the engine, for `logits` or `evaluate`, while it may be at work.
+        """Copies images into the engine for a later `logits` or `evaluate`, even while the engine computes.
 
         Args:
-            images: To send.
-            batch_size: Images at a time.
+            images: The images, of shape (N, H, W, C).
+            batch_size: The number of images to compute at a time; by default the heap decides.
 
         Raises:
-            UserError: If they are not of the network's channels, or hold NaN.
+            UserError: If they have other channels than the network or another scale, or hold NaN or infinity.
         """
         laid_out = self._lay_out(images, batch_size)
         return replace(laid_out, parts=[self.engine.send(part) for part in laid_out.parts])
 
     def logits(self, images: np.ndarray | SentImages, batch_size: int | None = None) -> np.ndarray:
-        """Class scores of shape (N, num_classes); `batch_size` images at a time."""
+        """Computes the logits, of shape (N, num_classes), `batch_size` images at a time."""
         return self._evaluate(images, None, batch_size)[1]
 
     def evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray, batch_size: int | None = None
     ) -> dict[str, float]:
-        """Mean cross-entropy "loss" and the shares "top1" and "top5" of images (N, H, W, C).
+        """Computes the mean cross-entropy "loss", and the accuracies "top1" and "top5" from 0 to 1.
 
         Args:
-            images: To score.
-            labels: Classes from 0 of shape (N,) or (N, 1), or one-hot rows of shape (N, num_classes).
-            batch_size: Images at a time.
+            images: The images to score, of shape (N, H, W, C).
+            labels: The classes from 0, of shape (N,) or (N, 1), or one-hot rows of shape (N, num_classes).
+            batch_size: The number of images to compute at a time; by default the heap decides.
         """
         if labels is None:
             raise UserError("labels: found none, expected one for each image; give them, or call predict")
@@ -228,12 +236,12 @@ class Model:
     def set_preprocessing(
         self, mean: np.ndarray | None, std: np.ndarray | None, classes: Sequence[str] | None
     ) -> None:
-        """Sets what images are normalized with (see the class) and the names of the classes."""
+        """Sets the mean, std and class names, which mean the same as for the constructor."""
         sizes = self.network.channels, self.network.num_classes
         self._preprocessing = check_preprocessing(mean, std, classes, *sizes)
 
     def _lay_out(self, images: np.ndarray, batch_size: int | None) -> SentImages:
-        """Images as matrices on their way, each of those that a worker computes with at a time."""
+        """Lays images out as matrices, each with the images that one worker computes at a time."""
         images = check_images(images, self.network.channels)
         if batch_size is None:
             limit = default_batch(self.engine, *images.shape[1:3])
@@ -247,13 +255,13 @@ class Model:
     def _evaluate(
         self, images: np.ndarray | SentImages, labels: np.ndarray | None, batch_size: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As of `Inference.evaluate`; the metrics mean nothing without labels."""
+        """Gives the metrics and logits of `Inference.evaluate`; without labels the metrics mean nothing."""
         if not isinstance(images, SentImages):
             images = self._lay_out(images, batch_size)
             if self.engine.gpu:
                 images = replace(images, parts=ahead(map(self.engine.send, images.parts)))
-        images.check(self.engine, self.network.channels, self.std)  # which another model may have sent
+        images.check(self.engine, self.network.channels, self.std)  # another model may have sent them
         n = len(images)
         y = check_labels(np.zeros(n, int) if labels is None else labels, n, self.network.num_classes)
-        with self.engine.alone_on_gpu():  # whose memory of the weights would be freed once they are trained
+        with self.engine.alone_on_gpu():  # or a thread that trains could free the weights' GPU memory
             return self._inference.evaluate(self.weights, images, y, self.mean, self.std)

@@ -1,4 +1,4 @@
-"""What weights are called and what they tell: torchvision's and Hugging Face's names of a ResNet's tensors.
+"""The names of a ResNet's tensors in torchvision and Hugging Face, and the architecture that they reveal.
 
 Sources: the names of torchvision's ``models/resnet.py`` and of transformers'
 ``models/resnet/modeling_resnet.py``, which microsoft/resnet-18 ... resnet-152 use.
@@ -15,7 +15,8 @@ import numpy as np
 
 from sysds_resnet.errors import UserError
 
-# Kind of block and blocks per stage: He et al. 2015, https://arxiv.org/abs/1512.03385, table 1.
+# The kind of block, and the number of blocks in each stage. Source: He et al. 2015,
+# https://arxiv.org/abs/1512.03385, table 1.
 STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -48,7 +49,7 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: depth 18, 34, 50, 101 or 152, channels of its input, classes of its output."""
+    """The architecture of a network: its depth (18, 34, 50, 101 or 152), input channels and classes."""
 
     depth: int
     channels: int
@@ -57,7 +58,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its final layer, whose inputs are `features` numbers."""
+    """The architecture of a network without its final layer, which would take `features` numbers an image."""
 
     depth: int
     channels: int
@@ -65,21 +66,21 @@ class Backbone:
 
 
 def to_huggingface(weights: Mapping[str, np.ndarray], source: str = "weights") -> Weights:
-    """Rename torchvision's names to those of transformers' ``ResNetForImageClassification``.
+    """Renames tensors from torchvision's names to those of transformers' ``ResNetForImageClassification``.
 
-    Same arrays, same order; `from_huggingface` is the exact inverse at every depth. ``source`` is what an
-    error calls the weights. Raises UserError at a name that is no ResNet's.
+    Arrays and order stay the same; `from_huggingface` is the exact inverse at every depth. ``source`` is what
+    an error calls the weights. Raises UserError for a name that no ResNet has.
     """
     return _rename(weights, _TO_HF, source)
 
 
 def from_huggingface(weights: Mapping[str, np.ndarray], source: str = "weights") -> Weights:
-    """Rename Hugging Face's ResNet names to torchvision's: the inverse of `to_huggingface`."""
+    """Renames tensors from Hugging Face's ResNet names to torchvision's: the inverse of `to_huggingface`."""
     return _rename(weights, _FROM_HF, source)
 
 
 def infer_architecture(weights: Mapping[str, np.ndarray], source: str = "weights") -> Architecture:
-    """Tell the network from torchvision's names and a few shapes; `check_tensors` checks all of them.
+    """Infers the network from torchvision's names and a few shapes; `check_tensors` checks all of them.
 
     ResNet v1 (stride on the first 1x1) has the names and shapes of v1.5 (stride on the 3x3) and is taken for
     it. Raises UserError when stem, blocks, width or head are not those of depth 18, 34, 50, 101 or 152.
@@ -98,7 +99,7 @@ def infer_architecture(weights: Mapping[str, np.ndarray], source: str = "weights
 
 
 def infer_backbone(weights: Mapping[str, np.ndarray], source: str = "weights") -> Backbone:
-    """Tell the network without its final layer, as `infer_architecture` does, whose errors these are."""
+    """Infers the network but for its final layer, in the way and with the errors of `infer_architecture`."""
     stages = [[name.split(".")[1] for name in weights if name.startswith(f"layer{i}.")] for i in (1, 2, 3, 4)]
     counts = tuple(len(set(blocks)) for blocks in stages)
     if not any(counts):
@@ -123,15 +124,16 @@ def infer_backbone(weights: Mapping[str, np.ndarray], source: str = "weights") -
 
 
 def is_body(name: str) -> bool:
-    """Whether a name of torchvision's is of the stem or a stage, not of the final layer."""
+    """Tells whether a tensor with this torchvision name is of the stem or a stage, not of the final layer."""
     return name.startswith(("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."))
 
 
 def rename_head(weights: Weights, source: str) -> tuple[Weights, list[str]]:
-    """Call the final layer `fc` where it has another name, with a note; other weights come back as they are.
+    """Renames the final layer to `fc` if it has another name, and gives a note of it.
 
-    It must be one linear layer that fits the backbone: `head.weight` and `head.bias`, or `fc.1.weight` behind
-    a dropout. Anything else computes something else.
+    It must be one linear layer that fits the backbone, such as `head.weight` and `head.bias`, or
+    `fc.1.weight` behind a dropout. With any other final part, which computes something else, the weights come
+    back as they are.
     """
     rest = sorted(name for name in weights if not is_body(name))
     name = rest[-1].removesuffix(".weight") if rest else "fc"
@@ -152,7 +154,7 @@ def rename_head(weights: Weights, source: str) -> tuple[Weights, list[str]]:
 def check_tensors(
     weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
-    """Raise UserError unless ``weights`` have exactly the ``expected`` shapes, and floating, finite values.
+    """Raises UserError unless the weights have exactly the expected shapes, and floating, finite values.
 
     PyTorch's ``num_batches_tracked`` counters are ignored: nothing here reads them. The message names the
     first tensor that does not fit, in the order of ``expected`` and then of ``weights``, and counts the rest.
@@ -179,14 +181,14 @@ def check_tensors(
 
 
 def fail(source: object, text: str) -> NoReturn:
-    """Raise UserError on one line, whatever line breaks names and libraries' messages hold."""
+    """Raises UserError with a message on one line, even if names or library messages hold line breaks."""
     raise UserError(re.sub(r"\s*[\r\n]+\s*", " ", f"{source}: {text}")) from None
 
 
 def _shape(
     weights: Mapping[str, np.ndarray], name: str, expected: tuple[int | None, ...], source: str
 ) -> tuple[int, ...]:
-    """Return the shape of a tensor, in which None stands for any size, or fail."""
+    """Gives the shape of a tensor, or fails if it is not the expected one, where None stands for any size."""
     found = np.shape(weights[name]) if name in weights else None
     if (
         found is None

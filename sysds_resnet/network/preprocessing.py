@@ -1,4 +1,4 @@
-"""What a model knows of its images and classes: mean, standard deviation, names."""
+"""The checks of what a model knows of its images and classes: mean, standard deviation and class names."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from sysds_resnet.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sysds_resnet.network.weights.metadata import Metadata, check_fits, check_metadata
 from sysds_resnet.system.checks import as_array
 
-_OF_A_MODEL = ("mean", "std", "classes")  # what a model takes of all that may stand beside weights
+_OF_A_MODEL = ("mean", "std", "classes")  # the part of the metadata of weights that a model uses
 
 
 def check_preprocessing(
     mean: object, std: object, classes: object, channels: int, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
-    """Mean, standard deviation and names of the classes, as of `check_normalization` and `check_names`."""
+    """Gives mean, standard deviation and class names, checked by `check_normalization` and `check_names`."""
     return *check_normalization(mean, std, channels), check_names(classes, num_classes)
 
 
 def check_normalization(
     mean: Sequence[float] | np.ndarray | None, std: Sequence[float] | np.ndarray | None, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What images are normalized with: mean and standard deviation, float64 of shape (1, channels).
+    """Gives the checked mean and standard deviation of the images, as float64 of shape (1, channels).
 
     Args:
-        mean, std: Of each channel, on the scale of the pixels. Of neither, ImageNet's for three channels, and
-            none (0 and 1) for another number.
-        channels: Of the network.
+        mean, std: The mean and standard deviation of each channel, on the scale of the pixels. If both are
+            None, they are ImageNet's for three channels, and 0 and 1 for another number.
+        channels: The number of channels of the images.
 
     Raises:
-        UserError: If there is one without the other, or a value is not finite, or outside the limits that
-            `Metadata` has, which files of weights are read with.
+        UserError: If only one of the two is given, or a value is not finite, or outside the limits of
+            `Metadata`, with which files of weights are read.
     """
     if (mean is None) != (std is None):
         given, missing = ("mean", "std") if std is None else ("std", "mean")
@@ -71,11 +71,11 @@ def _per_channel(name: str, values: Sequence[float] | np.ndarray, channels: int)
 
 
 def check_names(classes: Sequence[str] | None, num_classes: int) -> list[str] | None:
-    """Names of the classes, as many as there are classes; none for none.
+    """Checks the names of the classes, and gives them as a list; None if there are none.
 
     Raises:
-        UserError: If there are more or fewer of them, one is no text, is empty or cannot be written as UTF-8,
-            or two are the same.
+        UserError: If there are more or fewer names than classes, one is no text, is empty or cannot be
+            written as UTF-8, or two are the same.
     """
     if classes is None or (hasattr(classes, "__len__") and len(classes) == 0):
         return None
@@ -99,18 +99,18 @@ def check_names(classes: Sequence[str] | None, num_classes: int) -> list[str] | 
 
 
 def of_a_model(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments for a model in what stands beside weights, which may be more."""
+    """Picks the arguments for a model from the metadata of weights, which may hold more."""
     return {name: metadata[name] for name in _OF_A_MODEL if name in metadata}
 
 
 def check_description(description: Mapping[str, Any], channels: int, num_classes: int) -> dict[str, Any]:
-    """What is to stand beside weights in a file, in Python's own types.
+    """Checks metadata that is to be written beside weights, and gives it in Python's own types.
 
-    It has the checks that it will be read with, so that nothing is written that could not be read.
+    The checks are those of reading, so that nothing is written that could not be read.
 
     Args:
-        description: By name. NumPy's numbers and arrays become Python's.
-        channels, num_classes: Of the network.
+        description: The metadata by name. NumPy's numbers and arrays become Python's.
+        channels, num_classes: The numbers of channels and classes of the network.
 
     Raises:
         UserError: If JSON has no form for a value, or a field is not what it should be.
@@ -122,7 +122,7 @@ def check_description(description: Mapping[str, Any], channels: int, num_classes
 
 
 def _in_json(name: str, value: object) -> Any:
-    """A value as it comes back from JSON."""
+    """Gives a value as it would come back from JSON."""
     try:
         return json.loads(json.dumps(value, default=_of_numpy, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

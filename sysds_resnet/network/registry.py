@@ -1,4 +1,4 @@
-"""A network as the engine sees it: its registry, and weights on their way in and out."""
+"""A network in the engine: its registry of tensors, its plans, and weights on their way in and out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.network.names import Weights, check_tensors
 from sysds_resnet.network.weights.containers import to_arrays
 
-MIN_SIZE = 32  # pixels; below it the last stage has nothing left
+MIN_SIZE = 32  # pixels; a side is halved five times, so that the last stage has one pixel left
 
 _DESCRIBE = """
 source("dml/network/registry.dml") as reg
@@ -47,7 +47,7 @@ plan = plan::assemble(registry, H, W, gathers, transposes, FALSE)
 
 
 class Role(Enum):
-    """What a tensor is, by the name that dml/network/registry.dml has for it."""
+    """The role of a tensor in the network, by the name that dml/network/registry.dml has for it."""
 
     CONV_WEIGHT = "conv_weight"
     NORM_SCALE = "norm_scale"
@@ -59,7 +59,7 @@ class Role(Enum):
 
     @property
     def trained(self) -> bool:
-        """Whether the optimizer changes it."""
+        """Whether the optimizer changes tensors of this role."""
         return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
 
 
@@ -72,10 +72,11 @@ class Tensor:
     """One tensor of the registry.
 
     Attributes:
-        name: torchvision's name.
-        role: What it is.
-        shape: torchvision's shape.
-        channel_major: How the engine computes with it, see dml/network/registry.dml.
+        name: The name of the tensor in torchvision.
+        role: The role of the tensor in the network.
+        shape: The shape of the tensor in torchvision.
+        channel_major: Whether the engine computes on images channel by channel, not pixel by pixel, which
+            decides the shape of the tensor's matrix (see dml/network/registry.dml).
     """
 
     name: str
@@ -84,9 +85,9 @@ class Tensor:
     channel_major: bool = False
 
     def to_engine(self, array: np.ndarray) -> np.ndarray:
-        """From torchvision's shape to the engine's matrix.
+        """Reshapes an array from torchvision's shape to the engine's matrix.
 
-        Filters (F, C, K, K) become (K*K*C, F), or channel-major (F, C*K*K).
+        Filters (F, C, K, K) become (K*K*C, F), or (F, C*K*K) if they are channel-major.
         """
         if self.role == Role.FC_WEIGHT:
             return array.T
@@ -99,7 +100,7 @@ class Tensor:
         return array.reshape(1, -1)
 
     def from_engine(self, matrix: np.ndarray) -> np.ndarray:
-        """The inverse of `to_engine`."""
+        """Reshapes the engine's matrix to an array of torchvision's shape: the inverse of `to_engine`."""
         if self.role == Role.CONV_WEIGHT and self.channel_major:
             array = matrix.reshape(self.shape)
         elif self.role == Role.CONV_WEIGHT:
@@ -114,15 +115,15 @@ class Network:
     """A ResNet of some depth on an engine, without weights.
 
     Args:
-        engine: Where it runs.
-        depth: 18, 34, 50, 101 or 152.
-        channels: Channels of the images.
-        num_classes: Number of classes.
+        engine: The engine that the network runs on.
+        depth: The depth of the network: 18, 34, 50, 101 or 152.
+        channels: The number of channels of the images.
+        num_classes: The number of classes.
 
     Attributes:
-        engine, depth, channels, num_classes: As given.
-        registry: Handle of the registry (dml/network/registry.dml).
-        tensors: The registry's tensors in its order.
+        engine, depth, channels, num_classes: The arguments.
+        registry: The handle of the registry (dml/network/registry.dml).
+        tensors: The tensors of the network, in the order of the registry.
 
     Raises:
         UserError: If there is no network of this depth, or its weights are too large for the engine's heap.
@@ -152,9 +153,9 @@ class Network:
         self._plans: dict[tuple[int, int, int, bool], JavaObject] = {}
 
     def _check_heap(self) -> None:
-        """Refuses weights that would fill the heap, which ends the engine for all that use it."""
+        """Refuses weights that would fill the heap: that ends the engine for everybody who uses it."""
         size = sum(8 * math.prod(tensor.shape) for tensor in self.tensors)
-        most = self.engine.heap // 2  # as predictions need a second copy, with norms folded into it
+        most = self.engine.heap // 2  # predictions need a second copy, with norms folded into it
         if size > most:
             raise UserError(
                 f"weights: found {size / 2**30:.3g} GiB for num_classes {self.num_classes} and channels "
@@ -163,16 +164,16 @@ class Network:
             )
 
     def units_of(self, parts: Iterable[str]) -> int:
-        """How many units (convolutions with their norms) are in "stem", "layer1", ..., "layer4"."""
+        """Counts the units (convolutions with their norms) in parts: "stem", "layer1", ..., "layer4"."""
         prefixes = tuple("conv1." if part == "stem" else f"{part}." for part in parts)
         return sum(t.role == Role.CONV_WEIGHT and t.name.startswith(prefixes) for t in self.tensors)
 
     def plan(self, n: int, height: int, width: int, backward: bool = False) -> JavaObject:
-        """Handle of the plan for images of this size (dml/network/plan.dml), which is made once.
+        """Gives the handle of the plan for images of this size (dml/network/plan.dml), which is made once.
 
         Args:
-            n: Images that are computed at a time.
-            height, width: Of the images, in pixels.
+            n: The number of images that are computed at a time.
+            height, width: The size of the images, in pixels.
             backward: Whether gradients are computed too.
 
         Raises:
@@ -184,8 +185,8 @@ class Network:
                 "enlarge the images"
             )
         if self.engine.channel_major:
-            n, backward = 0, True  # a plan is for any number of images
-        with self.engine.alone():  # a second thread that wants the same waits for it
+            n, backward = 0, True  # a channel-major plan serves any number of images, and gradients too
+        with self.engine.alone():  # a second thread that wants the same plan waits for it
             for with_backward in (backward, True):
                 if (n, height, width, with_backward) in self._plans:
                     return self._plans[n, height, width, with_backward]
@@ -204,11 +205,12 @@ class Network:
         return engine.run(_PLAN_OF_MATRICES, inputs, {"plan": "list"})["plan"]
 
     def to_engine(self, weights: Mapping[str, np.ndarray], source: str = "weights") -> JavaObject:
-        """A model handle from a state dict.
+        """Copies a state dict into the engine, and gives the handle of the list of its tensors.
 
         Args:
-            weights: As of `arrays_of`, by torchvision's names; counters (num_batches_tracked) are left out.
-            source: Where they come from, for error messages.
+            weights: Arrays or PyTorch tensors by torchvision's names; counters (num_batches_tracked) are left
+                out.
+            source: What errors call the weights.
 
         Raises:
             UserError: If a tensor is missing, superfluous, of another shape, or not finite.
@@ -220,7 +222,7 @@ class Network:
         )
 
     def from_engine(self, model: JavaObject, trained_only: bool = False) -> dict[str, np.ndarray]:
-        """A state dict from a model handle, in float64; `trained_only` leaves out running statistics."""
+        """Gives a model's state dict, in float64; `trained_only` leaves out the running statistics."""
         items = zip(self.tensors, self.engine.list_items(model), strict=True)
         return {
             tensor.name: tensor.from_engine(self.engine.to_numpy(item))
@@ -230,14 +232,14 @@ class Network:
 
 
 def network_on(engine: Engine | None, depth: int, channels: int, num_classes: int) -> Network:
-    """A network on an engine that is given, or on one of its own, which is closed if there is no network.
+    """Makes a network on the engine that is given, or on a new one, which is closed if `Network` fails.
 
     Raises:
-        UserError: If it is no engine, or as of `Network`.
+        UserError: If `engine` is no engine, or `Network` refuses an argument.
     """
     if not (engine is None or isinstance(engine, Engine)):
         raise UserError(f"engine: found {type(engine).__name__}, expected an Engine; give one, or none")
-    own = Engine() if engine is None else None  # started only once the arguments are known to be right
+    own = Engine() if engine is None else None  # started only after the caller has checked its arguments
     try:
         return Network(engine or own, depth, channels, num_classes)
     except BaseException:
@@ -247,10 +249,10 @@ def network_on(engine: Engine | None, depth: int, channels: int, num_classes: in
 
 
 def arrays_of(weights: object, source: str) -> Weights:
-    """Arrays from a state dict of arrays or PyTorch's tensors.
+    """Gives the arrays of a state dict, which holds arrays or PyTorch tensors.
 
     Raises:
-        UserError: If it is none.
+        UserError: If `weights` is no such dict.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
         raise UserError(

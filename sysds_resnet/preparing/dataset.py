@@ -1,4 +1,4 @@
-"""Writing a data set once: what is there already, whether there is room, shards and then matrices."""
+"""The writing of a prepared data set: what is there already, whether there is room, shards, then matrices."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from sysds_resnet.system.folder_lock import LOCK_FILE, FolderLock
 DEFAULT_SIZE = 256
 
 
-COMPRESSED = 2  # bytes that a value of a photograph takes in a matrix's file, of 8 in memory, roughly
+COMPRESSED = 2  # rough number of bytes of a photograph's value in a matrix file; in memory there are 8
 
 
 def prepare(settings: PrepareSettings) -> Manifest:
-    """Writes what is missing of the data set that the settings describe.
+    """Writes what is missing of the data set that the settings describe, and gives its manifest.
 
     Raises:
-        UserError: It cannot be read, the disk is too small, or the folder holds something else.
+        UserError: If it cannot be read, the disk is too small, or the folder holds something else.
     """
     settings.check_cluster()
     splits: tuple[Split, ...] = ("train", "val") if settings.splits == "both" else (settings.splits,)
@@ -63,7 +63,7 @@ def prepare(settings: PrepareSettings) -> Manifest:
         with FolderLock(settings.out, "prepare", warn):
             return _write(settings, splits, sets)
     finally:
-        with suppress(OSError):  # something was written
+        with suppress(OSError):  # a folder is not empty if something was written
             for folder in made:
                 folder.rmdir()
 
@@ -73,7 +73,7 @@ def _write(settings: PrepareSettings, splits: tuple[Split, ...], sets: dict[Spli
     manifest = _begin(settings, sets)
     print_notes(*sets.values())
     _check_room(settings, sets, manifest)
-    for left in settings.out.rglob(".*.tmp"):  # by a run that was killed
+    for left in settings.out.rglob(".*.tmp"):  # left by a run that was killed
         left.unlink()
     if not (settings.out / MANIFEST).exists():
         save_manifest(settings.out / PROGRESS, manifest)  # first of all, to tell this folder from others
@@ -99,7 +99,7 @@ def _write(settings: PrepareSettings, splits: tuple[Split, ...], sets: dict[Spli
 
 @contextmanager
 def _blocks(settings: PrepareSettings) -> Iterator[Blocks | None]:
-    """What writes blocks of images: this machine, or a cluster."""
+    """Gives what writes blocks of images: a cluster, or None for this process."""
     if settings.engine == "spark":
         cluster = settings.cluster()
         with spark_session(cluster, {}) as spark:
@@ -122,7 +122,7 @@ def _open(settings: PrepareSettings, split: Split) -> Dataset:
 
 
 def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
-    """The manifest to go on with: what was begun by the same command, or a new one."""
+    """Gives the manifest to go on with: that of a run of the same command, or a new one."""
     first = next(iter(sets.values()))
     options = {
         "dataset": settings.dataset,
@@ -157,12 +157,12 @@ def _begin(settings: PrepareSettings, sets: dict[Split, Dataset]) -> Manifest:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this is what a run leaves that is killed before it has written anything."""
+    """Tells whether a file is what a run leaves that is killed before it has written anything."""
     return path.name == LOCK_FILE or path.match(f".{PROGRESS}.*.tmp")
 
 
 def _check_room(settings: PrepareSettings, sets: dict[Split, Dataset], manifest: Manifest) -> None:
-    """Says how large the result will be, and that there is room for it."""
+    """Prints how large the result will be, and raises a UserError if there is no room for it."""
     height, width = manifest.image_size
     images = sum(len(dataset) for dataset in sets.values())
     values = images * height * width * 3

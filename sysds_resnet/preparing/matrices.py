@@ -1,4 +1,4 @@
-"""SystemDS matrices of a prepared data set, for dml/train.dml and any DML program."""
+"""The matrices of a prepared data set, in SystemDS's format, for dml/train.dml and any DML program."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from sysds_resnet.images.sources.shards import FileRecord, Manifest, ShardSource
 MATRICES = "matrices"
 
 Blocks = Callable[[Path, Split, int, int], Iterable[int]]
-"""Writes the blocks of a split: folder of the data set, split, images in a block, number of blocks."""
+"""A function that writes a split's blocks and yields their numbers.
+
+Its arguments are the folder of the data set, the split, the images in a block, and the number of blocks.
+"""
 
 
 def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> None:
     """Writes the images of each split as one matrix.
 
     Args:
-        root: Of the prepared data set.
-        splits: Of it.
-        manifest: Of it; gets the records of the new files.
+        root: The folder of the prepared data set.
+        splits: The splits to write.
+        manifest: The manifest of the data set, which gets the records of the new files.
     """
     for split in splits:
         source = open_shards(root, split)
@@ -40,14 +43,14 @@ def write_matrices(root: Path, splits: tuple[Split, ...], manifest: Manifest) ->
 def write_blocks(
     root: Path, splits: tuple[Split, ...], manifest: Manifest, size: int, blocks: Blocks | None = None
 ) -> None:
-    """Writes the images of each split as a list of matrices, unless the manifest has them.
+    """Writes the images of each split as a list of matrices (blocks), unless the manifest has them.
 
     Args:
-        root: Of the prepared data set.
-        splits: Of it.
-        manifest: Of it; gets the records of the new files.
-        size: Images in a matrix; the last one of a split may have less.
-        blocks: What writes them and gives their numbers; by default this process.
+        root: The folder of the prepared data set.
+        splits: The splits to write.
+        manifest: The manifest of the data set, which gets the records of the new files.
+        size: The number of images in a matrix; the last one of a split may have fewer.
+        blocks: The function that writes them and gives their numbers; by default this process does.
     """
     for split in splits:
         if blocks_file(split, size) in manifest.files:
@@ -62,17 +65,17 @@ def write_blocks(
 
 
 def matrix_file(split: Split) -> str:
-    """The file in a data set's folder that is written last of a split's matrix."""
+    """Gives the path below a data set's folder of the file of a split's matrix that is written last."""
     return f"{MATRICES}/{split}_X.mtd"
 
 
 def blocks_file(split: Split, size: int) -> str:
-    """The file that is written last of a split's blocks."""
+    """Gives the path below a data set's folder of the file of a split's blocks that is written last."""
     return f"{MATRICES}/{split}_X_by_{size}.mtd"
 
 
 def blocks_folder(root: Path, split: Split, size: int) -> Path:
-    """Where the list of a split's blocks stands."""
+    """Gives the folder of the list of a split's blocks."""
     return (root / blocks_file(split, size)).with_suffix("")
 
 
@@ -90,7 +93,7 @@ def _blocks(root: Path, split: Split, size: int, number: int) -> Iterator[int]:
 
 
 def _finish(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> None:
-    """Labels, mean and standard deviation, and the records of all that is there."""
+    """Writes labels, mean and standard deviation, and adds the records of all files that are there."""
     folder = root / MATRICES
     for split in splits:
         save_matrix(folder / f"{split}_Y", open_shards(root, split).labels.reshape(-1, 1) + 1)
@@ -102,6 +105,6 @@ def _finish(root: Path, splits: tuple[Split, ...], manifest: Manifest) -> None:
 
 
 def _rows(source: ShardSource, start: int, stop: int) -> np.ndarray:
-    """Images as rows of a matrix, channel by channel."""
+    """Gives images as rows of a matrix, channel by channel."""
     images = np.stack([source.read(index) for index in range(start, stop)])
     return images.transpose(0, 3, 1, 2).reshape(stop - start, -1)

@@ -17,7 +17,7 @@ class PrepareSettings(SparkSettings, ReadingSettings, DataSettings):
     out: Path = setting(
         group="output", description="Folder to write; the same command again goes on after a stop."
     )
-    splits: Literal["both", "train", "val"] = setting("both", group="output", description="What to write.")
+    splits: Literal["both", "train", "val"] = setting("both", group="output", description="Splits to write.")
     image_size: int | None = setting(
         None,
         group="output",

@@ -1,4 +1,4 @@
-"""Shards of a data set that is prepared, written on this machine or by a Spark cluster."""
+"""The shards of a data set that is prepared, written on this machine or by a Spark cluster."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from sysds_resnet.preparing.spark import spark_shards
 from sysds_resnet.system.files import write_whole
 
 Shards = Callable[[Split, Dataset, int], Iterable[Shard]]
-"""Gives the shards of a split from a number on, in their order, as they are written."""
+"""A function that yields the shards of a split in their order, as they are written.
+
+Its arguments are the split, its data set, and the number of the first shard to write.
+"""
 
 
 @contextmanager
 def shard_writer(settings: PrepareSettings, sets: list[Dataset], bad: BadImages) -> Iterator[Shards]:
-    """What writes shards: this machine, or a cluster."""
+    """Gives the function that writes shards, on this machine or on a cluster."""
     if settings.engine == "spark":
         cluster = settings.cluster()
         with spark_session(cluster, {}) as spark:

@@ -1,4 +1,4 @@
-"""Preparing a data set on a Spark cluster: each task writes a shard."""
+"""The preparation of a data set on a Spark cluster: each task writes a shard, or a block."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SHARDS_PER_WORKER = 2
-"""Of a job; what a job has written is safe, and what a killed one has is written again."""
+"""The number of shards that a job writes for each worker.
+
+What a job has written is safe; what a job that is killed was writing is written again.
+"""
 BLOCKS_PER_WORKER = 16
 
 Written = tuple[Shard, list[tuple[int, str]]]
-"""A shard, and position and reason of each image that could not be read."""
+"""A shard, and the position and reason of each image that could not be read."""
 
 
 def spark_shards(
@@ -43,14 +46,14 @@ def spark_shards(
     """Has the executors write the shards of a split, and gives them in their order.
 
     Args:
-        spark: The session.
-        cluster: Its cluster.
-        out: Folder that driver and executors share.
-        size: Images in a shard.
+        spark: The Spark session.
+        cluster: The cluster of the session.
+        out: The folder that driver and executors share.
+        size: The number of images in a shard.
         on_error: What to do with images that cannot be read.
-        split: Of the data set.
-        dataset: Which the executors can read.
-        first: Number of the first shard to write.
+        split: The split of the data set.
+        dataset: The data set, which the executors can read.
+        first: The number of the first shard to write.
 
     Raises:
         UserError: If files cannot be written, or what `on_error` raises.
@@ -72,7 +75,11 @@ def spark_shards(
 def spark_blocks(
     spark: SparkSession, cluster: Cluster, root: Path, split: Split, size: int, number: int
 ) -> Iterator[int]:
-    """Has the executors write the blocks of a split, as `write_blocks`, and gives their numbers."""
+    """Has the executors write the blocks of a split, and gives their numbers in order.
+
+    `root` is the folder of the prepared data set, which driver and executors share; `size` is the number of
+    images in a block, and `number` that of blocks.
+    """
     folder = blocks_folder(root, split, size).resolve()
     write = partial(write_block, open_shards(root.resolve(), split), folder, size)
     wave = BLOCKS_PER_WORKER * cluster.workers

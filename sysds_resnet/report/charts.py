@@ -1,4 +1,4 @@
-"""The charts of runs, from what metrics.jsonl holds and nothing else, and pictures of them."""
+"""The charts of runs, which are made from metrics.jsonl alone, and pictures of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sysds_resnet.errors import UserError, printable
 from sysds_resnet.report.metrics import FILE_NAME, read_lines
 from sysds_resnet.system.files import write_whole
 
-if TYPE_CHECKING:  # takes half a second, which a start can do without
+if TYPE_CHECKING:  # the import takes half a second, which a start can do without
     from matplotlib.axes import Axes
 
 Axis = Literal["step", "epoch", "hours"]
@@ -26,21 +26,22 @@ COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-BUCKETS = 1500  # a longer line is drawn by the least and the highest value of each of so many parts
+BUCKETS = 1500  # a long line is divided into so many parts; the lowest and highest value of each are drawn
 
 
 @dataclass(frozen=True)
 class Line:
-    """A column of the lines of an event, and how it is drawn.
+    """A line in a chart: a column of an event's table, and how it is drawn.
 
     Attributes:
-        event: "step", "epoch" or "resources".
-        column: Of the event's table.
-        label: In legends.
-        dash: Of the line; "none" for marks alone.
-        mark: What stands at each value.
-        faint: Thin and half transparent, for what is noisy.
-        color: Index in `COLORS`, where there is one run; of several, each has its own.
+        event: The event, by which `Run.tables` has its table: "step", "epoch" or "resources" in
+            metrics.jsonl.
+        column: The column of this table.
+        label: The label in legends.
+        dash: The style of the line; "none" for marks alone.
+        mark: The mark at each value.
+        faint: Whether the line is thin and half transparent, for noisy values.
+        color: The index in `COLORS` for a single run; of several runs, each has a colour of its own.
     """
 
     event: str
@@ -54,13 +55,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines with a common scale: `scale` makes `unit` of what metrics.jsonl holds."""
+    """A chart: lines with a common axis in `unit`; values of metrics.jsonl are multiplied by `scale`."""
 
     title: str
     unit: str
     lines: tuple[Line, ...]
     scale: float = 1.0
-    log: bool = False  # otherwise from 0
+    log: bool = False  # whether the axis is logarithmic; otherwise it begins at 0
 
 
 def _step_and_epoch(column: str) -> tuple[Line, Line]:
@@ -114,12 +115,13 @@ CHARTS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has written down.
+    """The record of a run.
 
     Attributes:
-        folder: Of the run.
-        name: In legends and tables.
-        tables: By event; "x" is the place on the axis, and columns that old runs lack are missing.
+        folder: The folder of the run.
+        name: The name of the run in legends and tables.
+        tables: The tables by event. Column "x" is the place on the axis; columns that old runs lack are
+            missing.
     """
 
     folder: Path
@@ -127,13 +129,13 @@ class Run:
     tables: dict[str, pd.DataFrame]
 
     def points(self, chart: Chart, line: Line) -> tuple[np.ndarray, np.ndarray] | None:
-        """The places and values of a line, thinned where there are many; None where there is no value."""
+        """Gives the places and values of a line, thinned if there are many; None if there is no value."""
         table = self.tables.get(line.event)
         if table is None or line.column not in table:
             return None
         values = table[line.column] * chart.scale
         values = values.where(np.isfinite(values) & (values > 0 if chart.log else True))
-        if line.event != "step" or line.dash == "none":  # steps that are not finite break a line
+        if line.event != "step" or line.dash == "none":  # steps that are not finite leave gaps in a line
             values = values.dropna()
         if values.isna().all():
             return None
@@ -142,12 +144,12 @@ class Run:
 
 
 def read_run(folder: Path, axis: Axis = "step", name: str | None = None) -> Run:
-    """Reads a run folder; an unfinished last line is left out.
+    """Reads the record of a run; an unfinished last line is left out.
 
     Args:
-        folder: With metrics.jsonl.
-        axis: step; epoch, with fractions; or hours since the run's first step began, pauses included.
-        name: By default the folder's.
+        folder: The run folder, which has a metrics.jsonl.
+        axis: The unit of "x": step; epoch, with fractions; or hours since the first step began, with pauses.
+        name: The name of the run; by default that of the folder.
 
     Raises:
         UserError: If there is no such record, or it lacks what the axis needs.
@@ -198,7 +200,7 @@ def _thin(values: pd.Series) -> pd.Series:
 
 
 def drawn(runs: Sequence[Run], charts: Sequence[Chart] = CHARTS) -> list[Chart]:
-    """The charts, with those of their lines, that any of the runs has values for."""
+    """Gives the charts, with those of their lines, for which any of the runs has values."""
     kept = [
         replace(chart, lines=tuple(n for n in chart.lines if any(run.points(chart, n) for run in runs)))
         for chart in charts
@@ -207,12 +209,12 @@ def drawn(runs: Sequence[Run], charts: Sequence[Chart] = CHARTS) -> list[Chart]:
 
 
 def color_of(index: int) -> str:
-    """The colour of one of several runs, or of a line of one."""
+    """Gives the colour of one of several runs, or of a line of a single run."""
     return COLORS[index % len(COLORS)]
 
 
 def plot_curves(folder: Path, title: str) -> Path:
-    """Draws a run's metrics.jsonl into its curves.png."""
+    """Draws the metrics.jsonl of a run into curves.png in its folder, and gives the path of the picture."""
     path, runs = folder / "curves.png", [read_run(folder)]
     write_whole({path: lambda temporary: write_png(runs, title, "step", temporary)})
     return path
@@ -226,21 +228,21 @@ def write_png(
     charts: Sequence[Chart] = CHARTS,
     steps_per_epoch: int | None = None,
 ) -> None:
-    """Draws the charts of runs.
+    """Draws the charts of runs into a PNG file.
 
     Args:
-        runs: Read with this axis.
-        title: Above all.
-        axis: What is drawn over.
-        path: Of the file.
-        charts: To draw, as far as there are values.
-        steps_per_epoch: For a second axis with steps above one with epochs.
+        runs: The runs, read with this axis.
+        title: The title above all charts.
+        axis: The unit of the horizontal axis.
+        path: The path of the file.
+        charts: The charts to draw, as far as there are values.
+        steps_per_epoch: The steps of an epoch, for a second axis with steps above one with epochs.
     """
     from matplotlib.figure import Figure
 
     charts = drawn(runs, charts)
     columns = 1 if len(charts) < 2 else 2
-    rows = max(1, math.ceil(len(charts) / columns))  # of an empty picture, if there is nothing to draw
+    rows = max(1, math.ceil(len(charts) / columns))  # one, for an empty picture, if there is nothing to draw
     figure = Figure(figsize=(11, 0.8 + 2.2 * max(rows, 2) + 0.2 * len(runs)), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, chart in zip(grid, charts, strict=False):
@@ -258,7 +260,7 @@ def write_png(
         handles = [axes.plot([], color=color_of(i), linewidth=3)[0] for i in range(len(runs))]
         legend = figure.legend(handles, [" "] * len(runs), loc="outside upper left", frameon=False)
         for text, run in zip(legend.get_texts(), runs, strict=True):
-            text.set_text(run.name)  # as a label, a name that begins with _ would be left out
+            text.set_text(run.name)  # matplotlib leaves out labels that begin with _
             text.set_parse_math(False)
     figure.savefig(path, format="png", dpi=110)
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live display on a terminal, plain lines elsewhere."""
+"""The display of a run while it trains: live on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ INTERVAL = 60.0
 REFRESHES_PER_S = 2.0
 GAP = "  "
 MARGIN = 3  # columns left free at the right, so that the terminal's ^C does not start a new line
-BAR = (8, 40)  # least and most columns
-DECAY = 0.95  # of a step's weight in smoothed figures, at each later step
+BAR = (8, 40)  # the fewest and the most columns of the progress bar
+DECAY = 0.95  # the factor by which each later step lowers the weight of a step in smoothed figures
 
 
 class Display:
-    """Shows where a run is, and an ETA; use it in a `with` statement.
+    """The display of a run's progress and of the time that is left; use it in a `with` statement.
 
-    On a terminal, two lines at the bottom are kept up to date: a bar, epoch, step, time left; loss, top-1,
-    learning rate, images/s, share of the steps' time that they waited for data, heap of the JVM. What others
-    print meanwhile appears above. The last figures are left out where there are too few columns. Elsewhere,
-    and if TERM is "dumb", a line with the same figures is printed when there was none for `interval` seconds.
+    On a terminal, two lines at the bottom are kept up to date. The first has a bar, the epoch, the step and
+    the time left; the second has the loss, top-1, the learning rate, images/s, the share of the steps' time
+    that was spent waiting for data, and the JVM's heap. What others print meanwhile appears above. The last
+    figures are left out if there are too few columns. Elsewhere, and if TERM is "dumb", a line with the same
+    figures is printed when there was none for `interval` seconds.
 
     A stream that is gone (a closed terminal or pipe) is not written to any more, and what a full disk does
     not take of a log is left out; the run goes on.
 
     Args:
-        total_steps: Steps of the whole run.
-        epochs: Epochs of the whole run.
-        step: Steps that were done before, by a run that is resumed; their time counts for nothing.
-        stream: Where to write; by default standard output.
-        interval: Least seconds between a line about a step and the line before, where there is no terminal.
+        total_steps: The number of steps of the whole run.
+        epochs: The number of epochs of the whole run.
+        step: The number of steps that a resumed run had done before; their time does not count.
+        stream: The stream to write to; by default standard output.
+        interval: The least seconds between a line about a step and the line before, if there is no terminal.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class Display:
         self._pace = _Pace()
         self._figures = ["waiting for the first step"]
         stream = sys.stdout if stream is None else stream
-        self._output = _Output(io.StringIO() if stream is None else stream)  # None: closed before the start
+        self._output = _Output(io.StringIO() if stream is None else stream)  # None if it was closed
         self._interval, self._printed = interval, time.monotonic()
-        # rich alone would take variables such as FORCE_COLOR for a terminal
+        # left to itself, rich would take variables such as FORCE_COLOR for the sign of a terminal
         terminal = self._output.isatty()
         self._console = Console(
             file=self._output, force_terminal=terminal, markup=False, highlight=False, emoji=False
@@ -82,7 +83,7 @@ class Display:
                 redirect_stderr=_is_terminal(sys.stderr),
             )
             self._live.start(refresh=True)
-            self._console.show_cursor(True)  # a killed run could not bring it back
+            self._console.show_cursor(True)  # a killed run could not bring a hidden one back
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,11 +92,11 @@ class Display:
             self._live = None
 
     def step(self, event: StepEvent, heap_bytes: int | None = None) -> None:
-        """Shows a step that was done, and the JVM's heap in use, in bytes, if it is known."""
+        """Shows a step that was done, and the bytes of the JVM's heap in use if they are known."""
         self._pace.step(event)
         self._step, self._epoch = event.step, event.epoch
         figures = _figures(event, self._pace, heap_bytes)
-        # the loop is silent until the epoch's end, and validation may take long
+        # after an epoch's last step nothing is reported until validation is done, which may take long
         validating = event.step % self._steps_per_epoch == 0
         self._figures = ["validating", *figures] if validating else figures
         if self._live is None and time.monotonic() - self._printed >= self._interval:
@@ -110,7 +111,7 @@ class Display:
         self._print(epoch_line(event, self._epochs))
 
     def note(self, text: str) -> None:
-        """Prints something else that is to stay, from any thread."""
+        """Prints another line that is to stay, from any thread."""
         self._print(text)
 
     def _print(self, text: str) -> None:
@@ -127,7 +128,7 @@ class Display:
         return parts if left is None else [*parts, f"ETA {timedelta(seconds=round(left))}"]
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """The two lines at the bottom of a terminal."""
+        """Gives the two lines at the bottom of a terminal."""
         width = max(1, options.max_width - MARGIN)
         position = _fit(self._position(), width)
         room = width - len(position) - len(GAP)
@@ -143,7 +144,7 @@ class Display:
 
 
 def epoch_line(event: EpochEvent, epochs: int) -> str:
-    """The line that tells what an epoch brought; what is None is left out."""
+    """Gives the line about a finished epoch; figures that are None are left out."""
     parts = [f"epoch {event.epoch:{len(str(epochs))}d}/{epochs}", f"train loss {event.train_loss:.4f}"]
     if event.val_loss is not None:
         parts.append(f"val loss {event.val_loss:.4f}")
@@ -157,7 +158,7 @@ def epoch_line(event: EpochEvent, epochs: int) -> str:
 
 
 def _figures(event: StepEvent, pace: _Pace, heap_bytes: int | None) -> list[str]:
-    """What is shown of a step, the most important first."""
+    """Gives the figures of a step that are shown, the most important first."""
     metrics = event.metrics
     figures = [
         f"loss {metrics.loss:.3f}",
@@ -172,7 +173,7 @@ def _figures(event: StepEvent, pace: _Pace, heap_bytes: int | None) -> list[str]
 
 
 def _fit(parts: list[str], width: int) -> str:
-    """As many of the parts as have room in so many columns, the first one in any case."""
+    """Joins as many of the parts as have room in so many columns, the first one in any case."""
     while len(parts) > 1 and len(GAP.join(parts)) > width:
         parts = parts[:-1]
     return GAP.join(parts)[:width]
@@ -183,10 +184,10 @@ def _line(text: str) -> Text:
 
 
 class _Pace:
-    """Smoothed figures of the steps that this process did, and the time they leave."""
+    """The smoothed figures of the steps that this process did, and the time left that follows from them."""
 
     def __init__(self) -> None:
-        # of 1, seconds, data wait, images, and seconds from the end of the step before
+        # weighted sums of 1, seconds, data wait, images, and seconds since the end of the step before
         self._sums = np.zeros(5)
         self._between = 0.0  # seconds between the last step of an epoch and the first of the next
         self._last, self._epoch = None, 0
@@ -204,7 +205,7 @@ class _Pace:
         self._last, self._epoch = now, event.epoch
 
     def epoch(self) -> None:
-        """An epoch is done: until its successor's first step, this is what is known of the time between."""
+        """Takes the time since an epoch's last step as the pause between epochs, until a step measures it."""
         if self._last is not None:
             self._between = time.monotonic() - self._last
 
@@ -214,11 +215,11 @@ class _Pace:
 
     @property
     def data_wait(self) -> float:
-        """Share of the steps' time that they waited for data."""
+        """The share of the steps' time that was spent waiting for data."""
         return self._sums[2] / max(self._sums[1], 1e-9)
 
     def left(self, steps: int, epochs: int) -> float | None:
-        """Seconds that so many steps and ends of epochs will take; None before the first step."""
+        """Gives the seconds that so many steps and ends of epochs will take; None before the first step."""
         if self._last is None:
             return None
         planned = steps * self._sums[4] / self._sums[0] + epochs * self._between
@@ -230,7 +231,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 class _Output:
-    """A stream that is silent once it is gone: a display must not end a run."""
+    """A stream that ignores what is written once it is gone, since a display must not end a run."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._gone = stream, False

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: one event for each step and each epoch."""
+"""The events of a run while it goes on: one for each step and each epoch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepEvent:
-    """A step is done: its number (from 1), epoch (from 1), metrics, and seconds since the one before.
+    """A step that was done: its number (from 1), its epoch (from 1), its metrics, and how long it took.
 
-    `data_wait` are the seconds of these that it waited for its batch; `measured` is what else is to be told.
+    `seconds` is the time that it took, `data_wait` the part of this that it waited for its batch, and
+    `images` the size of the batch. `measured` has further figures by name.
     """
 
     step: int
@@ -25,9 +26,9 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class EpochEvent:
-    """An epoch is done; the fields are the columns of metrics.jsonl.
+    """An epoch that was done and validated; the fields are the columns of metrics.jsonl.
 
-    Of an epoch that was resumed, images_per_s, seconds and data_wait_s are of what was done since.
+    In an epoch that was resumed, images_per_s, seconds and data_wait_s only cover what was done since then.
     """
 
     epoch: int
@@ -44,9 +45,9 @@ class EpochEvent:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step reports: mean loss and shares of hits before the update, learning rate, gradient's norm.
+    """The metrics of a step: mean loss and shares of hits before the update, learning rate, gradient norm.
 
-    Where an update was left out because the loss or the gradient was not finite, these may be NaN.
+    They may be NaN if the update was left out because the loss or the gradient was not finite.
     """
 
     loss: float

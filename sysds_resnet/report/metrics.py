@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, one JSON object a line."""
+"""The record of a run: metrics.jsonl, with one JSON object in each line."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """Appends lines to a run's metrics.jsonl, from any thread.
+    """The metrics.jsonl of a run, to which any thread may append lines.
 
-    A disk that does not take them does not end the run: they wait in memory for the next line.
+    If the disk does not take lines, the run goes on, and they wait in memory for the next one.
 
     Args:
         folder: The run folder.
-        step: Lines of later steps are dropped first: a run that resumes from this step writes them anew.
-        evaluated: Whether the epoch that this step ends was evaluated; otherwise its line is dropped too.
-        note: Told once of a disk that does not take a line, and of damaged lines, which are dropped.
+        step: The step from which the run goes on. Lines of later steps are dropped, as they are written anew.
+        evaluated: Whether the epoch that this step ends was evaluated; otherwise its line is dropped, too.
+        note: A function that is told once of a disk that does not take a line, and of damaged lines, which
+            are dropped.
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class MetricsFile:
         """Appends one line, with the time; numbers that are not finite become null.
 
         Args:
-            event: What the line is about.
-            values: At least "step".
+            event: The event that the line is about.
+            values: The values of the line by name, "step" among them.
         """
         line = {"event": event, "time": time.time(), **values}
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
@@ -69,7 +70,7 @@ class MetricsFile:
             self._noted = True
 
     def _begin(self) -> None:
-        """Drops what the run writes anew, and what is no line."""
+        """Drops the lines that the run writes anew, and damaged ones."""
         size = 0
         if self._path.exists():
             data = self._path.read_bytes()
@@ -82,7 +83,7 @@ class MetricsFile:
         self._size = size
 
     def _kept(self, data: bytes) -> tuple[bytes, int]:
-        """The lines that stay, as they are, and how many were damaged, but for an unfinished last one."""
+        """Gives the lines that stay, and the number of damaged ones, without an unfinished last one."""
         lines = data.splitlines(keepends=True)
         parsed = [_parse(line) for line in lines]
         kept = b"".join(
@@ -92,7 +93,7 @@ class MetricsFile:
         return kept + b"\n" * (kept[-1:] not in (b"", b"\n")), parsed.count(None) - unfinished
 
     def _before(self, line: dict[str, Any]) -> bool:
-        """Whether a line is of what was done before the step from which the run goes on."""
+        """Tells whether a line is about what was done before the point from which the run goes on."""
         ends_here = line["step"] == self._last and (self._evaluated or line["event"] != "epoch")
         return line["step"] < self._last or ends_here
 
@@ -101,27 +102,27 @@ class MetricsFile:
             self._begin()
         text = "".join(self._waiting).encode()
         with open(self._path, "ab") as file:
-            file.truncate(self._size)  # what a full disk took of a line
+            file.truncate(self._size)  # drops the part of a line that a full disk took
             file.write(text)
         self._size += len(text)
         self._waiting = []
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; those that are damaged or unfinished, as of a killed run, are left out."""
+    """Reads the lines of a metrics file, without damaged and unfinished ones, which killed runs leave."""
     return [line for line in map(_parse, path.read_bytes().splitlines()) if line is not None]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The values in a line, which have an event and a step; None if it is no such line."""
+    """Gives the values in a line, which have an event and a step; None if it is no such line."""
     try:
         values = json.loads(line)
-    except ValueError:  # of JSON or of UTF-8
+    except ValueError:  # it is no JSON, or no UTF-8
         return None
     is_line = isinstance(values, dict) and isinstance(values.get("event"), str)
     return values if is_line and isinstance(values.get("step"), int) else None
 
 
 def read_metrics(folder: Path, event: str) -> pd.DataFrame:
-    """The lines of one event ("step", "epoch" or "resources") of a run folder as a table."""
+    """Reads the lines of one event ("step", "epoch" or "resources") from a run folder as a table."""
     return pd.DataFrame([line for line in read_lines(folder / FILE_NAME) if line["event"] == event])

@@ -1,4 +1,4 @@
-"""The page of a plot: charts by plotly and a table in one file that loads nothing else."""
+"""The page of a plot: charts by plotly and a table, in one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import pandas as pd
 
 from sysds_resnet.report.charts import AXES, CHARTS, Axis, Chart, Line, Run, color_of, drawn
 
-if TYPE_CHECKING:  # takes a second, which --help can do without
+if TYPE_CHECKING:  # the import takes a second, which --help can do without
     import plotly.graph_objects as go
 
-_PLOT, _GAP = 190, 108  # pixels; the gap has the ticks of a chart, and the title and legend of the next
+_PLOT, _GAP = 190, 108  # heights in pixels; a gap has a chart's ticks, and the next one's title and legend
 
 
 def make_figure(
     runs: Sequence[Run], axis: Axis, charts: Sequence[Chart] = CHARTS, steps_per_epoch: int | None = None
 ) -> go.Figure:
-    """The charts of runs, one above the other with one axis for all; arguments as of `write_png`."""
+    """Makes a figure of the charts of runs, one above the other, with one horizontal axis for all.
+
+    The arguments are those of `write_png`.
+    """
     from plotly.subplots import make_subplots
 
     charts = drawn(runs, charts)
@@ -52,7 +55,7 @@ def make_figure(
 
 
 def _add_steps(figure: go.Figure, steps_per_epoch: int, room: float) -> None:
-    """Adds an axis with steps above the one with epochs, on which zooming in moves it too."""
+    """Adds an axis with steps above the one with epochs; zooming moves both."""
     epochs = max(max(trace.x) for trace in figure.data)
     figure.update_layout(
         xaxis_range=[0, epochs],
@@ -109,7 +112,7 @@ def _look(line: Line, color: str) -> dict[str, Any]:
 
 
 def page(title: str, figure: go.Figure, table: pd.DataFrame | None = None) -> str:
-    """An HTML document that loads nothing, which its content security policy makes sure of."""
+    """Gives an HTML document that loads nothing, which its content security policy makes sure of."""
     config = {"displaylogo": False, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}
     chart = figure.to_html(
         config, full_html=False, include_plotlyjs=True, post_script=_TOUCH, div_id="charts"
@@ -123,7 +126,7 @@ def page(title: str, figure: go.Figure, table: pd.DataFrame | None = None) -> st
 
 
 _TOUCH = """if (matchMedia("(pointer: coarse)").matches) Plotly.relayout("{plot_id}", {dragmode: false});"""
-"""A finger on a chart scrolls the page, and does not zoom."""
+"""The script by which a finger on a chart scrolls the page rather than zooms."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --rule: #e4e4e4 }

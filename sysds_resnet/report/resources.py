@@ -1,4 +1,4 @@
-"""What a run takes of its machine: a thread that samples processor, memory and GPU."""
+"""The resources that a run takes of its machine: a thread samples processor, memory and GPU."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ CLOSING = 2.0  # seconds to wait for a sample under way; a JVM that hangs does n
 
 
 class ResourceSampler:
-    """Gives what the run takes, every few seconds, until `close`; usable in a `with` statement.
+    """The thread that samples what the run takes, every few seconds until `close`; for a `with` statement.
 
-    The run is this process and all that descend from it: the JVM, the processes that read images. A figure
-    that cannot be had at a time is left out of that sample.
+    The run is this process and all its descendants: the JVM and the processes that read images. A figure that
+    cannot be had at a time is left out of that sample.
 
     Args:
-        write: Is called by a thread: write(event="resources", step=..., ...) with the figures of `sample`.
-        step: Gives the number of steps done.
-        heap_bytes: Gives the bytes of the JVM's heap in use.
-        interval: Seconds between samples; the first comes after as many.
+        write: A function that the thread calls as write(event="resources", step=..., ...) with the figures of
+            `sample`.
+        step: A function that gives the number of steps done.
+        heap_bytes: A function that gives the bytes of the JVM's heap in use.
+        interval: The seconds between samples, and before the first one.
     """
 
     def __init__(
@@ -55,36 +56,37 @@ class ResourceSampler:
         self._gpus.close()
 
     def sample(self) -> dict[str, float]:
-        """The figures now.
+        """Samples the figures now.
 
         Returns:
-            cpu_percent and rss_bytes (see `ProcessUsage`), heap_bytes, and of GPUs gpu_percent,
-            gpu_memory_bytes, gpu_power_w (see `Gpus`).
+            The figures by name: cpu_percent and rss_bytes from `ProcessUsage`; heap_bytes; and gpu_percent,
+            gpu_memory_bytes and gpu_power_w from `Gpus`.
         """
         figures: dict[str, float] = self._usage.sample()
         if self._heap_bytes is not None:
-            with suppress(Exception):  # a JVM that has ended is the training loop's to report
+            with suppress(Exception):  # if the JVM has ended, the training loop reports it
                 figures["heap_bytes"] = int(self._heap_bytes())
         return figures | self._gpus.sample()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            with suppress(Exception):  # it only reports; the next sample may succeed
+            with suppress(Exception):  # samples are only reports, and the next one may succeed
                 figures = self.sample()
                 if not self._stopped.is_set():
                     self._write(event="resources", step=self._step(), **figures)
 
 
 class ProcessUsage:
-    """Processor time and memory of this process and all that descend from it.
+    """The processor time and the memory of this process and all its descendants.
 
-    cpu_percent is processor time since the sample before over time passed; 100 is one core. It is made from
-    each process's own times, so that those that come and go do not show as jumps; what a process used between
-    its last sample and its end is missing.
+    cpu_percent is the processor time since the sample before, divided by the time that passed; 100 is one
+    core. It is computed from each process's own times, so that processes that come and go do not show as
+    jumps; what a process used between its last sample and its end is missing.
 
-    rss_bytes is resident memory without what is shared: program files, shared memory, and files mapped into
-    memory, such as prepared data sets, which the kernel takes back when it needs to. The proportional set
-    size would divide these up, but takes 15 to 20 ms to read for each GiB (by hand, pages of 4 KiB).
+    rss_bytes is the resident memory without what is shared: program files, shared memory, and files mapped
+    into memory, such as prepared data sets, which the kernel takes back when it needs to. The proportional
+    set size would divide these up among processes, but takes 15 to 20 ms to read for each GiB (measured by
+    hand, with pages of 4 KiB).
     """
 
     def __init__(self) -> None:
@@ -93,14 +95,14 @@ class ProcessUsage:
         self.sample()
 
     def sample(self) -> dict[str, float]:
-        """cpu_percent since the last call, or since this was made, and rss_bytes."""
+        """Gives cpu_percent since the last call, or since this object was made, and rss_bytes."""
         here = psutil.Process()
         now, seconds, rss = time.perf_counter(), {}, 0
         for process in [here, *here.children(recursive=True)]:
-            with suppress(psutil.Error), process.oneshot():  # it may have ended since
+            with suppress(psutil.Error), process.oneshot():  # the process may have ended since
                 times, memory = process.cpu_times(), process.memory_info()
                 seconds[process] = times.user + times.system
-                rss += memory.rss - getattr(memory, "shared", 0)  # which only Linux tells
+                rss += memory.rss - getattr(memory, "shared", 0)  # only Linux tells what is shared
         used = sum(value - self._before.get(process, 0.0) for process, value in seconds.items())
         passed = max(now - self._time, 1e-9)
         self._before, self._time = seconds, now
@@ -108,10 +110,10 @@ class ProcessUsage:
 
 
 class Gpus:
-    """NVIDIA's GPUs by its management library, if the package nvidia-ml-py is installed: sums over them.
+    """The use of NVIDIA's GPUs, by its management library if the package nvidia-ml-py is installed.
 
-    They are those that CUDA_VISIBLE_DEVICES names, or all; figures are of whole devices, whoever uses them.
-    Tested with an imitation of the library only, on no real GPU.
+    The figures are sums over the GPUs that CUDA_VISIBLE_DEVICES names, or over all. They cover whole devices,
+    whoever uses them. This is tested with an imitation of the library only, on no real GPU.
     """
 
     def __init__(self) -> None:
@@ -127,7 +129,7 @@ class Gpus:
             self._handles = _visible(pynvml)
 
     def sample(self) -> dict[str, float]:
-        """gpu_percent (100 is one GPU), gpu_memory_bytes in use, gpu_power_w: those that it tells."""
+        """Gives gpu_percent (100 is one GPU), gpu_memory_bytes in use and gpu_power_w, as far as known."""
         if self._nvml is None or not self._handles:
             return {}
         nvml, figures = self._nvml, {}
@@ -142,7 +144,7 @@ class Gpus:
         return figures
 
     def close(self) -> None:
-        """Lets go of the library."""
+        """Releases the library."""
         if self._nvml is not None:
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()

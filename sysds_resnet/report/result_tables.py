@@ -1,4 +1,4 @@
-"""Results of runs as two tables in Markdown."""
+"""The results of runs as two tables in Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from sysds_resnet.system.files import write_whole
 
 
 def tables(runs: Sequence[Results]) -> str:
-    """Both tables for several runs, in Markdown; the precisions of a network on as many cards share a row."""
+    """Gives both tables for several runs in Markdown.
+
+    In the first one, the precisions of a network on the same number of cards share a row.
+    """
     names = [name for name in PRECISIONS.values() if name != "FP64" or any(r.precision == name for r in runs)]
     first: list[dict[str, str]] = []
     for results in runs:
@@ -35,7 +38,7 @@ def tables(runs: Sequence[Results]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two largest units, such as 4d3h, 12h43m or 3m24s; a second unit of 0 is left out."""
+    """Gives seconds in the two largest units, such as 4d3h, 12h43m or 3m24s, but no second unit of 0."""
     step = 1 if seconds < 3600 else 60 if seconds < 86400 else 3600
     rest = round(seconds / step) * step
     parts = []
@@ -70,13 +73,13 @@ def _format(value: float | None, how: str, factor: int = 1) -> str:
 
 
 def _number(value: float) -> str:
-    """With three digits that count, or all before the point."""
+    """Gives a number with three significant digits, or with all digits before the decimal point."""
     digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{digits}f}"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, with what would end a cell escaped."""
+    """Gives a table in Markdown, in which characters that would end a cell are escaped."""
     cells = ([printable(cell).replace("|", "\\|") for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *cells))
 

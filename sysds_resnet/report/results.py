@@ -1,4 +1,4 @@
-"""Results of finished runs, from config.yaml and metrics.jsonl alone."""
+"""The results of finished runs, which are computed from config.yaml and metrics.jsonl alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sysds_resnet.settings.command_line import read_yaml
 GIB = 2**30
 
 
-PRECISIONS = {"single": "FP32", "bf16": "AMP", "double": "FP64"}  # by the setting; in the tables' order
+PRECISIONS = {"single": "FP32", "bf16": "AMP", "double": "FP64"}  # by the setting, in the order of the tables
 
 
 NOT_MEASURED = "not measured"
@@ -26,23 +26,25 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """What came out of a run.
+    """The results of a run.
 
     Attributes:
-        run: Name of the run folder.
+        run: The name of the run folder.
         model, image_size: The network, and the side of its training images in pixels.
-        precision: FP32, AMP (bf16) or FP64, of matrix multiplies.
-        cards: Shares of a batch.
-        batch_size: Images in a share.
-        criterion: When training ends.
-        top1: Validation top-1 after the last epoch that was validated, 0 to 1.
-        images: Training images seen, repetitions counted.
-        train_seconds: Spent on these in all sessions, waiting for data included; not what a killed one lost.
-        evaluation_seconds: Spent on validations; None if the lines have no times.
-        images_per_s: images / train_seconds.
-        power_w: Mean over the samples, of all GPUs together.
-        rss_gib, gpu_gib: Most memory of all processes, and of all GPUs.
-        scalability: images_per_s by cards times the baseline's.
+        precision: The precision of matrix multiplies: FP32, AMP (bf16) or FP64.
+        cards: The number of shares that a batch is divided into, which are its micro-batches.
+        batch_size: The number of images in a share.
+        criterion: The criterion by which training ends.
+        top1: The validation top-1 after the last epoch that was validated, from 0 to 1.
+        images: The number of training images seen, with repetitions.
+        train_seconds: The seconds spent on these in all sessions, with waiting for data, but without what a
+            killed session lost.
+        evaluation_seconds: The seconds spent on validations; None if the lines have no times.
+        images_per_s: The throughput, images / train_seconds.
+        power_w: The mean power of all GPUs together over the samples.
+        rss_gib, gpu_gib: The most memory of all processes, and of all GPUs.
+        scalability: images_per_s, divided by cards times the baseline's images_per_s; None without a
+            baseline.
         stability: 1 if there are no disturbances, else 0.
         disturbances: Steps left out, resumes within an epoch, an end before the criterion; a resume at the
             end of an epoch leaves no trace.
@@ -69,19 +71,20 @@ class Results:
 
     @property
     def seconds(self) -> float:
-        """Of training and validation."""
+        """The seconds of training and validation."""
         return self.train_seconds + (self.evaluation_seconds or 0.0)
 
 
 def results_row(folder: Path, baseline: Results | None = None) -> Results:
-    """The results of a run, of one that was resumed over all its sessions.
+    """Computes the results of a run, over all its sessions if it was resumed.
 
     Args:
         folder: The run folder.
-        baseline: Of a run of one card; compared with if its network, image size and precision are the same.
+        baseline: The results of a run on one card, to compare with if its network, image size and precision
+            are the same.
 
     Raises:
-        UserError: If there is no run there, or no step in it.
+        UserError: If there is no run in the folder, it has no step, or the baseline has several cards.
     """
     config = read_yaml(folder / "config.yaml")
     path = folder / FILE_NAME
@@ -127,10 +130,10 @@ def results_row(folder: Path, baseline: Results | None = None) -> Results:
 
 
 def _training(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) -> tuple[int, float, list[int]]:
-    """Steps, the seconds that they took, and the epochs that were resumed.
+    """Gives the number of steps, the seconds that they took, and the epochs that were resumed.
 
-    An epoch's line has the seconds of all steps since the epoch began or was resumed. Steps before that, and
-    those of an epoch that has no line yet, take the mean of their own lines, which may be of a few only.
+    The line of an epoch has the seconds of all steps since the epoch began or was resumed. Earlier steps, and
+    those of an epoch that has no line yet, count with the mean of their own lines, which only some may have.
     """
     begin, seconds, resumed = 0, 0.0, []
     for epoch in sorted({line["epoch"] for line in (*steps, *epochs)}):
@@ -149,14 +152,14 @@ def _training(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) ->
 
 
 def _covered(epoch: Line, batch_size: int) -> int:
-    """The steps that an epoch's line is about; 0 if it was resumed after its last step."""
+    """Gives the number of steps that an epoch's line is about; 0 if it was resumed after its last step."""
     return round((epoch["images_per_s"] or 0.0) * epoch["seconds"] / batch_size)
 
 
 def _evaluation(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) -> float | None:
-    """Seconds of all validations: from an epoch's last logged step to its line, less the steps between.
+    """Gives the seconds of all validations, each from an epoch's last logged step to the epoch's line.
 
-    Where a resume lies between too, the mean of the others.
+    The steps in between are subtracted. Where a resume lies in between, too, the mean of the others counts.
     """
     found = []
     validated = [line for line in epochs if line["val_loss"] is not None]
@@ -172,7 +175,7 @@ def _evaluation(steps: Sequence[Line], epochs: Sequence[Line], batch_size: int) 
 
 
 def _shares(config: Line) -> tuple[int, int]:
-    """Cards, and images on each."""
+    """Gives the number of cards, and the number of images on each."""
     whole, part = config["batch_size"], config["micro_batch"]
     return (whole // part, part) if isinstance(part, int) else (1, whole)
 

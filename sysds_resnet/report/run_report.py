@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves.
+"""The reports of a run while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves.
 
-Nothing of this can end a run: what fails is noted once, and tried again with the next event.
+None of them can end a run: what fails is noted once, and tried again with the next event.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sysds_resnet.report.tensorboard import TensorBoardFile
 
 
 class RunReport:
-    """Takes the events of a run to all who want them; use it in a `with` statement.
+    """All reports of a run, to which it hands each event; use it in a `with` statement.
 
     Args:
         folder: The run folder.
-        title: Of its curves.
-        epochs, total_steps: Of the whole run.
-        done: Gives the steps done in all and those of the epoch under way; asked at once, for from where on
-            lines are new, and by a thread.
-        heap_used: Gives the bytes that the engine's heap holds.
-        log_every: Steps between lines in metrics.jsonl.
+        title: The title of the curves.
+        epochs, total_steps: The number of epochs and of steps of the whole run.
+        done: A function that gives the number of steps done in all and in the epoch under way. It is called
+            at the beginning, to know from which step on lines are new, and later by a thread.
+        heap_used: A function that gives the bytes of the engine's heap in use.
+        log_every: The number of steps between lines in metrics.jsonl.
         tensorboard: Whether to write TensorBoard's files.
 
     Raises:
@@ -67,7 +67,7 @@ class RunReport:
         self._guarded("display", self._open.close)
 
     def note(self, text: str) -> None:
-        """Prints a line that is to stay, from any thread; does without it where that fails."""
+        """Prints a line that is to stay, from any thread; if that fails, nothing happens."""
         with suppress(Exception):
             self._display.note(text)
 
@@ -79,7 +79,7 @@ class RunReport:
             self._guarded("display of an epoch", lambda: self._display.epoch(event))
             return
         heap = None
-        with suppress(Exception):  # a JVM that has ended is the training loop's to report
+        with suppress(Exception):  # if the JVM has ended, the training loop reports it
             heap = self._heap_used()
         self._guarded("display of a step", lambda: self._display.step(event, heap))
         if event.metrics.skipped:
@@ -94,8 +94,8 @@ class RunReport:
         """Writes a line to metrics.jsonl, and its figures for TensorBoard.
 
         Args:
-            event: What the line is about.
-            values: At least "step".
+            event: The event that the line is about.
+            values: The values of the line by name, "step" among them.
         """
         self._guarded("metrics.jsonl", lambda: self._metrics.write(event, **values))
         if self._tensorboard is not None:
@@ -109,7 +109,7 @@ class RunReport:
         )
 
     def _guarded(self, what: str, report: Callable[[], object]) -> None:
-        """Reports, or notes that it fails, once until it has succeeded."""
+        """Makes a report, or notes that it fails; this is noted once until it has succeeded again."""
         try:
             report()
             self._failing.discard(what)

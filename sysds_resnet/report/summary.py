@@ -1,4 +1,4 @@
-"""What stands beside the charts of runs: their last and best figures, and settings that tell them apart."""
+"""The table beside the charts of runs: their last and best figures, and settings that tell them apart."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAIN_SETTINGS = ("dataset", "model", "optimizer", "schedule", "base_lr", "batch_
 
 
 def summary(runs: Sequence[Run], defaults: Mapping[str, Any], hidden: Collection[str] = ()) -> pd.DataFrame:
-    """A row of texts for each run: its last and best figures, and settings.
+    """Gives a row of texts for each run: its last and best figures, and settings.
 
-    Settings are those of `MAIN_SETTINGS` for one run, and of several those in which they differ; what a
-    config.yaml does not say, as of a run of an older version, has its default.
+    The settings are those of `MAIN_SETTINGS` for a single run, and those in which they differ for several. A
+    setting that a config.yaml lacks, because an older version wrote it, has its default.
 
     Args:
-        runs: To describe.
-        defaults: Of all settings, by name.
-        hidden: Settings that neither the weights nor the speed depend on, which tell no runs apart.
+        runs: The runs to describe.
+        defaults: The defaults of all settings, by name.
+        hidden: The settings that neither the weights nor the speed depend on, which tell no runs apart.
     """
     rows = [
         {**_figures(one), **values}

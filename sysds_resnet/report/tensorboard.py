@@ -1,4 +1,4 @@
-"""The scalars of a run for TensorBoard: event files in its folder tensorboard/."""
+"""The scalars of a run for TensorBoard: event files in the folder tensorboard/ of the run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sysds_resnet.system.command_lines import install_command
 
 FOLDER = "tensorboard"
 
-# Of the lines of metrics.jsonl, by event and name; of "resources", all.
+# The tags of TensorBoard by event and name in metrics.jsonl; all numbers of "resources" are written, too.
 _TAGS = {
     "step": {
         name: f"train/{name}" for name in ("loss", "top1", "lr", "grad_norm", "images_per_s", "data_wait_s")
@@ -30,20 +30,21 @@ _NOT_SCALARS = ("step", "time")
 
 
 class TensorBoardFile:
-    """Writes what goes to metrics.jsonl into an event file as well, from any thread.
+    """An event file, into which any thread may write what goes to metrics.jsonl as well.
 
-    A scalar is in the file once `write` returns, so that a killed run loses none. A disk that does not take
-    scalars does not end the run: they wait in memory for the next ones. The format is by tensorboard's own
-    classes, without its threaded writer.
+    A scalar is in the file once `write` returns, so that a killed run loses none. If the disk does not take
+    scalars, the run goes on, and they wait in memory for the next ones. The format is that of tensorboard's
+    own classes, without its threaded writer.
 
     Args:
         folder: The run folder.
-        step: Steps done by the run that is resumed. What its files hold of later ones is marked as gone, and
-            readers leave it out (TensorBoard itself, once a new value of the same tag has come).
-        note: Told once of a disk that does not take scalars.
+        step: The number of steps done by the run that is resumed. What its files hold of later steps is
+            marked as gone, and readers leave it out (TensorBoard itself, once a new value of the same tag has
+            come).
+        note: A function that is told once of a disk that does not take scalars.
 
     Raises:
-        UserError: The package tensorboard is not installed.
+        UserError: If the package tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, step: int = 0, note: Callable[[str], None] = lambda text: None) -> None:
@@ -64,7 +65,7 @@ class TensorBoardFile:
         now = time.time_ns()
         # readers take the files of a folder in the order of their names
         self._path = folder / FOLDER / f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}"
-        # readers drop what has the step of a start, or a later one, and comes before it
+        # readers drop what comes before a start record and has its step or a later one
         start = SessionLog(status=SessionLog.START)
         self._append(
             Event(wall_time=now / 1e9, file_version="brain.Event:2"),
@@ -75,8 +76,9 @@ class TensorBoardFile:
         """Adds the scalars of one line of metrics.jsonl.
 
         Args:
-            event: "step", "epoch" or "resources"; others are left out.
-            values: "step", "time" in Unix seconds (by default now), and the figures; None is left out.
+            event: The event of the line: "step", "epoch" or "resources"; others are left out.
+            values: The values by name: "step", "time" in Unix seconds (by default now), and the figures, of
+                which None is left out.
         """
         if event == "resources":
             tags = {name: f"resources/{name}" for name in values if name not in _NOT_SCALARS}
@@ -99,7 +101,7 @@ class TensorBoardFile:
             try:
                 self._path.parent.mkdir(exist_ok=True)
                 with open(self._path, "ab") as file:
-                    file.truncate(self._size)  # what a full disk took of a record
+                    file.truncate(self._size)  # drops the part of a record that a full disk took
                     file.write(records)
             except OSError as error:
                 if not self._noted:

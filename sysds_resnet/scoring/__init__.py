@@ -1,4 +1,4 @@
-"""Scores of images by one or several networks: evaluations and predictions.
+"""The scoring of images by one or several networks: evaluations and predictions.
 
 It never changes a weight.
 """

@@ -1,4 +1,4 @@
-"""What evaluation and prediction share: settings, networks and their scores of images."""
+"""Ensembles of networks, usually of one, and their scores of images, for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sysds_resnet.system.console import note
 
 
 class Ensemble:
-    """Networks on one engine whose probabilities are averaged; usually one.
+    """The networks on one engine whose probabilities are averaged; usually a single one.
 
     Args:
-        models: With equally many classes, of the same names where they have names.
-        names: What errors call them.
+        models: The networks, with equally many classes, of the same names where they have names.
+        names: The names of the networks in error messages.
 
     Attributes:
-        models: As given.
-        num_classes: Number of classes.
-        classes: Their names, or None if no network has any.
+        models: The networks.
+        num_classes: The number of classes.
+        classes: The names of the classes, or None if no network has any.
 
     Raises:
         UserError: If the networks' classes differ.
@@ -59,22 +59,25 @@ class Ensemble:
         return self.models[0].engine
 
     def send(self, images: np.ndarray, views: int = 1) -> SentImages:
-        """Copies images into the engine, once for all networks, while it may be at work; see `scores`."""
+        """Copies images, in the form that `scores` takes, into the engine, which may be computing meanwhile.
+
+        The copy serves all networks.
+        """
         parts, size = self._parts(images, views)
         return self.models[0].send(parts, size)
 
     def scores(self, images: np.ndarray | SentImages, views: int = 1) -> np.ndarray:
-        """Scores whose softmax are the probabilities, averaged over networks and views.
+        """Computes scores whose softmax is the probabilities, averaged over networks and views.
 
-        Those of one network and view are its logits; others are logarithms of mean probabilities.
+        For a single network and view they are its logits, otherwise the logarithms of mean probabilities.
 
         Args:
-            images: Of shape (N, V*H, W, C): V views of each image, one below the other; or what `send` made
-                of them.
-            views: V.
+            images: The images, of shape (N, V*H, W, C), with the V views of each one below the other; or what
+                `send` made of them.
+            views: The number V of views.
 
         Returns:
-            float64 of shape (N, num_classes).
+            The scores, float64 of shape (N, num_classes).
         """
         parts, size = (images, None) if isinstance(images, SentImages) else self._parts(images, views)
         found = [model.logits(parts, batch_size=size) for model in self.models]
@@ -85,7 +88,10 @@ class Ensemble:
         return np.logaddexp.reduce(logs, axis=(1, 2)) - math.log(len(found) * views)
 
     def _parts(self, images: np.ndarray, views: int) -> tuple[np.ndarray, int]:
-        """Views as images, and how many at a time: as even as can be, since the last part is filled up."""
+        """Gives the views as images of their own, and how many of them to compute at a time.
+
+        The parts are as even as can be, since the last one is filled up.
+        """
         n, height, width, channels = images.shape
         parts = images.reshape(n * views, height // views, width, channels)
         limit = default_batch(self.engine, *parts.shape[1:3])
@@ -93,7 +99,7 @@ class Ensemble:
 
 
 def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, dict[str, int | None]]:
-    """The networks of the settings, and the images' sizes: the settings' or what stands beside the weights.
+    """Loads the networks of the settings, and gives the images' sizes by the settings or the weights' files.
 
     Raises:
         UserError: If weights cannot be read or do not fit together.
@@ -121,7 +127,7 @@ def load_ensemble(settings: ScoringSettings, engine: Engine) -> tuple[Ensemble, 
 
 
 def _side(metadata: dict[str, Any], source: str) -> int | None:
-    """Side of the images that weights are for, if they tell."""
+    """Gives the side in pixels of the images that weights are for, if their metadata says so."""
     height, width = metadata.get("image_size") or (None, None)
     if height != width:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Whole data sets scored by networks: loss and hits of one, and scores of several that are averaged."""
+"""The scoring of whole data sets: loss and hits of one network, or averaged scores of several."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def evaluate(
     on_error: OnError = raise_error,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Mean "loss" and shares "top1" and "top5" over the "images" of a data set that can be read.
+    """Computes the mean "loss" and the shares "top1" and "top5" over the images that can be read.
 
-    Asks `stopped` after each batch, and gives None if it is true.
+    It also gives their number, "images". It asks `stopped` after each batch, and gives None if that is true.
 
     Raises:
-        UserError: What `on_error` raises, or none can be read.
+        UserError: If `on_error` raises it, or no image can be read.
     """
     total, n = np.zeros(3), 0
     for batch in read_all(model.engine, dataset, readers, on_error, model.send):
@@ -54,15 +54,15 @@ def evaluate(
 def read_all(
     engine: Engine, dataset: Dataset, readers: Readers, on_error: OnError, send: Callable[[np.ndarray], Any]
 ) -> Iterator[Batch]:
-    """A whole data set in its order, in batches that fit the engine's heap, none of them empty.
+    """Reads a whole data set in its order, in batches that fit the engine's heap, none of them empty.
 
     Args:
-        engine: Of the networks that score it.
-        dataset: To read.
-        readers: Who read it.
-        on_error: What to do with images that cannot be read.
-        send: What the images of a batch become, where there is a GPU while the batch before is scored. On the
-            CPU, which has something to do, and where memory is the heap's, they stay arrays.
+        engine: The engine of the networks that score it.
+        dataset: The data set to read.
+        readers: The readers of its images.
+        on_error: A function that is told of images that cannot be read.
+        send: A function that copies the images of a batch to a GPU, while the batch before is scored. On the
+            CPU, which is busy then and whose memory is the heap's, images stay arrays.
     """
     size = min(default_batch(engine, *dataset.image_size), len(dataset))
     order = sequential_order(len(dataset))
@@ -75,12 +75,12 @@ def read_all(
 
 @dataclass(frozen=True, eq=False)
 class ScoredBatch:
-    """Scores of m images.
+    """The scores of m images.
 
     Attributes:
-        indices: Positions in the data set, int64 of shape (m,).
-        labels: 0-based, int64 of shape (m,); -1 where there is none.
-        scores: float64 of shape (m, num_classes), as of `Ensemble.scores`.
+        indices: The positions of the images in the data set, int64 of shape (m,).
+        labels: The labels from 0, int64 of shape (m,); -1 for images without one.
+        scores: The scores, float64 of shape (m, num_classes), as `Ensemble.scores` gives them.
     """
 
     indices: np.ndarray
@@ -91,10 +91,10 @@ class ScoredBatch:
 def score(
     ensemble: Ensemble, dataset: Dataset, settings: ScoringSettings, on_error: OnError
 ) -> Iterator[ScoredBatch]:
-    """Scores of a data set, batch by batch in its order, with a progress bar if there is a terminal.
+    """Scores a data set, batch by batch in its order, with a progress bar if there is a terminal.
 
     Raises:
-        UserError: What `on_error` raises, or no image can be read.
+        UserError: If `on_error` raises it, or no image can be read.
     """
     views = settings.views()
     seen = seen_in(dataset, views)

@@ -1,4 +1,4 @@
-"""What networks make of labelled images, computed on this machine or on a Spark cluster."""
+"""The outcomes of networks on labelled images, computed on this machine or on a Spark cluster."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from sysds_resnet.system.console import note
 
 
 def check_classes(dataset: Dataset, classes: list[str] | int, settings: EvaluateSettings) -> None:
-    """Refuses a data set whose classes are not the networks': names, or their number if they have none.
+    """Refuses a data set whose classes are not those of the networks.
 
-    Names may differ, as they do between synsets and words, which a note says; see `check_class_names`.
+    `classes` are the networks' class names, or the number of classes if these have no names. Names may simply
+    be other ones for the same classes, as synsets and words are, which a note then says.
     """
     number = classes if isinstance(classes, int) else len(classes)
     if dataset.num_classes != number:
@@ -38,7 +39,7 @@ def check_classes(dataset: Dataset, classes: list[str] | int, settings: Evaluate
 
 
 def describe(dataset: Dataset, precision: str, settings: EvaluateSettings) -> dict[str, Any]:
-    """What scores.json says about how scores came about."""
+    """Gives what scores.json says about how scores came about."""
     return {
         "weights": settings.weights,
         "dataset": settings.dataset,
@@ -51,7 +52,7 @@ def describe(dataset: Dataset, precision: str, settings: EvaluateSettings) -> di
 
 
 def outcomes_here(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes, dict[str, Any]]:
-    """Outcomes of all images that can be read, and what `describe` says of them."""
+    """Computes the outcomes of all images that can be read, and gives them with what `describe` says."""
     with Engine(**settings.engine_options()) as engine:
         ensemble, sizes = load_ensemble(settings, engine)
         dataset = _open(settings, sizes, ensemble.classes or ensemble.num_classes)
@@ -63,7 +64,7 @@ def outcomes_here(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes,
 
 
 def outcomes_on_spark(settings: EvaluateSettings, bad: BadImages) -> tuple[Outcomes, dict[str, Any]]:
-    """As `outcomes_here`, by executors, each of which reads its images."""
+    """Does what `outcomes_here` does by the executors of a Spark cluster, each of which reads its images."""
     networks, classes = gather_networks(settings, 1)
     dataset = _open(settings, networks.sizes, classes)
     outcomes, precisions = Outcomes(dataset.classes), set()

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores, scores by class, the confusion matrix, and their files."""
+"""The outcomes of an evaluation: scores, scores by class, the confusion matrix, and their files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED_CLASSES = 40
-"""Up to so many, the picture of the matrix has names and counts."""
+"""The most classes for which the picture of the confusion matrix has names and counts."""
 
 WORST_PAIRS = 40
-DOT_AREA = 60  # square points, of all of a class's images
+DOT_AREA = 60  # in square points, of the dot for all images of a class
 NAME_LENGTH = 20
 
 
 def rows_of(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """The outcomes of N images: label, predicted, top5 (whether it is among these) and loss.
+    """Tabulates the outcomes of N images: label, predicted, top5 (whether the label is among these) and loss.
 
-    Of equal scores, that of the class that comes first is the higher one.
+    Of classes with equal scores, the first ranks highest.
 
     Args:
-        labels: From 0, of shape (N,).
-        scores: Of shape (N, K), as of `Ensemble.scores`.
+        labels: The labels from 0, of shape (N,).
+        scores: The scores, of shape (N, K), as `Ensemble.scores` gives them.
     """
     ranking = np.argsort(-scores, axis=1, kind="stable")
     return pd.DataFrame(
@@ -47,10 +47,10 @@ def rows_of(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
 
 
 class Outcomes:
-    """What came out of each image: a few numbers for each, and no scores.
+    """The outcomes of the images of an evaluation: a few numbers for each image, without its scores.
 
     Args:
-        classes: Names of the K classes.
+        classes: The names of the K classes.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -58,32 +58,32 @@ class Outcomes:
         self._parts: list[pd.DataFrame] = []
 
     def add(self, labels: np.ndarray, scores: np.ndarray) -> None:
-        """Takes labels from 0, of shape (N,), and scores of shape (N, K)."""
+        """Adds images by their labels from 0, of shape (N,), and their scores, of shape (N, K)."""
         self.add_rows(rows_of(labels, scores))
 
     def add_rows(self, rows: pd.DataFrame) -> None:
-        """Takes what `rows_of` made of some images."""
+        """Adds images by the outcomes that `rows_of` made of them."""
         self._parts.append(rows)
 
     def scores(self) -> dict[str, float]:
-        """The number of "images", their mean cross-entropy "loss", and the shares "top1" and "top5"."""
+        """Gives the number of "images", their mean cross-entropy "loss", and the shares "top1" and "top5"."""
         table = self._table()
         means = {name: float(table[name].mean()) for name in ("loss", "top1", "top5")}
         return {"images": len(table), **means}
 
     def confusion(self) -> np.ndarray:
-        """Numbers of images, int64 of shape (K, K): of each class in a row, taken for each in a column."""
+        """Counts the images of each class (rows) that were taken for each class (columns): int64 (K, K)."""
         k = len(self.classes)
         table = self._table()
         pairs = table["label"].to_numpy() * k + table["predicted"].to_numpy()
         return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
     def by_class(self) -> pd.DataFrame:
-        """A row for each class.
+        """Gives a table with a row for each class.
 
-        Columns: class; images; top1 and top5, shares of them, nothing where there are no images;
-        mistaken_for, the class that it is most often taken for wrongly, and mistakes, how often, nothing
-        and 0 if never.
+        Its columns are class; images, their number; top1 and top5, the shares of hits, which are missing if
+        there are no images; mistaken_for, the class that it is most often mistaken for, which is missing if
+        there is none; and mistakes, how often that happens.
         """
         groups = self._table().groupby("label")
         table = groups.agg(images=("loss", "size"), top1=("top1", "mean"), top5=("top5", "mean"))
@@ -106,9 +106,9 @@ def write_report(folder: Path, outcomes: Outcomes, details: dict[str, Any]) -> N
     """Writes scores.json, classes.csv, confusion.csv and confusion.png, all or none of them.
 
     Args:
-        folder: Made if it is not there.
-        outcomes: Of all images.
-        details: What scores.json says besides the scores.
+        folder: The folder to write into, which is made if it is not there.
+        outcomes: The outcomes of all images.
+        details: Further entries of scores.json.
     """
     scores = json.dumps({**outcomes.scores(), **details}, indent=2) + "\n"
     matrix, by_class = outcomes.confusion(), outcomes.by_class()
@@ -127,17 +127,17 @@ def write_report(folder: Path, outcomes: Outcomes, details: dict[str, Any]) -> N
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draws a confusion matrix as a PNG.
+    """Draws a confusion matrix as a PNG file.
 
-    Up to `NAMED_CLASSES`, as a table of counts with the names of the classes. Of more, as dots whose areas
-    are shares of the true class's images, with a list of the most frequent confusions.
+    For up to `NAMED_CLASSES` classes, it is a table of counts with the names of the classes. For more, it is
+    dots whose areas are shares of the true class's images, with a list of the most frequent confusions.
 
     Args:
-        matrix: Of shape (K, K), as of `Outcomes.confusion`.
-        classes: Names of the K classes.
-        path: File to write.
+        matrix: The confusion matrix, of shape (K, K), as `Outcomes.confusion` gives it.
+        classes: The names of the K classes.
+        path: The file to write.
     """
-    from matplotlib.figure import Figure  # takes half a second, which --help can do without
+    from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     if len(classes) <= NAMED_CLASSES:
@@ -159,7 +159,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
 def _draw_fields(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib.colors import PowerNorm
 
-    # a power, or rare confusions could not be told from none
+    # colours follow the square root of the share: otherwise rare confusions could not be told from none
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     axes.figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class's images")
     axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)

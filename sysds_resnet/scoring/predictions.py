@@ -1,4 +1,4 @@
-"""Tables of predictions, written row by row: CSV, JSON lines, parquet; and arrays of scores."""
+"""The files of predictions, written part by part: tables as CSV, JSON lines or parquet; arrays of scores."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from sysds_resnet.system.files import write_whole
 Format = Literal["csv", "jsonl", "parquet"]
 
 Rows = tuple[pd.DataFrame, np.ndarray]
-"""A table of some images as of `to_table`, and their scores, of shape (N, K)."""
+"""The table that `to_table` makes of N images, and their scores, of shape (N, K)."""
 
 ROW_GROUP = 10_000
-"""Rows that a parquet file is written in, and that wait in memory for it."""
+"""The number of rows that wait in memory until they are written into a parquet file as a row group."""
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
-    """The format of a file: what was asked for, or by its ending, or CSV if it has none.
+    """Chooses the format of a file: what was asked for, or that of its ending, or CSV if it has none.
 
     Raises:
-        UserError: If the ending is another.
+        UserError: If no format was asked for, and the ending is an unknown one.
     """
     endings: dict[str, Format] = {"": "csv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
     found = asked or endings.get(Path(path).suffix.lower())
@@ -47,16 +47,17 @@ def choose_format(path: str, asked: Format | None) -> Format:
 
 
 def to_table(paths: Sequence[str], scores: np.ndarray, classes: list[str] | None, top: int) -> pd.DataFrame:
-    """The most probable classes of N images, the first of equal ones first.
+    """Tabulates the most probable classes of N images; of equally probable ones, the first comes first.
 
     Args:
-        paths: Of the images.
-        scores: Of shape (N, K), whose softmax are the probabilities.
-        classes: Names of the classes, if they have any.
-        top: How many, or all K if there are fewer.
+        paths: The paths of the images.
+        scores: The scores, of shape (N, K), whose softmax is the probabilities.
+        classes: The names of the classes, if they have any.
+        top: The number of classes for each image; all K if there are fewer.
 
     Returns:
-        Columns path; class_1 ... class_TOP, indices from 0; prob_1 ...; and label_1 ..., names, if there are.
+        A table with the columns path; class_1 ... class_TOP, the classes from 0; prob_1 ..., their
+        probabilities; and label_1 ..., their names, if there are any.
     """
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     probabilities = np.exp(np.take_along_axis(log_softmax(scores), order, axis=1))
@@ -72,13 +73,13 @@ def to_table(paths: Sequence[str], scores: np.ndarray, classes: list[str] | None
 def save(parts: Iterator[Rows], out: Path | None, kind: Format, logits: Path | None) -> int:
     """Writes tables and scores part by part, into files that are there whole or not at all.
 
-    Nothing is begun, and no folder made, before the first part is there.
+    No file is begun, and no folder made, before the first part is there.
 
     Args:
-        parts: At least one.
-        out: File for the tables, or None for standard output.
-        kind: Format of the tables.
-        logits: .npy file for the scores, if any.
+        parts: The tables and scores, at least one part.
+        out: The file for the tables, or None for standard output.
+        kind: The format of the tables.
+        logits: The .npy file for the scores, if any.
 
     Returns:
         The number of rows.
@@ -113,7 +114,7 @@ def _whole(path: Path | None, write: Callable[[Path | None], None]) -> None:
 
 
 class TableWriter(Protocol):
-    """Writes tables of the same columns one below the other."""
+    """A writer of tables with the same columns, one below the other."""
 
     def write(self, table: pd.DataFrame) -> None:
         """Adds rows."""
@@ -125,7 +126,10 @@ class TableWriter(Protocol):
 
 
 class CsvWriter:
-    """Comma-separated values in UTF-8, names of columns first; names of images and classes as `to_cell`."""
+    """A writer of comma-separated values in UTF-8, with the names of the columns in the first line.
+
+    The names of images and classes are written by `to_cell`, so that no spreadsheet takes them for formulas.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -139,11 +143,11 @@ class CsvWriter:
         self._begun = True
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Does nothing: no rows are left to write."""
 
 
 class JsonlWriter:
-    """A JSON object in each line, in UTF-8."""
+    """A writer of JSON lines in UTF-8: one object for each row."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -155,11 +159,11 @@ class JsonlWriter:
         self._file.write("".join(lines).encode())
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Does nothing: no rows are left to write."""
 
 
 class ParquetWriter:
-    """Parquet in row groups of `ROW_GROUP` rows."""
+    """A writer of parquet, in row groups of at least `ROW_GROUP` rows, but for the last."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -197,11 +201,11 @@ _WRITERS: dict[Format, Callable[[BinaryIO], TableWriter]] = {
 
 
 class RowsFile:
-    """A .npy file of float64 in rows whose number shows at the end. Use it in a `with` statement.
+    """A .npy file of float64 in rows whose number is known only at the end. Use it in a `with` statement.
 
     Args:
-        path: File to write.
-        columns: Values in a row.
+        path: The file to write.
+        columns: The number of values in a row.
     """
 
     def __init__(self, path: Path, columns: int) -> None:

@@ -19,41 +19,42 @@ Scale = Annotated[float, Field(ge=0.25, le=4)]
 
 
 class ScoringSettings(EngineSettings, ReadingSettings):
-    """Settings of commands that run trained networks."""
+    """The settings of commands that run trained networks."""
 
     weights: list[str] = setting(
         group="networks",
         min_length=1,
-        description="One or more of: .safetensors, .pth, a run folder, a Hugging Face folder, ... Of "
-        "several, the probabilities are averaged.",
+        description="The weights of one or more networks: .safetensors, .pth, a run folder, a Hugging Face "
+        "folder, ... The probabilities of several networks are averaged.",
     )
     image_size: int | None = setting(
         None,
         group="views of images",
         ge=32,
-        description="Side of the images in pixels; by default what the weights say, or 224.",
+        description="The side of the images in pixels; by default what the weights say, or 224.",
     )
     resize_size: int | None = setting(
         None,
         group="views of images",
         ge=32,
-        description="Shorter side before the crop; by default as the weights say, or 256.",
+        description="The shorter side of the images before the crop, in pixels; by default what the weights "
+        "say, or 256 for images of 224, and in this proportion for others.",
     )
     tta: Tta = setting(
         "none",
         group="views of images",
-        description="Views of each image whose probabilities are averaged: the centre; it and its mirror "
-        "image; corners and centre; these and their mirror images.",
+        description="The views of each image whose probabilities are averaged: none for the centre; flip for "
+        "it and its mirror image; five for corners and centre; ten for these and their mirror images.",
     )
     scales: list[Scale] = setting(
         [1.0],
         group="views of images",
         min_length=1,
-        description="Factors of resize_size; all views are taken at each of them.",
+        description="The factors of resize_size; all views are taken at each of them.",
     )
 
     def views(self) -> list[View]:
-        """The views of each image that these settings ask for."""
+        """Gives the views of each image that these settings ask for."""
         return choose_views(self.tta, self.scales)
 
 
@@ -61,7 +62,7 @@ class EvaluateSettings(SparkSettings, ScoringSettings, DataSettings):
     """Computes loss, top-1 and top-5 of weights on the validation images of a data set."""
 
     out: Path | None = setting(
-        None, group="output", description="Folder for scores, scores by class, and the confusion matrix."
+        None, group="output", description="The folder for scores, scores by class, and the confusion matrix."
     )
 
 
@@ -71,20 +72,20 @@ class PredictSettings(SparkSettings, ScoringSettings):
     input: list[str] = setting(
         group="images",
         min_length=1,
-        description="One or more images, folders that are searched for images, .txt files with a path in "
-        'each line, or "-" for such lines on standard input. With engine spark: folders, and .parquet tables '
-        "with image files in a column, as paths or URLs.",
+        description="The images: one or more files, folders that are searched for images, .txt files with a "
+        'path in each line, or "-" for such lines on standard input. With engine spark: folders, and '
+        ".parquet tables with image files in a column, as paths or URLs.",
     )
     out: str = setting(
         "predictions.csv",
         group="output",
-        description='File for predictions, .csv, .jsonl or .parquet, or "-" for standard output; with engine '
-        "spark, a folder of parquet files.",
+        description='The file for predictions, .csv, .jsonl or .parquet, or "-" for standard output; with '
+        "engine spark, a folder of parquet files.",
     )
     format: Format | None = setting(
-        None, group="output", description="Of out; by default by its ending, csv if it has none."
+        None, group="output", description="The format of out; by default that of its ending, or csv."
     )
-    top: int = setting(5, group="output", ge=1, description="Classes of each image.")
+    top: int = setting(5, group="output", ge=1, description="The number of classes to give for each image.")
     logits: Path | None = setting(
-        None, group="output", description=".npy file for the scores, of shape (images, classes)."
+        None, group="output", description="The .npy file for the scores, of shape (images, classes)."
     )

@@ -1,4 +1,4 @@
-"""Settings of commands: flags, YAML files and recipes in, checked settings and exit codes out.
+"""The settings of commands: flags, YAML files and recipes in, checked settings and exit codes out.
 
-It never knows what a setting is for.
+This package never knows what a setting is for.
 """

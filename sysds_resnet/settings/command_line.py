@@ -1,4 +1,4 @@
-"""From the command line and YAML files to settings, and from errors to one line and an exit code."""
+"""The way from the command line and YAML files to settings, and from errors to a line and an exit code."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ from sysds_resnet.system.redaction import refuse_passwords
 from sysds_resnet.system.similar_names import did_you_mean
 
 S = TypeVar("S", bound="Settings")
-_LONGEST = 200  # characters of a value that an error shows
+_LONGEST = 200  # how many characters of a value an error shows
 
 
 class Settings(BaseSettings):
-    """Base of the settings of a command: frozen, and unknown names are errors.
+    """The base class of the settings of a command: frozen, with unknown names as errors.
 
-    Values come from flags, then from the YAML file given with --config, then from the recipe if a command has
-    them, then from the defaults. They do
-    not come from environment variables.
+    A value comes from the first of these that has it: the flags, the YAML file given with --config, the
+    recipe if the command has recipes, the defaults. Environment variables are not read.
     """
 
     model_config = SettingsConfigDict(
@@ -53,10 +52,11 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    command: ClassVar[str | None] = None  # its name, where the class is not called CommandSettings
+    # The command's name, if it is not the name of the class without "Settings", in lower case.
+    command: ClassVar[str | None] = None
 
     config: Path | None = setting(
-        None, group="command", resume="free", description="YAML file with these names; flags win over it."
+        None, group="command", resume="free", description="YAML file of settings; flags win over it."
     )
     debug: bool = setting(False, group="command", resume="free", description="Show tracebacks.")
 
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     def _usual_mistakes(cls, value: object, info: ValidationInfo) -> object:
         if value == "":  # a folder without a name would be the working directory
             raise ValueError("a value that is not empty")
-        # pydantic would take it for 1 or 0
+        # pydantic would take true or false for 1 or 0
         values = value if isinstance(value, list) else [value]
         if any(isinstance(item, bool) for item in values) and not _mentions(
             cls.model_fields[info.field_name].annotation, bool
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _without_passwords(self) -> Settings:
-        """What is set is written down, printed and drawn."""
+        """Refuses passwords: settings are written down, printed and drawn."""
         for name in self.model_fields_set:
             value = getattr(self, name)
             refuse_passwords(name, value if isinstance(value, list) else [value])
@@ -88,17 +88,17 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         **_: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leaves only explicit values; pydantic puts the command line before them where there is one."""
+        """Leaves only values that are passed in; pydantic puts a command line before them if there is one."""
         return (init_settings,)
 
 
 def parse(settings: type[S], argv: Sequence[str], base: dict[str, Any] | None = None) -> S:
-    """Settings from a command line and the YAML file that it names.
+    """Makes settings from a command line and the YAML file that it names.
 
     Args:
-        settings: Their class.
-        argv: Arguments without the program's name.
-        base: Values for what neither flags nor the file name.
+        settings: The class of the settings.
+        argv: The arguments of the command, without the program's name.
+        base: Values for settings that neither flags nor the file give.
 
     Raises:
         UserError: If a name is unknown or a value does not fit.
@@ -109,17 +109,17 @@ def parse(settings: type[S], argv: Sequence[str], base: dict[str, Any] | None = 
 
 
 def find_flag(name: str, argv: Sequence[str]) -> str | None:
-    """The value of a flag that decides how the others are read, if it is given."""
+    """Finds the value of a flag that decides how the others are read; None if it is not given."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument(f"--{name}")
     try:
         return getattr(early.parse_known_args(argv)[0], name)
-    except argparse.ArgumentError:  # without a value, which the parser of all flags will say
+    except argparse.ArgumentError:  # the flag has no value, which the parser of all flags will say
         return None
 
 
 def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None = None) -> S:
-    """Settings from a mapping, from flags that win over it, and from the recipe that either names.
+    """Makes settings from a mapping, from flags that win over it, and from the recipe that either names.
 
     Raises:
         UserError: If a name is unknown or a value does not fit.
@@ -155,7 +155,7 @@ def build(settings: type[S], values: dict[str, Any], argv: Sequence[str] | None 
 
 
 def _into_groups(settings: type[Settings]) -> Callable[..., argparse.Action]:
-    """Adds a flag to the group that its setting names, in the place of `ArgumentParser.add_argument`."""
+    """Gives a substitute for `ArgumentParser.add_argument` that adds a flag to its setting's group."""
     names = {f"--{name.replace('_', '-')}": name for name in settings.model_fields}
     groups: dict[str, argparse._ArgumentGroup] = {}
 
@@ -170,11 +170,11 @@ def _into_groups(settings: type[Settings]) -> Callable[..., argparse.Action]:
     return add_argument
 
 
-_WRONG_FLAGS = "error parsing CLI: "  # how pydantic-settings begins what argparse says
+_WRONG_FLAGS = "error parsing CLI: "  # what pydantic-settings puts before a message of argparse
 
 
 def _refuse_flags(settings: type[Settings], program: str, found: str) -> NoReturn:
-    """Ends a command as argparse does, with the nearest right names instead of all flags there are."""
+    """Ends a command as argparse does, but names the nearest right flags instead of all that exist."""
     known = {f"--{name.replace('_', '-')}": name for name in settings.model_fields}
     questions = ""
     if found.startswith("unrecognized"):
@@ -200,19 +200,19 @@ def _what_does_not_fit(error: ValidationError) -> str:
 
 
 def _mentions(annotation: object, kind: type) -> bool:
-    """Whether a type is this one or has it among its parts."""
+    """Tells whether a type is `kind`, or has it among its parts."""
     return annotation is kind or any(_mentions(part, kind) for part in get_args(annotation))
 
 
 def _repeat_flags(settings: type[Settings], argv: Sequence[str]) -> list[str]:
-    """`--input A B` as `--input="A" --input="B"`, which is how pydantic-settings takes lists.
+    """Rewrites `--input A B` as `--input="A" --input="B"`, which is how pydantic-settings takes lists.
 
     Without the quotes it would read names with commas and brackets as lists.
     """
     fields = settings.model_fields.items()
     lists = {f"--{name.replace('_', '-')}" for name, field in fields if get_origin(field.annotation) is list}
     result: list[str] = []
-    flag = None  # of the list that is being read
+    flag = None  # the flag of the list that is being read
     for argument in argv:
         name, equals, value = argument.partition("=")
         if argument.startswith("-") and argument != "-":
@@ -232,8 +232,8 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
 
     Args:
         settings: The class of its settings.
-        command: What to run on them; may give another code for success.
-        argv: Arguments; by default those of this process.
+        command: The function to run on the settings; it may give another exit code than 0.
+        argv: The arguments of the command; by default those of this process.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -272,7 +272,7 @@ def _show_warning(
 
 @contextmanager
 def _printing_any_name() -> Iterator[None]:
-    """Standard output escapes what its encoding lacks; at the start, Python has it raise an error."""
+    """Makes standard output escape what its encoding lacks, for which Python would raise an error."""
     stream = sys.stdout
     strict = isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
     if strict:

@@ -1,4 +1,4 @@
-"""Fields of settings that say of themselves what others ask about them."""
+"""The fields of settings, which hold what the help, resumed runs and plots need to know of a setting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 Resume = Literal["same", "place", "free"]
-"""What a resumed run may do with a setting: "same" for what it must agree with, "place" for where its data
-lie, which it may say anew as digests tell whether they are the same, and "free" for what it may change."""
+"""What a resumed run may do with a setting: "same" for one that must not change, "place" for where its data
+lie, which may change since digests tell whether the data are the same, and "free" for one that may change."""
 
 
 def setting(
@@ -19,27 +19,27 @@ def setting(
     matters: bool = True,
     **constraints: Any,
 ) -> Any:
-    """A field of a class of settings.
+    """Declares a field of a class of settings.
 
     Args:
-        default: Its value where nothing else is given; without one it must be given.
-        group: The heading under which --help lists it.
-        resume: What a resumed training run may do with it.
-        matters: Whether a run's weights or speed depend on it, by which runs are told apart.
-        **constraints: As of pydantic's `Field`: description, ge, le, ...
+        default: The value of the field if none is given; without a default, a value must be given.
+        group: The heading under which --help lists the field.
+        resume: What a resumed training run may do with the field.
+        matters: Whether a run's weights or speed depend on the field, so that it tells runs apart.
+        **constraints: The arguments of pydantic's `Field`: description, ge, le, ...
     """
     facts = {"group": group, "resume": resume, "matters": matters}
     return Field(default, json_schema_extra=facts, **constraints)
 
 
 def facts_of(settings: type[BaseModel], name: str) -> dict[str, Any]:
-    """What `setting` was told of a field: "group", "resume" and "matters"; nothing of other fields."""
+    """Gives "group", "resume" and "matters" of a field that `setting` declared; empty for other fields."""
     return dict(settings.model_fields[name].json_schema_extra or {})
 
 
 def names_where(settings: type[BaseModel], **facts: Any) -> tuple[str, ...]:
-    """The names of the fields of which these facts are true, in their order.
+    """Gives the names of the fields of which these facts are true, in their order.
 
-    `names_where(TrainSettings, resume="free")` are those that a resumed run may change.
+    `names_where(TrainSettings, resume="free")` gives those that a resumed run may change.
     """
     return tuple(name for name in settings.model_fields if facts.items() <= facts_of(settings, name).items())

@@ -1,4 +1,4 @@
-"""Settings in YAML files."""
+"""The reading of settings from YAML files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_BYTES = 2**20  # no settings take more
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what nobody means: a name that comes twice, 1:30 as 90, 010 as 8, and dates.
+    """A loader of YAML without what nobody means: a name that comes twice, 1:30 as 90, 010 as 8, and dates.
 
-    Every plain text that this takes for something else than a text, yaml.safe_dump writes in quotes.
+    yaml.safe_dump puts quotes around every text that this loader would otherwise read as something else.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -45,7 +45,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Reads the mapping in a YAML file.
 
     Raises:
         UserError: If the file cannot be read or holds no mapping of names to values.

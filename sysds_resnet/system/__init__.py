@@ -1,4 +1,4 @@
-"""What the program asks of the operating system: files, folders, processes, terminals.
+"""The program's dealings with the operating system: files, folders, processes, terminals.
 
-It knows nothing of images, networks or SystemDS.
+This package knows nothing of images, networks or SystemDS.
 """

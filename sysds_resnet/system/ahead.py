@@ -1,4 +1,4 @@
-"""What takes the next item while the one before is in use."""
+"""An iterator that takes the next item while the one before is in use."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,9 @@ _END = object()
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each taken by a thread of its own during the use of the one before.
+    """Gives the same items; a second thread takes each while the one before is in use.
 
-    To be closed, or used up; errors come with the item that they are of.
+    The caller must use up or close the iterator. An error is raised where its item would have been given.
     """
     with ThreadPoolExecutor(1, "sysds-resnet-ahead") as thread:
         following = thread.submit(next, items, _END)

@@ -1,4 +1,4 @@
-"""Checks of what people give to functions, before it is computed with or fails deep inside."""
+"""Checks of arguments that people give to functions, before these compute with them or fail deep inside."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sysds_resnet.errors import UserError, one_line
 
 
 def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
-    """A whole number as a Python int; Python's and NumPy's own, and floats without a fraction.
+    """Gives a whole number of Python's or NumPy's, or a float without a fraction, as a Python int.
 
     Raises:
-        UserError: If it is something else, a truth value among them, or out of its range.
+        UserError: If the value is something else, such as a truth value, or out of its range.
     """
     number = None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         number = int(value)
     elif not isinstance(value, (bool, np.bool_)):
         try:
-            number = operator.index(value)  # arrays and tensors of one number have it too
+            number = operator.index(value)  # this works for arrays and tensors of one number too
         except TypeError:
             number = None
     outside = number is not None and (
@@ -36,10 +36,10 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
 
 
 def flag(name: str, value: object) -> bool:
-    """A truth value as a Python bool.
+    """Gives a truth value of Python's or NumPy's as a Python bool.
 
     Raises:
-        UserError: If it is something else: text such as "no" would count as true.
+        UserError: If the value is something else: text such as "no" would count as true.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise UserError(f"{name}: found {value!r}, expected True or False; give one of them")
@@ -58,15 +58,15 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def as_array(name: str, value: object) -> np.ndarray:
-    """An array of what is one, or can be made one: lists, Series, tensors that lie in this process's memory.
+    """Makes an array of a value, such as a list, a Series, or a tensor that lies in this process's memory.
 
     Raises:
-        UserError: If it cannot, such as a list of images of several sizes.
+        UserError: If the value cannot be an array, such as a list of images of several sizes.
     """
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        # PyTorch's tensors on a GPU, or with gradients, say what to call first
+        # the errors of PyTorch tensors on a GPU, or with gradients, say what to call first
         raise UserError(
             f"{name}: found {type(value).__name__} that is no array ({one_line(error)}), expected a NumPy "
             "array; make one of it"

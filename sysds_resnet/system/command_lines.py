@@ -1,4 +1,4 @@
-"""Command lines that the user is told to run: they name the interpreter that has this package."""
+"""Command lines that messages tell the user to run: they name the interpreter that has this package."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ DISTRIBUTION = "sysds-resnet"
 
 
 def python_command(module: str, *arguments: object) -> str:
-    """The line for a shell that runs a command of this package, with the interpreter that runs now.
+    """Gives the line for a shell that runs a command of this package, with the interpreter that runs now.
 
     Args:
-        module: Name of the module in sysds_resnet, such as "train".
-        arguments: What follows it; each is quoted where a shell needs that.
+        module: The name of the module in sysds_resnet, such as "train".
+        arguments: The arguments of the command; each is quoted where a shell needs that.
     """
     return shlex.join([interpreter(), "-m", f"sysds_resnet.{module}", *map(str, arguments)])
 
 
 def install_command(extra: str) -> str:
-    """The line for a shell that installs the packages of one of this package's extras, such as "spark".
+    """Gives the line for a shell that installs the packages of one of this package's extras, such as "spark".
 
-    It names the packages themselves, since this one need not be on the index that pip asks.
+    It names the packages themselves, since this package need not be on the index that pip asks.
     """
     try:
         listed = requires(DISTRIBUTION) or []
-    except PackageNotFoundError:  # run from its source, without an installation
+    except PackageNotFoundError:  # this package is run from its source, without an installation
         listed = []
     wanted = [
         "; ".join(part for part in _without_extra(requirement) if part)
@@ -42,7 +42,7 @@ def install_command(extra: str) -> str:
 
 
 def interpreter() -> str:
-    """How a shell in the working directory calls the Python that runs now, unquoted and as short as it goes.
+    """Gives the shortest name by which a shell in the working directory runs this Python, unquoted.
 
     That is "python" where the shell would find the same one, a path relative to the working directory where
     it is below that, and an absolute path elsewhere.
@@ -61,12 +61,12 @@ def interpreter() -> str:
 
 
 def _place(program: str) -> tuple[str, str]:
-    """What tells interpreters apart: those of virtual environments are links to one program."""
+    """Gives what tells interpreters apart: in virtual environments they are links to one program."""
     return os.path.realpath(os.path.dirname(program)), os.path.realpath(program)
 
 
 def _without_extra(requirement: str) -> tuple[str, str]:
-    """A requirement and its marker, but for the extra."""
+    """Splits a requirement into its package and its marker, without the extra in the marker."""
     name, _, marker = requirement.partition(";")
     marker = re.sub(r"(\s+and\s+)?extra == ['\"][^'\"]*['\"]", "", marker).strip()
     return name.strip(), marker.removeprefix("(").removesuffix(")")

@@ -1,4 +1,4 @@
-"""Lines on standard output and standard error that cannot end a run: the terminal or the log may be gone."""
+"""Lines on standard output and standard error that end no run if they fail: a terminal or log may be gone."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TextIO
 
 from sysds_resnet.errors import printable
 
-# What passes: there may be room again on the disk that a log is on.
+# Errors that may pass: there may be room again on the disk that a log is on.
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EINTR}
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Prints a line and does without it where that fails.
+    """Prints a line, or goes on without it if that fails.
 
     Args:
-        text: What is to be printed; characters that the stream cannot encode are escaped.
-        stream: By default standard output.
+        text: The line to print; characters that the stream cannot encode are escaped.
+        stream: The stream to print to; by default standard output.
     """
     stream = sys.stdout if stream is None else stream
-    if stream is None:  # closed before the program began
+    if stream is None:  # it was closed before the program began
         return
     try:
         print(encodable(text, stream), file=stream, flush=True)
-    except (OSError, ValueError) as error:  # ValueError: it was closed
+    except (OSError, ValueError) as error:  # ValueError: the stream was closed
         give_up(stream, error)
 
 
@@ -46,13 +46,13 @@ def _tell(kind: str, text: str) -> None:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """The text with escapes in place of what the stream's encoding does not have, as file names may hold."""
+    """Gives the text with escapes for characters that the stream's encoding lacks, as file names may hold."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
-    """Whether a stream that failed is gone for good; if so, what it still holds is let go."""
+    """Tells whether a stream that failed is gone for good; if so, drops what it still holds."""
     if isinstance(error, OSError) and error.errno in _PASSING:
         return False
     _let_go(stream)
@@ -60,7 +60,7 @@ def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
 
 
 def settle() -> None:
-    """Writes what standard output and standard error still hold, or lets it go, at the end of a command.
+    """Writes what standard output and standard error still hold, or drops it, at the end of a command.
 
     Otherwise Python would try to write it once more, fail, and exit with code 120.
     """
@@ -73,7 +73,7 @@ def settle() -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Has a stream of this process write to nowhere."""
+    """Redirects a standard stream of this process to the null device, so that what it holds is dropped."""
     if stream in (sys.__stdout__, sys.__stderr__):
         with suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)

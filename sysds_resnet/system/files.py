@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and files of others that are read with care."""
+"""Files that are written whole or not at all, and files from others that are read with care."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from sysds_resnet.errors import UserError, one_line
 
 _MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "UTF-32",  # comes before UTF-16, with whose mark it begins
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
@@ -30,18 +30,18 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# Ours, and those of safetensors, which writes beside the file that it is asked for: 409 MB, for a checkpoint
-# of ResNet-50, that a killed process leaves.
+# Temporary names: those of `write_whole`, and those of safetensors, which writes beside the file that it is
+# asked for. A killed process leaves such files: 409 MB for a checkpoint of ResNet-50.
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp|\.tmp[A-Za-z0-9]{6}")
 
-_MAX_NAME = 240  # bytes, which leaves room for what is added to it while it is written
+_MAX_NAME = 240  # bytes; leaves room for what a temporary name adds
 
 
 def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
     """Writes files under temporary names beside their places, and renames them when all are on the disk.
 
     Args:
-        writers: What writes each, given the temporary name, which begins with a dot.
+        writers: The function that writes each file. It is given the temporary name, which begins with a dot.
     """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
     try:
@@ -56,18 +56,18 @@ def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
         for path, name in temporary.items():
             os.replace(name, path)
         for folder in {path.parent for path in writers}:
-            _sync_folder(folder)  # or a crash of the machine may take the new name back
+            _sync_folder(folder)  # without this, a crash of the machine may undo the renaming
     finally:
         for name in temporary.values():
-            with contextlib.suppress(OSError):  # there is none when all went well
+            with contextlib.suppress(OSError):  # when all went well, the file has been renamed
                 name.unlink()
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path as users write it, where ~ stands for their home.
+    """Gives the path that a user wrote, in which ~ stands for the user's home.
 
     Raises:
-        UserError: If it begins with ~ and there is no such user, or this user has no home.
+        UserError: If the path begins with ~ and there is no such user, or this user has no home.
     """
     try:
         return Path(path).expanduser()
@@ -78,16 +78,16 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def user_cache(name: str) -> Path:
-    """This user's folder for files that can be made again.
+    """Gives this user's folder for files that can be made again.
 
     Raises:
-        UserError: If the user has no home: it would be a folder called ~ in the working directory.
+        UserError: If the user has no home: the folder would be one called ~ in the working directory.
     """
     try:
         folder = user_cache_path(name)
     except RuntimeError:
         folder = None
-    if folder is None or not folder.is_absolute():  # as older versions of platformdirs give it
+    if folder is None or not folder.is_absolute():  # older versions of platformdirs give such
         raise UserError("cache folder: found no home of this user, expected one; set HOME or XDG_CACHE_HOME")
     return folder
 
@@ -109,17 +109,17 @@ def check_place(out: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file has a name that `write_whole` gives while it writes, or safetensors within it."""
+    """Tells whether a file has a temporary name, from `write_whole` or from safetensors within it."""
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def remove_temporary(folder: Path, shared: bool = False) -> None:
-    """Removes what killed processes left unfinished in a folder; what cannot be removed stays.
+    """Removes the temporary files that killed processes left in a folder; what cannot be removed stays.
 
     Args:
-        folder: Only looked into itself, not below.
-        shared: Whether other processes may be writing there: what names a process of this machine that is
-            alive stays.
+        folder: The folder; folders in it are not looked into.
+        shared: Whether other processes may be writing there. Then files stay whose names hold the number of
+            another process that is alive on this machine.
     """
     for path in filter(is_temporary, folder.iterdir()):
         if not (shared and _at_work(path)):
@@ -128,7 +128,7 @@ def remove_temporary(folder: Path, shared: bool = False) -> None:
 
 
 def _at_work(path: Path) -> bool:
-    """Whether a temporary file's name is by another process that is alive."""
+    """Tells whether a temporary file's name holds the number of another process that is alive."""
     process = path.name.rsplit(".", 2)[1]
     return process.isdigit() and int(process) != os.getpid() and psutil.pid_exists(int(process))
 
@@ -136,20 +136,20 @@ def _at_work(path: Path) -> bool:
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # file systems that cannot
+        with contextlib.suppress(OSError):  # some file systems cannot
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file to read from it.
+    """Opens a regular file to read from it.
 
     Anything else that has a name, such as a pipe or a device, is refused rather than waited for: it may never
     give a byte, or never end.
 
     Raises:
-        OSError: the file cannot be opened or is not a regular one.
+        OSError: If the file cannot be opened or is not a regular one.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -166,10 +166,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
+    """Reads a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        UserError: the file cannot be read, or is in another encoding.
+        UserError: If the file cannot be read, or is in another encoding.
     """
     try:
         with open_regular(path) as file:
@@ -180,14 +180,14 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def decode_text(data: bytes, name: str | os.PathLike[str]) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
+    """Decodes the text of a file in UTF-8, with or without a byte order mark.
 
     Args:
-        data: of the file.
-        name: what errors call it.
+        data: The content of the file.
+        name: What errors call the file.
 
     Raises:
-        UserError: it is in another encoding.
+        UserError: If the text is in another encoding, or is no text.
     """
     marked = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), None)
     try:
@@ -204,8 +204,8 @@ def decode_text(data: bytes, name: str | os.PathLike[str]) -> str:
 
 
 def _encoding_without_mark(data: bytes) -> str | None:
-    """The likely encoding of bytes that are not UTF-8; none if they do not look like text."""
-    if b"\0" in data:  # UTF-16 of European languages has one in every second byte
+    """Guesses the encoding of bytes that are not UTF-8; gives None if they do not look like text."""
+    if b"\0" in data:  # in UTF-16, European languages have a 0 in every second byte
         even, odd = data[::2].count(0), data[1::2].count(0)
         if max(even, odd) > len(data) / 5 and min(even, odd) < len(data) / 50:
             return "UTF-16LE" if odd > even else "UTF-16BE"

@@ -1,4 +1,4 @@
-"""A folder that one process writes into: held by a lock that ends with the process, however that ends."""
+"""A lock on a folder that one process writes into: it ends with the process, however that ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import psutil
 from sysds_resnet.errors import UserError, one_line
 
 LOCK_FILE = ".lock"
-# What flock says on file systems without locks, such as some of NFS and of object stores.
+# The errors of flock on file systems without locks, such as some of NFS and of object stores.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 
 
 class FolderLock:
-    """Holds a folder until `release`, or until this process ends; use it in a `with` statement.
+    """A lock on a folder until `release`, or until this process ends, for use in a `with` statement.
 
     The lock is the kernel's (flock), on a file in the folder that names the process that holds it. On a file
-    system without locks that file alone stands for it, until its process has ended.
+    system without locks, the file alone shows that the folder is held, until that process has ended.
 
     Args:
-        folder: That exists.
-        work: What is at work in a folder that is held, such as "a run".
-        note: Told of a file system without locks.
+        folder: The folder, which must exist.
+        work: What errors call the work in a folder that another process holds, such as "a run".
+        note: A function that is given a text to show if the file system has no locks.
 
     Raises:
         UserError: If another process holds the folder, or no file can be made in it.
@@ -50,7 +50,7 @@ class FolderLock:
         self.release()
 
     def release(self) -> None:
-        """Lets others have the folder. May be repeated."""
+        """Lets other processes have the folder; a second call does nothing."""
         if self._file is not None:
             with suppress(OSError):  # the folder may be gone, or its disk
                 self._path.unlink()
@@ -59,7 +59,7 @@ class FolderLock:
             self._file = None
 
     def _take(self) -> int | None:
-        """The locked file; None if it was removed meanwhile by the process that held it."""
+        """Opens and locks the file; gives None if the process that held it removed it meanwhile."""
         created = True
         try:
             try:
@@ -78,7 +78,7 @@ class FolderLock:
             ) from error
         try:
             self._lock(file, created)
-            if not _same(file, self._path):  # removed by the process that held it, before we had it
+            if not _same(file, self._path):  # removed meanwhile by the process that held it
                 os.close(file)
                 return None
             os.ftruncate(file, 0)
@@ -113,7 +113,7 @@ class FolderLock:
             )
 
     def _check_ended(self, holder: dict[str, Any]) -> None:
-        """Where there are no locks: whether the process that wrote the file has ended, as far as we know."""
+        """Refuses a folder without locks, unless its file is of a process of this machine that has ended."""
         here = holder.get("host") == socket.gethostname()
         if not (here and not psutil.pid_exists(int(holder.get("pid", 0)))):
             raise UserError(
@@ -127,7 +127,7 @@ def _us() -> dict[str, Any]:
 
 
 def _holder(file: int) -> dict[str, Any]:
-    """Who wrote a lock's file; nothing while it is being written."""
+    """Reads from a lock's file which process wrote it; gives an empty dict while it is being written."""
     try:
         found = json.loads(os.pread(file, 4096, 0))
         return found if isinstance(found, dict) else {}

@@ -1,8 +1,8 @@
-"""What happens to what is open when its process is forked.
+"""The handling of open resources when their process is forked.
 
 `os.fork` gives the child a copy of everything: pipes, sockets, and objects that end processes and remove
-folders when they go. What is open belongs to the process that opened it, so that in the child these must do
-nothing, and its copies of pipes must be closed: whoever waits for their end would wait for the child too.
+folders when they go. A resource belongs to the process that opened it, so that in the child such objects must
+do nothing, and the copies of pipes must be closed: whoever waits for their end would wait for the child too.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from sysds_resnet.errors import UserError
 
 
 class Forkable(Protocol):
-    """Something open that a fork copies."""
+    """An open resource that a fork copies."""
 
     def disown(self) -> None:
-        """Called in the child: lets go of its copies, without a lock, and without a word to others."""
+        """Lets go of the child's copies, without a lock or a message to others; called in the child."""
 
 
 opening = threading.RLock()
-"""To be held from before something is opened until `register` knows of it: no fork comes between the two."""
+"""The lock to hold while a resource is opened and given to `register`, so that no fork comes between."""
 
 _open: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def register(thing: Forkable) -> None:
-    """Has `disown` called in every process that is forked from this one."""
+    """Has the `disown` of a resource called in every process that is forked from this one."""
     _open.add(thing)
 
 
 class Opener:
-    """The process that opened something, and whether it is still open.
+    """The record of which process opened a resource, and of whether it is still open.
 
     Args:
-        name: What errors call it.
-        advice: What to do where it is used in another process.
+        name: What errors call the resource.
+        advice: What errors say to do if the resource is used in another process.
     """
 
     def __init__(self, name: str, advice: str) -> None:
@@ -48,16 +48,16 @@ class Opener:
 
     @property
     def here(self) -> bool:
-        """Whether it was opened by this process, not by one that this was forked from."""
+        """Whether this process opened the resource, not one that this process was forked from."""
         return os.getpid() == self._pid
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the resource was closed."""
         return self._closed
 
     def check(self) -> None:
-        """Checks that it can be used.
+        """Checks that this process may use the resource.
 
         Raises:
             UserError: If it was closed, or opened by a process that this one was forked from.
@@ -71,8 +71,8 @@ class Opener:
             raise UserError(f"{self._name}: found it closed, expected it open; open another one")
 
     def close(self) -> bool:
-        """Whether this closes it: not where it is closed already, nor in a process that did not open it."""
-        if not self.here:  # before the lock, which another thread may have held when the process was forked
+        """Marks the resource as closed; gives False if it already was, or another process opened it."""
+        if not self.here:  # checked without the lock, which another thread may have held at the fork
             return False
         with self._lock:
             closes, self._closed = not self._closed, True

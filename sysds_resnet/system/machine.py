@@ -1,4 +1,4 @@
-"""How much of the machine this process may use: memory and cores, as control groups and limits say."""
+"""The part of the machine that this process may use: memory and cores, as control groups and limits say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ PROC = Path("/proc/self")
 
 
 def substitute_name() -> str | None:
-    """A name for this process's user if the system knows none, as in containers that run as any number."""
+    """Gives a name for this process's user if the system has none, and otherwise None.
+
+    It has none, for example, in containers that run under an arbitrary user number.
+    """
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -25,14 +28,14 @@ def substitute_name() -> str | None:
 
 
 def memory_limit() -> int:
-    """Bytes of memory that this process may use.
+    """Gives the number of bytes of memory that this process may use.
 
-    They are the machine's, or less where a control group of this process, or one around it, may not have as
-    much, or where the size of a process is limited (`ulimit -v`), and with it that of a JVM.
+    It is the machine's memory, or less if a control group of this process, or one around it, may not have as
+    much, or if the size of a process is limited (`ulimit -v`), and with it that of a JVM.
     """
     limits = [psutil.virtual_memory().total]
     for folder in _groups("memory"):
-        # v2's, of which `high` slows a process down instead of ending it, and v1's
+        # the first two are of v2, where `high` slows a process down instead of ending it; the last is of v1
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             text = _read(folder / name)
             if text.isdigit():
@@ -43,16 +46,16 @@ def memory_limit() -> int:
 
 
 def address_space() -> int | None:
-    """Bytes that a process may have in its address space (`ulimit -v`); None without such a limit."""
+    """Gives the most bytes of a process's address space (`ulimit -v`); None without such a limit."""
     size, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if size == resource.RLIM_INFINITY else size
 
 
 def cores() -> int:
-    """How many cores this process may use.
+    """Gives the number of cores that this process may use.
 
-    They are those that it may run on, or fewer where control groups limit its time; part of a core counts as
-    one, as it does for Java.
+    They are the cores that it may run on, or fewer if control groups limit its time; a part of a core counts
+    as one, as it does for Java.
     """
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     for folder in _groups("cpu"):
@@ -65,15 +68,15 @@ def cores() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, from its own out to the outermost one.
+    """Gives the folders of the control groups of this process, from its own out to the outermost one.
 
     Args:
-        controller: "memory" or "cpu": of a hierarchy of its own (v1), or of the one for all (v2).
+        controller: "memory" or "cpu". In v1 it has a hierarchy of its own; in v2 there is one for all.
     """
     own = {}
     for line in _read(PROC / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        for name in controllers.split(","):  # none for v2
+        for name in controllers.split(","):  # the field is empty for v2
             own[name] = path
     for line in _read(PROC / "mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -82,7 +85,7 @@ def _groups(controller: str) -> Iterator[Path]:
         name = {"cgroup2": "", "cgroup": controller}.get(kind)
         if name is None or name not in own or (name and controller not in options.split(",")):
             continue
-        # What is mounted may be a part of the hierarchy, as in a container. Its name may lie outside of that.
+        # As in a container, only a part of the hierarchy may be mounted, and the group may lie outside of it.
         folder = Path(_unescape(mount))
         inside = os.path.relpath(own[name], _unescape(root))
         parts = [] if inside.startswith("..") else [part for part in inside.split("/") if part != "."]
@@ -93,7 +96,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _unescape(path: str) -> str:
-    """A path in mountinfo, where a space is written as \\040."""
+    """Decodes a path from mountinfo, where a space is written as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 

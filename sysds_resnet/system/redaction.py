@@ -1,4 +1,4 @@
-"""Which settings are secrets, and texts without them."""
+"""The recognition of settings that are secrets, and their removal from texts."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ NAMES = (
     r"(?i)secret|password|passwd|passphrase|(^|[._-])pwd$|token|credential|bearer"
     r"|(access|account|api|private|encryption|shared|storage)[._-]?key|(^|[._-])(sas|sig|signature)([._-]|$)"
 )
-"""Names of settings whose values are secrets, as a regular expression of both Python's and Java's."""
+"""The names of settings whose values are secrets, as a regular expression that Python and Java both take."""
 
-# What these names end in says that the value is the place or the kind of a secret, not the secret.
+# Parts of such names that say that the value is the place or the kind of a secret, not the secret itself.
 _NO_SECRETS = re.compile(
     r"(?i)((file|path|paths|provider|providers|enabled|encryption|length|bits|class|type|algorithm|interval"
     r"|ratio|lifetime|mechanism)$|^spark\.kubernetes\.(driver|executor)\.secret(s|KeyRef)\.)"
 )
 # an option such as -Dx.password=... within the value of another setting
 _OPTION = re.compile(r"(?P<name>[\w.-]+)=(?P<value>\"[^\"]*\"|'[^']*'|[^\s&,;\"']+)")
-# user:password@ after a scheme; a pathlib.Path of it has lost a slash
+# user:password@ after a scheme, of whose two slashes pathlib.Path drops one
 _USER = re.compile(r"(?P<scheme>[\w.+-]+:/{1,2})[^/?#@\s:]*:[^/?#\s]*@")
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a setting of this name holds a secret."""
+    """Tells whether a setting of this name holds a secret."""
     return bool(re.search(NAMES, name)) and not _NO_SECRETS.search(name)
 
 
 def holds_secret(name: str, value: str) -> bool:
-    """Whether a setting is a secret by its name, or has one in its value: an option, or a URL's password."""
+    """Tells whether a setting is secret by its name, or by an option or a URL's password in its value."""
     return looks_secret(name) or redacted_text(value) != value
 
 
 def redacted(settings: Mapping[str, str]) -> dict[str, str]:
-    """Settings as they may be shown: with *** in the place of secrets."""
+    """Gives settings as they may be shown, with *** in the place of secrets."""
     return {name: HIDDEN if looks_secret(name) else redacted_text(text) for name, text in settings.items()}
 
 
 def redacted_text(text: str) -> str:
-    """A text with *** in the place of passwords in URLs and of values of options with secret names."""
+    """Gives a text with *** in the place of passwords in URLs and of values of options with secret names."""
 
     def hide(found: re.Match[str]) -> str:
         return f"{found['name']}={HIDDEN}" if looks_secret(found["name"]) else found[0]
@@ -51,10 +51,10 @@ def redacted_text(text: str) -> str:
 
 
 def refuse_passwords(name: str, values: Iterable[object]) -> None:
-    """Checks the paths and URLs that a setting holds.
+    """Checks that the paths and URLs that a setting holds have no passwords in them.
 
     Raises:
-        UserError: If one has a password in it, which would stand in files, logs and lists of processes.
+        UserError: If one has, as the password would show in files, logs and lists of processes.
     """
     for text in map(str, values):
         if ":/" in text and redacted_text(text) != text:

@@ -14,20 +14,20 @@ from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.system.files import user_path
 
 KINDS = ("file", "s3", "s3a", "hdfs", "viewfs")
-"""Kinds of URLs, which stand before ://."""
+"""The kinds of URLs that are read, by what stands before ://."""
 
 
 def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a file on a file system that machines share: a path, or a URL such as hdfs://... or s3a://...
 
-    It appears whole or not at all. Nothing is synced to the disk: it is for what can be written again.
+    The file appears whole or not at all. It is not synced to the disk: this is for what can be written again.
 
     Raises:
         UserError: If it cannot be written.
     """
     try:
         system, name = open_system(path)
-        temporary = f"{name}.{uuid4().hex}.tmp"  # a task that is thought lost may still be writing
+        temporary = f"{name}.{uuid4().hex}.tmp"  # unique: a task that is thought lost may still be writing
         system.create_dir(os.path.dirname(name), recursive=True)
         with system.open_output_stream(temporary) as file:
             write(file)
@@ -40,17 +40,17 @@ def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def is_url(name: str) -> bool:
-    """Whether this is the URL of a file or folder, rather than a path of this machine."""
+    """Tells whether a name is the URL of a file or folder, rather than a path of this machine."""
     return "://" in name
 
 
 def absolute(name: str) -> str:
-    """A URL, or a path from wherever a process runs."""
+    """Gives a URL as it is, and any other path as an absolute one, which holds wherever a process runs."""
     return name if is_url(name) else os.path.abspath(user_path(name))
 
 
 def open_system(name: str) -> tuple[FileSystem, str]:
-    """The file system of a path or URL, and the name in it.
+    """Opens the file system of a path or URL, and gives it with the name of the file in it.
 
     Raises:
         OSError, ArrowException: If there is no such file system.
@@ -65,10 +65,10 @@ def open_system(name: str) -> tuple[FileSystem, str]:
             f"{kind}://...@{place}: found a password in the URL, expected none, since URLs are written into "
             "files and messages: leave it out, and set it in the environment, such as AWS_SECRET_ACCESS_KEY"
         )
-    if kind not in KINDS:  # Arrow knows more, with which it waits for a network or ends the process
+    if kind not in KINDS:  # Arrow knows more kinds, but waits for a network or ends the process with them
         raise OSError(f"{kind}: is none of the kinds of URLs that are read: {', '.join(KINDS)}")
     try:
-        # Arrow has Hadoop's s3a under the name s3
+        # Arrow calls Hadoop's s3a by the name s3
         return FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
     except OSError as error:
         if not any(library in str(error) for library in ("libhdfs", "libjvm")):

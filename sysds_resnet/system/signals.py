@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a wish to stop that a loop can ask for."""
+"""Ctrl-C, SIGTERM and a closed terminal as a wish to stop, for loops that ask whether there is one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import TracebackType
 
 
 class StopSignals:
-    """Within a `with` statement, tells by being called whether a first SIGINT, SIGTERM or SIGHUP has come.
+    """A handler of signals for a `with` statement; a call tells whether SIGINT, SIGTERM or SIGHUP has come.
 
-    A second one acts as usual. SIGHUP stays ignored where it is, as by nohup. Outside the main thread, where
-    nobody may set handlers, nothing changes.
+    A second signal acts as usual. SIGHUP stays ignored if it already is, as by nohup. Outside the main
+    thread, where no handlers may be set, nothing changes.
     """
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,7 +23,7 @@ class StopSignals:
         self._before: dict[int, object] = {}
 
     def __call__(self) -> bool:
-        """Whether one has come."""
+        """Tells whether a signal has come."""
         return self._stopped.is_set()
 
     def __enter__(self) -> StopSignals:

@@ -1,26 +1,26 @@
-"""What somebody meant who misspelt a name."""
+"""The search for the name that somebody meant who misspelt one."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 from sysds_resnet.errors import UserError
 
-_SIMILAR = 0.4  # 1 for names that are the same
-_AS_SIMILAR = 0.85  # of the most similar name
-_MOST = 3  # more of them tell nothing
+_SIMILAR = 0.4  # the least similarity of a suggestion; that of equal names is 1
+_AS_SIMILAR = 0.85  # the least share of the best suggestion's similarity
+_MOST = 3  # more suggestions tell nothing
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question for an error message, such as "; did you mean epochs?".
+    """Gives a question for an error message, such as "; did you mean epochs?".
 
-    Programs in DML ask the same of their arguments, without Python: see engine/jvm/ProgramArguments.java.
+    For programs in DML, engine/jvm/ProgramArguments.java asks the same of their arguments, without Python.
 
     Args:
-        name: That there is not.
-        known: Names that there are.
+        name: The name that does not exist.
+        known: The names that exist.
 
     Returns:
-        An empty text if no name is similar, or many are.
+        The question; an empty text if no name is similar, or many are.
     """
     found = {other: _similarity(name, other) for other in known}
     least = max(_SIMILAR, _AS_SIMILAR * max(found.values(), default=0))
@@ -29,10 +29,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], function: str) -> None:
-    """Checks the names of a function's arguments.
+    """Checks that a function knows the names of arguments that it was given.
 
     Raises:
-        UserError: If one is not known; with what was meant, or all that are known if that is not plain.
+        UserError: If one is not known; it names similar ones, or all that are known if none is similar.
     """
     known = list(known)
     for name in names:

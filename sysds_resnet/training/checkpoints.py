@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a run in one file that is there entirely or not at all.
+"""Checkpoints: files that each hold the whole state of a run, and that appear whole or not at all.
 
-They are written in the background. The engine never changes a matrix in place, so that handles are all that a
-snapshot takes; training goes on while another thread copies what they stand for out of the JVM and writes it.
+They are written in the background. The engine never changes a matrix in place, so a snapshot is only a few
+handles of matrices: training goes on while another thread copies the matrices out of the JVM and writes them.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ from sysds_resnet.training.snapshot import fetch_tensors, handles_of, put_tensor
 from sysds_resnet.training.state import State
 
 FORMAT = 3
-OLDER_FORMATS = (2,)  # which are read too: without digests of the data, mean, std and machine
+OLDER_FORMATS = (2,)  # are read too; they lack digests of the data, mean, std and machine
 BEST_FILE = "best.safetensors"
-RETRY_SECONDS = 60.0  # after a checkpoint could not be written
+RETRY_SECONDS = 60.0  # until the next attempt, after a checkpoint could not be written
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run, which are saved in the background, and of which the newest are kept.
 
-    Use it in a `with` statement, which waits for the last one; without an error, what could not be written
-    ends the run then.
+    Use it in a `with` statement. The statement's end waits for the checkpoint that is being written, and
+    raises an error if that could not be written, unless another error is already on its way.
 
     Args:
-        folder: Where they lie, as step-NNNNNNNN.safetensors.
-        identity: What a run that resumes must agree with, by name; see `restore`.
-        beside: What stands beside weights in a file (`ResNet.description`): a checkpoint can be read as such.
-        keep: How many of the newest to keep, of those that are intact.
-        every_steps: Steps from one to the next, if any.
-        every_minutes: Minutes after which the next one is due.
-        note: Told of what could not be written.
+        folder: The folder of the checkpoints, whose names are step-NNNNNNNN.safetensors.
+        identity: What a run that resumes must agree with, by name, as `restore` compares it.
+        beside: The description of the weights (`Model.description`), which goes into each file so that a
+            checkpoint can be read as a file of weights.
+        keep: The number of newest checkpoints to keep; damaged ones that were set aside do not count.
+        every_steps: The number of steps from one checkpoint to the next; None if only time counts.
+        every_minutes: The minutes after which the next checkpoint is due.
+        note: A function that is told of what could not be written.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Checkpoints:
             raise self._failure
 
     def save_if_due(self, state: State) -> None:
-        """Saves if steps or minutes have passed."""
+        """Saves the state if enough steps or minutes have passed since the last checkpoint."""
         on_step = self._every_steps is not None and state.progress.step % self._every_steps == 0
         if on_step or time.monotonic() >= self._due:
             self.save(state)
@@ -100,8 +101,8 @@ class Checkpoints:
         """Saves the state as it is now, unless it is saved already; returns before it is written.
 
         Args:
-            state: Of the run.
-            best: Whether to write its weights to best.safetensors in the run folder too.
+            state: The state of the run.
+            best: Whether to write its weights to best.safetensors in the run folder, too.
         """
         self._opener.check()
         self._wait()
@@ -111,15 +112,16 @@ class Checkpoints:
             return
         self._saved = position
         self._due = time.monotonic() + self._every_seconds
-        described = {**self._identity, "progress": asdict(state.progress)}  # a copy
+        described = {**self._identity, "progress": asdict(state.progress)}  # a copy: training goes on
         path = self._folder / f"step-{step:08d}.safetensors"
         fetch = partial(fetch_tensors, state.model.network, handles_of(state))
-        if state.model.engine.gpu:  # which does one thing at a time, and frees what the next step replaces
+        if state.model.engine.gpu:
+            # copied at once: a GPU does one thing at a time, and the next step frees what it replaces
             fetch = partial(dict, fetch())
         self._writing = self._writer.submit(self._write, path, fetch, described, best)
 
     def _wait(self) -> None:
-        """Until the one that is being written is done or has failed."""
+        """Waits until the checkpoint that is being written is done or has failed."""
         if self._writing is None:
             return
         try:
@@ -151,7 +153,7 @@ class Checkpoints:
             weights = weights_of_checkpoint(tensors)
             try:
                 write_weights(self._folder.parent / BEST_FILE, weights, metadata=describe(self._beside))
-            except UserError as error:  # the checkpoint may find room all the same
+            except UserError as error:  # the disk may have room for the checkpoint all the same
                 self._note(f"best weights not saved: {error}")
         write_checkpoint(path, described, tensors, describe(self._beside))
         self._retention.after(path)
@@ -162,18 +164,19 @@ def restore(
 ) -> Path | None:
     """Puts the newest intact checkpoint of a folder into a state.
 
+    Newer ones that are damaged are then set aside: they are renamed, so that they do not count any more.
+
     Args:
-        folder: Where checkpoints lie.
-        state: Of the same network.
-        identity: Names and values, or mappings of such, that must be those of the checkpoint.
-        note: Told of each damaged checkpoint, and of what `check_identity` notes. Once an intact one was
-            found, damaged ones are set aside: renamed, so that they do not count any more.
+        folder: The folder of the checkpoints.
+        state: The state to change, of the same network.
+        identity: Names and values, or mappings of names and values, that the checkpoint must agree with.
+        note: A function that is told of each damaged checkpoint, and of what `check_identity` notes.
 
     Returns:
-        The file; None if there is no checkpoint yet.
+        The path of the checkpoint; None if there is none yet.
 
     Raises:
-        UserError: If all are damaged, or the newest intact one belongs to something else.
+        UserError: If all checkpoints are damaged, or the newest intact one has another identity.
     """
     found, damaged = checkpoints(folder), []
     for path in reversed(found):
@@ -198,10 +201,12 @@ def restore(
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a checkpoint says of itself, and its tensors by name with "model/", "velocity/" or "average/".
+    """Reads a checkpoint and gives its description (format, identity, progress) and its tensors by name.
+
+    The names of the tensors begin with "model/", "velocity/" or "average/".
 
     Raises:
-        UserError: If a single bit is not as it was written, or the format is another.
+        UserError: If a single bit is not as it was written, or the format is an unknown one.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -229,7 +234,7 @@ def write_checkpoint(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes what `read_checkpoint` reads, with more metadata in the header; whole or not at all.
+    """Writes a checkpoint for `read_checkpoint`, whole or not at all, with `metadata` in its header, too.
 
     Raises:
         UserError: If the disk does not take it.

@@ -1,4 +1,4 @@
-"""What a dry run prints: the command line of the engine, or that for spark-submit."""
+"""What a dry run prints: the command line that would start the engine, or the one for spark-submit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sysds_resnet.training.settings import TrainSettings
 
 
 def engine_command(settings: TrainSettings) -> str:
-    """The line that would start the engine of a run, after what it lacks here as a comment.
+    """Gives the line that would start the engine of a run, below a comment on what it lacks on this machine.
 
-    With engine spark it is the one that has spark-submit do the whole run.
+    With engine spark, it is the line that has spark-submit do the whole run.
 
     Raises:
         UserError: If there is no usable Java.
@@ -31,7 +31,7 @@ def engine_command(settings: TrainSettings) -> str:
         environment = gpu_environment(multiply.precision == "tf32")
     else:
         multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
-    folder = cache_folder() / "engine"  # a run has a folder of its own, whose name nobody can foresee
+    folder = cache_folder() / "engine"  # in place of a run's private folder, whose name is not known yet
     command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
     unset = [word for name in dropped() for word in ("-u", name)]
     line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
@@ -41,7 +41,7 @@ def engine_command(settings: TrainSettings) -> str:
 
 
 def spark_line(settings: TrainSettings) -> str:
-    """The line for spark-submit that trains as the settings say, after a comment.
+    """Gives the line for spark-submit that trains as the settings say, below a comment.
 
     Raises:
         UserError: If a setting does not fit.
@@ -50,7 +50,7 @@ def spark_line(settings: TrainSettings) -> str:
 
 
 def _options(settings: TrainSettings) -> list[str]:
-    """The options of a command line for the settings that were given."""
+    """Gives the options of a command line for those settings that were given explicitly."""
     words = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)

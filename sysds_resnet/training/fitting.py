@@ -1,4 +1,4 @@
-"""Training on arrays: `ResNet.fit`."""
+"""The training loop on images in arrays, for `ResNet.fit`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sysds_resnet.training.start import resolve
 from sysds_resnet.training.state import State
 from sysds_resnet.training.steps import local_steps
 
-# Groups of settings that are of no use where images, model and engine are there already, and where nothing is
-# written; and what errors say of them.
+# The groups of settings that `fit` has no use for, since the images, the model and the engine exist already
+# and nothing is written to disk, by what error messages say about them.
 _ELSEWHERE = {
     "of images in files": ("data", "augmentation", "images", "broken images"),
     "of the model, which is there already": ("network",),
@@ -37,7 +37,7 @@ _ELSEWHERE = {
 
 
 def settings_elsewhere() -> dict[str, str]:
-    """The settings of the train command that `fit` refuses, and what kind of setting each is."""
+    """Gives the settings of the train command that `fit` refuses, with what kind of setting each is."""
     return {
         name: kind
         for kind, groups in _ELSEWHERE.items()
@@ -53,7 +53,10 @@ def fit_arrays(
     validation: tuple[np.ndarray, np.ndarray] | None,
     values: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """As of `ResNet.fit`: the training loop, without a run folder."""
+    """Trains a model on images in arrays, without a run folder, and gives a row for each epoch.
+
+    The arguments are those of `ResNet.fit`, with its settings in `values`.
+    """
     elsewhere = settings_elsewhere()
     for name, kind in elsewhere.items():
         if name in values:

@@ -1,4 +1,4 @@
-"""The settings that decide how weights are trained, but for the data and the network."""
+"""The settings that decide how weights are trained, apart from the data and the network."""
 
 from __future__ import annotations
 
@@ -14,110 +14,175 @@ from sysds_resnet.training.schedule import Schedule, ScheduleName
 
 
 class Hyperparameters(Settings):
-    """How weights are trained."""
+    """The settings of how weights are trained: epochs, batches, learning rate and optimizer."""
 
-    epochs: int = setting(8, group="training", ge=1, description="Passes over the training images.")
-    batch_size: int = setting(64, group="training", ge=1, description="Images in a step.")
+    epochs: int = setting(
+        8, group="training", ge=1, description="The number of passes over the training images."
+    )
+    batch_size: int = setting(
+        64, group="training", ge=1, description="The number of images in a training step."
+    )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
         "auto",
         group="training",
         resume="free",
-        description="Images whose gradients are computed at a time; auto for what fits the heap. Halved when "
-        "memory runs out.",
+        description="The number of images whose gradients are computed at a time; auto for as many as fit "
+        "the memory. It is halved when memory runs out.",
     )
     repeats: int = setting(
-        1, group="training", ge=1, description="Times each image of an epoch comes, augmented anew each time."
+        1,
+        group="training",
+        ge=1,
+        description="The number of times that each image of an epoch is used, augmented anew each time.",
     )
     shuffle_block: int = setting(
         1,
         group="training",
         ge=1,
-        description="Images that stay together when they are shuffled, where reading them one by one takes "
-        "long.",
+        description="The number of images that stay together when images are shuffled, for data that take "
+        "long to read one by one.",
     )
     optimizer: Literal["lars", "sgd", "nesterov"] = setting(
-        "lars", group="optimizer", description="How weights are updated."
+        "lars", group="optimizer", description="The optimizer that updates the weights."
     )
     schedule: ScheduleName = setting(
-        "polynomial", group="learning rate", description="Of the learning rate, after a linear warm-up."
+        "polynomial",
+        group="learning rate",
+        description="The schedule of the learning rate; all but onecycle begin with a linear warm-up.",
     )
     base_lr: float = setting(
-        10.0, group="learning rate", gt=0, description="Rate after the warm-up, onecycle's highest."
+        10.0,
+        group="learning rate",
+        gt=0,
+        description="The learning rate after the warm-up; for onecycle, the highest one.",
     )
     lr_scaling: Literal["none", "linear", "sqrt"] = setting(
         "none",
         group="learning rate",
-        description="Multiply base_lr by batch_size / base_batch, or by its square root.",
+        description="The factor of base_lr: linear for batch_size / base_batch, sqrt for its square root.",
     )
     base_batch: int = setting(
-        256, group="learning rate", ge=1, description="Batch size that base_lr is for, with lr_scaling."
+        256,
+        group="learning rate",
+        ge=1,
+        description="The batch size that base_lr is meant for, with lr_scaling.",
     )
     end_lr: float = setting(
-        0.0, group="learning rate", ge=0, description="Learning rate at the end of polynomial and cosine."
+        0.0,
+        group="learning rate",
+        ge=0,
+        description="The learning rate at the end of polynomial and cosine.",
     )
-    power: float = setting(2.0, group="learning rate", gt=0, description="Of polynomial.")
+    power: float = setting(
+        2.0, group="learning rate", gt=0, description="The exponent of the polynomial schedule."
+    )
     warmup_epochs: float = setting(
-        0.8, group="learning rate", ge=0, description="Linear warm-up from 0, of all but onecycle."
+        0.8,
+        group="learning rate",
+        ge=0,
+        description="The epochs of the linear warm-up from 0; onecycle has none.",
     )
     milestones: list[Annotated[float, Field(gt=0)]] = setting(
         [30.0, 60.0, 80.0],
         group="learning rate",
         min_length=1,
-        description="Epochs at which multistep multiplies by gamma.",
+        description="The epochs at which multistep multiplies the learning rate by gamma.",
     )
-    gamma: float = setting(0.1, group="learning rate", gt=0, le=1, description="Of multistep.")
+    gamma: float = setting(
+        0.1, group="learning rate", gt=0, le=1, description="The factor of multistep at each milestone."
+    )
     pct_start: float = setting(
-        0.3, group="learning rate", gt=0, lt=1, description="Share of the steps in which onecycle rises."
+        0.3,
+        group="learning rate",
+        gt=0,
+        lt=1,
+        description="The share of the steps in which the learning rate of onecycle rises.",
     )
     div_factor: float = setting(
-        25.0, group="learning rate", gt=0, description="Of base_lr by onecycle's first learning rate."
+        25.0,
+        group="learning rate",
+        gt=0,
+        description="The ratio of base_lr to onecycle's first learning rate.",
     )
     final_div_factor: float = setting(
-        1e4, group="learning rate", gt=0, description="Of onecycle's first learning rate by its last."
+        1e4,
+        group="learning rate",
+        gt=0,
+        description="The ratio of onecycle's first learning rate to its last one.",
     )
-    momentum: float = setting(0.9, group="optimizer", ge=0, lt=1, description="Of the velocity.")
+    momentum: float = setting(
+        0.9, group="optimizer", ge=0, lt=1, description="The share of the velocity that each step keeps."
+    )
     weight_decay: float = setting(
-        1e-4, group="optimizer", ge=0, description="L2, of convolutions and the final weights."
+        1e-4,
+        group="optimizer",
+        ge=0,
+        description="The L2 weight decay of convolutions and of the final layer's weights.",
     )
     norm_weight_decay: float = setting(
-        0.0, group="optimizer", ge=0, description="L2, of the norms' scales and shifts."
+        0.0, group="optimizer", ge=0, description="The L2 weight decay of the norms' scales and shifts."
     )
-    bias_weight_decay: float = setting(0.0, group="optimizer", ge=0, description="L2, of the final bias.")
+    bias_weight_decay: float = setting(
+        0.0, group="optimizer", ge=0, description="The L2 weight decay of the final layer's bias."
+    )
     conv_lr_factor: float = setting(
-        1.0, group="optimizer", ge=0, description="Of the learning rate, for convolutions."
+        1.0, group="optimizer", ge=0, description="The factor of the learning rate for convolutions."
     )
     norm_lr_factor: float = setting(
-        1.0, group="optimizer", ge=0, description="Of the learning rate, for norms."
+        1.0, group="optimizer", ge=0, description="The factor of the learning rate for norms."
     )
     fc_lr_factor: float = setting(
-        1.0, group="optimizer", ge=0, description="Of the learning rate, for the final layer."
+        1.0, group="optimizer", ge=0, description="The factor of the learning rate for the final layer."
     )
     clip_norm: float = setting(
-        0.0, group="optimizer", ge=0, description="Bound of the gradient's norm; 0 for none."
+        0.0,
+        group="optimizer",
+        ge=0,
+        description="The bound to which the gradient's norm is clipped; 0 for none.",
     )
-    trust_coeff: float = setting(0.001, group="optimizer", gt=0, description="LARS's eta.")
+    trust_coeff: float = setting(
+        0.001, group="optimizer", gt=0, description="The trust coefficient of LARS, eta in its paper."
+    )
     trust_eps: float = setting(
-        0.0, group="optimizer", ge=0, description="Added to the trust ratio's denominator."
+        0.0,
+        group="optimizer",
+        ge=0,
+        description="The number that is added to the denominator of LARS's trust ratio.",
     )
     trust_clip: bool = setting(
-        False, group="optimizer", description="Bound LARS's rate by the learning rate (LARC)."
+        False,
+        group="optimizer",
+        description="Whether the schedule's learning rate bounds LARS's rate of each tensor (LARC).",
     )
     lr_in_momentum: bool = setting(
-        True, group="optimizer", description="LARS: learning rate inside the velocity (MLPerf)."
+        True,
+        group="optimizer",
+        description="Whether LARS applies the learning rate inside the velocity (MLPerf), not after it.",
     )
-    lars_nesterov: bool = setting(False, group="optimizer", description="LARS with Nesterov's momentum.")
-    label_smoothing: float = setting(0.0, group="optimizer", ge=0, lt=1, description="Of the loss.")
+    lars_nesterov: bool = setting(
+        False, group="optimizer", description="Whether LARS uses Nesterov's momentum."
+    )
+    label_smoothing: float = setting(
+        0.0,
+        group="optimizer",
+        ge=0,
+        lt=1,
+        description="The share of the target probability that is spread evenly over all classes.",
+    )
     ema_decay: float = setting(
         0.0,
         group="optimizer",
         ge=0,
         lt=1,
-        description="Of a moving average of the weights, which is kept; 0 for none.",
+        description="The decay of a moving average of the weights, which is validated and kept in place of "
+        "the weights; 0 for none.",
     )
-    ema_every: int = setting(1, group="optimizer", ge=1, description="Steps between moves of the average.")
+    ema_every: int = setting(
+        1, group="optimizer", ge=1, description="The number of steps between updates of the moving average."
+    )
 
     def make_schedule(self, steps_per_epoch: int) -> Schedule:
-        """The schedule of a run, with the learning rate that belongs to its batch size."""
+        """Gives the schedule of a run, with the learning rate that belongs to its batch size."""
         ratio = self.batch_size / self.base_batch
         factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
         return Schedule(
@@ -129,7 +194,10 @@ class Hyperparameters(Settings):
         )
 
     def make_optimizer(self, steps_per_epoch: int, frozen: int = 0) -> Optimizer:
-        """The optimizer and schedule of a run whose settings are resolved, with so many units frozen."""
+        """Gives the optimizer and schedule of a run whose settings are resolved.
+
+        `frozen` is the number of units that are not trained.
+        """
         return Optimizer(
             schedule=self.make_schedule(steps_per_epoch),
             nesterov=self.lars_nesterov,
@@ -167,5 +235,5 @@ _OPTIMIZER_SETTINGS = (
     "ema_decay",
     "ema_every",
 )
-# What decides how weights are trained, by the names that dml/train.dml has for it too.
+# The settings that decide how weights are trained and that dml/train.dml has under the same names.
 HYPERPARAMETERS = ("schedule", "base_lr", "batch_size", "seed", *_SCHEDULE_SETTINGS, *_OPTIMIZER_SETTINGS)

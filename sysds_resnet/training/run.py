@@ -1,4 +1,4 @@
-"""A training run from its settings to its weights: sessions of an engine, one after the other if one ends."""
+"""A training run from its settings to its weights, in one session of an engine or several, if a JVM ends."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ WEIGHTS_FILE = "weights.safetensors"
 
 
 def train(settings: TrainSettings) -> Path | None:
-    """Trains as the settings say and gives the run folder; none of a dry run.
+    """Trains as the settings say and gives the run folder; a dry run has none.
 
-    Ctrl-C and SIGTERM end it after the step under way, with a checkpoint; a second one ends it at once. When
-    the JVM ends, another goes on from the last checkpoint, if its heap was full with micro-batches half as
-    large.
+    Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second one ends it at once.
+    When the JVM ends, another one goes on from the last checkpoint. If the heap was full, it does so with
+    micro-batches half as large.
 
     Raises:
-        UserError: What the user can mend; what was saved before stays.
+        UserError: If something goes wrong that the user can mend; what was saved before stays.
     """
     if not settings.dry_run:
         settings.check_cluster(settings.resume or settings.out or Path())
@@ -91,14 +91,14 @@ def train(settings: TrainSettings) -> Path | None:
 
 
 class _Session:
-    """One JVM's part of a run.
+    """The part of a run that one JVM does.
 
     Args:
-        settings: Of the run, as they are before they are resolved.
-        folder: Of the run.
-        sets: Training and validation images.
-        restarts: Told of each step that is done.
-        stopped: Whether the run was asked to stop.
+        settings: The settings of the run, before they are resolved.
+        folder: The folder of the run.
+        sets: The training and the validation images.
+        restarts: The decisions about restarts, which are told of each step that is done.
+        stopped: A function that tells whether the run was asked to stop.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class _Session:
     def run(self) -> None:
         """Trains from the last checkpoint, or from the beginning, to the run's end or until it is stopped."""
         settings, folder = self._settings, self._folder
-        shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # of a driver that was killed
+        shutil.rmtree(folder / SCRATCH_FOLDER, ignore_errors=True)  # what a killed driver left
         with Engine(**settings.engine_options(), cluster=settings.cluster(folder), logs=folder) as engine:
             finished = self._train(engine)
         if finished:
@@ -126,7 +126,7 @@ class _Session:
             say(f"stopped at step {self._state.progress.step}; continue with: {_resuming(folder)}")
 
     def _train(self, engine: Engine) -> bool:
-        """Whether the run is finished then."""
+        """Trains, and tells whether the run is finished then."""
         folder, train_set = self._folder, self._sets[0]
         self._settings = settings = resolve(self._settings, engine, train_set, self._settings.depth)
         model, origin = starting_model(settings, train_set, engine)
@@ -155,7 +155,7 @@ class _Session:
         if finished:
             try:
                 write_results(folder, results_row(folder))
-            except Exception as error:  # they only report what is in the folder
+            except Exception as error:  # results only report what is in the folder
                 warn(f"results.md not written: {one_line(error)}")
             say(state.progress.summary(last, (time.perf_counter() - began) / 60))
         if len(self._bad):
@@ -189,7 +189,7 @@ class _Session:
         )
 
     def _watch(self, report: RunReport, saved: Checkpoints) -> EpochEvent | None:
-        """Trains, reports and saves; gives the last epoch that was done, if one was."""
+        """Trains, reports and saves; gives the event of the last epoch that was done, if one was."""
         settings, state, last = self._settings, self._state, None
         progress = state.progress
         update = None
@@ -216,7 +216,7 @@ class _Session:
         return last
 
     def _events(self, update: Update | None) -> Iterator[StepEvent | EpochEvent]:
-        """The training loop on the run's data, with those who read it."""
+        """Runs the training loop on the run's data, here or on a cluster, and yields its events."""
         settings, state, bad = self._settings, self._state, self._bad
         train_set, val_set = self._sets
         with ExitStack() as stack:
@@ -241,7 +241,7 @@ class _Session:
         return self._stopped() or self._reached()
 
     def _reached(self) -> bool:
-        """Whether the accuracy that ends training was reached."""
+        """Tells whether the accuracy that ends training was reached."""
         threshold, best = self._settings.acc_thresh, self._state.progress.best_top1
         return threshold is not None and best is not None and 100 * best >= threshold
 

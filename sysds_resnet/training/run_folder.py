@@ -1,4 +1,4 @@
-"""A run's folder: made and held by one process at a time, with the settings of the run in it."""
+"""The folder of a run, which one process at a time makes and holds, and the run's settings in it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from sysds_resnet.training.settings import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = "checkpoints"
-_NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of a command, not of the run
+_NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of the command alone
 
 
 @contextmanager
 def run_folder(settings: TrainSettings, note: Callable[[str], None]) -> Iterator[Path]:
-    """The folder of a run, new or resumed, which this process holds meanwhile.
+    """Makes the folder of a new run, or takes that of a resumed one, and holds it within a `with` statement.
 
-    What killed processes left there unfinished is removed. A new folder goes again if the run ends before it
-    has written its settings.
+    What killed processes left there unfinished is removed. A new folder is removed again if the run ends
+    before it has written its settings.
 
     Raises:
-        UserError: If it cannot be made, has other files, or another process is at work there.
+        UserError: If the folder cannot be made, has other files in it, or another process is at work there.
     """
     new = settings.resume is None
     folder = _make(settings) if new else settings.resume
@@ -49,7 +49,7 @@ def run_folder(settings: TrainSettings, note: Callable[[str], None]) -> Iterator
                 _check_unused(folder)
             for place in (folder, folder / CHECKPOINTS_FOLDER):
                 if place.is_dir():
-                    remove_temporary(place, shared=place == folder)  # others may draw or convert there
+                    remove_temporary(place, shared=place == folder)  # plot or convert may be writing there
             try:
                 yield folder
             finally:
@@ -59,11 +59,11 @@ def run_folder(settings: TrainSettings, note: Callable[[str], None]) -> Iterator
     finally:
         if new:
             with suppress(OSError):
-                folder.rmdir()  # if there is nothing in it
+                folder.rmdir()  # fails, as it should, if there is something in it
 
 
 def _make(settings: TrainSettings) -> Path:
-    """A folder that is there now, by this process or, if its name was given, perhaps by another."""
+    """Makes the folder of a new run; one whose name was given may be there already."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / f"{Path(settings.dataset).name}-{settings.model}-{stamp}"
     folder = settings.out or default
@@ -91,7 +91,7 @@ def _make(settings: TrainSettings) -> Path:
 
 
 def _check_unused(folder: Path) -> None:
-    """Raises where there is more than what a run leaves that is killed before it has written anything."""
+    """Refuses a folder that holds more than a run leaves if it is killed before it has written anything."""
     if all(map(_of_a_start, folder.iterdir())):
         return
     resume = ""
@@ -108,10 +108,10 @@ def _of_a_start(path: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings that a run began with, from its folder.
+    """Reads the settings that a run began with from its folder.
 
     Raises:
-        UserError: If that is no run's folder, or its settings cannot be read or are not known here.
+        UserError: If it is not the folder of a run, or its settings cannot be read or are unknown here.
     """
     path = folder / CONFIG_FILE
     try:
@@ -145,7 +145,7 @@ def check_settings(settings: TrainSettings, folder: Path) -> None:
     """Checks the settings of a run that is resumed against those it began with.
 
     Raises:
-        UserError: If one that decides what the weights become is another.
+        UserError: If a setting that decides what the weights become differs.
     """
     before = build(TrainSettings, read_config(folder)).fixed()
     for name, value in settings.fixed().items():
@@ -157,12 +157,12 @@ def check_settings(settings: TrainSettings, folder: Path) -> None:
 
 
 def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
-    """Writes down where a resumed run finds its data now, and another micro-batch that it was given.
+    """Updates config.yaml if a resumed run finds its data elsewhere now, or has another micro-batch.
 
     Args:
-        folder: Of the run.
-        settings: Resolved.
-        step: From which the run goes on.
+        folder: The folder of the run.
+        settings: The settings of the resumed run, resolved.
+        step: The step from which the run goes on.
     """
     before = build(TrainSettings, read_config(folder))
     changed = {
@@ -178,7 +178,7 @@ def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
 
 
 def write_config(folder: Path, settings: TrainSettings, remark: str | None = None) -> None:
-    """Writes the settings of a run into its folder, below remarks on earlier changes and a new one.
+    """Writes the settings of a run into its folder, below the remarks on earlier changes and on a new one.
 
     Raises:
         UserError: If the disk does not take them.
@@ -191,7 +191,7 @@ def write_config(folder: Path, settings: TrainSettings, remark: str | None = Non
 
 
 def config_text(settings: TrainSettings) -> str:
-    """The settings as YAML, without those of the command that do not belong to the run."""
+    """Gives the settings as YAML, without those of the command that do not belong to the run."""
     return yaml.safe_dump(settings.model_dump(mode="json", exclude=_NOT_OF_RUNS), sort_keys=False)
 
 

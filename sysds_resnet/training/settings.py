@@ -29,52 +29,67 @@ class TrainSettings(
         None,
         group="recipe",
         resume="free",
-        description="Settings by name, which flags and files win over; list shows the names.",
+        description="The name of a recipe: settings that flags and files win over; list shows the names.",
     )
     model: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = setting(
-        "resnet50", group="network", description="Network."
+        "resnet50", group="network", description="The network to train."
     )
     image_size: int | None = setting(
         None,
         group="images",
         ge=32,
-        description="Side of training images; by default 32 for digits and synthetic, or 224.",
+        description="The side of training images in pixels; by default 32 for digits and synthetic, or 224.",
     )
     eval_size: int | None = setting(
-        None, group="images", ge=32, description="Side of validation images; by default the same."
+        None,
+        group="images",
+        ge=32,
+        description="The side of validation images in pixels; by default that of training images.",
     )
     resize_size: int | None = setting(
         None,
         group="images",
         ge=32,
-        description="Shorter side of validation images before the crop; by default 256 for 224.",
+        description="The shorter side of validation images before the crop, in pixels; by default 256 for "
+        "images of 224, and in this proportion for others.",
     )
     zero_init_residual: bool = setting(
-        False, group="network", description="Start the last norm scale of each block at 0."
+        False, group="network", description="Whether the last norm scale of each block starts at 0."
     )
     init_from: Path | None = setting(
         None,
         group="network",
         resume="free",
-        description="Weights to start from, in any form that convert reads.",
+        description="The weights to start from, in any form that convert reads.",
     )
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = setting(
-        "none", group="training", description="Train only what comes after this part."
+        "none", group="training", description="The last frozen part; only what comes after it is trained."
     )
     seed: int = setting(
-        42, group="training", ge=0, lt=2**31, description="Of weights, order and augmentation."
+        42,
+        group="training",
+        ge=0,
+        lt=2**31,
+        description="The seed of the initial weights, the order of the images and their augmentation.",
     )
-    amp: bool = setting(False, group="engine", resume="free", description="The same as --precision bf16.")
+    amp: bool = setting(
+        False, group="engine", resume="free", description="Whether to use bf16: the same as --precision bf16."
+    )
     log_every: int = setting(
         1,
         group="run folder",
         resume="free",
         matters=False,
         ge=1,
-        description="Steps between lines in metrics.jsonl.",
+        description="The number of steps between lines in metrics.jsonl.",
     )
     keep: int = setting(
-        2, group="run folder", resume="free", matters=False, ge=1, description="Checkpoints to keep."
+        2,
+        group="run folder",
+        resume="free",
+        matters=False,
+        ge=1,
+        description="The number of newest checkpoints to keep.",
     )
     save_minutes: float = setting(
         10.0,
@@ -82,7 +97,7 @@ class TrainSettings(
         resume="free",
         matters=False,
         gt=0,
-        description="Between checkpoints; one more after each epoch.",
+        description="The minutes between checkpoints; there is one more after each epoch.",
     )
     save_steps: int | None = setting(
         None,
@@ -90,7 +105,7 @@ class TrainSettings(
         resume="free",
         matters=False,
         ge=1,
-        description="Steps between checkpoints, beside these.",
+        description="The number of steps between checkpoints, beside those that save_minutes asks for.",
     )
     on_nan: Literal["stop", "skip"] = setting(
         "stop",
@@ -104,36 +119,44 @@ class TrainSettings(
         resume="free",
         gt=0,
         le=100,
-        description="Validation top-1 in percent at which training ends.",
+        description="The validation top-1 in percent at which training ends.",
     )
     tensorboard: bool = setting(
         False,
         group="run folder",
         resume="free",
         matters=False,
-        description="Write TensorBoard event files into the run folder.",
+        description="Whether to write TensorBoard event files into the run folder.",
     )
     profile: int | None = setting(
         None,
         group="run folder",
         resume="free",
         ge=1,
-        description="Steps to profile, after ten: profile.csv and profile.png in the run folder.",
+        description="The number of steps to profile, after up to ten for warm-up; writes profile.csv and "
+        "profile.png into the run folder.",
     )
-    num_images: int | None = setting(None, group="images", ge=1, description="Synthetic training images.")
-    num_classes: int | None = setting(None, group="images", ge=2, description="Synthetic classes.")
+    num_images: int | None = setting(
+        None, group="images", ge=1, description="The number of synthetic training images."
+    )
+    num_classes: int | None = setting(
+        None, group="images", ge=2, description="The number of synthetic classes."
+    )
     dry_run: bool = setting(
         False,
         group="command",
         resume="free",
-        description="Print the settings and the engine's command line, or that for spark-submit, and start "
-        "nothing.",
+        description="Whether to print the settings and the engine's command line, or the one for "
+        "spark-submit, and start nothing.",
     )
     out: Path | None = setting(
-        None, group="run folder", resume="free", description="Run folder; by default runs/DATASET-MODEL-TIME."
+        None,
+        group="run folder",
+        resume="free",
+        description="The run folder to make; by default runs/DATASET-MODEL-TIME.",
     )
     resume: Path | None = setting(
-        None, group="run folder", resume="free", description="Run folder to continue."
+        None, group="run folder", resume="free", description="The folder of the run to continue."
     )
 
     @model_validator(mode="after")
@@ -162,7 +185,10 @@ class TrainSettings(
 
     @model_validator(mode="after")
     def _schedule_within_the_run(self) -> TrainSettings:
-        """A recipe may be tried for less epochs than it has a warm-up or milestones for."""
+        """Checks that the warm-up and the milestones fit the epochs, except with a recipe.
+
+        A recipe may be tried for fewer epochs than its warm-up or milestones need.
+        """
         if self.recipe is None and self.schedule != "onecycle" and self.warmup_epochs > self.epochs:
             raise UserError(
                 f"warmup_epochs: found {self.warmup_epochs:g} with {self.epochs} epochs, expected at most "
@@ -179,19 +205,19 @@ class TrainSettings(
 
     @property
     def depth(self) -> int:
-        """Layers of the network."""
+        """The depth of the network: 18, 34, 50, 101 or 152."""
         return int(self.model.removeprefix("resnet"))
 
     def fixed(self) -> dict[str, Any]:
-        """The settings that a resumed run must agree with."""
+        """Gives the settings that a resumed run must agree with."""
         kept = names_where(type(self), resume="same")
         return {k: v for k, v in self.model_dump(mode="json").items() if k in kept}
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
-        """Names of the parts that are not trained."""
+        """The names of the parts that are not trained."""
         return FROZEN_PARTS[1 : FROZEN_PARTS.index(self.freeze) + 1]
 
     def engine_options(self) -> dict[str, Any]:
-        """As of `EngineSettings`; of a dry run, the GPUs need not be there."""
+        """Gives the arguments for the engine of a run; for a dry run, its GPUs need not be there."""
         return super().engine_options(named_gpus if self.dry_run else choose_gpus)

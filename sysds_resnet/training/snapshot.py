@@ -1,4 +1,4 @@
-"""The tensors of a training state, out of the engine and back into it."""
+"""The tensors of a training state on their way out of the engine and back into it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sysds_resnet.network.registry import Network
 from sysds_resnet.network.weights.files import AVERAGE, MODEL, VELOCITY
 from sysds_resnet.training.state import State
 
-PARTS = (MODEL, VELOCITY, AVERAGE)  # before the names of tensors
+PARTS = (MODEL, VELOCITY, AVERAGE)  # what the names of tensors begin with
 
 Handles = tuple[JavaObject, JavaObject, JavaObject | None]
 
 
 def handles_of(state: State) -> Handles:
-    """Handles of the lists that the state consists of now; training makes new ones."""
+    """Gives the handles of the lists that the state consists of now; training replaces them by new lists."""
     return state.model.weights, state.velocities, state.average
 
 
 def fetch_tensors(network: Network, handles: Handles) -> dict[str, np.ndarray]:
-    """The tensors behind handles, each under its name with "model/", "velocity/" or "average/" before it."""
+    """Fetches the tensors of handles, by their names with "model/", "velocity/" or "average/" before them."""
     tensors = {}
     for prefix, handle in zip(PARTS, handles, strict=True):
         if handle is not None:
@@ -33,10 +33,10 @@ def fetch_tensors(network: Network, handles: Handles) -> dict[str, np.ndarray]:
 
 
 def put_tensors(state: State, tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """Puts what `fetch_tensors` gave into a state of the same network.
+    """Puts tensors, as `fetch_tensors` gives them, into a state of the same network.
 
     Raises:
-        UserError: If they belong to another network; `source` is named.
+        UserError: If they belong to another network; the message calls them `source`.
     """
     network = state.model.network
     model, velocities, average = (

@@ -1,4 +1,4 @@
-"""What a training run starts from: its data, its folder, its weights, and settings for the machine."""
+"""The start of a training run: its data, its weights, its settings for this machine, and its first words."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sysds_resnet.training.settings import TrainSettings
 
 
 def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[Model, str | None]:
-    """A fresh model for a data set, or one with the weights to start from, and where these come from.
+    """Makes a fresh model for a data set, or one with the weights to start from; tells where these come from.
 
-    The final layer is a new one where the weights have none that fits, or their classes are not those of the
-    data set in its order.
+    The final layer is a new one if the weights have none that fits, or if their classes are not those of the
+    data set in the same order.
 
     Raises:
         UserError: If the weights belong to another network.
@@ -61,7 +61,7 @@ def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) ->
 
 
 def _new_layer(weights: Weights, classes: list[str] | None, dataset: Dataset, source: str) -> str | None:
-    """Why the final layer of weights cannot be that of a data set; None if it can."""
+    """Tells why the final layer of weights cannot be that of a data set; None if it can."""
     number = dataset.num_classes
     rest = sorted(name for name in weights if not is_body(name))
     if "fc.weight" not in weights:
@@ -80,7 +80,7 @@ def _new_layer(weights: Weights, classes: list[str] | None, dataset: Dataset, so
 
 
 def sizes_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
-    """What evaluation must know of the images."""
+    """Gives the sizes of images that an evaluation of the weights must know."""
     sizes = {"image_size": list(dataset.image_size), "resize_size": settings.resize_size}
     return {name: value for name, value in sizes.items() if value is not None}
 
@@ -93,7 +93,7 @@ def introduction(
     origin: Path | str | None,
     step: int,
 ) -> str:
-    """What a run says first; `origin` is where its weights come from if they are not fresh."""
+    """Gives the text that a run prints first; `origin` is where weights that are not fresh come from."""
     height, width = sets[0].image_size
     batch = f"batch {settings.batch_size}"
     if settings.micro_batch < settings.batch_size:
@@ -114,7 +114,7 @@ def introduction(
 
 
 def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
-    """The training or validation images of a run."""
+    """Opens the training or validation images of a run."""
     training = split == "train"
     return open_dataset(
         settings.located(settings.engine == "spark"),
@@ -130,7 +130,7 @@ def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset
 
 
 def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
-    """Puts what depends on the machine and the data in the place of defaults.
+    """Replaces defaults by what depends on the machine and the data: the micro-batch and the image size.
 
     Raises:
         UserError: If the settings do not fit the data.
@@ -152,7 +152,7 @@ def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: in
 
 
 def warn_of_small_norms(settings: TrainSettings) -> None:
-    """Warns of micro-batches of one image, whose norms learn nothing that holds for others."""
+    """Warns of micro-batches of one image, with which norms learn nothing that holds for other images."""
     if settings.micro_batch > 1:
         return
     mend = "choose a larger --batch-size"

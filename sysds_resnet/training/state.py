@@ -1,4 +1,4 @@
-"""What training changes, and the step that changes it."""
+"""The state that training changes, and the step that changes it."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ samples = data::order(n, seed, epoch, block)
 
 @dataclass
 class State:
-    """What training changes.
+    """The state of a training run: all that training changes.
 
     Attributes:
-        model: Its weights are this state's weights.
-        velocities: Handle of a list in registry order.
-        average: Handle of the moving average of the weights, if there is one.
-        progress: Where the run stands.
+        model: The model, whose weights are those of this state.
+        velocities: The handle of the list of velocities, in registry order.
+        average: The handle of the moving average of the weights; None if there is none.
+        progress: The progress of the run.
     """
 
     model: Model
@@ -111,12 +111,12 @@ class State:
 
     @classmethod
     def fresh(cls, model: Model) -> State:
-        """The state at the start of training: zero velocities."""
+        """Gives the state of a model at the start of training, with velocities of 0."""
         inputs = {"model": model.weights}
         return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])
 
     def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
-        """Copies the images of a batch (N, H, W, C) into the engine, while it does something else."""
+        """Copies the images of a batch (N, H, W, C) into the engine, which may be computing meanwhile."""
         laid_out = self._lay_out(images, optimizer)
         handles = [self.model.engine.send(part) for part in laid_out.parts]
         return replace(laid_out, parts=handles)
@@ -124,21 +124,23 @@ class State:
     def update(
         self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
     ) -> StepMetrics:
-        """Does one step on a batch of images (N, H, W, C), or what `send` made of them, with labels from 0.
+        """Does one step on images (N, H, W, C), or on what `send` made of them, with labels from 0.
+
+        If it raises an error, the state is as before.
 
         Raises:
             UserError: If a label is out of range or the images hold NaN.
-            NotFinite: If the loss or the gradient is not finite. In each case the state is as before.
+            NotFinite: If the loss or the gradient is not finite.
         """
         return self.apply(*self._gradients(images, labels, optimizer), optimizer)
 
     def apply(self, gradients: JavaObject, metrics: np.ndarray, optimizer: Optimizer) -> StepMetrics:
-        """Does the rest of a step whose gradients are there.
+        """Does the rest of a step whose gradients are computed.
 
         Args:
-            gradients: Handle of a list in registry order, of the whole batch.
-            metrics: [summed loss, top-1 hits, top-5 hits, images], of shape (4,).
-            optimizer: Of the step.
+            gradients: The handle of the gradients of the whole batch, a list in registry order.
+            metrics: The numbers [summed loss, top-1 hits, top-5 hits, images], of shape (4,).
+            optimizer: The optimizer of the step.
 
         Raises:
             NotFinite: If the loss or the gradient is not finite; the state is as before.
@@ -176,11 +178,14 @@ class State:
 
     @property
     def averaged(self) -> JavaObject:
-        """Handle of the weights to validate and to keep: the moving average if there is one."""
+        """The handle of the weights to validate and to keep: the moving average if there is one."""
         return self.model.weights if self.average is None else self.average
 
     def _move_average(self, optimizer: Optimizer) -> None:
-        """As `train` in dml/training/loop.dml."""
+        """Updates the moving average by the rule that `train` in dml/training/loop.dml has, too.
+
+        It is the weights themselves until the warm-up ends, and in the first step.
+        """
         schedule, step, before = optimizer.schedule, self.progress.step, self.average
         if step <= max(schedule.warmup_steps, 1):
             self.average = self.model.weights
@@ -209,9 +214,10 @@ class State:
     def _gradients(
         self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
     ) -> tuple[JavaObject, np.ndarray]:
-        """`batch_gradients` of dml/training/gradients.dml.
+        """Computes the gradients and metrics of a batch, by the rule of `batch_gradients` in gradients.dml.
 
-        Of arrays, the pixels of no more micro-batches than the engine has workers are in the JVM.
+        If the images are arrays, the JVM holds the pixels of at most as many micro-batches as there are
+        workers.
         """
         network, size = self.model.network, optimizer.micro_batch
         engine, workers = network.engine, network.engine.workers
@@ -255,7 +261,7 @@ class State:
         return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
-        """The order of n samples in an epoch, from 0; see dml/training/data.dml."""
+        """Gives the positions of n samples, from 0, in their order in an epoch (dml/training/data.dml)."""
         inputs = {"n": n, "seed": seed, "epoch": epoch, "block": block}
         results = self.model.engine.run(_ORDER, inputs, {"samples": "matrix"})
         return self.model.engine.to_numpy(results["samples"])[:, 0].astype(np.int64) - 1

@@ -1,4 +1,4 @@
-"""Where the batches of a run come from, and what does a step on one."""
+"""The steps of a run: where its batches come from, and what does a step on each."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class StepBatch(Protocol):
     """A batch that is ready for its step, wherever its images are.
 
     Attributes:
-        epoch: Of the batch, from 0.
-        step: Its place in the epoch, from 0.
-        wait: Seconds that its taker waited for it.
+        epoch: The epoch of the batch, from 0.
+        step: The place of the batch in its epoch, from 0.
+        wait: The seconds that training waited for the batch.
     """
 
     epoch: int
@@ -40,37 +40,37 @@ class StepBatch(Protocol):
     wait: float
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Gives the number of images."""
 
 
 class Steps(Protocol):
-    """Batches in their order, and what does steps on them.
+    """The batches of a run in their order, and what does steps on them.
 
     Attributes:
-        steps_per_epoch: Batches in an epoch.
-        measured: What else is to be told of the last step, by name.
+        steps_per_epoch: The number of batches in an epoch.
+        measured: Further figures of the last step that are to be reported, by name.
     """
 
     steps_per_epoch: int
     measured: Mapping[str, Any]
 
     def __next__(self) -> StepBatch:
-        """Waits for the next batch."""
+        """Waits for the next batch and gives it."""
 
     def update(self, batch: StepBatch, optimizer: Optimizer) -> StepMetrics:
-        """Does a step, as `State.update`."""
+        """Does a step on a batch and gives its metrics; the errors are those of `State.update`."""
 
 
 class LocalSteps:
-    """Steps in the JVM beside this process, on batches that this machine reads.
+    """The steps in the JVM beside this process, on batches that this machine reads.
 
     Args:
-        stream: Of the batches.
-        mixing: Of the images of a batch.
-        seed: Of mixing.
-        update: Does a step: `State.update`, or what stands around it.
-        send: Copies images into the engine ahead of their step, during the one before: `State.send`. None
-            where a step takes so long that it does not matter, and memory does.
+        stream: The stream of batches.
+        mixing: How the images of a batch are mixed with each other (mixup, CutMix).
+        seed: The seed of the mixing.
+        update: A function that does a step: `State.update`, or one that wraps it.
+        send: A function that copies images into the engine during the step before theirs: `State.send`. None
+            where steps take so long that the copying does not matter, but the memory for it does.
     """
 
     measured: Mapping[str, Any] = {}
@@ -85,7 +85,7 @@ class LocalSteps:
         self.steps_per_epoch = stream.steps_per_epoch
 
     def __next__(self) -> StepBatch:
-        """As of `BatchStream`."""
+        """Gives the next batch, which may have been read and sent during the step before."""
         if self._ahead is None:
             return self._next(None)
         start = time.perf_counter()
@@ -93,7 +93,7 @@ class LocalSteps:
         return replace(ahead.result(), wait=time.perf_counter() - start)
 
     def update(self, batch: StepBatch, optimizer: Optimizer) -> StepMetrics:
-        """Does the step."""
+        """Does the step, and has the next batch sent meanwhile if there is a `send`."""
         if self._thread:
             self._ahead = self._thread.submit(self._next, optimizer)
         return self._update(batch.images, batch.labels, optimizer)
@@ -104,7 +104,7 @@ class LocalSteps:
             self._thread.shutdown(cancel_futures=True)
 
     def _next(self, optimizer: Optimizer | None) -> Batch:
-        """The next batch, its images mixed, and sent if the optimizer says in which parts."""
+        """Gives the next batch with its images mixed; they are sent if an optimizer says in which parts."""
         batch = next(self._stream)
         images, labels = batch.images, batch.labels
         if self._mixing:
@@ -123,15 +123,16 @@ def local_steps(
     on_error: OnError = raise_error,
     update: Update | None = None,
 ) -> Iterator[LocalSteps]:
-    """Steps on this machine, from where the state's progress says.
+    """Gives steps on this machine from the point that the state's progress marks, in a `with` statement.
 
     Args:
-        settings: Of the run.
-        state: Which steps change.
-        train: Drawn from without replacement in each epoch; the last partial batch is left out.
-        readers: Who read it.
-        on_error: What to do with images that cannot be read.
-        update: Does a step in the place of `state.update`.
+        settings: The settings of the run.
+        state: The state that the steps change.
+        train: The training images, drawn without replacement in each epoch; the last partial batch is left
+            out.
+        readers: The readers of these images.
+        on_error: A function that is told of images that cannot be read.
+        update: A function that does a step in place of `state.update`.
     """
     with BatchStream(
         train,

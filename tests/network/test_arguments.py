@@ -93,7 +93,10 @@ def test_arguments_of_the_engine_that_are_plain_are_taken(given, expected):
         ({"fused": "no"}, "fused: found 'no', expected True or False"),
         ({"channel_major": 1}, "channel_major: found 1"),
         ({"context": 5}, "context: found an int, expected a SystemDSContext"),
-        ({"cluster": "local[2]"}, "cluster: found a str, expected a sysds_resnet.engine.cluster.Cluster"),
+        (
+            {"cluster": "local[2]"},
+            "cluster: found a str, expected a sysds_resnet.engine.spark.cluster.Cluster",
+        ),
         ({"cluster": CLUSTER, "context": ENGINE_AT_PORT}, "context: found cluster beside it"),
         ({"cluster": CLUSTER, "gpus": [0]}, "cluster: found gpus beside it"),
     ],

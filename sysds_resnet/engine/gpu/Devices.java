@@ -22,19 +22,20 @@ import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * The matrices in the memory of GPUs while a program runs: where they are, and what it leaves behind.
+ * The matrices in the memory of GPUs while a program runs: which GPUs they are on, and which ones are left at its end.
  *
- * Between programs matrices are on the first GPU alone. Left to itself the engine brings them from one to another
- * through the JVM's heap, in FP64, and fails where it does so after it has noted the second GPU as a place of theirs:
+ * Between programs, matrices are on the first GPU alone. The engine itself moves a matrix from one GPU to another
+ * through the JVM's heap, in FP64, and fails if it does so after it has noted the second GPU as a place of the matrix:
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/caching/CacheableData.java
  *
- * gpus.py has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py, engine/jvm/Launcher.java), so it uses only the
+ * Java that Janino knows.
  */
 public class Devices {
   private final List contexts;
   private final HashSet before = new HashSet();
 
-  /** Notes what is there. */
+  /** Notes which matrices are on the GPUs now, which sweep leaves there. */
   public Devices(List contexts) throws Exception {
     this.contexts = contexts;
     for (int i = 0; i < contexts.size(); i++) {
@@ -43,7 +44,7 @@ public class Devices {
   }
 
   /**
-   * Has the memory of each GPU managed by Memory, before anything is there.
+   * Makes Memory the manager of each GPU's memory. To be called before anything is there.
    */
   public void replaceManagers() throws Exception {
     Field field = GPUContext.class.getDeclaredField("memoryManager");
@@ -57,9 +58,10 @@ public class Devices {
   }
 
   /**
-   * A GPU's memory, in which results are not filled with zeros first, as each operator writes all of its own, and where
-   * it is an error if it is full. The engine would move matrices to the host, which takes long, and in single
-   * precision also the one that it is copying to the GPU, whose memory it then writes to although it is another's.
+   * A manager of a GPU's memory that does not fill results with zeros first, since each operator writes all of its
+   * result, and that fails if the memory is full. The engine would then move matrices to the host, which takes long. In
+   * single precision it would also move the one that it is copying to the GPU, and then write to its old place, which
+   * is another matrix's by then.
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUMemoryManager.java
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/matrix/data/SinglePrecisionCudaSupportFunctions.java
    */
@@ -73,14 +75,14 @@ public class Devices {
     }
   }
 
-  /** Matrices in the memory of a GPU, of which none is to be found that could go. */
+  /** The set of matrices on a GPU, in which the engine finds none to evict when it looks for one. */
   public static class Unevictable extends HashSet {
     public Stream stream() {
       return new ArrayList().stream();
     }
   }
 
-  /** Copies the matrices in variables, and in lists of matrices alone, to the first GPU. */
+  /** Copies the matrices in variables, and in lists that hold only matrices, to the first GPU. */
   public void upload(LocalVariableMap variables) throws Exception {
     Iterator values = values(variables).iterator();
     while (values.hasNext()) {
@@ -94,7 +96,7 @@ public class Devices {
     }
   }
 
-  /** Copies matrices to the first GPU, if they are all that is in a list. */
+  /** Copies the matrices in a list to the first GPU, if the list holds only matrices. */
   public void upload(List values) throws Exception {
     for (int i = 0; i < values.size(); i++) {
       if (!(values.get(i) instanceof MatrixObject)) {
@@ -109,8 +111,8 @@ public class Devices {
   /**
    * Copies a matrix to the first GPU, unless it is there.
    *
-   * Left to itself the engine copies nothing of sparse matrices, and matrices of zeros, which it keeps as sparse
-   * ones, become whatever is in memory there.
+   * The engine itself copies nothing of sparse matrices. A matrix of zeros, which it keeps as a sparse one, would get
+   * whatever values are in the GPU's memory.
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/GPUObject.java
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/instructions/gpu/context/CSRPointer.java
    */
@@ -155,7 +157,7 @@ public class Devices {
     context(0).initializeThread();
   }
 
-  /** Moves the matrices in the values of variables from the others to the first GPU. */
+  /** Moves the matrices in the values of variables from the other GPUs to the first one. */
   public void gather(Collection values) throws Exception {
     Iterator matrices = matrices(values).iterator();
     while (matrices.hasNext()) {
@@ -174,7 +176,7 @@ public class Devices {
     context(0).initializeThread();
   }
 
-  /** Frees the matrices in lists, but for what is in others. */
+  /** Frees the matrices in lists, except those that are also in lists to keep. */
   public void free(Object[] lists, Object[] kept) {
     Collection matrices = matrices(Arrays.asList(lists));
     matrices.removeAll(matrices(Arrays.asList(kept)));
@@ -186,7 +188,7 @@ public class Devices {
     }
   }
 
-  /** Frees what was not there when this object was made, but for what is in some of the values of variables. */
+  /** Frees the matrices that came after this object was made, except those in kept values on the first GPU. */
   public void sweep(Collection kept) throws Exception {
     Collection matrices = matrices(kept);
     for (int i = 0; i < contexts.size(); i++) {
@@ -211,7 +213,7 @@ public class Devices {
     }
     context(to).initializeThread();
     copy.acquireDeviceModifyDense(false);
-    // which waits for what both GPUs have been given to compute
+    // this waits until both GPUs have computed what they were given
     JCuda.cudaMemcpyPeer(copy.getDensePointer(), context(to).getDeviceNum(),
       matrix.getGPUObject(context(from)).getDensePointer(), context(from).getDeviceNum(), bytes(matrix));
     return copy;

@@ -16,10 +16,12 @@ import org.apache.sysds.runtime.instructions.InstructionParser;
 import org.apache.sysds.runtime.instructions.cp.VariableCPInstruction;
 
 /**
- * Functions of DML that are one instruction on a GPU, and those whose results stay in memory to a program's end (see
- * engine/gpu/replaced/SpoofCUDAInstruction.java); and those that stay on the CPU, as they compute a few numbers for each tensor.
+ * The functions of DML that are different on a GPU. Some become one instruction, and the results of others stay in
+ * memory to a program's end (see engine/gpu/replaced/SpoofCUDAInstruction.java). Others stay on the CPU, since they
+ * compute only a few numbers for each tensor.
  *
- * gpus.py and engine/jvm/Launcher.java have it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py, engine/jvm/Launcher.java), so it uses only the
+ * Java that Janino knows.
  */
 public class GpuFunctions {
   private static final String OPTIMIZER = "dml/optim/optimizer.dml::";
@@ -29,10 +31,10 @@ public class GpuFunctions {
     OPTIMIZER + "kinds", OPTIMIZER + "settings", "dml/training/gradients.dml::row_of"}));
 
   /**
-   * Puts them in the place of what was compiled of a program's functions.
+   * Changes these functions in a compiled program.
    *
-   * @param program compiled for a GPU
-   * @param onCpu   the same compiled for the CPU
+   * @param program the program, compiled for a GPU
+   * @param onCpu   the same program, compiled for the CPU
    */
   public void install(Program program, Program onCpu) {
     Iterator names = new ArrayList(program.getFunctionProgramBlocks().keySet()).iterator();
@@ -43,7 +45,7 @@ public class GpuFunctions {
         copy(name, onCpu, program);
       }
       else if (name.endsWith("dml/layers/channels/builtin.dml::relu_backward")) {
-        // the engine takes this operator only where it knows sizes
+        // the engine uses this operator only where it knows sizes
         replace(function, "dX", "GPU°relu_backward°out·MATRIX·FP64°dout·MATRIX·FP64°dX·MATRIX·FP64°0");
       }
       else if (name.endsWith(TENSORS + "weighted_sums")) {
@@ -73,24 +75,24 @@ public class GpuFunctions {
     }
   }
 
-  /** Whether a function is among names that begin with dml/. */
+  /** Tells whether a function's name, without a ./ at its beginning, is among names that begin with dml/. */
   public static boolean isOneOf(Set names, String name) {
     return names.contains(name.startsWith("./") ? name.substring(2) : name);
   }
 
-  /** Puts a function of one program in the place of another program's. */
+  /** Replaces a function of the second program by the one of the same name in the first. */
   public static void copy(String name, Program from, Program to) {
     String[] key = DMLProgram.splitFunctionKey(name);
     to.removeFunctionProgramBlock(key[0], key[1]);
     to.addFunctionProgramBlock(name, from.getFunctionProgramBlock(name, true), true);
   }
 
-  /** Has a function be one instruction; matrix: the output to make room for, if it is a matrix. */
+  /** Makes one instruction the body of a function. If its output is a matrix to make room for, matrix is its name. */
   private static void replace(FunctionProgramBlock function, String matrix, String instruction) {
     ArrayList body = new ArrayList();
     if (matrix != null) {
       String place = ConfigurationManager.getScratchSpace() + "/_p" + DMLScript.getUUID() + "//_t0/" + matrix;
-      // matrices of several calls live side by side, so that each needs a file name of its own
+      // matrices of several calls exist at the same time, so each needs a file name of its own
       body.add(VariableCPInstruction.prepCreatevarInstruction(matrix, place, true, "binary"));
     }
     body.add(InstructionParser.parseSingleInstruction(instruction));

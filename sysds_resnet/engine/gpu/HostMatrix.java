@@ -11,26 +11,26 @@ import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
 import org.apache.sysds.runtime.meta.MatrixCharacteristics;
 
 /**
- * A dense matrix in the JVM's memory in the precision that GPUs compute in, for programs there.
+ * A dense matrix in the JVM's memory, in the precision that GPUs compute in: an input of programs on GPUs.
  *
- * The engine's own matrices are FP64, which in single precision takes twice as long to copy; and a batch's images are
+ * The engine's own matrices are FP64. In single precision they take twice as long to copy, and a batch's images are
  * copied when the GPU has nothing else to do.
  *
- * gpus.py has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py), so it uses only the Java that Janino knows.
  */
 public class HostMatrix {
   private final int rows;
   private final int columns;
   private final Object values;
 
-  /** values: float[] in single precision, double[] in double, row by row. */
+  /** Makes a matrix of its values, row by row: a float[] in single precision, a double[] in double precision. */
   public HostMatrix(int rows, int columns, Object values) {
     this.rows = rows;
     this.columns = columns;
     this.values = values;
   }
 
-  /** Copies it to a GPU, where alone the new matrix is. */
+  /** Copies this to a new matrix on a GPU, which has no values in the JVM's heap. */
   public MatrixObject copyTo(GPUContext gpu) {
     MatrixObject matrix = ExecutionContext.createMatrixObject(new MatrixCharacteristics(rows, columns));
     GPUObject memory = gpu.createGPUObject(matrix);

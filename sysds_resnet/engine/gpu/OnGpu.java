@@ -27,15 +27,15 @@ import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
 
 /**
- * Runs a program from the command line with the functions of a training step and of scoring on a GPU, and all else on
- * the CPU.
+ * Runs a DML program from the command line, with the functions of a training step and of scoring on a GPU, and all else
+ * on the CPU.
  *
- * With SystemDS's own -gpu the compiler would put on a GPU what it can of everything, and meet its bugs with matrices of
- * zeros and sparse ones (docs/gpu.md), which Python's side works around between programs. Here the program is compiled
- * twice, and the functions below, with what they call, are taken from what was compiled for a GPU; before each of
- * them what they get is copied there.
+ * With SystemDS's own -gpu, the compiler would put everything on a GPU that it can, and meet its bugs with matrices of
+ * zeros and sparse matrices (docs/gpu.md), which the Python side works around between programs. Here the program is
+ * compiled twice, for the CPU and for a GPU. The functions in ENTRIES, with all that they call, are taken from the
+ * program for the GPU, and their inputs are copied to the GPU before each call.
  *
- * engine/jvm/Launcher.java has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/jvm/Launcher.java), so it uses only the Java that Janino knows.
  */
 public class OnGpu {
   private static final Set ENTRIES = new HashSet(Arrays.asList(new String[] {"dml/optim/optimizer.dml::average",
@@ -51,7 +51,7 @@ public class OnGpu {
     this.arguments = arguments;
   }
 
-  /** As DMLScript.executeScript, of arguments without -gpu. */
+  /** Runs a program as DMLScript.executeScript does; args are SystemDS's arguments without -gpu. */
   public static void run(String[] args) throws Exception {
     DMLOptions options = DMLOptions.parseCLArguments(args);
     DMLScript.STATISTICS = options.stats;
@@ -59,7 +59,7 @@ public class OnGpu {
     DMLScript.setGlobalExecMode(options.execMode);
     DMLScript.DML_FILE_PATH_ANTLR_PARSER = options.filePath;
     DMLScript.loadConfiguration(options.configFile);
-    // or what runs on the CPU would be compiled anew, for the GPU, once sizes are known
+    // or once sizes are known, what runs on the CPU would be compiled again, for the GPU
     CompilerConfig config = new CompilerConfig(ConfigurationManager.getCompilerConfig());
     config.set(CompilerConfig.ConfigType.ALLOW_DYN_RECOMPILATION, false);
     ConfigurationManager.setGlobalConfig(config);
@@ -129,7 +129,7 @@ public class OnGpu {
     return block;
   }
 
-  /** Copies the matrices in a function's variables, and in its lists of matrices, to the GPU. */
+  /** An instruction that copies the matrices in a function's variables, and in its lists of matrices, to the GPU. */
   public static class Upload extends CPInstruction {
     private static boolean managed;
     private Devices devices;
@@ -154,7 +154,7 @@ public class OnGpu {
     }
   }
 
-  /** Frees what a function has made since its upload, but for its outputs. */
+  /** An instruction that frees the matrices that a function has made since its upload, except its outputs. */
   public static class Sweep extends CPInstruction {
     private final Upload upload;
     private final List outputs;
@@ -170,7 +170,7 @@ public class OnGpu {
       for (int i = 0; i < outputs.size(); i++) {
         Data value = context.getVariable(((DataIdentifier) outputs.get(i)).getName());
         kept.add(value);
-        if (value instanceof ListObject) { // of matrices that GpuFunctions keeps
+        if (value instanceof ListObject) { // GpuFunctions has its matrices kept until here
           ((ListObject) value).enableCleanup(true);
         }
       }

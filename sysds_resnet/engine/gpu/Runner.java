@@ -26,12 +26,13 @@ import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * Runs prepared scripts in a JVM with GPUs, as PreparedScript.executeScript does without.
+ * Runs prepared scripts in a JVM with GPUs, as PreparedScript.executeScript does in a JVM without.
  *
- * With one call from Python for a program, its inputs and its outputs: a call takes a tenth of a millisecond, and before
- * some 300 a program took longer than all that the host does for a training step, in which the GPU had nothing to do.
+ * One call from Python runs a program, with all its inputs and outputs. A call takes a tenth of a millisecond. Before,
+ * a program took some 300 calls, which lasted longer than all that the host does for a training step, and the GPU had
+ * nothing to do meanwhile.
  *
- * gpus.py has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py), so it uses only the Java that Janino knows.
  */
 public class Runner {
   private final List contexts;
@@ -45,23 +46,24 @@ public class Runner {
   /**
    * Runs a script.
    *
-   * @param script     what to run
-   * @param inputs     for each of its variables a name, a kind and a value, each but the first after a character 1: of a
-   *                   "bool", an "int", a "float" or a "str" the value as Python's text; of a "matrix" its rows and
-   *                   columns, with a space between; of a "handle" nothing
-   * @param cells      of the matrices, row by row and one after the other, as little-endian doubles
-   * @param handles    MatrixBlock, ListObject, and on a GPU HostMatrix, in the order of the inputs
-   * @param outputs    names of the variables to give back, with a space between
-   * @param onGpu      whether it was compiled for a GPU
-   * @param hold       whether what it makes is freed only at its end; the engine frees a matrix once no variable has it,
-   *                   which takes time that grows with the square of long lists
-   * @param everywhere whether all GPUs compute, so that all need what is in its variables
+   * @param script     the script to run
+   * @param inputs     a name, a kind and a value for each of its variables, all separated by the character 1. The value
+   *                   is Python's text for a "bool", an "int", a "float" or a "str"; the numbers of rows and columns,
+   *                   separated by a space, for a "matrix"; and nothing for a "handle"
+   * @param cells      the values of each "matrix", row by row and one matrix after the other, as little-endian doubles
+   * @param handles    the object of each "handle", in the order of the inputs: a MatrixBlock, a ListObject, or on a
+   *                   GPU a HostMatrix
+   * @param outputs    the names of the variables to give back, separated by spaces
+   * @param onGpu      whether the script was compiled for a GPU
+   * @param hold       whether what it makes is freed only at its end; otherwise the engine frees a matrix once no
+   *                   variable has it, which takes time that grows with the square of the length of lists
+   * @param everywhere whether all GPUs compute, so that each needs the matrices in its variables
    * @return a MatrixBlock, a ListObject or a scalar's value for each output
    */
   public Object[] run(PreparedScript script, String inputs, byte[] cells, Object[] handles, String outputs, boolean onGpu,
     boolean hold, boolean everywhere) throws Exception {
     String[] names = outputs.split(" ");
-    Thread.currentThread().setName("main"); // see session.py
+    Thread.currentThread().setName("main"); // operators share a thread pool only in threads with "main" in their names
     LocalVariableMap variables = (LocalVariableMap) hidden(script, "_vars");
     ConfigurationManager.setLocalConfig((DMLConfig) hidden(script, "_dmlconf"));
     ConfigurationManager.setLocalConfig((CompilerConfig) hidden(script, "_cconf"));
@@ -69,19 +71,19 @@ public class Runner {
     for (int i = 0; i < bound.size() && onGpu; i++) {
       devices.upload((MatrixObject) bound.get(i));
     }
-    // what runs on the CPU may do so while another thread's program runs on a GPU, as an epoch's order does
+    // none for the CPU, where the order of an epoch is computed while another thread's program runs on a GPU
     Devices own = onGpu ? new Devices(contexts) : null;
     List kept = new ArrayList();
     try {
       if (everywhere) {
-        for (int i = 0; i < bound.size(); i++) { // until they are on the first GPU alone: the engine cannot free others
+        for (int i = 0; i < bound.size(); i++) { // the engine can free them once they are on the first GPU alone
           ((MatrixObject) bound.get(i)).enableCleanup(false);
         }
         own.spread(variables);
       }
       Program program = (Program) hidden(script, "_prog");
       ExecutionContext context = ExecutionContextFactory.createContext(variables, program);
-      context.setGPUContexts(contexts); // on the CPU too: the engine takes one for each function, and matrices may be there
+      context.setGPUContexts(contexts); // for the CPU too: each function takes one, and matrices may be on a GPU
       ((GPUContext) contexts.get(0)).initializeThread();
       if (hold) {
         CacheableData.disableCaching();
@@ -98,7 +100,7 @@ public class Runner {
         values[i] = value(variables.get(names[i]), onGpu);
       }
       for (int i = 0; i < names.length; i++) {
-        if (kept.get(i) instanceof MatrixObject) { // has been read, and goes unless it is in a list too
+        if (kept.get(i) instanceof MatrixObject) { // it has been read, and is freed unless a list holds it too
           context.cleanupDataObject(variables.remove(names[i]));
         }
       }
@@ -120,13 +122,13 @@ public class Runner {
     }
   }
 
-  /** Sets a script's variables; returns those that are matrices. */
+  /** Sets a script's variables to the inputs, and gives those that are matrices. */
   private List bind(PreparedScript script, LocalVariableMap variables, String[] inputs, byte[] cells,
     Object[] handles) {
     List matrices = new ArrayList();
     ByteBuffer buffer = ByteBuffer.wrap(cells).order(ByteOrder.LITTLE_ENDIAN);
     int handle = 0;
-    for (int i = 0; i + 2 < inputs.length; i += 3) { // there may be none, and one empty text
+    for (int i = 0; i + 2 < inputs.length; i += 3) { // without inputs there is one empty text
       String name = inputs[i];
       String kind = inputs[i + 1];
       String text = inputs[i + 2];
@@ -150,7 +152,7 @@ public class Runner {
         matrices.add(matrix);
       }
       else if (value != null) {
-        ((ListObject) value).enableCleanup(false); // or what is in it goes once the program has used it
+        ((ListObject) value).enableCleanup(false); // or its matrices are freed once the program has used them
         variables.put(name, (ListObject) value);
       }
       else {

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as a place where programs run: what of CUDA there is, and what our Java adds to the engine.
+"""Running programs on NVIDIA GPUs: what this machine has of CUDA, and the Java that this package adds for it.
 
-It never knows what is computed there.
+Nothing in this package knows what is computed there.
 """

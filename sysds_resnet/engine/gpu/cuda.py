@@ -1,4 +1,4 @@
-"""What of CUDA this machine has: the driver, and the libraries that the engine's GPU backend loads."""
+"""What this machine has of CUDA: the driver, and the libraries that the engine's GPU backend loads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.system.command_lines import install_command
 
 DRIVER = "libcuda.so.1"
-# Those of JCuda 12.6, which is in the engine's extra jar, and the packages that bring them.
+# The libraries that JCuda 12.6 in the engine's extra jar loads, and the packages that contain them.
 LIBRARIES = {
     "libcublas.so.12": "nvidia-cublas-cu12",
     "libcusparse.so.12": "nvidia-cusparse-cu12",
@@ -29,7 +29,7 @@ LIBRARIES = {
 # Descriptions of the settings that name GPUs.
 DEVICE = "cpu, gpu, cuda:N, cuda:N,M for several, or auto for a GPU where one can be used."
 GPUS = "How many GPUs, from the first on; means device gpu."
-# In a process of its own: libraries that are loaded stay, and a broken one may end the process.
+# This runs in a process of its own: a loaded library stays loaded, and a broken one may end the process.
 _PROBE = """
 import ctypes, json, sys
 found = {}
@@ -48,13 +48,13 @@ for name in sys.argv[1:]:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment with the libraries of NVIDIA's packages where the loader finds them."""
+    """Gives this process's environment, in which the loader also finds the libraries of NVIDIA's packages."""
     folders = [*map(str, library_folders()), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(folders)}
 
 
 def library_folders() -> list[Path]:
-    """Folders with the libraries of NVIDIA's packages."""
+    """Gives the folders with the libraries of NVIDIA's packages."""
     spec = find_spec("nvidia")
     places = spec.submodule_search_locations if spec else None
     return sorted(folder for place in places or () for folder in Path(place).glob("*/lib") if folder.is_dir())
@@ -62,9 +62,9 @@ def library_folders() -> list[Path]:
 
 @cache
 def probe() -> dict[str, Any]:
-    """Why each library does not load, or nothing; CUDA's "code" for starting up, and the "count" of GPUs.
+    """Says why each library does not load, or "", with CUDA's "code" of starting and the "count" of GPUs.
 
-    What ended the process that loaded it is missing, and all that comes after.
+    If a library ends the process that loads it, it is missing here, and so are all that come after it.
     """
     command = [sys.executable, "-c", _PROBE, DRIVER, *LIBRARIES]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
@@ -73,13 +73,13 @@ def probe() -> dict[str, Any]:
 
 
 def problem() -> str | None:
-    """Why no GPU can be used here, or None."""
+    """Says why no GPU can be used here; gives None if one can."""
     found = probe()
     if reason := found.get(DRIVER, "it ends the process that loads it"):
         return f"no NVIDIA driver ({reason}); install one for CUDA 12 or later"
     if found["code"] or not found["count"]:
         return f"the NVIDIA driver finds no GPU (CUDA's code {found['code']}); see what nvidia-smi says"
-    folder, why = find_loadable()  # JCuda's libraries are in a jar
+    folder, why = find_loadable()  # JCuda copies its libraries from its jar there
     if folder is None:
         return why
     for name, package in LIBRARIES.items():
@@ -89,24 +89,24 @@ def problem() -> str | None:
 
 
 def gpu_count() -> int:
-    """GPUs that the driver shows this process; 0 without a driver."""
+    """Gives the number of GPUs that the driver shows this process; 0 without a driver."""
     return probe().get("count", 0)
 
 
 def chosen_device(device: str, gpus: int | None) -> tuple[str, int | None]:
-    """What the settings of a command mean: a number of GPUs, where no device is named, means GPUs."""
+    """Completes the settings of a command: a number of GPUs without a named device means device "gpu"."""
     return ("gpu" if gpus and device == "cpu" else device), gpus
 
 
 def named_gpus(device: str, count: int | None = None) -> tuple[int, ...]:
-    """The numbers of the GPUs that a device means, whether they are there or not; none for the CPU.
+    """Gives the numbers of the GPUs that a device means, whether they are there or not; none for the CPU.
 
     Args:
         device: "cpu", "gpu" or "auto" for the first GPU, "cuda:N" for another, "cuda:N,M" for several.
-        count: Of the GPUs to take, from the first on, where the device does not say which.
+        count: The number of GPUs to take, from the first on, if the device does not say which; by default 1.
 
     Raises:
-        UserError: If it means none.
+        UserError: If it is no name of a device, or names a GPU twice.
     """
     if device == "cpu":
         return ()
@@ -120,7 +120,7 @@ def named_gpus(device: str, count: int | None = None) -> tuple[int, ...]:
 
 
 def choose_gpus(device: str, count: int | None = None) -> tuple[int, ...]:
-    """`named_gpus`, if they can be used; for "auto" none if not.
+    """Gives the GPUs that a device means, as `named_gpus` does; none for "auto" if no GPU can be used.
 
     Raises:
         UserError: If there is no such device, or it cannot be used.

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as what the engine computes on."""
+"""NVIDIA GPUs as the device that the engine computes on."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.engine.values import Value, is_host_matrix
 
 TF32 = "NVIDIA_TF32_OVERRIDE"
-"""Read by cuBLAS and cuDNN: 0 forbids TF32, in which cuDNN multiplies of itself, and 1 has both use it."""
+"""The variable that makes cuBLAS and cuDNN use TF32 (1) or not (0); by default, cuDNN alone uses it."""
 
 
 REPLACED = {
     "LibMatrixCuDNNConvolutionAlgorithm": "matrix.data.LibMatrixCUDA",
     "SpoofCUDAInstruction": "instructions.gpu.GPUInstruction",
 }
-"""The engine's classes in whose place our own are put, each with another class of its package."""
+"""Classes of the engine that this package replaces, each with another class of the same Java package."""
 
 _FOLDER = Path(__file__).parent
-_SMALL = 2**13  # numbers in an array that may go to the JVM as text
+_SMALL = 2**13  # the most values of an array that goes to the JVM in the call itself, as text
 
 
 def gpu_environment(tf32: bool) -> dict[str, str]:
-    """What a JVM that computes on GPUs needs in its environment.
+    """Gives the environment variables that a JVM needs to compute on GPUs.
 
     Args:
         tf32: Whether to multiply in TF32.
@@ -43,26 +43,26 @@ def gpu_environment(tf32: bool) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Operator:
-    """What a kind of instruction took: seconds, and how many there were."""
+    """The time that instructions of one kind took, in seconds, and how many there were."""
 
     seconds: float
     count: int
 
 
 class Gpus:
-    """The GPUs that a JVM of our own computes on; see `Device` in engine/device.py.
+    """The GPUs that the engine's JVM computes on: a `Device`, as engine/device.py defines it.
 
-    What is compiled within `compiling` runs there as far as the engine can, and all else on the CPU.
+    What is compiled within `compiling(True)` runs on GPUs as far as the engine can, and all else on the CPU.
 
     Args:
-        gateway: Of the JVM.
-        transfer: Copies arrays into it.
+        gateway: The py4j gateway of the JVM.
+        transfer: The shared memory through which arrays get into the JVM.
         single: Whether to compute in single precision.
-        devices: Numbers of the GPUs.
+        devices: The numbers of the GPUs; matrices are on the first one between programs.
         settings: More of the engine's settings, by name.
 
     Attributes:
-        name: Of the first GPU.
+        name: The name of the first GPU.
     """
 
     def __init__(
@@ -100,27 +100,27 @@ class Gpus:
         self._runner = new_runner([self._contexts, self._devices])
 
     def accelerates(self, place: Place) -> bool:
-        """See `Device`."""
+        """Tells whether programs of a place are compiled for a GPU."""
         return place in ("device", "workers")
 
     def start(self) -> None:
-        """Has the engine free the memory of matrices that no variable holds, as from the command line.
+        """Makes the engine free the memory of matrices that no variable holds, as on the command line.
 
-        Connections switch this off, so this comes after them: without it nothing on a GPU is ever freed.
+        JMLC's connections switch this off, so call it after them: otherwise nothing on a GPU is ever freed.
         https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/context/ExecutionContext.java
         """
         self._sysds.conf.ConfigurationManager.setLocalConfig(self._config)
         self._sysds.runtime.controlprogram.caching.CacheableData.initCaching()
 
     def send(self, array: np.ndarray) -> JavaObject:
-        """Copies a 2-D array in the precision of the GPUs, as which it gets there sooner."""
+        """Copies a 2-D array into the JVM, in the GPUs' precision, which gets to a GPU sooner."""
         values = self._transfer.send_values(array, self._single)
         matrix = self._new_matrix([*array.shape, values])
         uncycle(values)
         return matrix
 
     def take(self, matrix: JavaObject) -> JavaObject:
-        """Copies what `send` gave to the first GPU; other matrices are given back."""
+        """Copies a matrix that `send` gave to the first GPU; gives other matrices back as they are."""
         if not is_host_matrix(matrix):
             return matrix
         copied = matrix.copyTo(self._contexts.get(0))
@@ -128,14 +128,14 @@ class Gpus:
         return copied
 
     def upload(self, matrices: JavaObject) -> None:
-        """Copies a matrix, or the data of a list of matrices alone, to the first GPU (see Devices.java)."""
+        """Copies a matrix, or the data of a list of only matrices, to the first GPU (see Devices.java)."""
         self._devices.upload(matrices)
 
     @contextmanager
     def compiling(self, accelerated: bool) -> Iterator[None]:
-        """Has the engine compile programs for the GPU, or for the CPU."""
+        """Makes the engine compile programs for the GPU, or for the CPU, during a `with` block."""
         self._set_static("USE_ACCELERATOR", accelerated)
-        # sizes are unknown where programs are compiled, and the engine would take the CPU
+        # sizes are unknown when programs are compiled, and the engine would then choose the CPU
         self._set_static("FORCE_ACCELERATOR", accelerated)
         try:
             yield
@@ -143,16 +143,19 @@ class Gpus:
             self._set_static("USE_ACCELERATOR", True)
 
     def install(self, program: JavaObject, on_cpu: JavaObject) -> None:
-        """Puts what functions of DML are on a GPU into a compiled program (GpuFunctions.java).
+        """Replaces functions of a compiled program by our own instructions for GPUs (GpuFunctions.java).
 
         Args:
-            program: Compiled for a GPU.
-            on_cpu: The same compiled for the CPU, where some functions stay.
+            program: The program, compiled for a GPU.
+            on_cpu: The same program compiled for the CPU, where some functions stay.
         """
         self._functions.install(program, on_cpu)
 
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
-        """See `Device`. With "workers" all GPUs compute, and need what is in the program's variables."""
+        """Runs a prepared script of a program, and gives its outputs by name.
+
+        If the program's place is "workers", all GPUs compute, and each gets the matrices in its variables.
+        """
         accelerated = self.accelerates(program.place)
         send = self.send if accelerated else self._transfer.send
         words, cells, handles = [], [], []
@@ -181,14 +184,17 @@ class Gpus:
         }
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
-        """Frees the memory of the matrices in lists, but for those that are also in others."""
+        """Frees the memory of the matrices in lists, except those that are also in lists to keep."""
         freed, kept = (java_array(self._gateway, handles) for handles in (lists, keep))
         self._devices.free(freed, kept)
         uncycle(freed, kept)
 
     @contextmanager
     def operators(self) -> Iterator[dict[str, Operator]]:
-        """Counts the instructions that run meanwhile, one after the other; the result is full at the end."""
+        """Times the instructions that run in a `with` block, by name, each after the one before it has ended.
+
+        The mapping that it gives is filled at the end of the block.
+        """
         statistics = self._sysds.utils.Statistics
         found: dict[str, Operator] = {}
         names = ("STATISTICS", "SYNCHRONIZE_GPU")
@@ -209,7 +215,7 @@ class Gpus:
             found[name] = Operator(seconds, int(getattr(moved, f"{counter}Count")))
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that are free on the first GPU, and bytes that it has."""
+        """Gives the bytes that are free on the first GPU, and the bytes that it has."""
         free, total = self._long_array(), self._long_array()
         self._contexts.get(0).initializeThread()
         self._jvm.jcuda.runtime.JCuda.cudaMemGetInfo(free, total)

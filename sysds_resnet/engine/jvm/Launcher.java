@@ -19,15 +19,15 @@ import org.apache.sysds.runtime.DMLScriptException;
 import org.codehaus.janino.SimpleCompiler;
 
 /**
- * SystemDS's command line with checked arguments, an exit code and one-line errors; its own ignores arguments that
- * a program does not have, prints every exception on the standard output and ends with 0. Compiled at start-up by the
- * engine's own Janino.
+ * SystemDS's command line with checked arguments, an exit code and one-line errors. SystemDS's own command line ignores
+ * arguments that a program does not have, prints every exception on the standard output and ends with 0. Janino, which
+ * comes with the engine, compiles this class at start-up.
  *
- * The first argument is the folder engine/, in which this file lies and those that it compiles; the others are
+ * The first argument is the folder engine/, which contains this file and those that it compiles; the others are
  * SystemDS's.
  */
 public class Launcher {
-    private static final int LONGEST = 400; // characters of the engine's words in an error: they may hold a whole row
+    private static final int LONGEST = 400; // characters of the engine's message in an error: it may have a whole row
 
     private final Path folder;
     private final String[] args;
@@ -40,11 +40,11 @@ public class Launcher {
 
     public static void main(String[] args) {
         String user = System.getProperty("sysds_resnet.user");
-        if (user != null) // the system knows no name of this user, without which Hadoop reads no files
+        if (user != null) // the system has no name for this user, and without one Hadoop reads no files
             UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
         Launcher launcher = new Launcher(args[0], (String[]) Arrays.copyOfRange(args, 1, args.length));
         int code = 1;
-        OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as Engine does, see session.py
+        OptimizerUtils.ALLOW_LOOP_UPDATE_IN_PLACE = false; // as in session.py, which says why
         try {
             code = launcher.run() ? 0 : 2;
         } catch (Throwable error) {
@@ -85,7 +85,7 @@ public class Launcher {
         return arguments.getClass().getMethod(method, new Class[0]).invoke(arguments, new Object[0]);
     }
 
-    /** Compiles what that needs; see engine/gpu/OnGpu.java. */
+    /** Compiles the classes that a run on a GPU needs, and runs the program there by engine/gpu/OnGpu.java. */
     private void runOnGpu() throws Exception {
         replace("LibMatrixCuDNNConvolutionAlgorithm", "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
         replace("SpoofCUDAInstruction", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
@@ -98,7 +98,7 @@ public class Launcher {
         run.invoke(null, new Object[] {rest.toArray(new String[0])});
     }
 
-    /** As replace_class in classes.py. */
+    /** Replaces a class of the engine, before it is used, by one of this package; neighbour is in its Java package. */
     private void replace(String name, String neighbour) throws Exception {
         Map code = compile("gpu/replaced/" + name, null).getBytecodes();
         MethodHandles.privateLookupIn(Class.forName(neighbour), MethodHandles.lookup())
@@ -114,7 +114,7 @@ public class Launcher {
         return compiler;
     }
 
-    /** What the user can put right, as one line: the program, its arguments or files; null for other errors. */
+    /** Gives one line for an error that the user can fix in the program, its arguments or files; null for others. */
     private String explain(Throwable error) throws Exception {
         Throwable cause = innermost(error);
         if (cause instanceof DMLScriptException)
@@ -125,7 +125,7 @@ public class Launcher {
                 return (String) message;
         }
         for (Throwable t = error; t != null; t = t.getCause())
-            if (t.getMessage() != null && t.getMessage().startsWith("Reading of ")) // names the file
+            if (t.getMessage() != null && t.getMessage().startsWith("Reading of ")) // its message names the file
                 return "SystemDS: " + t.getMessage().replaceFirst(" \\(\\d+\\)", "") + " "
                     + cause.getClass().getSimpleName() + ": " + shortened(cause)
                     + (cause instanceof NumberFormatException ? ", expected numbers only, and no names of columns" : "");

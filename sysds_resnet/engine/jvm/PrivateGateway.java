@@ -19,18 +19,18 @@ import py4j.GatewayConnection;
 /**
  * py4j's gateway at a Unix-domain socket, in place of its own at a TCP port.
  *
- * Whoever may connect to a port of py4j's can fill the heap before it asks for a token, since it reads lines however
- * long they are. The file system lets nobody else than the user who owns its folder connect to this socket, and a
- * connection is given to py4j once it has sent the token: bytes of a known number, in a time that is limited.
+ * Whoever can connect to a TCP port of py4j can fill the heap before it asks for a token, since it reads lines of any
+ * length. The file system lets only the user who owns the socket's folder connect to this socket, and a connection is
+ * passed on to py4j once it has sent the token, which has a fixed number of bytes, within a limited time.
  *
- * It prints the token, in hexadecimal digits, when it is ready, and ends when its standard input does: with the
- * process that started it. process.py has Janino compile it at start-up, so it is Java as Janino takes it.
+ * When it is ready, it prints the token in hexadecimal digits. It ends when its standard input does, and so with the
+ * process that started it. process.py has Janino compile it at start-up, so it keeps to the Java that Janino accepts.
  */
 public class PrivateGateway {
     private static final int TOKEN_BYTES = 32;
     private static final long TOKEN_MILLISECONDS = 5000;
 
-    /** One argument: where the socket is to be. */
+    /** Takes one argument, the path at which the socket is made. */
     public static void main(String[] arguments) throws Exception {
         final ServerSocketChannel server = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
         server.bind(UnixDomainSocketAddress.of(arguments[0]));
@@ -90,7 +90,7 @@ public class PrivateGateway {
             if (giveUp.cancel() && MessageDigest.isEqual(sent, token))
                 new GatewayConnection(gateway, socket, null, null, new ArrayList()).run();
         } catch (IOException error) {
-            // it went before it said anything
+            // the client went before it sent the whole token
         } finally {
             giveUp.cancel();
             close(channel);
@@ -101,11 +101,11 @@ public class PrivateGateway {
         try {
             channel.close();
         } catch (IOException error) {
-            // it is gone all the same
+            // the connection is gone all the same
         }
     }
 
-    /** A channel as the kind of socket that py4j takes. */
+    /** A socket, as py4j needs one, that reads from and writes to a channel. */
     private static class ChannelSocket extends Socket {
         private final SocketChannel channel;
 
@@ -122,7 +122,7 @@ public class PrivateGateway {
         }
 
         public void setSoLinger(boolean on, int seconds) {
-            // is for TCP
+            // the option exists for TCP only
         }
 
         public void close() throws IOException {

@@ -23,31 +23,31 @@ import org.apache.sysds.parser.dml.DmlLexer;
 import org.apache.sysds.runtime.DMLScriptException;
 
 /**
- * The arguments that a DML program takes, which are the names with a dollar in its files, and whether those given fit.
- * The engine ignores an argument whose name no file mentions, and a program cannot see it.
+ * The arguments that a DML program takes, which are the names with a dollar sign in its files, and a check that those
+ * given fit. The engine ignores an argument whose name no file mentions, and the program cannot see it.
  *
- * Launcher.java has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Launcher.java has Janino compile it in the engine's JVM, so it keeps to the Java that Janino accepts.
  */
 public class ProgramArguments {
-  private static final double SIMILAR = 0.4; // 1 for names that are the same
-  private static final double AS_SIMILAR = 0.85; // of the most similar name
-  private static final int MOST = 3; // more of them tell nothing
+  private static final double SIMILAR = 0.4; // the least similarity for a suggestion; that of equal names is 1
+  private static final double AS_SIMILAR = 0.85; // the least share of the similarity of the most similar name
+  private static final int MOST = 3; // more suggestions than this tell nothing
   private static final String NUMBER = "[+-]?((\\d+\\.?\\d*|\\.\\d+)([eE][+-]?\\d+)?|NaN|Infinity)";
 
   private final Map given = new TreeMap(); // values by name
   private final String program;
-  private final Map defaults = new TreeMap(); // by name: a literal as it stands in the program, or an empty text
-  private final Map variables = new HashMap(); // names of the arguments that they hold, by variable
-  private final Set readFromMetadata = new LinkedHashSet(); // arguments, and file names in quotes
+  private final Map defaults = new TreeMap(); // by name: the literal in the program, or an empty text if there is none
+  private final Map variables = new HashMap(); // names of arguments, by the variable that holds the value
+  private final Set readFromMetadata = new LinkedHashSet(); // arguments, and names of files in the program
   private final Set readAsCsv = new LinkedHashSet();
-  private final Set written = new LinkedHashSet(); // arguments, of files
-  private final Set saved = new LinkedHashSet(); // arguments, of folders
+  private final Set written = new LinkedHashSet(); // arguments that name files to write
+  private final Set saved = new LinkedHashSet(); // arguments that name folders to write
   private final Set files = new HashSet();
-  private boolean complete = true; // whether all files were found
+  private boolean complete = true; // whether all files of the program were found
 
-  /** Checks what stands after -nvargs; throws what the user can put right. */
+  /** Checks the arguments after -nvargs; throws a one-line error if one does not fit. */
   public ProgramArguments(String[] args) throws Exception {
-    List options = new ArrayList(); // but for -nvargs, of which the engine does not say what is wrong
+    List options = new ArrayList(); // without -nvargs, of which the engine does not say what is wrong
     boolean named = false;
     for (int i = 0; i < args.length; i++) {
       if (args[i].equals("-nvargs"))
@@ -71,7 +71,7 @@ public class ProgramArguments {
     Iterator names = given.keySet().iterator();
     while (names.hasNext()) {
       String name = (String) names.next();
-      boolean ours = name.equals("$gpu") && options.contains("-gpu"); // scripts/systemds says so to every program
+      boolean ours = name.equals("$gpu") && options.contains("-gpu"); // scripts/systemds gives it to every program
       if (defaults.containsKey(name))
         checkKind(name);
       else if (complete && !ours)
@@ -93,7 +93,7 @@ public class ProgramArguments {
       throw new DMLScriptException(name.substring(1) + ": found it twice, expected one value; remove the others");
   }
 
-  /** Looks at the files that the arguments name; throws what the user can put right. */
+  /** Checks the files that the arguments name; throws a one-line error for one that does not do. */
   public void checkFiles() throws Exception {
     Iterator names = readAsCsv.iterator();
     while (names.hasNext()) {
@@ -115,7 +115,7 @@ public class ProgramArguments {
       ProgramFiles.checkWritable(name.substring(1), (String) given.get(name), folder);
   }
 
-  /** What there is to say of a file that was read by metadata and has none, or null. */
+  /** Gives an error message for a file that the program reads by its metadata but that has none, or null. */
   public String missingMetadata() {
     Iterator names = readFromMetadata.iterator();
     while (names.hasNext()) {
@@ -135,7 +135,7 @@ public class ProgramArguments {
     return null;
   }
 
-  /** Notes what a file of the program, and those that it has by source(), say of arguments. */
+  /** Notes the arguments in a file of the program, and in the files that it names by source(). */
   private void scan(String file) {
     if (!files.add(file))
       return;
@@ -143,14 +143,14 @@ public class ProgramArguments {
     try {
       String text = ParserWrapper.readDMLScript(file, LogFactory.getLog(ProgramArguments.class));
       DmlLexer lexer = new DmlLexer(CharStreams.fromString(text));
-      lexer.removeErrorListeners(); // the parser will say it
+      lexer.removeErrorListeners(); // the parser will report them
       Iterator all = lexer.getAllTokens().iterator();
       while (all.hasNext()) {
         Token token = (Token) all.next();
         if (token.getChannel() == Token.DEFAULT_CHANNEL)
           tokens.add(token);
       }
-    } catch (Exception error) { // so will the engine, if the program really needs it
+    } catch (Exception error) { // the engine fails too, if the program needs the file
       complete = false;
       return;
     }
@@ -161,16 +161,16 @@ public class ProgramArguments {
         noteRead(tokens, i + 2);
       else if (text(tokens, i).equals("write") && text(tokens, i + 1).equals("("))
         noteOutput(tokens, i + 2, 1, written);
-      else if (text(tokens, i).matches("(\\w+::)?save") && text(tokens, i + 1).equals("(")) // of dml/network/weights.dml
+      else if (text(tokens, i).matches("(\\w+::)?save") && text(tokens, i + 1).equals("(")) // dml/network/weights.dml's
         noteOutput(tokens, i + 2, 2, saved);
       else if (text(tokens, i).equals("setwd"))
-        complete = false; // files are looked up elsewhere from there on
+        complete = false; // from there on, files are looked up elsewhere
       else if (text(tokens, i).equals("source") && type(tokens, i + 2) == DmlLexer.STRING)
         scan(unquoted(text(tokens, i + 2)));
     }
   }
 
-  /** The i-th token is $name, perhaps in variable = ifdef($name, default). */
+  /** Notes an argument: token i is $name, perhaps in variable = ifdef($name, default). */
   private void noteArgument(List tokens, int i) {
     String name = text(tokens, i);
     String value = "";
@@ -179,7 +179,7 @@ public class ProgramArguments {
       if (value.equals("-"))
         value += text(tokens, i + 3);
       if (!text(tokens, i + (value.startsWith("-") ? 4 : 3)).equals(")"))
-        value = ""; // no literal
+        value = ""; // the default is no literal
       String equals = text(tokens, i - 3);
       if (equals.equals("=") || equals.equals("<-"))
         variables.put(text(tokens, i - 4), name);
@@ -188,11 +188,11 @@ public class ProgramArguments {
       defaults.put(name, value);
   }
 
-  /** The i-th token is the first one between the parentheses of read(...). */
+  /** Notes a file that is read: token i is the first one between the parentheses of read(...). */
   private void noteRead(List tokens, int i) {
     String next = text(tokens, i + 1);
     if (!next.equals(",") && !next.equals(")"))
-      return; // an expression
+      return; // the file's name is an expression
     String name = text(tokens, i);
     if (type(tokens, i) == DmlLexer.STRING)
       name = unquoted(name);
@@ -201,7 +201,7 @@ public class ProgramArguments {
     else if (!name.startsWith("$"))
       return;
     boolean csv = false;
-    boolean numbers = true; // in lines, with commas between them
+    boolean numbers = true; // whether a CSV file has numbers alone, with commas between them
     boolean described = false;
     for (int k = i + 1; k < tokens.size() && !text(tokens, k).equals(")"); k++) {
       described |= text(tokens, k).equals("format") || text(tokens, k).equals("rows");
@@ -214,7 +214,7 @@ public class ProgramArguments {
       readFromMetadata.add(name);
   }
 
-  /** The i-th token is the first one between parentheses, whose so many-th argument, from 0, names an output. */
+  /** Notes an output: token i is the first one between parentheses; argument `place`, from 0, names the output. */
   private void noteOutput(List tokens, int i, int place, Set outputs) {
     int depth = 0;
     for (int k = i; k < tokens.size() && place > 0; k++, i = k) {
@@ -267,7 +267,7 @@ public class ProgramArguments {
     return name.substring(1) + ": no such argument of " + program + "; " + mended;
   }
 
-  /** Twice the letters that two names have in common, in the same order, by those of both. */
+  /** Gives twice the letters that two names share in the same order, divided by the letters of both. */
   private static double similarity(String one, String other) {
     int common = new LongestCommonSubsequence().apply(one.toLowerCase(Locale.ROOT), other.toLowerCase(Locale.ROOT))
       .intValue();

@@ -9,13 +9,13 @@ import java.nio.file.Paths;
 import org.apache.sysds.runtime.DMLScriptException;
 
 /**
- * Looks at the files of a DML program before it runs: what the engine would read wrong without a word, or could not
- * write after hours. Files under URLs are left to the engine.
+ * Checks of a DML program's files before it runs: inputs that the engine would read wrongly without an error, and
+ * outputs that it would fail to write after hours. Files under URLs are not checked.
  *
- * Launcher.java has it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Launcher.java has Janino compile it in the engine's JVM, so it keeps to the Java that Janino accepts.
  */
 public class ProgramFiles {
-  /** Throws unless all lines of a CSV file have as many values; the engine ignores those that are too many. */
+  /** Throws unless all lines of a CSV file have the same number of values; the engine ignores surplus values. */
   public static void checkCsv(String file) throws Exception {
     if (isUrl(file) || !Files.isRegularFile(Paths.get(file)))
       return;

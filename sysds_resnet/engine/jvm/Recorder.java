@@ -11,10 +11,10 @@ import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * A compiled DML function that writes a line about each of its calls: its name, start and end in nanoseconds, and
- * its operands, separated by tabs. Of a matrix: rows, columns and bytes; of a number: its value.
+ * A compiled DML function that notes a line about each of its calls: its name, its start and end in nanoseconds, and
+ * its operands, separated by tabs. For a matrix, the line has rows, columns and bytes; for a number, its value.
  *
- * The profiler has it compiled in the engine's JVM (recorder.py), so it is Java as Janino takes it.
+ * recorder.py has Janino compile it in the engine's JVM, so it keeps to the Java that Janino accepts.
  */
 public class Recorder extends FunctionProgramBlock {
   private final FunctionProgramBlock function;
@@ -45,7 +45,7 @@ public class Recorder extends FunctionProgramBlock {
       Data data = context.getVariable(name);
       if (data instanceof MatrixObject) {
         MatrixBlock block = (MatrixBlock) ((MatrixObject) data).acquireReadAndRelease();
-        long bytes = block.getInMemorySize(); // as FP64
+        long bytes = block.getInMemorySize(); // for FP64 values
         if (block.getDenseBlock() instanceof DenseBlockFP32) {
           bytes /= 2;
         }

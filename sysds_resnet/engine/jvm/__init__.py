@@ -1,4 +1,4 @@
-"""The Java virtual machine that SystemDS runs in: found, started, watched, and loaded with our own classes.
+"""The Java virtual machine that SystemDS runs in: its start, files and end, and this package's classes in it.
 
 It never knows what a program computes.
 """

@@ -1,27 +1,23 @@
-"""Java of this package in the engine's JVM."""
+"""The Java classes of this package in the engine's JVM, and hidden fields of the engine's own."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
-
-if TYPE_CHECKING:
-    pass
 
 
 def compile_classes(
     gateway: JavaGateway, folder: Path, *names: str
 ) -> list[Callable[[Sequence[object]], JavaObject]]:
-    """Compiles classes of this package.
+    """Compiles Java classes of this package in the JVM.
 
     Args:
         gateway: The py4j gateway of the JVM.
-        folder: Where their files lie.
-        names: Of the classes, which have one constructor each and may use those before them.
+        folder: The folder that contains the classes' files.
+        names: The names of the classes, which have one constructor each and may use the classes before them.
 
     Returns:
-        For each what makes an object from the constructor's arguments.
+        For each class a function that makes an object from the constructor's arguments.
 
     Raises:
         TypeError, Py4JJavaError: If the JVM has no Janino.
@@ -41,7 +37,7 @@ def _maker(gateway: JavaGateway, constructor: JavaObject) -> Callable[[Sequence[
 
 
 def java_array(gateway: JavaGateway, values: Sequence[object]) -> JavaObject:
-    """An Object[] of these values."""
+    """Makes an Object[] in the JVM that contains these values."""
     array = gateway.new_array(gateway.jvm.Object, len(values))
     for i, value in enumerate(values):
         array[i] = value
@@ -49,12 +45,12 @@ def java_array(gateway: JavaGateway, values: Sequence[object]) -> JavaObject:
 
 
 def replace_class(gateway: JavaGateway, file: Path, neighbour: str) -> None:
-    """Puts a class of this package in the place of the engine's of the same name, before that was used.
+    """Replaces a class of the engine, which must not have been used yet, by one of this package.
 
     Args:
         gateway: The py4j gateway of the JVM.
-        file: The class, alone in its file.
-        neighbour: Full name of another class of its package.
+        file: The Java file that contains the new class, of the same name, and nothing else.
+        neighbour: The full name of another class in the same Java package.
 
     Raises:
         TypeError, Py4JJavaError: If the JVM has no Janino, or has used the engine's class.
@@ -76,10 +72,11 @@ def _compile(gateway: JavaGateway, file: Path, parent: JavaObject | None = None)
 
 
 def hidden(script: JavaObject, name: str) -> JavaObject:
-    """A field of a prepared script for which it has no accessor.
+    """Gives a field of a prepared script for which the script has no accessor.
 
-    These are its program ("_prog"), and its symbol table ("_vars"), the place for lists, which programs take
-    and give but JMLC does not bind. One list saves some 400 calls a step for ResNet-50.
+    Such fields are its program ("_prog") and its symbol table ("_vars"). Lists must be put into the latter:
+    programs take and give them, but JMLC, SystemDS's Java API, does not bind them. One list saves some 400
+    calls in each step of ResNet-50.
     https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/api/jmlc/PreparedScript.java
     """
     field = script.getClass().getDeclaredField(name)
@@ -88,5 +85,5 @@ def hidden(script: JavaObject, name: str) -> JavaObject:
 
 
 def set_static(jvm: JVMView, name: str, field: str, value: bool) -> None:
-    """Sets a static field of a class of the engine, for the whole JVM."""
+    """Sets a static boolean field of one of the engine's classes, for the whole JVM."""
     jvm.java.lang.Class.forName(name).getField(field).setBoolean(None, value)

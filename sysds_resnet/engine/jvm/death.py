@@ -1,4 +1,4 @@
-"""Why a JVM has ended: from its exit code, its log, and the file that it writes when it crashes."""
+"""The reasons why a JVM has ended, from its exit code, its log, and its crash file."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
 from sysds_resnet.system.redaction import redacted_text
 
-LOG_HEADER = "--- a JVM begins\n"  # in a log that several write to, one after the other
-OUT_OF_MEMORY = 3  # exit code with ExitOnOutOfMemoryError
-# Which of Java's errors of memory smaller micro-batches help against; others are about threads and classes.
+LOG_HEADER = "--- a JVM begins\n"  # separates JVMs in a log that several write to, one after the other
+OUT_OF_MEMORY = 3  # the exit code of a JVM with ExitOnOutOfMemoryError
+# Java's out-of-memory errors that smaller micro-batches avoid; others are about threads and classes.
 _OF_THE_HEAP = ("Java heap space", "GC overhead limit exceeded", "Requested array size exceeds VM limit")
-# What every JVM with SystemDS and Hadoop says, and what says nothing without the lines before it.
+# Lines that every JVM with SystemDS and Hadoop writes, and lines that mean nothing without those before them.
 _NOISE = re.compile(
     r"incubator|NativeCodeLoader|Picked up [A-Z_]*OPTIONS|^SLF4J|^log4j:|^WARNING: |\bWARN\b"
     r"|Setting default log level|To adjust logging level|Using Spark's default log4j"
     r"|^at [\w.$/<>]+\(|^\.\.\. \d+ (more|common frames)|^#?$|\bINFO\b"
     r"|^Error: (Could not create the Java|A fatal exception)"
 )
-# What says why something ended, rather than where.
+# Lines that say why something ended, rather than where.
 _CAUSE = re.compile(r"^(Caused by: |Exception in |Error: |.*\b\w+(Error|Exception): )")
 _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 def explain_death(code: int | None, heap: int, log: Path, crash: Path | None) -> UserError:
-    """What to raise for a JVM that has ended.
+    """Gives the error to raise for a JVM that has ended.
 
     Args:
-        code: Its exit code, negative for a signal as `subprocess` has it; None if nobody knows.
-        heap: Bytes of its heap.
-        log: What it wrote to its standard error.
-        crash: What it wrote when it crashed (hs_err), if it has.
+        code: The JVM's exit code, negative for a signal as in `subprocess`; None if it is not known.
+        heap: The size of the JVM's heap in bytes.
+        log: The file with what the JVM wrote to its standard error.
+        crash: The file that the JVM wrote when it crashed (hs_err_*.log), or None.
 
     Returns:
-        `OutOfMemory` if its heap was full, otherwise `EngineDied`.
+        `OutOfMemory` if the heap was full, otherwise `EngineDied`.
     """
     words = last_words(log)
     if code == OUT_OF_MEMORY:
@@ -64,9 +64,9 @@ def explain_death(code: int | None, heap: int, log: Path, crash: Path | None) ->
 
 
 def last_words(log: Path) -> str:
-    """The line of a JVM's log that says best why it ended: its last cause, or else its last words.
+    """Gives the line of a JVM's log that says best why it ended: the last cause, or else the last line.
 
-    Warnings of Hadoop's and lines of stack traces are none, and secrets are hidden.
+    Warnings of Hadoop and lines of stack traces do not count, and secrets are hidden.
     """
     try:
         text = log.read_text(errors="replace").rpartition(LOG_HEADER)[2]
@@ -79,7 +79,7 @@ def last_words(log: Path) -> str:
 
 
 def _signal(code: int | None) -> signal.Signals | None:
-    """The signal that ended a process, also where a shell, or the JVM itself, made an exit code of it."""
+    """Gives the signal that ended a process, even if a shell or the JVM itself made an exit code of it."""
     number = -code if code is not None and code < 0 else (code or 0) - 128
     try:
         return signal.Signals(number)
@@ -88,7 +88,7 @@ def _signal(code: int | None) -> signal.Signals | None:
 
 
 def _of_crash(path: Path) -> str:
-    """What a crash file says of its cause, and what to do."""
+    """Says what caused a crash, as the crash file has it, and what to do about it."""
     try:
         text = path.read_text(errors="replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""The environment of an engine's JVM: this process's, without what would steer the libraries in it.
+"""The environment of an engine's JVM: this process's, without variables that would steer the JVM's libraries.
 
-What OpenMP, oneDNN and OpenBLAS read there is meant for other programs. Some of it ends the JVM
-(OMP_STACKSIZE=16k), some changes numbers (ONEDNN_DEFAULT_FPMATH_MODE=BF16), and most costs speed. How many
-threads there are is the engine's to say.
+The variables that OpenMP, oneDNN and OpenBLAS read are meant for other programs. Some of them end the JVM
+(OMP_STACKSIZE=16k), some change numbers (ONEDNN_DEFAULT_FPMATH_MODE=BF16), and most cost speed. The number of
+threads is set by the engine.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-# Read by OpenMP's run times, oneDNN and OpenBLAS.
+# How the names of variables begin that OpenMP's run times, oneDNN and OpenBLAS read.
 _STEERING = ("OMP_", "GOMP_", "KMP_", "ONEDNN_", "DNNL_", "OPENBLAS_", "GOTO_")
-# Fill and check memory, to find errors in programs.
+# Variables that have memory filled and checked, to find errors in programs.
 _DEBUGGING = ("MALLOC_CHECK_", "MALLOC_PERTURB_")
-# Hold oneDNN to older processors' instructions, for results that are the same on all; a run says so.
+# Hold oneDNN to the instructions of older processors, for the same results on all; a run reports them.
 INSTRUCTION_SETS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITH_BF16 = re.compile(r"ALL|DEFAULT|AVX512_CORE_(BF16|FP16|AMX.*)|AVX10.*", re.IGNORECASE)
-# Options for every Java; those of the last one come after the command line's, and win.
+# Variables with options for every JVM. Those of the last one come after the command line's, and win.
 JAVA_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-# Ways to say how large the heap is and how it is collected, beside those on the engine's command line.
+# Options that set the heap's size or its garbage collector, even if the engine's command line lacks them.
 _HEAP = re.compile(
     r"-Xm[nsx].*|-XX:(Max|Initial|Min)?(Heap|New|RAM)(Size|Percentage|Fraction).*|-XX:\w*Ratio=.*"
     r"|-XX:[+-]Use\w*GC"
@@ -29,11 +29,12 @@ _HEAP = re.compile(
 
 
 def jvm_environment(additions: Mapping[str, str], options: Sequence[str] = ()) -> dict[str, str]:
-    """The whole environment of a JVM.
+    """Gives the whole environment of a JVM.
 
     Args:
-        additions: What it is to have beside this process's.
-        options: The JVM's on its command line, which win over what Java's variables say of the same thing.
+        additions: The variables that it has beside those of this process.
+        options: The options on the JVM's command line, which win over options for the same things in Java's
+            variables.
     """
     kept = {name: value for name, value in os.environ.items() if name not in dropped()}
     for name in JAVA_VARIABLES:
@@ -45,7 +46,7 @@ def jvm_environment(additions: Mapping[str, str], options: Sequence[str] = ()) -
 
 
 def dropped() -> list[str]:
-    """The variables of this process that a JVM does not get."""
+    """Gives the names of this process's variables that a JVM does not get."""
     return sorted(
         name
         for name in os.environ
@@ -54,7 +55,7 @@ def dropped() -> list[str]:
 
 
 def describe_environment() -> str:
-    """What the JVM does not get of this process's environment, and what of it Java and oneDNN get."""
+    """Describes which of this process's variables the JVM does not get, and which Java and oneDNN read."""
     told = []
     if names := dropped():
         told.append(f"the JVM does not get {', '.join(names)}")
@@ -65,12 +66,12 @@ def describe_environment() -> str:
 
 
 def java_options() -> dict[str, str]:
-    """Java's variables that are set in this process."""
+    """Gives Java's variables that are set in this process, with their values."""
     return {name: os.environ[name] for name in JAVA_VARIABLES if os.environ.get(name)}
 
 
 def instruction_limit() -> tuple[str, bool]:
-    """What holds oneDNN to older instructions, as NAME=VALUE, or nothing; and whether it may use bf16's."""
+    """Gives what holds oneDNN to older instructions, as NAME=VALUE or "", and whether bf16 is allowed."""
     for name in INSTRUCTION_SETS:
         value = os.environ.get(name, "")
         if value and value.upper() not in ("ALL", "DEFAULT"):
@@ -79,7 +80,7 @@ def instruction_limit() -> tuple[str, bool]:
 
 
 def _without_ours(text: str, options: Sequence[str]) -> str:
-    """Options of a variable without those that say something about what the command line does."""
+    """Gives a variable's options without those about the heap or about what the command line sets."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -90,7 +91,7 @@ def _without_ours(text: str, options: Sequence[str]) -> str:
 
 
 def _named(option: str) -> str:
-    """What an option is about: that of -XX:+Name, -XX:-Name and -XX:Name=1 is -XX:Name."""
+    """Gives what an option sets: -XX:Name for -XX:+Name, -XX:-Name and -XX:Name=1."""
     if option.startswith("-XX:"):
         return "-XX:" + re.split("=", option[4:].lstrip("+-"))[0]
     if option.startswith("-D"):

@@ -1,4 +1,4 @@
-"""Folders for the engine's files: where libraries can be loaded from, and memory that two processes share.
+"""Folders for the engine's files: those to load libraries from, and those for memory that processes share.
 
 SystemDS and JCuda copy their native libraries from the class path into the JVM's temporary folder and load
 them there, which fails where a folder is mounted noexec, as /dev/shm is in a container and /tmp on hardened
@@ -21,16 +21,16 @@ from sysds_resnet.system import forks
 from sysds_resnet.system.files import user_cache
 
 SHARED_MEMORY = Path("/dev/shm")
-LONGEST_NAME = 76  # bytes of a folder's: names of sockets in a folder of ours in it may have 107
-SHARED_SIZE = 16 * 2**20  # bytes of a transfer: a quarter of the smallest usual /dev/shm
-LIBRARY_SPACE = 32 * 2**20  # bytes: the largest libraries are JCuda's, of a few MB each; the rest is for logs
+LONGEST_NAME = 76  # bytes in a folder's path: that of a socket in a private folder inside may have 107
+SHARED_SIZE = 16 * 2**20  # bytes of the file for transfers: a quarter of the smallest usual /dev/shm
+LIBRARY_SPACE = 32 * 2**20  # bytes: the largest libraries, JCuda's, have a few MB each; the rest is for logs
 
 
 def candidates() -> list[Path]:
-    """Folders that libraries may be copied to, the best first.
+    """Lists the folders that libraries may be copied to, the best first.
 
-    What is in memory does not outlive the machine's next start, even if the process could not remove it. The
-    folder beside the package is the last resort; Python has loaded libraries from there.
+    Files in memory do not outlive the machine's next start, even if the process could not remove them. The
+    package's own folder is the last resort, since Python loads libraries from where packages are installed.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     found = [
@@ -44,20 +44,20 @@ def candidates() -> list[Path]:
 
 
 def temporary_folders() -> list[Path]:
-    """The folders for temporary files of this user and this machine, whether or not they can be used."""
+    """Lists the folders for temporary files of this user and this machine, usable or not."""
     named = os.environ.get("TMPDIR")
     found = [Path(named).absolute()] if named else []
     try:
         found.append(Path(tempfile.gettempdir()))
-    except FileNotFoundError:  # none that can be written to
+    except FileNotFoundError:  # there is none that can be written to
         found.append(Path("/tmp"))
     return list(dict.fromkeys([*found, Path("/var/tmp")]))
 
 
 def loading_problem(folder: Path) -> str | None:
-    """Why libraries cannot be copied to a folder and loaded from there, or None.
+    """Gives the reason why libraries cannot be copied to a folder and loaded from there, or None.
 
-    A page of a file there is mapped to be executed, which is what the loader does with a library.
+    To find out, it maps a page of a file there as executable, as the loader does with a library.
     """
     if len(os.fsencode(folder)) > LONGEST_NAME:
         return f"its name has more than {LONGEST_NAME} bytes"
@@ -87,7 +87,7 @@ def loading_problem(folder: Path) -> str | None:
 
 
 def find_loadable() -> tuple[Path | None, str]:
-    """The first folder that libraries can be loaded from, or None and what is wrong with each candidate."""
+    """Gives the first folder to load libraries from, or None and what is wrong with each candidate."""
     problems = []
     for folder in candidates():
         problem = loading_problem(folder)
@@ -101,7 +101,7 @@ def find_loadable() -> tuple[Path | None, str]:
 
 
 def describe_loading() -> str:
-    """Where libraries are loaded from, and why not from folders before that."""
+    """Describes where libraries are loaded from, and why not from the candidates before that folder."""
     loadable, why = find_loadable()
     passed = []
     for folder in candidates():
@@ -112,7 +112,7 @@ def describe_loading() -> str:
 
 
 def describe_sharing() -> str:
-    """Where arrays cross between the processes."""
+    """Describes through which folder arrays pass between this process and the JVM."""
     path = make_shared_file(SHARED_SIZE)
     path.unlink()
     if path.parent == SHARED_MEMORY:
@@ -121,9 +121,9 @@ def describe_sharing() -> str:
 
 
 def loading_options() -> list[str]:
-    """Options for a JVM that keeps Java's own temporary folder, /tmp, where libraries load from it.
+    """Gives options for a JVM that keeps Java's own temporary folder, /tmp, if libraries load from it.
 
-    Such a JVM may put large files there too, so that memory is the last choice.
+    Such a JVM may put large files into its temporary folder too, so that memory is the last choice.
     """
     if loading_problem(Path("/tmp")) is None:
         return []
@@ -133,7 +133,7 @@ def loading_options() -> list[str]:
 
 
 def make_private_folder() -> Path:
-    """Makes a folder that only this user can look into; libraries load from it if they do from any candidate.
+    """Makes a folder that only this user can enter; libraries load from it if they do from any candidate.
 
     Raises:
         UserError: If no folder can be written to.
@@ -153,10 +153,10 @@ def make_private_folder() -> Path:
 
 
 class PrivateFolder:
-    """A folder that nobody else may enter, as of `make_private_folder`.
+    """A folder that only this user can enter, which goes with the object.
 
     Attributes:
-        path: Where it is. It is removed by `close`, or else when this object or the process ends.
+        path: The folder's path. `close` removes it, or else the end of this object or of the process.
     """
 
     def __init__(self) -> None:
@@ -166,11 +166,11 @@ class PrivateFolder:
             forks.register(self)
 
     def close(self) -> None:
-        """Removes it."""
+        """Removes the folder."""
         self._remove()
 
     def disown(self) -> None:
-        """In a forked process: leaves it to the process that made it."""
+        """Leaves the folder, in a forked process, to the process that made it."""
         self._remove.detach()
 
 
@@ -178,12 +178,12 @@ def make_shared_file(size: int, others: Sequence[Path] = ()) -> Path:
     """Makes a file for two processes to map: in memory if there is enough room, or else in a folder on disk.
 
     Args:
-        size: Bytes. They are set aside at once, so that no access ends in a bus error later.
-        others: Folders to take where /dev/shm is missing, full, too small or read-only, before those for
-            temporary files.
+        size: The file's size in bytes, set aside at once, so that no access ends in a bus error later.
+        others: The folders to try first, before those for temporary files, if /dev/shm is missing, full, too
+            small or read-only.
 
     Raises:
-        UserError: If there is room nowhere.
+        UserError: If no folder has room.
     """
     problems = []
     for folder in (SHARED_MEMORY, *others, *temporary_folders()):
@@ -207,7 +207,7 @@ def make_shared_file(size: int, others: Sequence[Path] = ()) -> Path:
 
 
 def _cache() -> list[Path]:
-    """The user's cache folder, unless the user has no home."""
+    """Gives the user's cache folder in a list, which is empty if the user has no home."""
     try:
         return [user_cache("sysds-resnet")]
     except UserError:

@@ -1,4 +1,4 @@
-"""py4j's way into the engine's JVM, by a Unix-domain socket (PrivateGateway.java)."""
+"""The connection of py4j to the engine's JVM by a Unix-domain socket, where PrivateGateway.java listens."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from py4j.finalizer import ThreadSafeFinalizer
 from py4j.java_gateway import GatewayClient, GatewayConnection, GatewayParameters, JavaGateway
 from py4j.protocol import Py4JNetworkError
 
-MAX_PATH = 107  # bytes in the name of such a socket, as Linux has it
+MAX_PATH = 107  # bytes that the path of such a socket may have on Linux
 
 
 class PrivateGateway(JavaGateway):
-    """A py4j gateway.
+    """A py4j gateway at a Unix-domain socket.
 
     Args:
-        path: Of the socket.
-        token: What a connection must send first.
-        process: Number of the JVM's process, by which py4j tells its objects from those of other JVMs.
+        path: The path of the socket.
+        token: The bytes that a connection must send first.
+        process: The number of the JVM's process, by which py4j tells this JVM's objects from those of others.
     """
 
     def __init__(self, path: Path, token: bytes, process: int) -> None:
@@ -32,12 +32,12 @@ class PrivateGateway(JavaGateway):
         return _Client(*self._place, self.gateway_parameters)
 
     def disown(self) -> None:
-        """Lets go of all that a forked process has of it, without a word to the JVM."""
+        """Drops all copies that a forked process has of the gateway, and sends nothing to the JVM."""
         self._gateway_client.disown()
 
 
 class _Client(GatewayClient):
-    """Connections to a JVM, as many as threads talk to it at a time."""
+    """The connections to a JVM, as many as threads that talk to it at a time."""
 
     def __init__(self, path: Path, token: bytes, parameters: GatewayParameters) -> None:
         super().__init__(gateway_parameters=parameters)
@@ -46,9 +46,9 @@ class _Client(GatewayClient):
         self._pid = os.getpid()
 
     def garbage_collect_object(self, target_id: str) -> None:
-        """Lets an object in the JVM go, unless a forked process lets go of its copy of the handle.
+        """Frees an object in the JVM, unless it is a forked process that drops its copy of the handle.
 
-        Python may collect garbage there before it calls `disown`.
+        Python may collect garbage in a forked process before it calls `disown`.
         """
         if os.getpid() == self._pid:
             super().garbage_collect_object(target_id)
@@ -65,9 +65,9 @@ class _Client(GatewayClient):
         return connection
 
     def disown(self) -> None:
-        """As of `PrivateGateway`."""
+        """Drops the copies of connections and handles that a forked process has."""
         self.is_connected = False
-        mine = f"{self.address}{self.port}"  # how py4j's names of its objects begin
+        mine = f"{self.address}{self.port}"  # how py4j's names of this JVM's objects begin
         for name in [name for name in ThreadSafeFinalizer.finalizers if name.startswith(mine)]:
             del ThreadSafeFinalizer.finalizers[name]
         for connection in list(self._connections):
@@ -78,7 +78,7 @@ class _Connection(GatewayConnection):
     """A connection to a JVM."""
 
     def __init__(self, path: Path, token: bytes, parameters: GatewayParameters, properties: object) -> None:
-        # py4j's own would look up a host
+        # py4j's own constructor would look up a host
         self.gateway_parameters, self.gateway_property = parameters, properties
         self.address, self.port = parameters.address, parameters.port
         self.auto_close = parameters.auto_close
@@ -87,7 +87,7 @@ class _Connection(GatewayConnection):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def start(self) -> None:
-        """Connects."""
+        """Connects to the socket and sends the token."""
         try:
             self.socket.connect(str(self._path))
             self.socket.sendall(self._token)
@@ -98,13 +98,13 @@ class _Connection(GatewayConnection):
         self.is_connected = True
 
     def disown(self) -> None:
-        """Closes a forked process's copy, without ending the connection."""
+        """Closes a forked process's copy of the socket, without ending the connection."""
         self.is_connected = False
         with contextlib.suppress(OSError):
             os.close(self.socket.detach())
 
 
 if hasattr(os, "register_at_fork"):
-    # a thread that held it when a process was forked would hold it there for ever
+    # otherwise, if a thread held the lock at a fork, it would be held in the forked process for ever
     lock = ThreadSafeFinalizer.lock
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)

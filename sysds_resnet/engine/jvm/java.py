@@ -1,4 +1,4 @@
-"""Finding a Java that the engine runs on."""
+"""The search for a Java that the engine runs on."""
 
 import os
 import re
@@ -22,10 +22,10 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Java:
-    """A Java executable and what it says of itself.
+    """A Java executable, and the version and modules that it reports.
 
     Attributes:
-        path: The executable.
+        path: The path of the executable.
         version: Its feature version (17 for "17.0.15"), or 0 if it does not run.
         has_vector_module: Whether it carries jdk.incubator.vector, which SystemDS needs.
     """
@@ -36,7 +36,7 @@ class Java:
 
     @property
     def problem(self) -> str | None:
-        """Why the engine cannot run on it, or None."""
+        """The reason why the engine cannot run on this Java, or None."""
         if self.version == 0:
             return "it does not run"
         if not MIN_VERSION <= self.version <= MAX_VERSION:
@@ -47,7 +47,7 @@ class Java:
 
 
 def candidates() -> list[Path]:
-    """Java executables of this machine: JAVA_HOME's, PATH's, then the ones under /usr/lib/jvm."""
+    """Lists the Java executables of this machine: of JAVA_HOME, on PATH, then those under /usr/lib/jvm."""
     found = []
     if os.environ.get("JAVA_HOME"):
         found.append(Path(os.environ["JAVA_HOME"]) / "bin" / "java")
@@ -74,10 +74,10 @@ def probe(path: Path) -> Java:
 
 
 def find_java() -> Java:
-    """The first usable Java of `candidates`.
+    """Gives the first usable Java of `candidates`.
 
     Raises:
-        UserError: If there is none; the message says why each that was found does not do.
+        UserError: If there is none; the message says why each one that was found cannot be used.
     """
     rejected = []
     for path in candidates():
@@ -96,7 +96,7 @@ def find_java() -> Java:
 
 
 def _run(path: Path, *arguments: str) -> str:
-    # with a small heap, where it would by default set aside more than a limit allows (ulimit -v)
+    # with a small heap, since Java's default may set aside more memory than a limit allows (ulimit -v)
     environment = jvm_environment({})
     options = f"{environment.get('JDK_JAVA_OPTIONS', '')} -Xmx64m".strip()
     done = subprocess.run(

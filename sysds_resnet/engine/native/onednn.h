@@ -1,4 +1,4 @@
-// oneDNN as it is used here.
+// Names and helpers for oneDNN that all files here share.
 #pragma once
 
 #include <cstdlib>
@@ -13,7 +13,7 @@ namespace helper {
 using Dims = dnnl::memory::dims;
 using Tag = dnnl::memory::format_tag;
 
-// What is multiplied; sums of products are FP32 always.
+// The type of the values that are multiplied; sums of products are always FP32.
 inline const Type kPrecision = [] {
     const char *name = std::getenv("SYSDS_RESNET_PRECISION");
     return name && !std::strcmp(name, "bf16") ? Type::bf16 : Type::f32;
@@ -24,7 +24,7 @@ inline const dnnl::engine &cpu() {
     return engine;
 }
 
-// Of primitives that several threads run at a time.
+// Gives the attributes of primitives that several threads run at a time: the caller gives each its working memory.
 inline dnnl::primitive_attr shared_attributes() {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -32,7 +32,7 @@ inline dnnl::primitive_attr shared_attributes() {
     return attributes;
 }
 
-// Of primitives that have memory of their own.
+// Gives the attributes of primitives that have working memory of their own.
 inline dnnl::primitive_attr attributes() {
     dnnl::primitive_attr attributes;
     attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);

@@ -1,6 +1,6 @@
-// Pixel-major: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's terms NHWC and HWIO.
-// All are of FP32. Images are spread over threads; where there are fewer than threads, they are computed together,
-// by oneDNN's own threads.
+// Convolutions in the pixel-major layout: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's
+// terms NHWC and HWIO. All are FP32. Images are spread over threads; if there are fewer images than threads, they are
+// computed together, by oneDNN's own threads.
 #pragma once
 
 #include <map>
@@ -29,29 +29,30 @@ struct Made {
     }
 };
 
-// How the images of a convolution are divided: `group` at a time, each by so many threads of oneDNN's.
+// How images are divided: into `groups` groups of up to `group` images, each computed by `threads` threads of oneDNN.
 struct Division {
     long group, groups;
     int threads;
 
-    // `most`: images that are worth computing together.
+    // `most` is the number of images up to which it pays to compute them together.
     Division(const Convolution &c, long most) {
         int all = omp_get_max_threads();
         bool together = c.N < all;
         threads = together ? all : 1;
-        groups = together ? 1 : ((c.N + most - 1) / most + all - 1) / all * all;  // as many for each thread
+        groups = together ? 1 : ((c.N + most - 1) / most + all - 1) / all * all;  // as many groups for each thread
         group = (c.N + groups - 1) / groups;
         groups = (c.N + group - 1) / group;
     }
 };
 
-// Images that share what a thread loads of filters, and stay in its part of an L3 cache with their outputs.
+// Gives the number of images that share the filters which a thread loads, and that stay with their outputs in its part
+// of an L3 cache.
 inline long images_together(const Convolution &c) {
     long bytes = (long(c.H) * c.W * c.C + long(c.P) * c.Q * c.K) * 4;
     return std::max((4l << 20) / bytes, 1l);
 }
 
-// What oneDNN made for a shape and a number of threads, once. `describe` gives its description.
+// Gives the primitive for a shape and a number of threads, which is made once from the description by `describe`.
 template <typename Primitive, typename Describe>
 const Made<Primitive> &made(Convolution c, long images, int threads, Describe describe) {
     static std::map<std::pair<int, Convolution>, Made<Primitive>> all;
@@ -90,7 +91,7 @@ inline auto describe_backward_filter(const Convolution &c, const dnnl::primitive
         shared);
 }
 
-// Runs a primitive on images, group by group: from `input`, `from` values an image, to `output`, `to` an image.
+// Runs a primitive on images, group by group. An image has `from` values in `input`, and `to` values in `output`.
 template <typename Primitive, typename Describe, typename Orders>
 void over_images(const Convolution &c, const float *input, long from, float *output, long to, const float *filter,
                  Describe describe, Orders orders) {
@@ -140,8 +141,8 @@ inline void backward_data(const Convolution &c, const float *filter, const float
         });
 }
 
-// Every thread sums for itself over a share that depends on their number alone; the sums are added in a fixed
-// order.
+// Computes the gradient with respect to the filters. Every worker has a sum of its own over a share of the images that
+// depends on the number of workers alone, and these sums are added in a fixed order.
 inline void backward_filter(const Convolution &c, const float *input, const float *dout, float *dfilter) {
     if (is_empty(dfilter, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return;
     long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K;
@@ -178,7 +179,7 @@ inline void backward_filter(const Convolution &c, const float *input, const floa
 #pragma omp parallel for schedule(static, 1) num_threads(workers) if (workers > 1)
     for (int worker = 0; worker < workers; worker++) error.guard([&] { sum_up(worker); });
     error.rethrow();
-    for (int worker = 1; worker < workers; worker++)  // each has an image: there are as many as threads, or more
+    for (int worker = 1; worker < workers; worker++)  // each has an image, as there are no more workers than images
         over_parts(stored, [&](long start, long n) {
             for (long i = start; i < start + n; i++) sums[0][i] += sums[worker][i];
         });

@@ -1,5 +1,5 @@
-// Values on their way in and out: memory that is kept, conversions between FP64, FP32 and bf16, and loops over
-// parts of them.
+// Values on their way from and to the JVM's arrays: memory that is kept, conversions between FP64, FP32 and bf16, and
+// parallel loops over parts of them.
 #pragma once
 
 #include <omp.h>
@@ -20,7 +20,7 @@ using Type = dnnl::memory::data_type;
 
 inline size_t size_of(Type type) { return type == Type::bf16 ? 2 : 4; }
 
-// Memory that is kept from call to call: fresh pages cost as much as the multiply.
+// Memory that is kept from call to call, because fresh pages cost as much time as the multiply.
 class Buffer {
   public:
     Buffer() = default;
@@ -51,8 +51,8 @@ struct Scratch {
 };
 inline thread_local Scratch scratch;
 
-// A sum for each worker, in the memory of the thread that asks: each worker has its own, whichever thread does its
-// work.
+// A sum for each worker, in the memory of the thread that makes this object. A worker is a share of the work, whichever
+// thread does it.
 class Sums {
   public:
     Sums(int workers, long size) : stride_((size * 4 + 4095) / 4096 * 1024) {
@@ -72,7 +72,7 @@ static void to_f32(const double *from, float *to, long n) {
 
 static void to_f32(const float *from, float *to, long n) { std::memcpy(to, from, n * sizeof *to); }
 
-// Rounds to nearest, ties to even; NaN stays NaN.
+// Gives the bits of the nearest bf16 value, ties to even; NaN stays NaN.
 inline uint16_t rounded(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
@@ -89,7 +89,7 @@ static void to_bf16(const float *from, uint16_t *to, long n) {
     for (long i = 0; i < n; i++) to[i] = rounded(from[i]);
 }
 
-// Gives the number of values other than 0.
+// Copies a result to where it belongs, and gives the number of its values other than 0.
 __attribute__((target_clones("avx512f", "avx2", "default")))
 static long give(const float *from, double *to, long n) {
     long zeros = 0;
@@ -100,13 +100,13 @@ static long give(const float *from, double *to, long n) {
     return n - zeros;
 }
 
-// Of FP32 the engine does not ask how many are 0.
+// Gives n for FP32 results: nobody asks how many of their values are 0.
 static long give(const float *from, float *to, long n) {
     if (from != to) std::memcpy(to, from, n * sizeof *to);
     return n;
 }
 
-// Calls run(start, count) for a part of 0..size in each thread.
+// Calls run(start, count) in each thread, for its part of the range from 0 to size.
 template <typename Run>
 void over_parts(long size, Run run) {
     if (size <= 0) return;
@@ -118,7 +118,7 @@ void over_parts(long size, Run run) {
     error.rethrow();
 }
 
-// Rows of `columns` values each, `stride` apart in `from` and next to each other in `to`.
+// Converts rows of `columns` values each, which are `stride` apart in `from`, and without gaps in `to`.
 template <typename Value>
 void convert(const Value *from, long stride, void *to, Type type, long rows, long columns) {
     if (stride == columns) {
@@ -133,7 +133,7 @@ void convert(const Value *from, long stride, void *to, Type type, long rows, lon
     }
 }
 
-// The same rows as an operand of a type: where they lie if they are that already, or converted.
+// Gives such rows as an operand of a type: in place if they have that type and no gaps, or else converted in `buffer`.
 template <typename Value>
 void *operand(const Value *from, long stride, Buffer &buffer, Type type, long rows, long columns) {
     if (std::is_same<Value, float>::value && type == Type::f32 && stride == columns)
@@ -143,7 +143,7 @@ void *operand(const Value *from, long stride, Buffer &buffer, Type type, long ro
     return to;
 }
 
-// n values as an operand of a type, by all threads.
+// Gives n values as an operand of a type, which all threads convert if need be.
 template <typename Value>
 void *operand(const Value *from, Buffer &buffer, Type type, long n) {
     if (std::is_same<Value, float>::value && type == Type::f32) return const_cast<Value *>(from);
@@ -154,8 +154,8 @@ void *operand(const Value *from, Buffer &buffer, Type type, long n) {
     return to;
 }
 
-// Checks the number of values that sizes say: that it is one which an array of the JVM can hold. Products of three
-// such sizes then fit a long.
+// Checks that an array of the JVM can hold as many values as the product of some sizes. Products of three such sizes
+// then fit a long.
 inline void check_cells(std::initializer_list<long> sizes) {
     long cells = 1;
     for (long size : sizes) {
@@ -166,7 +166,7 @@ inline void check_cells(std::initializer_list<long> sizes) {
     if (cells > INT32_MAX) throw Failure(kWrongSizes, "found more values than an array holds");
 }
 
-// Whether a result has no values, or nothing is summed for it; what values it has are 0 then.
+// Tells whether a result has no values, or sums over nothing; in the second case, sets its values to 0.
 template <typename Value>
 bool is_empty(Value *result, long cells, long first_cells, long second_cells) {
     if (cells && first_cells && second_cells) return false;
@@ -174,7 +174,7 @@ bool is_empty(Value *result, long cells, long first_cells, long second_cells) {
     return true;
 }
 
-// Where a result of n values is computed: in its place if that is of FP32.
+// Gives the memory in which a result of n values is computed: its own place if it is FP32, or else `buffer`.
 inline float *place(double *, Buffer &buffer, long n) { return static_cast<float *>(buffer.get(n * 4)); }
 inline float *place(float *result, Buffer &, long) { return result; }
 

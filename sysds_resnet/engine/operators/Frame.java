@@ -1,4 +1,4 @@
-  // What all operators have in common: a part of a class, which classes.py puts into each of them.
+  // The members that the classes of all operators have in common; classes.py puts them into each class.
 
   public String getSpoofType() {
     return "$NAME$";
@@ -12,7 +12,7 @@
     return execute(inputs, scalars, out, 1);
   }
 
-  /** The number of values, which one array must hold. */
+  /** Gives the number of values in a matrix, and throws if one array cannot hold them. */
   private static int cells(int rows, int columns) {
     if ((long) rows * columns > Integer.MAX_VALUE) {
       throw new DMLRuntimeException("$NAME$: found " + rows + " x " + columns
@@ -67,7 +67,7 @@
     return to;
   }
 
-  /** An array to be filled. */
+  /** Makes an array of any values, all of which the caller must overwrite. */
   private static double[] newdoubles(int cells) {
     return $NEW_DOUBLES$;
   }
@@ -78,7 +78,7 @@
 
   private static final VectorSpecies WIDE = DoubleVector.SPECIES_PREFERRED;
   private static final VectorSpecies HALF = WIDE.length() == 8 ? FloatVector.SPECIES_256
-      : WIDE.length() == 4 ? FloatVector.SPECIES_128 : FloatVector.SPECIES_64; // as many lanes
+      : WIDE.length() == 4 ? FloatVector.SPECIES_128 : FloatVector.SPECIES_64; // as many lanes as WIDE has
 
   private static MatrixBlock block(int rows, int columns, double[] values) {
     return new MatrixBlock(rows, columns, values);
@@ -86,13 +86,13 @@
 
   private static MatrixBlock block(int rows, int columns, float[] values) {
     MatrixBlock block = new MatrixBlock(rows, columns, new Floats(rows, columns, values));
-    block.setNonZeros(values.length); // or more than there are: none become sparse
+    block.setNonZeros(values.length); // perhaps more than there are, so that the block does not become sparse
     return block;
   }
 
   /**
-   * Values in FP32, which these operators read as they are. To the engine's own they are FP64: many take what
-   * values(r) gives for the whole block, of which DenseBlockFP32 gives a row.
+   * A dense block of FP32 values, which these operators read directly. The engine's own operators get FP64 values:
+   * many of them take what values(r) gives for the whole block, whereas DenseBlockFP32 gives one row.
    * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/data/DenseBlockFP32.java
    */
   private static final class Floats extends DenseBlockFP32 {

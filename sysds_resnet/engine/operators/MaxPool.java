@@ -17,9 +17,9 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
 
 /**
- * A function of dml/layers/pixels/max_pool2d.dml without patches, as an operator of the engine's.
+ * A function of dml/layers/pixels/max_pool2d.dml, computed without patches, as an operator of the engine.
  *
- * The text is a template (classes.py); what is in dollars is the function's own.
+ * The text is a template: classes.py replaces the names between dollar signs by what one function needs.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final VectorSpecies SPECIES = $VECTOR$.SPECIES_PREFERRED;
@@ -28,7 +28,7 @@ public final class $NAME$ extends SpoofOperator {
 
   $FRAME$
 
-  /** Inputs are dout and out, if it is the backward pass, and X; numbers are height, width, K and stride. */
+  /** Takes X, or dout, out and X in the backward pass, as inputs, and height, width, K and stride as scalars. */
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock unused, int threads) {
     final MatrixBlock images = (MatrixBlock) inputs.get(inputs.size() - 1);
     final int columns = images.getNumColumns();
@@ -77,7 +77,7 @@ public final class $NAME$ extends SpoofOperator {
     }
   }
 
-  /** Places in the images of the pixels in the window around one, row by row, and their number. */
+  /** Puts the offsets of the pixels in the window around (p, q) into `pixels`, row by row, and gives their number. */
   private static int inside(
       int[] pixels, int image, int p, int q, int height, int width, int k, int columns) {
     int count = 0, radius = (k - 1) / 2;

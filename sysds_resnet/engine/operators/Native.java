@@ -16,12 +16,12 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.utils.NativeHelper;
 
 /**
- * A convolution or a product by the package's native helper (engine/native/helper.cpp), as an operator of the engine's.
+ * A convolution or a matrix product by the native helper (engine/native/helper.cpp), as an operator of the engine.
  *
- * The text is a template (classes.py); what is in dollars is the operator's own.
+ * The text is a template: classes.py replaces the names between dollar signs by what one operator needs.
  */
 public final class $NAME$ extends SpoofOperator {
-  private static final boolean IS_SUM = $IS_SUM$; // over pixels, in FP64 for what is done with it
+  private static final boolean IS_SUM = $IS_SUM$; // whether it is a sum over pixels, in FP64 for what is done with it
 
   $FRAME$
 
@@ -70,7 +70,7 @@ public final class $NAME$ extends SpoofOperator {
     return IS_SUM ? block(rows, columns, widened(result)) : block(rows, columns, result);
   }
 
-  /** What a code of the helper's means (Code in engine/native/errors.h); users can mend the second alone. */
+  /** Gives the error for a code of the helper (Code in engine/native/errors.h); users can fix only lack of memory. */
   private static RuntimeException failure(long status, int rows, int columns) {
     final String of = "native helper: for " + rows + " x " + columns + " results of $NAME$ it found ";
     if (status == -2) {

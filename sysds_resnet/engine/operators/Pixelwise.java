@@ -17,18 +17,18 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
 
 /**
- * A function of dml/layers/pixels/pixelwise.dml in one pass over memory, as an operator of the engine's.
+ * A function of dml/layers/pixels/pixelwise.dml, computed in one pass over memory, as an operator of the engine.
  *
- * The text is a template (classes.py); what is in dollars is the function's own. Arithmetic is FP64, also
- * where values are kept in FP32. Results are dense and are not examined for zeros, which would be another pass. The
- * compiler, Janino, knows no generics.
+ * The text is a template: classes.py replaces the names between dollar signs by what one function needs. Arithmetic is
+ * FP64, even where values are kept in FP32. Results are dense and are not examined for zeros, which would be another
+ * pass. The compiler, Janino, knows no generics.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
   private static final int LANES = SPECIES.length();
-  private static final boolean[] IS_VECTOR = {$IS_VECTOR$}; // of the inputs: of shape (1, C), not (M, C)
-  private static final int SUMS = $SUMS$; // over rows, or 0: a value for each of the inputs'
-  private static final int LEAST_SHARED = 1 << 18; // values worth several threads
+  private static final boolean[] IS_VECTOR = {$IS_VECTOR$}; // for each input, whether it has shape (1, C), not (M, C)
+  private static final int SUMS = $SUMS$; // number of sums over rows; 0 for a result of the inputs' shape
+  private static final int LEAST_SHARED = 1 << 18; // the fewest values that are worth several threads
   // Vectors are repeated to this many values, so that loops do not end with each row.
   private static final int TILE = 1024;
 
@@ -39,7 +39,7 @@ public final class $NAME$ extends SpoofOperator {
     final int columns = first.getNumColumns();
     final int cells = cells(first.getNumRows(), columns);
     final int tile = columns * Math.max(1, TILE / columns);
-    final Object[] in = new Object[inputs.size()]; // arrays
+    final Object[] in = new Object[inputs.size()]; // float[] or double[] each
     for (int i = 0; i < in.length; i++) {
       if (IS_VECTOR[i]) {
         in[i] = repeated(doubles(inputs.get(i)), columns, tile);
@@ -76,7 +76,7 @@ public final class $NAME$ extends SpoofOperator {
       return block(first.getNumRows(), columns, result);
     }
     final double[] total = new double[SUMS * columns];
-    for (int p = 0; p < parts; p++) { // in their order, whichever thread was first
+    for (int p = 0; p < parts; p++) { // in the order of the parts, whichever thread was first
       for (int k = 0; k < SUMS; k++) {
         for (int i = 0; i < tile; i++) {
           total[k * columns + i % columns] += sums[p][k * tile + i];
@@ -101,7 +101,7 @@ public final class $NAME$ extends SpoofOperator {
     }
   }
 
-  /** Computes so many values from a place in the inputs. */
+  /** Computes `count` values from the inputs at `from`, and writes them to `result` at `to`. */
   private static void map($REAL$[] result, int to, int from, int count, Object[] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
@@ -116,7 +116,7 @@ public final class $NAME$ extends SpoofOperator {
     }
   }
 
-  /** Adds them to sums, of `tile` values each. */
+  /** Computes `count` values for each sum from the inputs at `from`, and adds them to its `tile` values in `sums`. */
   private static void add(double[] sums, int from, int count, int tile, Object[] in, double[] numbers) {
     $ARRAYS$
     int i = 0;

@@ -13,16 +13,16 @@ import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * `pixels` or `pixels_backward` of dml/layers/pixels/conv2d.dml as copies of rows, as an operator of the engine's.
+ * `pixels` or `pixels_backward` of dml/layers/pixels/conv2d.dml, which copies rows, as an operator of the engine.
  *
- * The text is a template (classes.py); what is in dollars is the function's own.
+ * The text is a template: classes.py replaces the names between dollar signs by what one function needs.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final boolean BACKWARD = $BACKWARD$;
 
   $FRAME$
 
-  /** The input is X, or dout if it is the backward pass; numbers are height, width and stride. */
+  /** Takes X, or dout in the backward pass, as its input, and height, width and stride as scalars. */
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock unused, int threads) {
     final MatrixBlock input = (MatrixBlock) inputs.get(0);
     final int columns = input.getNumColumns();

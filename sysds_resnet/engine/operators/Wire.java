@@ -13,11 +13,11 @@ import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * `pack`, `unpack` or `add` of dml/cluster/wire.dml with two FP32 values in a cell, as an operator of the engine's. Cells are
- * copied, written and read as the 64 bits that they are, the first value in the lower ones; no arithmetic is done
- * with them.
+ * `pack`, `unpack` or `add` of dml/cluster/wire.dml with two FP32 values in a cell, as an operator of the engine. Cells
+ * are copied, written and read as 64 bits, of which the lower ones are the first value; no arithmetic is done with
+ * cells as doubles.
  *
- * The text is a template (classes.py); what is in dollars is the function's own.
+ * The text is a template: classes.py replaces the names between dollar signs by what one function needs.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final int COLUMNS = 1000;
@@ -42,7 +42,10 @@ public final class $NAME$ extends SpoofOperator {
     return block(rows, COLUMNS, cells);
   }
 
-  /** Of several rows it stays FP32; of one, as parameters of norms, it is FP64, for the engine's own operators. */
+  /**
+   * Gives a tensor of several rows in FP32, and one of a single row, such as a norm's parameters, in FP64 for the
+   * engine's own operators.
+   */
   private static MatrixBlock unpack(ArrayList inputs, ArrayList scalars) {
     final double[] cells = doubles(inputs.get(0));
     final int first = (number(scalars, 0) - 1) * COLUMNS, rows = number(scalars, 1), columns = number(scalars, 2);
@@ -75,7 +78,7 @@ public final class $NAME$ extends SpoofOperator {
   }
 
   private static final VectorSpecies PAIRS = WIDE.length() == 8 ? DoubleVector.SPECIES_256
-      : WIDE.length() == 4 ? DoubleVector.SPECIES_128 : DoubleVector.SPECIES_64; // as wide as HALF
+      : WIDE.length() == 4 ? DoubleVector.SPECIES_128 : DoubleVector.SPECIES_64; // as many bits as HALF has
 
   private static FloatVector notZero(FloatVector values) {
     return (FloatVector) values.blend(Float.MIN_VALUE, values.compare(VectorOperators.EQ, 0f));

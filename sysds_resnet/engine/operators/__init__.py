@@ -1,4 +1,4 @@
-"""DML functions that run as one operator of ours: which they are, and the Java that is compiled for them.
+"""The DML functions that run as one operator of this package, and the Java that is compiled for them.
 
-It knows the layers' formulas by their DML, and never a network.
+It knows the formulas of the layers in DML, and never a network.
 """

@@ -1,4 +1,4 @@
-"""Java classes of table.py's operators, and DML functions that run as such.
+"""The Java classes of the operators in table.py, and the change of DML functions into these operators.
 
 The engine runs them as it runs the operators that its own code generator makes (SpoofCPInstruction): their
 classes are compiled in the JVM, and their text goes with a program to the executors of a cluster.
@@ -20,12 +20,12 @@ _UNINITIALIZED = "({0}[]) " + _UNSAFE + ".getUnsafe().allocateUninitializedArray
 
 
 def uninlined(text: str) -> str:
-    """The text of DML functions such that calls of them stay calls, whose bodies can be replaced."""
+    """Gives the text of DML functions so changed that they are not inlined and can be replaced."""
     return text.replace(") {\n", ") {\n  while(FALSE){}\n")
 
 
 def can_compile(jvm: JVMView) -> bool:
-    """Whether the JVM has what operators are compiled with and from."""
+    """Tells whether the JVM has the compiler (Janino) and the module of vectors that operators need."""
     try:
         for name in ("org.codehaus.janino.SimpleCompiler", "jdk.incubator.vector.DoubleVector"):
             jvm.java.lang.Class.forName(name)
@@ -43,14 +43,14 @@ def replace_body(
     threads: int,
     native: bool,
 ) -> None:
-    """Has a compiled function run as one operator for each output.
+    """Makes a compiled function run as one operator for each of its outputs.
 
     Args:
         gateway: The py4j gateway of the JVM.
-        program: Which has the function.
-        namespace, name: Of the function.
-        outputs: From `operators`.
-        threads: How many each operator has.
+        program: The compiled program that has the function.
+        namespace, name: The namespace and the name of the function.
+        outputs: The operators, one for each output, as `operators` in table.py gives them.
+        threads: How many threads each operator may use.
         native: Whether there is the native helper, with which activations are kept in FP32.
     """
     sysds = gateway.jvm.org.apache.sysds
@@ -74,7 +74,7 @@ def replace_body(
 def _set_body(
     gateway: JavaGateway, program: JavaObject, namespace: str, name: str, instructions: dict[str, str]
 ) -> None:
-    """Has a compiled function run as one instruction of the engine for each output, by the outputs' names."""
+    """Makes a compiled function run as these instructions of the engine, one for each output, by its name."""
     sysds = gateway.jvm.org.apache.sysds
     scratch = sysds.conf.ConfigurationManager.getScratchSpace()
     place = f"{scratch}/_p{sysds.api.DMLScript.getUUID()}//_t0/{name}"
@@ -82,7 +82,7 @@ def _set_body(
     parse = sysds.runtime.instructions.InstructionParser.parseSingleInstruction
     body = gateway.jvm.java.util.ArrayList()
     for output, text in instructions.items():
-        # its matrices live side by side, so that each call needs a file name of its own
+        # the results of several calls exist at the same time, so that each needs a file name of its own
         body.add(variable.prepCreatevarInstruction(output, place, True, "binary"))
         body.add(parse(text))
     block = sysds.runtime.controlprogram.BasicProgramBlock(program)
@@ -93,7 +93,7 @@ def _set_body(
 
 
 def _names(output: Output) -> set[str]:
-    """The inputs that an output needs."""
+    """Gives the names of the inputs that an output needs."""
     if isinstance(output, Pixelwise):
         return set(re.findall(r"\w+", " ".join([output.value, *output.sums])))
     if isinstance(output, Native):
@@ -121,7 +121,7 @@ def _java(class_name: str, output: Output, inputs: list[tuple[str, str]], fp32: 
 
 
 def _may_skip_zeros(jvm: JVMView) -> bool:
-    """Whether classes of the JVM may make arrays without filling them with zeros, a pass over memory."""
+    """Tells whether classes may make arrays without filling them with zeros, which is a pass over memory."""
     by_name = jvm.java.lang.Class.forName
     package = _UNSAFE.rpartition(".")[0]
     ours = by_name("org.apache.sysds.api.DMLScript").getModule()

@@ -1,6 +1,6 @@
-"""Functions of DML as operators of our own: passes over activations, and multiplies by the helper.
+"""The table of DML functions that run as operators of this package instead of as DML.
 
-What is in them is said here, in Java where it is a formula; classes.py makes Java classes of it.
+It says what each operator computes, in Java where that is a formula; classes.py makes Java classes of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _WIRE_SOURCE = "dml/cluster/wire.dml"
 
 
 class Pixelwise(NamedTuple):
-    """The output of a function of dml/layers/pixels/pixelwise.dml, made in one pass (Pixelwise.java).
+    """The output of a function of dml/layers/pixels/pixelwise.dml, computed in one pass (Pixelwise.java).
 
     Attributes:
-        name: As in the function.
-        value: Of its elements, of the inputs, in Java's DoubleVector; or
-        sums: what is summed over the rows, a row of the output for each.
-        fp64: Whether the result is FP64 whatever the activations are.
+        name: The name of the output in the function.
+        value: The formula of an element from those of the inputs, in Java's DoubleVector; empty with `sums`.
+        sums: The formulas whose values are summed over the rows; each makes one row of the output.
+        fp64: Whether the result is FP64 even if activations are FP32.
     """
 
     name: str
@@ -33,10 +33,11 @@ class Native(NamedTuple):
     """One output of a convolution or a product, computed by the package's native helper (Native.java).
 
     Attributes:
-        name: As in the function.
-        images, gradient, filters: Inputs of the function in these roles; what is computed follows from which
-            are there (see sconv2dBiasAddDense in engine/native/helper.cpp).
-        windows: Whether filters have a height, a width and a stride.
+        name: The name of the output in the function.
+        images, gradient, filters: The names of the inputs in these roles, or empty texts. Which of them are
+            there decides what is computed (sconv2dBiasAddDense in engine/native/helper.cpp).
+        windows: Whether the function takes the height and width of the images, and the size K and the stride
+            of the filters; otherwise filters are 1 x 1.
     """
 
     name: str
@@ -50,10 +51,10 @@ class Windows(NamedTuple):
     """The output of a function that goes through windows of images: a max pool, or a shortcut's pixels.
 
     Attributes:
-        name: As in the function.
-        template: Of its class, in this folder.
-        inputs: Those that are used.
-        backward: Whether it is the backward pass.
+        name: The name of the output in the function.
+        template: The name of the file in this folder with the template of its class.
+        inputs: The names of the inputs that are used, with spaces between them.
+        backward: Whether the function is the backward pass.
     """
 
     name: str
@@ -63,12 +64,12 @@ class Windows(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """The output of a function of dml/cluster/wire.dml with FP32 values (Wire.java).
+    """The output of a function of dml/cluster/wire.dml, which packs two FP32 values in a cell (Wire.java).
 
     Attributes:
-        name: As in the function.
-        function: Its name.
-        inputs: Those that are used.
+        name: The name of the output in the function.
+        function: The name of the function.
+        inputs: The names of the inputs that are used, with spaces between them.
     """
 
     name: str
@@ -78,9 +79,9 @@ class Wire(NamedTuple):
 
 Output = Pixelwise | Native | Windows | Wire
 
-# No fused multiply-adds: each operation rounds, as in the plain functions.
+# There are no fused multiply-adds: each operation rounds, as in the DML functions.
 _WHERE = "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {})))"
-_PASSED = _WHERE.format("dout", "out", "GT", "1e-300")  # by a ReLU
+_PASSED = _WHERE.format("dout", "out", "GT", "1e-300")  # the gradient that passes a ReLU
 _PIXELWISE = {
     "norm_relu": Pixelwise("out", "X.mul(scale).add(shift).max(1e-300)"),
     "norm_add_relu": Pixelwise("out", "X.mul(scale).add(shift).add(shortcut).max(1e-300)"),
@@ -119,7 +120,7 @@ _WIRE = {
 }
 _NATIVE = {
     "dml/layers/pixels/product.dml": {
-        # to a 1 x 1 convolution one product is the gradient wrt the filters, the other wrt the images
+        # as 1 x 1 convolutions: the gradient wrt the filters, that wrt the images, and a product with itself
         "left_transposed": [Native("C", images="A", gradient="B")],
         "right_transposed": [Native("C", gradient="A", filters="B")],
         "gram": [Native("C", images="A")],
@@ -138,10 +139,10 @@ _NATIVE = {
 
 
 def operators(namespace: str, name: str, native: bool) -> list[Output]:
-    """What takes the place of a function, one for each of its outputs; nothing for most functions.
+    """Gives the operators that replace a DML function, one for each of its outputs; none for most functions.
 
     Args:
-        namespace, name: Of the function.
+        namespace, name: The namespace and the name of the function.
         native: Whether there is the native helper.
     """
     if namespace.endswith(PIXELWISE_SOURCE):

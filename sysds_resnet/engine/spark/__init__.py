@@ -1,4 +1,4 @@
-"""A Spark cluster as what the engine runs on: its settings, sessions, and lines for spark-submit.
+"""Running the engine on a Spark cluster: settings, sessions, and command lines for spark-submit.
 
-It never knows what a job computes.
+Nothing in this package knows what a job computes.
 """

@@ -1,4 +1,4 @@
-"""What must be so before a Spark session is started; each is found out before anything happens."""
+"""Checks that run before a Spark session is started, so that what is missing is reported at once."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.system.machine import substitute_name
 
-# What SystemDS 3.4 is built with. Its jar brings some of Spark's classes of this version, which refuse to
-# talk to those of another one: conf.py puts those of the Spark that runs before them.
+# The version that SystemDS 3.4 is built with. Its jar contains some of Spark's classes in this version, which
+# refuse to talk to those of another version: conf.py puts the jars of the running Spark before them.
 SPARK_VERSION = "3.5.7"
-# A run and predictions were tried with the first, the last and three between, on clusters of these versions.
+# A training run and predictions were tried on clusters of the first version, the last and three in between.
 SPARK_VERSIONS = tuple(f"3.5.{patch}" for patch in range(10))
 CONNECT_TIMEOUT = 5.0  # seconds
 
 
 def submitted() -> bool:
-    """Whether spark-submit has started this process, from a JVM that is to be the driver."""
+    """Tells whether spark-submit has started this process, from a JVM that serves as the driver."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def check_start(cluster: Cluster) -> None:
-    """Checks that a session can be started.
+    """Checks that a Spark session can be started on a cluster.
 
     Raises:
         UserError: If pyspark is missing or of another version, this process has a session already, the
-            user has no name, the environment names another Spark or a Python that is not there, or no
-            master listens.
+            system has no name for the user, the environment names another Spark, a Python that is not
+            there or no folder of Hadoop's settings for yarn, or no master listens.
     """
     check_pyspark()
     _check_no_session()
@@ -53,7 +53,7 @@ def check_start(cluster: Cluster) -> None:
 
 
 def _check_user() -> None:
-    """Raises where the system has no name for this process's user: Hadoop's login asks it for one."""
+    """Raises a UserError if the system has no name for this process's user, which Hadoop's login asks for."""
     if (name := substitute_name()) is not None:
         user, group = os.getuid(), os.getgid()
         raise UserError(
@@ -63,7 +63,7 @@ def _check_user() -> None:
 
 
 def check_pyspark() -> None:
-    """Raises a UserError unless pyspark is there in the version that the engine is built for."""
+    """Raises a UserError unless pyspark is installed in one of `SPARK_VERSIONS`."""
     found = _pyspark_version()
     if found not in SPARK_VERSIONS:
         raise UserError(
@@ -74,21 +74,24 @@ def check_pyspark() -> None:
 
 
 def spark_home() -> Path:
-    """The folder of the Spark that starts drivers: SPARK_HOME, or pyspark's own."""
+    """Gives the folder of the Spark that starts drivers: SPARK_HOME if it is set, or else pyspark's own."""
     given = os.environ.get("SPARK_HOME")
     return Path(given) if given else Path(find_spec("pyspark").origin).parent
 
 
 def executors_python() -> str:
-    """The Python of executors: PYSPARK_PYTHON, or this one; Spark would take the python3 on their path."""
+    """Gives the Python for executors: PYSPARK_PYTHON if it is set, or else the one that runs this process.
+
+    Spark itself would take the python3 on the executors' path.
+    """
     return os.environ.get("PYSPARK_PYTHON") or sys.executable
 
 
 def _pyspark_version() -> str:
-    """The version of pyspark, or "none"."""
+    """Gives the version of pyspark, or "none" if it is not installed."""
     try:
         return version("pyspark")
-    except PackageNotFoundError:  # as of one that comes with Spark, in its folder python
+    except PackageNotFoundError:  # Spark's own folder python has a pyspark without metadata
         if find_spec("pyspark") is None:
             return "none"
     import pyspark
@@ -114,7 +117,7 @@ def _check_spark_home() -> None:
     names = [path.stem for path in Path(given, "jars").glob("spark-core_*.jar")]
     found = names[0].removeprefix("spark-core_") if names else "no Spark"
     expected = f"2.12-{_pyspark_version()}"
-    if found.split("-amzn")[0] != expected:  # which Amazon appends to the versions of others
+    if found.split("-amzn")[0] != expected:  # Amazon appends this to the versions of its builds
         raise UserError(
             f"SPARK_HOME: found {found} in {given}, expected {expected} (Scala's and Spark's version) as of "
             "pyspark; unset it, and pyspark's own Spark is taken"
@@ -122,7 +125,7 @@ def _check_spark_home() -> None:
 
 
 def _check_python() -> None:
-    """On a cluster it is the executors' machines that have it."""
+    """Checks the executors' Python where they run on this machine; on a cluster, their machines have it."""
     if shutil.which(python := executors_python()) is None:
         raise UserError(
             f"PYSPARK_PYTHON: found {python}, expected a Python that can be run here; unset it, or name one"
@@ -130,7 +133,7 @@ def _check_python() -> None:
 
 
 def _check_master(master: str) -> None:
-    """Spark itself takes a minute to give up a master that is not there."""
+    """Checks that a standalone master listens; Spark takes a minute to give up one that is not there."""
     for part in urlsplit(master).netloc.split(",") if master.startswith("spark://") else []:
         place = urlsplit(f"//{part}")
         try:

@@ -1,4 +1,4 @@
-"""What a run takes of a Spark cluster."""
+"""The Spark cluster of a run: its master, the resources that the run uses, and Spark's settings for them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MASTERS = re.compile(
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Spark cluster, and what a run takes of it.
+    """A Spark cluster, and the resources of it that a run uses.
 
     Attributes:
-        master: Spark's URL: spark://HOST:PORT, yarn, k8s://..., local[N].
-        executors: How many to wait for, and to ask for where that can be asked for.
+        master: The URL of the Spark master: spark://HOST:PORT, yarn, k8s://..., local[N].
+        executors: The number of executors to wait for, and to ask for if the master lets a run ask.
         scratch: A folder that driver and executors share: a path, or a URL such as hdfs://... or s3a://...
-        cores: Of each executor; each computes micro-batches of its own.
-        memory: Of each executor's heap, in bytes.
-        conf: More of Spark's settings, with secrets among them: they are in no text of this.
+        cores: The number of cores of each executor; each core computes micro-batches of its own.
+        memory: The size of each executor's heap, in bytes.
+        conf: More of Spark's settings, by name. Neither `repr` nor `str` shows them, since they hold secrets.
     """
 
     master: str
@@ -40,7 +40,7 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """How many tasks run at a time."""
+        """The number of tasks that run at a time."""
         return self.executors * self.cores
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Cluster:
 
 
 def check_form(master: str) -> None:
-    """Raises a UserError unless this has the form of a master's URL."""
+    """Raises a UserError unless a text has the form of a Spark master's URL."""
     if not _MASTERS.fullmatch(master):
         raise UserError(
             f"master: found {master!r}, expected local[N] with N from 1 or *, spark://HOST:PORT, yarn or "
@@ -61,7 +61,7 @@ def check_form(master: str) -> None:
 
 
 def local_workers(master: str) -> int | None:
-    """How many tasks run at a time where the driver is all there is; None for a cluster."""
+    """Gives the number of tasks at a time if all run in the driver (local[N]); None for other masters."""
     found = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\d+)?\])?", master)
     if not found:
         return None
@@ -69,19 +69,19 @@ def local_workers(master: str) -> int | None:
 
 
 def on_this_machine(master: str) -> bool:
-    """Whether driver and executors are on one machine for sure."""
+    """Tells whether the driver and all executors are certain to run on one machine."""
     return master.startswith(("local", "spark://127.0.0.1:", "spark://localhost:"))
 
 
 def cluster_conf(cluster: Cluster) -> dict[str, str]:
-    """Spark's settings for what a run takes of a cluster, and for what others see of it."""
+    """Gives Spark's settings for the resources that a run uses, and for what other users can see of it."""
     conf = {
         "spark.executor.instances": str(cluster.executors),
         "spark.executor.cores": str(cluster.cores),
         "spark.cores.max": str(cluster.workers),
         "spark.executor.memory": f"{cluster.memory // 2**20}m",
         "spark.ui.showConsoleProgress": "false",
-        "spark.ui.enabled": "false",  # it asks nobody who they are, and shows settings
+        "spark.ui.enabled": "false",  # this web page has no login, and shows settings
         "spark.redaction.regex": SECRET_NAMES,
     }
     if on_this_machine(cluster.master):
@@ -90,16 +90,16 @@ def cluster_conf(cluster: Cluster) -> dict[str, str]:
 
 
 def cluster_environment(cluster: Cluster) -> dict[str, str]:
-    """What a driver's JVM has in its environment, beside what this process has.
+    """Gives the environment variables of a driver's JVM, in addition to those of this process.
 
-    Where all is on one machine, the address on which everything listens that Spark starts, its web page among
-    it. Spark would ask for the address of this machine's name, which need not have one.
+    If everything is on one machine, this is the address on which all that Spark starts listens, its web page
+    included. Spark itself would look up the address of this machine's name, which need not have one.
     """
     return {"SPARK_LOCAL_IP": "127.0.0.1"} if on_this_machine(cluster.master) else {}
 
 
 def local_path(name: str) -> str:
-    """A URL of a local file as a path: the engine does not find the parts of matrices under file: URLs.
+    """Turns a file: URL into a path, because the engine finds no parts of matrices under such a URL.
 
     https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/io/IOUtilFunctions.java
     """
@@ -107,5 +107,5 @@ def local_path(name: str) -> str:
 
 
 def qualified(name: str) -> str:
-    """A path for Spark, which would take one without a scheme for one of its default file system."""
+    """Turns a path into a file: URL, since Spark looks for plain paths in its default file system."""
     return name if "://" in name or name.startswith("file:") else user_path(name).resolve().as_uri()

@@ -1,4 +1,4 @@
-"""Spark's settings for SystemDS in driver and executors."""
+"""Spark's settings for SystemDS, in the driver and on executors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from sysds_resnet.engine.spark.cluster import Cluster, local_path
 from sysds_resnet.engine.spark.properties import read_properties
 from sysds_resnet.engine.spark.settings_file import library_folder
 
-# Settings for Hadoop in the executors.
+# A file of settings for Hadoop on executors.
 MAPRED_SITE = Path(__file__).parent / "executor" / "mapred-site.xml"
-# Settings that are lists, with what stands between their parts: what others give does not replace ours.
+# Settings that are lists, with the separator of their parts: a user's list is added to ours, and does not
+# replace it.
 _PATHS = {f"spark.{part}.extra{kind}Path" for part in ("driver", "executor") for kind in ("Class", "Library")}
 _LISTS = {
     **dict.fromkeys(sorted(_PATHS), os.pathsep),
@@ -29,18 +30,18 @@ _OPTIONS = dict.fromkeys(("spark.driver.extraJavaOptions", "spark.executor.extra
 
 
 def combined(ours: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
-    """Our settings and the users', which win; the parts of lists come after ours."""
+    """Joins our settings with the user's, which win; the parts of a user's list come after ours."""
     return {**ours, **users, **_joined(ours, users, _LISTS | _OPTIONS)}
 
 
 def with_defaults(conf: Mapping[str, str]) -> dict[str, str]:
-    """Settings, and those of spark-defaults.conf, which spark-submit reads if it is given no other file.
+    """Adds the settings of spark-defaults.conf, which spark-submit reads only if it is given no other file.
 
-    Java's options there give way to ours: they may ask for another garbage collector, and a JVM does not
-    start with two.
+    Where `conf` has options for Java, it drops those of the file: they may ask for another garbage collector,
+    and a JVM does not start with two.
 
     Raises:
-        UserError: If there is such a file that cannot be read.
+        UserError: If the file exists and cannot be read.
     """
     path = Path(os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf") / "spark-defaults.conf"
     defaults = read_properties(path) if path.exists() else {}
@@ -56,11 +57,11 @@ def _joined(first: Mapping[str, str], then: Mapping[str, str], lists: Mapping[st
 
 
 def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
-    """What the driver's JVM must be started with.
+    """Gives the settings with which the driver's JVM must be started.
 
     Args:
-        heap: Bytes of its heap.
-        multiply: What the engine will multiply with.
+        heap: The size of its heap, in bytes.
+        multiply: The library and the precision that the engine will multiply with.
     """
     return {
         "spark.driver.memory": f"{heap // 2**20}m",
@@ -70,11 +71,11 @@ def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
 
 
 def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
-    """What executors are started with, and what is sent to them.
+    """Gives the settings with which executors are started, and by which files are sent to them.
 
     Args:
-        cluster: Which gives them.
-        multiply: What they multiply with.
+        cluster: The cluster of the executors.
+        multiply: The library and the precision that they multiply with.
     """
     options = [option for option in _java_options(cluster.memory) if not option.startswith("-Dlog4j")]
     files = [MAPRED_SITE]
@@ -86,46 +87,46 @@ def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
         "spark.files": ",".join(path.as_uri() for path in files),
         "spark.executor.extraClassPath": os.pathsep.join([*_helper(multiply), "."]),
         "spark.executor.extraLibraryPath": ".",
-        # a core of the executor is a thread of the engine, whatever the machine has
+        # the engine has a thread for each core of the executor, however many the machine has
         "spark.executor.extraJavaOptions": _as_text([*options, f"-XX:ActiveProcessorCount={cluster.cores}"]),
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",
-        "spark.executorEnv.OMP_PROC_BIND": "false",  # all tasks' threads would be bound to one core
+        "spark.executorEnv.OMP_PROC_BIND": "false",  # or the threads of all tasks would be bound to one core
         "spark.executorEnv.SYSDS_RESNET_PRECISION": multiply.precision,
         "spark.driver.maxResultSize": "0",
-        "spark.broadcast.compress": "false",  # random digits do not get smaller
-        "spark.broadcast.blockSize": "16m",  # executors ask for one after the other
+        "spark.broadcast.compress": "false",  # the digits of parameters look random, and do not compress
+        "spark.broadcast.blockSize": "16m",  # executors fetch one block after the other
     }
 
 
 def engine_settings(scratch: str, multiply: Multiply) -> dict[str, str]:
-    """The engine's own settings, by name.
+    """Gives SystemDS's own settings, by name.
 
     Args:
         scratch: A folder that driver and executors share.
-        multiply: What it multiplies with.
+        multiply: The library and the precision that the engine multiplies with.
     """
     settings = {
         "sysds.scratch": f"{local_path(scratch)}/engine",
-        # the engine's own, /tmp/systemds, others may have made before
+        # other users may own the default, /tmp/systemds
         "sysds.localtmpdir": f"{tempfile.gettempdir()}/sysds_resnet_{uuid4().hex}",
-        "sysds.caching.bufferpoollimit": "70",  # per cent of the heap; what is beyond goes to disk
+        "sysds.caching.bufferpoollimit": "70",  # per cent of the heap; matrices beyond that go to disk
     }
     if multiply.library:
-        # executors on other machines find no such folder, and look into their working folder then
+        # executors on other machines find no such folder, and then look into their working folder
         folder = library_folder(multiply.library)
         settings |= {"sysds.native.blas": "openblas", "sysds.native.blas.directory": str(folder)}
     return settings
 
 
 def _java_options(heap: int) -> list[str]:
-    # Spark itself gives the most that a heap may have
+    # Spark itself sets the largest size of a heap
     return [option for option in jvm_options(heap) if not option.startswith("-Xmx")]
 
 
 def _own_spark() -> list[str]:
-    """The jars of the Spark that runs whose classes SystemDS.jar brings in its own version."""
+    """Gives the jars of the running Spark whose classes SystemDS.jar also contains, in its own version."""
     jars = spark_home() / "jars"
     return [
         str(path) for name in ("core", "common-utils") for path in sorted(jars.glob(f"spark-{name}_*.jar"))
@@ -133,7 +134,7 @@ def _own_spark() -> list[str]:
 
 
 def _as_text(options: Iterable[str]) -> str:
-    """Options as Spark takes them apart: those with blanks, quotes or backslashes in double quotes."""
+    """Joins options into a text that Spark splits again; quotes those with blanks, quotes or backslashes."""
     return " ".join(
         '"' + re.sub(r'(["\\])', r"\\\1", option) + '"' if re.search(r"[\s\"'\\]", option) else option
         for option in options

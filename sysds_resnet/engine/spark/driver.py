@@ -1,4 +1,4 @@
-"""The driver of a Spark cluster as the engine's JVM."""
+"""The driver of a Spark cluster, whose JVM serves as the engine's JVM."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ if TYPE_CHECKING:
 
 
 class SparkDriver:
-    """A Spark session whose JVM has SystemDS in it.
+    """A Spark session with SystemDS in the driver's JVM.
 
     Args:
-        cluster: Where it runs.
-        heap: Bytes of the driver's heap.
-        multiply: What the engine will multiply with; executors that lack it multiply in Java.
-        logs: A folder for the driver's log, which stays there; by default it goes.
+        cluster: The cluster that the session runs on.
+        heap: The size of the driver's heap, in bytes.
+        multiply: The library and the precision that the engine will multiply with; executors that lack the
+            library multiply in Java.
+        logs: A folder for the driver's log, which stays there; by default the log is removed by `close`.
 
     Attributes:
-        gateway: The py4j gateway of the driver.
-        process: Its JVM; None where spark-submit has started this process from its own.
-        log: What its JVM writes to its standard error.
+        gateway: The py4j gateway of the driver's JVM.
+        process: The driver's JVM; None where spark-submit has started this process from that JVM.
+        log: The file to which a JVM that this process starts writes its output and its errors.
         folder: A private folder of this machine; removed by `close`.
-        scratch: A private folder of the cluster; removed by `close`.
-        settings: Of the engine, by name.
-        cluster: As given.
+        scratch: A private folder inside the cluster's scratch folder; removed by `close`.
+        settings: The settings of SystemDS, by name.
+        cluster: The cluster that the session runs on.
 
     Raises:
-        UserError: As of `ClusterSession`.
+        UserError: If the session does not start, for the reasons that `ClusterSession` gives, or the driver
+            has no SystemDS on its class path.
     """
 
     def __init__(self, cluster: Cluster, heap: int, multiply: Multiply, logs: Path | None = None) -> None:
@@ -59,7 +61,7 @@ class SparkDriver:
         self.settings: dict[str, str] = {}
         try:
             self.settings = engine_settings(self.scratch, multiply)
-            if on_this_machine(cluster.master):  # elsewhere executors may be another user's
+            if on_this_machine(cluster.master):  # elsewhere executors may run as another user
                 os.mkdir(self.settings["sysds.localtmpdir"], 0o700)
             conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
             self.log = (logs or self.folder) / LOG_FILE
@@ -73,38 +75,38 @@ class SparkDriver:
 
     @property
     def context(self) -> SparkContext:
-        """Spark's, for jobs in Python."""
+        """The session's SparkContext, for jobs in Python."""
         return self._session.spark.sparkContext
 
     @property
     def workers(self) -> int:
-        """How many micro-batches are computed at a time."""
+        """The number of micro-batches that are computed at a time."""
         return self.cluster.workers
 
     @property
     def heap(self) -> int:
-        """Bytes of an executor's heap for each of its cores."""
+        """The share of an executor's heap for each of its cores, in bytes."""
         cluster = self.cluster
         memory = self._heap if local_workers(cluster.master) else cluster.memory
         return memory // cluster.cores
 
     def describe_jobs(self, name: str) -> None:
-        """Gives the jobs that this thread starts a name, for Spark's web pages."""
+        """Names the jobs that this thread starts from now on, for Spark's web pages."""
         self.context.setJobDescription(name)
 
     def executors_alive(self) -> int:
-        """How many executors the cluster has given and not lost."""
+        """Gives the number of executors that the cluster has started and not lost."""
         return self._session.executors_alive()
 
     def check_executors(self) -> None:
-        """Checks that executors multiply as the driver does, once they have done so.
+        """Checks that executors multiply as the driver does; to be called once they have multiplied.
 
         Raises:
-            UserError: If one has not loaded the library: it would take many times as long, and say nothing.
+            UserError: If one has not loaded the library: it would take many times as long, and not say so.
         """
         if not self._multiply.library or local_workers(self.cluster.master):
             return
-        tasks = range(4 * self.workers)  # so that each executor has some of them
+        tasks = range(4 * self.workers)  # so many that each executor gets some of them
         self.describe_jobs("check of the executors")
         found = self.context.parallelize(tasks, len(tasks)).map(_without_library).collect()
         if hosts := sorted(set(filter(None, found))):
@@ -114,7 +116,7 @@ class SparkDriver:
             )
 
     def wait_alive(self) -> bool:
-        """Whether the driver's JVM is still running, after giving one that is going down a moment."""
+        """Tells whether the driver's JVM still runs, after a moment's wait for one that is going down."""
         if self.process is not None:
             return wait_alive(self.process)
         try:
@@ -123,17 +125,17 @@ class SparkDriver:
             return False
 
     def crash_file(self) -> None:
-        """Where the driver writes when it crashes is Spark's to say."""
+        """Gives None: it is up to Spark where a driver that crashes writes its report."""
 
     def delete(self, folder: str) -> None:
-        """Removes a folder that the cluster shares, if it is there."""
+        """Removes a folder that driver and executors share, if it is there."""
         path = self.gateway.jvm.org.apache.hadoop.fs.Path(folder)
         path.getFileSystem(self.context._jsc.hadoopConfiguration()).delete(path, True)
 
     def close(self) -> None:
-        """Ends the session and its JVM."""
+        """Ends the session, and its JVM unless spark-submit started it, and removes the private folders."""
         if self._session is not None:
-            with contextlib.suppress(Exception):  # whatever a JVM says that is gone
+            with contextlib.suppress(Exception):  # of any kind, if the JVM is gone
                 self.delete(self.scratch)
             self._session.close()
             self._session = None
@@ -142,7 +144,7 @@ class SparkDriver:
         self._folder.close()
 
     def _adopt(self) -> None:
-        """Has the engine use this session's context in place of making one."""
+        """Makes the engine use this session's context instead of one of its own."""
         jvm = self.gateway.jvm
         if not isinstance(jvm.org.apache.sysds.api.mlcontext.MLContext, JavaClass):
             raise UserError(
@@ -151,14 +153,14 @@ class SparkDriver:
             )
         self._context = jvm.org.apache.sysds.api.mlcontext.MLContext(self._session.spark._jsparkSession)
         jvm.org.apache.sysds.runtime.controlprogram.context.SparkExecutionContext.initSparkContext()
-        # The engine names a task's results by the task's number and the driver's matrices by 0, so that the
-        # first task of a session must not be one of its own.
+        # The engine names a task's results by the task's number, and the driver's matrices by 0, so the first
+        # task of a session, which has the number 0, must not be one of the engine's.
         # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/parfor/RemoteParForSparkWorker.java
         self.context._jsc.parallelize(jvm.java.util.ArrayList([0])).count()
 
 
 def _without_library(_: int) -> str | None:
-    """The name of this machine if the JVM of its executor has not loaded a BLAS library; a task in Python."""
+    """Gives this machine's name if the executor's JVM has loaded no BLAS library; it is a task in Python."""
     jvm = next(process for process in psutil.Process().parents() if process.name() == "java")
     loaded = "libsystemds_openblas" in Path(f"/proc/{jvm.pid}/maps").read_text()
     return None if loaded else socket.gethostname()

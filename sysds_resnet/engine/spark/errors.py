@@ -1,4 +1,4 @@
-"""What errors of Spark's jobs mean to users."""
+"""The errors of Spark jobs, translated into errors that tell users what to do."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from py4j import protocol
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import OutOfMemory, UserError
 
-# What is left of an executor whose heap was full: Java's error, a code that a JVM ended with, or that the
-# engine looks for a matrix that was broadcast, and taken away by the collector, in a file of the driver's.
+# What is left of an executor whose heap was full: Java's error, the exit code of its JVM, or the engine's
+# search for a broadcast matrix, which the garbage collector has taken away, in a file of the driver's.
 _OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
 
 
 @contextmanager
 def job_errors(cluster: Cluster) -> Iterator[None]:
-    """Turns errors of jobs into those that users see."""
+    """Turns errors of Spark jobs in a `with` block into errors for users, as `explain` makes them."""
     from pyspark.errors import PySparkException
 
     try:
@@ -29,11 +29,11 @@ def job_errors(cluster: Cluster) -> Iterator[None]:
 
 
 def explain(message: str, memory: int) -> UserError:
-    """What a Spark job that failed means to the user.
+    """Gives the error to show to the user for a Spark job that failed.
 
     Args:
-        message: Of Spark's exception.
-        memory: Of each executor's heap, in bytes.
+        message: The message of Spark's exception.
+        memory: The size of each executor's heap, in bytes.
     """
     if found := re.search(r"^sysds_resnet\.errors\.\w+: (.*)$", message, re.MULTILINE):
         return UserError(found[1])  # raised in a task in Python

@@ -24,15 +24,15 @@ from sysds_resnet.system.command_lines import python_command
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
 
-# What a session leaves in the environment of a process.
+# Variables that a Spark session leaves in the environment of this process.
 _LEFT = ("SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE")
 
 
 def environment(additions: Mapping[str, str]) -> dict[str, str]:
-    """What spark-submit needs in its environment, whatever notebooks have left in this process's.
+    """Gives the environment variables that spark-submit needs, whatever notebooks have set in this process.
 
     Args:
-        additions: What else is to be in it.
+        additions: More variables to set, by name.
 
     Raises:
         UserError: If there is no usable Java.
@@ -41,14 +41,14 @@ def environment(additions: Mapping[str, str]) -> dict[str, str]:
         "JAVA_HOME": str(find_java().path.resolve().parents[1]),
         "SPARK_HOME": str(spark_home()),
         "PYSPARK_PYTHON": executors_python(),
-        "PYSPARK_DRIVER_PYTHON": sys.executable,  # in its place notebooks put their own program
+        "PYSPARK_DRIVER_PYTHON": sys.executable,  # where notebooks put their own program
         **additions,
     }
 
 
 @contextmanager
 def changed_environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Has variables of this process's environment meanwhile; None for one that is not to be there."""
+    """Sets environment variables of this process during a `with` block, and removes those that are None."""
     found = {name: os.environ.get(name) for name in values}
     try:
         _set(values)
@@ -58,26 +58,26 @@ def changed_environment(values: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def launch(conf: Mapping[str, str], additions: Mapping[str, str], folder: Path, log: Path) -> JavaGateway:
-    """The gateway of a new JVM with Spark in it, whose standard input this process holds.
+    """Starts a JVM with Spark in it, whose standard input this process holds, and gives its py4j gateway.
 
-    Settings reach it by a file that only this user can read, and which is gone afterwards: all users see the
-    command lines of processes.
+    Settings reach the JVM in a file that only this user can read, and which is removed afterwards, because
+    all users can see the command lines of processes.
 
     Args:
-        conf: Spark's settings.
-        additions: To the JVM's environment.
-        folder: A private folder.
-        log: Where the JVM writes what it has to say.
+        conf: Spark's settings, by name.
+        additions: More environment variables for the JVM, by name.
+        folder: A private folder, for the file of settings.
+        log: The file to which the JVM's output and errors are appended.
 
     Raises:
-        UserError: If it does not start.
+        UserError: If there is no usable Java, or the JVM does not start.
     """
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
     settings = folder / "spark.properties"
     write_private_properties(settings, conf)
-    # notebooks leave options there that would win over these
+    # notebooks leave options in this variable that would win over the file's
     options = {"PYSPARK_SUBMIT_ARGS": shlex.join(["--properties-file", str(settings), "pyspark-shell"])}
     try:
         with changed_environment(environment(additions) | options), open(log, "ab") as output:
@@ -95,10 +95,10 @@ def launch(conf: Mapping[str, str], additions: Mapping[str, str], folder: Path, 
 
 
 class Found:
-    """What pyspark changes in a process when a session starts, as it was found; `restore` puts it back.
+    """The state of this process before a session, as far as pyspark changes it; `restore` brings it back.
 
-    Among it are the JVM of a session that ended before, and a function of py4j's, in whose place pyspark puts
-    one of its own that gateways to other JVMs fail with.
+    It includes the JVM of an earlier session that has ended, and a function of py4j that pyspark replaces by
+    one with which gateways to other JVMs fail.
     """
 
     def __init__(self) -> None:
@@ -111,13 +111,13 @@ class Found:
         self._handler = signal.getsignal(signal.SIGINT)
 
     def restore_process(self) -> None:
-        """Puts back what need not stay while the session runs: py4j's function, and what Ctrl-C does."""
+        """Puts back what a session can run without: py4j's own function, and the handler of Ctrl-C."""
         java_gateway.get_return_value = self._get_return_value
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handler)  # pyspark's own would cancel the step under way
 
     def restore(self) -> None:
-        """Puts back all of it, after the session's end."""
+        """Puts back everything else, and py4j's function again, after the session's end."""
         from pyspark import SparkContext
 
         SparkContext._gateway, SparkContext._jvm = self._gateway

@@ -1,4 +1,4 @@
-"""The progress of jobs on a Spark cluster."""
+"""A progress bar for jobs on a Spark cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERVAL = 0.5  # seconds
 
 @contextmanager
 def progress(spark: SparkSession, name: str) -> Iterator[None]:
-    """Shows the tasks that are done of the jobs started meanwhile, if there is a terminal."""
+    """Shows how many tasks of the jobs started in a `with` block are done, if there is a terminal."""
     tracker = spark.sparkContext.statusTracker()
     done, group = threading.Event(), f"sysds_resnet {name}"
 

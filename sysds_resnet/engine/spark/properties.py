@@ -1,4 +1,4 @@
-"""Files of Java properties, as which Spark reads its settings (spark-defaults.conf, --properties-file).
+"""Files of Java properties, the form of Spark's files of settings (spark-defaults.conf, --properties-file).
 
 https://docs.oracle.com/en/java/javase/17/docs/api/java.base/java/util/Properties.html
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 from sysds_resnet.errors import UserError, one_line
 
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-_IN_NAMES, _IN_VALUES = r"[\\=: #!]", r"\\"  # what takes a backslash
-# a name ends at the first of = : and blanks that has no backslash before it
+_IN_NAMES, _IN_VALUES = r"[\\=: #!]", r"\\"  # characters that need a backslash
+# A name ends at the first =, : or blank that has no backslash before it.
 _ENTRY = re.compile(r"(?P<name>(?:\\.|[^\\=:\s])*)(?:\s*[=:]\s*|\s+|$)(?P<value>.*)", re.DOTALL)
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """The properties in a file, with values stripped of blanks as Spark strips them.
+    """Reads the properties in a file, and strips values of blanks around them as Spark does.
 
     Raises:
         UserError: If the file cannot be read.
@@ -38,7 +38,7 @@ def write_private_properties(path: Path, settings: Mapping[str, str]) -> None:
     """Writes a new file of properties that only this user can read.
 
     Raises:
-        FileExistsError: If there is something of this name.
+        FileExistsError: If something with this name exists.
     """
     lines = [f"{_escape(name, _IN_NAMES)}={_escape(value, _IN_VALUES)}\n" for name, value in settings.items()]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -47,7 +47,7 @@ def write_private_properties(path: Path, settings: Mapping[str, str]) -> None:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines without comments, each with those that continue it after a backslash."""
+    """Gives the lines that are no comments, each joined with those that continue it after a backslash."""
     begun = ""
     for line in re.split(r"\r\n|\r|\n", text):
         line = line.lstrip(" \t\f")

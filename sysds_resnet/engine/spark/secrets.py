@@ -1,4 +1,4 @@
-"""Spark's settings that users give, whose secrets come from files and from the environment."""
+"""Users' settings of Spark, in which secrets come from private files and from the environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sysds_resnet.engine.spark.properties import read_properties
 from sysds_resnet.errors import UserError
 from sysds_resnet.system.redaction import holds_secret
 
-# env:NAME, $NAME or ${NAME}, and nothing else
+# a value that names a variable: env:NAME, env:{NAME}, $NAME or ${NAME}, and nothing else
 _VARIABLE = re.compile(r"(?:env:|\$)(?P<name>[A-Za-z_]\w*)|(?:env:|\$)\{(?P<braced>[A-Za-z_]\w*)\}")
 
 
 def pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts of a setting as a mapping.
+    """Turns the NAME=VALUE texts of a setting into a mapping.
 
     Raises:
         UserError: If one has another form.
@@ -31,10 +31,10 @@ def pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def check_pairs(texts: Sequence[str]) -> None:
-    """Checks the texts of --spark-conf, which others see in the list of processes and in run folders.
+    """Checks the texts of --spark-conf, which others can see in the list of processes and in run folders.
 
     Raises:
-        UserError: If one is not NAME=VALUE, or has a secret in it rather than the variable that holds it.
+        UserError: If one is not NAME=VALUE, or holds a secret instead of the name of a variable with it.
     """
     for name, value in pairs("spark_conf", texts).items():
         if value and not _VARIABLE.fullmatch(value) and holds_secret(name, value):
@@ -46,7 +46,7 @@ def check_pairs(texts: Sequence[str]) -> None:
 
 
 def read_conf(texts: Sequence[str], path: Path | None) -> dict[str, str]:
-    """Spark's settings of --spark-conf-file and, winning over them, of --spark-conf, secrets among them.
+    """Reads Spark's settings, with secrets, from --spark-conf-file and from --spark-conf, which wins.
 
     Raises:
         UserError: If the file cannot be read, or others can read it and it holds secrets, or a variable is
@@ -59,10 +59,11 @@ def read_conf(texts: Sequence[str], path: Path | None) -> dict[str, str]:
 
 
 def read_private(path: Path) -> dict[str, str]:
-    """A file of settings.
+    """Reads a file of Spark's settings, with the values of the variables that it names.
 
     Raises:
-        UserError: If it cannot be read, or others can read it and it holds secrets.
+        UserError: If it cannot be read, or others can read it and it holds secrets, or a variable is not in
+            the environment.
     """
     found = {name: _resolved(name, value) for name, value in read_properties(path).items()}
     secret = next((name for name, value in found.items() if holds_secret(name, value)), None)
@@ -76,7 +77,7 @@ def read_private(path: Path) -> dict[str, str]:
 
 
 def shown_conf(texts: Sequence[str], path: Path | None) -> dict[str, str]:
-    """Those settings of `read_conf` that may stand in a line that is printed."""
+    """Gives the settings of `read_conf` that are no secrets, and so may be printed in a command line."""
     given = (read_properties(path) if path else {}) | pairs("spark_conf", texts)
     return {
         name: value
@@ -86,7 +87,7 @@ def shown_conf(texts: Sequence[str], path: Path | None) -> dict[str, str]:
 
 
 def _resolved(name: str, value: str) -> str:
-    """A value, from the environment if it names a variable."""
+    """Gives a value, or that of the environment variable which it names."""
     if not (variable := _VARIABLE.fullmatch(value)):
         return value
     key = variable["name"] or variable["braced"]

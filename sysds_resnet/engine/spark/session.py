@@ -1,4 +1,4 @@
-"""Sessions of Spark on a cluster."""
+"""Spark sessions on a cluster."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ EXECUTORS_TIMEOUT = 120.0  # seconds
 
 
 class ClusterSession:
-    """A session of Spark's whose executors are there; `close` leaves nothing of it in this process.
+    """A Spark session whose executors have started; `close` leaves nothing of it in this process.
 
     Args:
-        cluster: Where it runs.
-        conf: Of Spark, beside what the cluster says.
+        cluster: The cluster to start the session on.
+        conf: Settings of Spark in addition to those that follow from `cluster`.
         folder: A private folder, for the file by which settings reach the driver's JVM.
-        log: Where that JVM writes what it has to say.
+        log: The file to which that JVM's output and errors are appended.
 
     Attributes:
-        spark: The session.
-        process: The driver's JVM; None where spark-submit has started this process from its own.
+        spark: The session as pyspark has it.
+        process: The driver's JVM; None where spark-submit has started this process from that JVM.
 
     Raises:
         UserError: If pyspark is missing or of another version, there is no Java, this process has a session
@@ -64,24 +64,24 @@ class ClusterSession:
             raise
 
     def executors_alive(self) -> int:
-        """How many executors the cluster has given and not lost."""
+        """Gives the number of executors that the cluster has started and not lost."""
         context = self.spark.sparkContext
         if context.master.startswith("local") and not context.master.startswith("local-cluster"):
             return 1  # the driver itself
-        return context._jsc.sc().getExecutorMemoryStatus().size() - 1  # less the driver
+        return context._jsc.sc().getExecutorMemoryStatus().size() - 1  # without the driver
 
     def close(self) -> None:
         """Ends the session, and its JVM unless spark-submit started it."""
         from pyspark import SparkContext
 
         if self.spark is not None:
-            with contextlib.suppress(protocol.Py4JError, OSError):  # of a JVM that is gone
+            with contextlib.suppress(protocol.Py4JError, OSError):  # the JVM may be gone
                 self.spark.stop()
         if self._context is not None:
-            self._context.stop()  # the first time it does not get far without its JVM
+            self._context.stop()  # again: without its JVM, `spark.stop` does not get far
         self.spark = self._context = None
         if self.process is not None:
-            # it would wait for this process to end, and serve no further session well
+            # or it would wait for the end of this process, and it serves no further session well
             SparkContext._gateway.shutdown()
             self.process.stdin.close()
             self.process.wait()
@@ -99,7 +99,7 @@ class ClusterSession:
             gateway = launch(with_defaults(settings), cluster_environment(cluster), folder, log)
             SparkContext._gateway, SparkContext._jvm = gateway, gateway.jvm
             self.process = gateway.proc
-            settings = {}  # the JVM has read them
+            settings = {}  # the JVM has already read them
         else:
             settings = {name: with_defaults(settings)[name] for name in settings}
         conf = SparkConf().setAll(settings.items())
@@ -137,7 +137,7 @@ class ClusterSession:
 
 @contextmanager
 def spark_session(cluster: Cluster, conf: Mapping[str, str]) -> Iterator[SparkSession]:
-    """A session for jobs in Python, which need no engine in the driver."""
+    """Gives a session for jobs in Python, which need no engine in the driver."""
     with closing(PrivateFolder()) as folder:
         session = ClusterSession(cluster, conf, folder.path, folder.path / LOG_FILE)
         with closing(session):
@@ -145,7 +145,7 @@ def spark_session(cluster: Cluster, conf: Mapping[str, str]) -> Iterator[SparkSe
 
 
 def _cause(error: Exception) -> str:
-    """The innermost exception of Java's, or the error's own text."""
+    """Gives the text of the innermost exception in Java, or the error's own text."""
     if not isinstance(error, protocol.Py4JJavaError):
         return one_line(error)
     cause = error.java_exception
@@ -156,10 +156,10 @@ def _cause(error: Exception) -> str:
 
 @contextmanager
 def whole_folder(session: SparkSession, path: str) -> Iterator[str]:
-    """Gives the name of a folder to write, which gets its own name if all goes well, or else is removed.
+    """Gives a temporary name for a folder to write, which becomes `path` on success, and else is removed.
 
     Raises:
-        UserError: If there is something of this name.
+        UserError: If there is something at `path`.
     """
     jvm = session.sparkContext._jvm
     target = jvm.org.apache.hadoop.fs.Path(path)

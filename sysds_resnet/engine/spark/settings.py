@@ -16,7 +16,7 @@ from sysds_resnet.settings.command_line import Settings
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.shared_files import absolute, is_url
 
-SCRATCH_FOLDER = "scratch"  # in a run folder
+SCRATCH_FOLDER = "scratch"  # its name in a run folder
 
 
 class SparkSettings(Settings):
@@ -26,53 +26,60 @@ class SparkSettings(Settings):
         "jvm",
         group="Spark cluster",
         resume="free",
-        description="Where gradients are computed: in a JVM beside Python, or by a Spark cluster.",
+        description="Where to compute: without Spark on this machine (jvm), or on a Spark cluster (spark).",
     )
     master: str | None = setting(
         None,
         group="Spark cluster",
         resume="free",
-        description="Spark's: local[N], spark://HOST:PORT, yarn, k8s://...; by default local[*].",
+        description="URL of the master: local[N], spark://HOST:PORT, yarn, k8s://...; by default local[*].",
     )
     executors: int | None = setting(
         None,
         group="Spark cluster",
         resume="free",
         ge=1,
-        description="Spark executors to ask for and wait for.",
+        description="Number of Spark executors to ask for and to wait for.",
     )
     executor_cores: int = setting(
-        1, group="Spark cluster", resume="free", ge=1, description="Cores of each; a micro-batch has one."
+        1,
+        group="Spark cluster",
+        resume="free",
+        ge=1,
+        description="Cores of each executor; a micro-batch is computed by one.",
     )
     executor_memory: str = setting(
-        "4g", group="Spark cluster", resume="free", description="Memory of each, shared by its cores."
+        "4g",
+        group="Spark cluster",
+        resume="free",
+        description="Heap of each executor, which its cores share.",
     )
     scratch: str | None = setting(
         None,
         group="Spark cluster",
         resume="free",
-        description="Folder that driver and executors share, for what they exchange: a path or a URL such as "
-        "hdfs://... By default in the run folder where all is on one machine.",
+        description="Folder that driver and executors share, for the files that they exchange: a path, or a "
+        "URL such as hdfs://... By default in the run folder, if everything is on one machine.",
     )
     spark_conf: list[str] = setting(
         [],
         group="Spark cluster",
         resume="free",
-        description="More of Spark's settings, as NAME=VALUE; secrets as NAME=env:VARIABLE, or in a "
+        description="More of Spark's settings, as NAME=VALUE; give secrets as NAME=env:VARIABLE, or in a "
         "--spark-conf-file.",
     )
     spark_conf_file: Path | None = setting(
         None,
         group="Spark cluster",
         resume="free",
-        description="File of more of Spark's settings, as spark-submit's --properties-file; with secrets in "
-        "it only you may read it.",
+        description="File with more of Spark's settings, in the form of spark-submit's --properties-file. If "
+        "it holds secrets, only you may be able to read it.",
     )
 
     @field_validator("spark_conf_file")
     @classmethod
     def _from_anywhere(cls, path: Path | None) -> Path | None:
-        """A run may be resumed from another working directory."""
+        """Makes the path absolute, since a run may be resumed from another working directory."""
         return path and Path(absolute(str(path)))
 
     @model_validator(mode="after")
@@ -83,7 +90,7 @@ class SparkSettings(Settings):
     @model_validator(mode="after")
     def _only_for_spark(self) -> SparkSettings:
         names = ("master", "executors", "scratch", "spark_conf", "spark_conf_file")
-        # flags of a resumed run, whose engine stands in its folder
+        # with --resume and no --engine, the engine is the one in the run's folder
         unknown = getattr(self, "resume", None) and "engine" not in self.model_fields_set
         if (
             self.engine != "spark"
@@ -103,13 +110,14 @@ class SparkSettings(Settings):
         return self
 
     def cluster(self, folder: Path | str | None = None) -> Cluster | None:
-        """The cluster to compute on, if any.
+        """Gives the cluster to compute on, or None for the engine "jvm", which needs none.
 
         Args:
-            folder: Of the run, where it needs a scratch folder; under a URL there is none by default.
+            folder: The folder of a run that needs a scratch folder, which is inside of it by default. There
+                is no default if this is a URL, or if the cluster is more than this machine.
 
         Raises:
-            UserError: If something is missing that has no default there.
+            UserError: If a setting is wrong, or one is missing that has no default for this cluster.
         """
         if self.engine != "spark":
             return None
@@ -137,13 +145,14 @@ class SparkSettings(Settings):
         )
 
     def check_cluster(self, folder: Path | str | None = None) -> None:
-        """Checks, before anything is read or written, that the cluster that is asked for can be tried.
+        """Checks, before anything is read or written, that a session on the chosen cluster can be started.
 
         Args:
-            folder: As for `cluster`.
+            folder: The folder of a run that needs a scratch folder, as for `cluster`.
 
         Raises:
-            UserError: As of `cluster` and `check_start`.
+            UserError: If a setting is wrong or missing (see `cluster`), or no session can be started, for the
+                reasons that `check_start` gives.
         """
         cluster = self.cluster(folder)
         if cluster is not None:

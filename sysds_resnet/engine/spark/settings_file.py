@@ -1,4 +1,4 @@
-"""Files for SystemDS that outlive the process that writes them."""
+"""Files for SystemDS that are kept when the process that writes them ends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sysds_resnet.system.files import user_cache, write_whole
 
 
 def cache_folder() -> Path:
-    """This user's folder for such files, made if it is not there.
+    """Gives this user's folder for files that are kept, and makes it if it is not there.
 
     Raises:
-        UserError: If it cannot be.
+        UserError: If it cannot be made.
     """
     folder = user_cache("sysds-resnet")
     try:
@@ -32,9 +32,9 @@ def cache_folder() -> Path:
 
 
 def library_folder(library: Path) -> Path:
-    """A folder with a copy of a BLAS library under the name that the engine asks for.
+    """Gives a folder with a copy of a BLAS library under the name that the engine asks for.
 
-    A copy, because Spark sends what a link points to under the name that this has.
+    A link would not do: Spark sends the file that it points to, under that file's own name.
     """
     state = library.stat()
     folder = cache_folder() / _digest(f"{library} {state.st_size} {state.st_mtime_ns}".encode())
@@ -45,7 +45,7 @@ def library_folder(library: Path) -> Path:
 
 
 def settings_file(settings: Mapping[str, str]) -> Path:
-    """A file of engine settings, for -config."""
+    """Writes settings of SystemDS into a file for its option -config, and gives the file's path."""
     lines = "".join(f"  <{name}>{escape(value)}</{name}>\n" for name, value in settings.items())
     text = f"<root>\n{lines}</root>\n"
     path = cache_folder() / f"{_digest(text.encode())}.xml"

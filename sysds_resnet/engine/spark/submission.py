@@ -1,4 +1,4 @@
-"""Lines for spark-submit as words: for a command of this package, and what all lines begin with."""
+"""Command lines for spark-submit, as lists of words: the beginning of all, and those for this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sysds_resnet.engine.spark.secrets import shown_conf
 from sysds_resnet.engine.spark.settings import SparkSettings
 
 PROGRAM = Path(__file__).resolve().parents[2] / "spark_program.py"
-# Settings that spark-submit needs before it reads others, and its options for them.
+# Settings that spark-submit needs before it reads the others, with its options for them.
 _EARLY = {
     "spark.driver.memory": "--driver-memory",
     "spark.driver.extraClassPath": "--driver-class-path",
@@ -24,19 +24,19 @@ _EARLY = {
 
 
 def submit_words(cluster: Cluster, conf: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:
-    """What comes before the program.
+    """Gives the words of a line that come before the program: the environment, spark-submit and settings.
 
     Args:
-        cluster: Where it runs.
-        conf: Our settings.
-        shown: The users', without secrets.
+        cluster: The cluster to run on.
+        conf: This package's own settings of Spark, by name.
+        shown: The user's settings of Spark, without secrets, by name.
 
     Raises:
         UserError: If pyspark or Java is missing.
     """
     check_pyspark()
     variables = environment(cluster_environment(cluster))
-    # options of notebooks for the Python of the driver would start these
+    # options that notebooks leave for the driver's Python would start a notebook
     words = ["env", "-u", "PYSPARK_DRIVER_PYTHON_OPTS", *(f"{name}={v}" for name, v in variables.items())]
     words += [str(spark_home() / "bin" / "spark-submit"), "--master", cluster.master]
     settings = combined(conf, shown)
@@ -50,17 +50,19 @@ def submit_words(cluster: Cluster, conf: Mapping[str, str], shown: Mapping[str, 
 
 
 def python_line(name: str, settings: SparkSettings, options: Sequence[str]) -> list[str]:
-    """The words of the line for a command of this package, which asks Spark for everything else itself.
+    """Gives the words of the line that runs a command of this package.
+
+    The line has only the settings that the driver's JVM starts with; the command itself sets all others.
 
     Args:
-        name: Of the command.
-        settings: That its options say.
-        options: These.
+        name: The name of the command, such as "train".
+        settings: The settings that `options` stand for.
+        options: The options of the command.
 
     Raises:
         UserError: If an option does not fit.
     """
-    # only training has a scratch folder, by default in the run's, whose name does not matter here
+    # only training needs a scratch folder; its default is in the run folder, whose name does not matter here
     cluster = settings.cluster(Path() if name == "train" else None)
     heap = heap_of(getattr(settings, "heap", None))
     precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")

@@ -1,4 +1,4 @@
-"""From the bytes of an image to its pixels: decoding, resizing, augmentation, mixing.
+"""The way from an image's bytes to its pixels: decoding, resizing, augmentation, mixing.
 
-It never knows where the bytes came from.
+The package never knows where the bytes came from.
 """

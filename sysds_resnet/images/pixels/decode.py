@@ -1,7 +1,7 @@
-"""Image files' bytes into RGB pixels.
+"""The decoding of image files into RGB pixels.
 
-What comes out is what torchvision's default loader gives: the first frame in RGB; grey, palette, CMYK and
-alpha converted by Pillow, 16-bit grey clipped at 255 rather than scaled, and EXIF orientation ignored.
+The result is that of torchvision's default loader: the first frame in RGB, with grey, palette, CMYK and alpha
+converted by Pillow, 16-bit grey clipped at 255 rather than scaled, and EXIF orientation ignored.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from sysds_resnet.images.pixels.limits import (
 from sysds_resnet.images.pixels.resample import Box, resize
 
 SPARE = 3
-"""Pixels that scaled decoding leaves for each one of the result, along either side.
+"""The least number of decoded pixels for each pixel of the result, along either side, in scaled decoding.
 
-With 3, photographs are on average less than 0.7 levels of 255 from what they are without scaled decoding, and
-99 % of their values within 5 (tests/images/pixels/test_decode.py); with 2 it would be 1.8 and 9.
+With 3, the values of photographs are on average less than 0.7 of 255 levels from those without scaled
+decoding, and 99 % of them within 5 (tests/images/pixels/test_decode.py); with 2 it would be 1.8 and 9.
 """
 
 _JPEG = b"\xff\xd8\xff"
@@ -42,22 +42,22 @@ class Picture:
     """An image file whose size is known, and whose pixels are decoded when they are asked for.
 
     Args:
-        data: the file, or uint8 of shape (H, W, 3).
-        name: what errors call it.
+        data: The bytes of the file, or its pixels, uint8 of shape (H, W, 3).
+        name: The name of the image in errors.
 
     Attributes:
-        height: in pixels.
-        width: in pixels.
+        height: The height of the image in pixels.
+        width: The width of the image in pixels.
 
     Raises:
-        UserError: it is beyond a limit (limits.py), or not an image in one of `FORMATS`.
+        UserError: If the file is beyond a limit (limits.py), or not an image in one of `FORMATS`.
     """
 
     def __init__(self, data: bytes | np.ndarray, name: str) -> None:
         self._data = data
         self._name = name
-        self._turbo = False  # libjpeg-turbo reads it
-        self._decoded: tuple[int, np.ndarray] | None = None  # by what it is shrunk, and the last pixels
+        self._turbo = False  # whether libjpeg-turbo can decode it
+        self._decoded: tuple[int, np.ndarray] | None = None  # the last shrink and its pixels
         if isinstance(data, np.ndarray):
             self.height, self.width = data.shape[:2]
             return
@@ -68,32 +68,32 @@ class Picture:
             if data[:3] == _JPEG:
                 check_scans(data, self.width, self.height)
         except Exception as error:
-            # Any Exception: on damaged files Pillow's many readers raise much more than OSError.
+            # Any Exception is caught, as Pillow's many readers raise more than OSError on damaged files.
             raise self._error(error) from error
 
     def _turbo_size(self, data: bytes) -> tuple[int, int] | None:
-        """Width and height of a JPEG file that libjpeg-turbo reads."""
+        """Gives width and height of a JPEG file that libjpeg-turbo reads, or None."""
         if data[:3] != _JPEG:
             return None
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
-            return None  # Pillow reads some that are odd, and says what is wrong with the others
+            return None  # Pillow reads some of these files, and says what is wrong with the others
         self._turbo = space != "CMYK"
         return width, height
 
     def pixels(self, shrink: int = 1) -> np.ndarray:
-        """Decode, unless the last call did the same.
+        """Decodes the image, unless the last call did so with the same `shrink`.
 
         Args:
-            shrink: 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size, which is faster. Others may
-                come in full.
+            shrink: The divisor 1, 2, 4 or 8 of the sides: a JPEG file is decoded at this fraction of its
+                size, which is faster. Other files may come in full size.
 
         Returns:
-            uint8 of shape (H, W, 3).
+            The pixels, uint8 of shape (H, W, 3).
 
         Raises:
-            UserError: the file is truncated or damaged.
+            UserError: If the file is truncated or damaged.
         """
         if isinstance(self._data, np.ndarray):
             return self._data
@@ -104,7 +104,7 @@ class Picture:
     def _decode(self, shrink: int) -> np.ndarray:
         if self._turbo:
             try:
-                # the same library as Pillow's without its copies, and the same pixels
+                # Pillow uses the same library and gives the same pixels, but makes copies.
                 return simplejpeg.decode_jpeg(
                     self._data,
                     min_height=-(-self.height // shrink),
@@ -112,7 +112,7 @@ class Picture:
                     min_factor=shrink,
                 )
             except ValueError:
-                pass  # as above
+                pass  # Pillow reads some of these files, and says what is wrong with the others
         try:
             with _opened(self._data) as image:
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -120,27 +120,27 @@ class Picture:
             raise self._error(error) from error
 
     def part(self, box: Box, height: int, width: int, *, alone: bool) -> np.ndarray:
-        """Decode a part of the image and resize it.
+        """Decodes a part of the image and resizes it.
 
         Args:
-            box: the part, in pixels of the image, within it.
-            height: of the result.
-            width: of the result.
-            alone: as if cropped first and resized then, so that no pixel outside counts; otherwise as if
-                resized first and cropped then.
+            box: The part, in pixels of the image, within it.
+            height: The height of the result in pixels.
+            width: The width of the result in pixels.
+            alone: Whether the image is cropped first and resized then, so that no pixel outside of the box
+                counts. Otherwise the result is as if the image were resized first and cropped then.
 
         Returns:
-            uint8 of shape (height, width, 3).
+            The resized part, uint8 of shape (height, width, 3).
 
         Raises:
-            UserError: the file is truncated or damaged.
+            UserError: If the file is truncated or damaged.
         """
         room = min(box[2] / height, box[3] / width) / SPARE
         shrink = max(factor for factor in (1, 2, 4, 8) if factor <= max(1, room))
         pixels = self.pixels(shrink)
         if pixels.shape[:2] == (self.height, self.width):
             shrink = 1
-        # sides that shrink does not divide are rounded up, so that its pixels are whole but for the last
+        # The decoder rounds up sides that shrink does not divide, so that only their last pixel is not whole.
         top, left, h, w = (value / shrink for value in box)
         if alone:
             pixels = pixels[int(top) : math.ceil(top + h), int(left) : math.ceil(left + w)]
@@ -162,15 +162,15 @@ class Picture:
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Width and height of an image that Pillow reads."""
+    """Gives width and height of an image that Pillow reads."""
     with _opened(data) as image:
         return image.size
 
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An image, its pixels not decoded yet."""
+    """Opens an image without decoding its pixels."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata, which nobody here reads
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which nobody here reads
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             yield image

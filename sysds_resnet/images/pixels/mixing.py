@@ -1,4 +1,4 @@
-"""Mixup and CutMix: images of a batch mixed with their neighbours, as torchvision's recipe does it."""
+"""Mixup and CutMix: images of a batch are mixed with their neighbours, as in torchvision's recipe."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sysds_resnet.images.pixels.transforms import Purpose, sample_rng
 
 @dataclass(frozen=True)
 class Mixing:
-    """How batches are mixed; each batch in one of the ways that are switched on, with equal probability.
+    """How batches are mixed: each in one of the ways that are switched on, chosen with equal probability.
 
     Attributes:
-        mixup: alpha of mixup (Zhang et al., arXiv 1710.09412), usually 0.2; 0 means off.
-        cutmix: alpha of CutMix (Yun et al., arXiv 1905.04899), usually 1; 0 means off.
+        mixup: The alpha of mixup (Zhang et al., arXiv 1710.09412), usually 0.2; 0 means off.
+        cutmix: The alpha of CutMix (Yun et al., arXiv 1905.04899), usually 1; 0 means off.
     """
 
     mixup: float = 0.0
@@ -30,20 +30,21 @@ class Mixing:
     def apply(
         self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, step: int
     ) -> tuple[np.ndarray, MixedLabels]:
-        """Mix each image with the one before it in the batch, the first with the last.
+        """Mixes each image with the one before it in the batch, the first with the last.
 
-        The share of an image is Beta(alpha, alpha), the same for the whole batch, from (seed, epoch, step).
-        Mixup's pixels are rounded, since images stay uint8.
+        The share of an image is drawn from Beta(alpha, alpha) by (seed, epoch, step), and is the same for the
+        whole batch. Mixup's pixels are rounded, since images stay uint8.
 
         Args:
-            images: uint8 of shape (N, H, W, C), normalised later: mixing and normalisation can change places.
-            labels: integers of shape (N,).
-            seed: at least 0.
-            epoch: of the batch.
-            step: place of the batch in its epoch.
+            images: The images, uint8 of shape (N, H, W, C). They are normalised later, which comes to the
+                same as mixing normalised images.
+            labels: The class numbers, integers of shape (N,).
+            seed: The seed of the run, at least 0.
+            epoch: The epoch of the batch.
+            step: The place of the batch in its epoch.
 
         Returns:
-            the mixed images, and their labels.
+            The mixed images, uint8 of shape (N, H, W, C), and their labels.
         """
         rng = sample_rng(seed, Purpose.MIX, epoch, step)
         ways = [name for name in ("mixup", "cutmix") if getattr(self, name) > 0]
@@ -53,7 +54,7 @@ class Mixing:
         others = np.roll(images, 1, axis=0)
         if way == "mixup":
             mixed = np.empty_like(images)
-            for i in range(len(images)):  # one by one: a batch in floats is four times as large
+            for i in range(len(images)):  # one by one, as a batch in floats is four times as large
                 own = np.float32(share) * images[i]
                 mixed[i] = np.rint(own + np.float32(1 - share) * others[i])
         else:
@@ -65,16 +66,16 @@ class Mixing:
 
 
 def cutmix_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw the rectangle that comes from the other image.
+    """Draws the rectangle that comes from the other image.
 
     Args:
-        height: of the images.
-        width: of the images.
-        share: of the image's own area, before the rectangle is cut off at the edges.
-        rng: draws the centre by `random()`: across, then down.
+        height: The height of the images in pixels.
+        width: The width of the images in pixels.
+        share: The share of the area that the image keeps, before the rectangle is cut off at the edges.
+        rng: The source of random numbers; its `random()` draws the centre across, then down.
 
     Returns:
-        (top, left, bottom, right) in pixels, the last two exclusive.
+        The box (top, left, bottom, right) in pixels, the last two exclusive.
     """
     across, down = int(rng.random() * width), int(rng.random() * height)
     half = 0.5 * math.sqrt(1 - share)

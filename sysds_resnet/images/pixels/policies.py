@@ -15,11 +15,11 @@ ERASE_RATIO = (0.3, 3.3)
 ERASE_TRIES = 10
 
 LAST_LEVEL = 30
-"""Levels of magnitude are 0..30, the 31 bins of torchvision's policies."""
+"""The highest level of magnitude: levels are 0..30, the 31 bins of torchvision's policies."""
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    """Show at (x, y) what is at (a x + b y + c, d x + e y + f) of the image, black outside it."""
+    """Shows at (x, y) what is at (a x + b y + c, d x + e y + f) of the image, and black outside of it."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
@@ -47,7 +47,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Equalize": lambda image, _: ImageOps.equalize(image),
     "Hue": _shift_hue,
 }
-"""What each operation does to an image in mode RGB; the second argument's name says what its magnitude is."""
+"""The operations on an image in mode RGB; the name of the second argument says what its magnitude is."""
 
 _UNSIGNED = {"Identity", "Posterize", "Solarize", "AutoContrast", "Equalize"}
 
@@ -67,27 +67,31 @@ WIDE_RANGES: dict[str, float] = {
     "AutoContrast": 0,
     "Equalize": 0,
 }
-"""TrivialAugment's operations, with the `reach` that `operation_magnitude` takes."""
+"""The operations of TrivialAugment, each with the `reach` that `operation_magnitude` takes."""
 
 
 def rand_augment_ranges(width: int, height: int) -> dict[str, float]:
-    """Give RandAugment's operations on an image of this size in pixels, likewise."""
+    """Gives RandAugment's operations for an image of this size in pixels, each with its `reach`.
+
+    `operation_magnitude` says what the reach of an operation is.
+    """
     changes = dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), 0.9)
     shift = {"TranslateX": 150 / 331 * width, "TranslateY": 150 / 331 * height}
     return WIDE_RANGES | changes | shift | {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30, "Posterize": 4}
 
 
 def operation_magnitude(name: str, level: int, reach: float) -> float:
-    """Give an operation's magnitude, without sign, at a level.
+    """Gives an operation's magnitude, without sign, at a level.
 
     Args:
-        name: of the operation.
-        level: 0..30.
-        reach: the magnitude at level 30; for Posterize how many bits are lost there, for Solarize the
-            threshold at level 0.
+        name: The name of the operation.
+        level: The level, 0..30.
+        reach: The magnitude at level 30; for Posterize the number of bits that are lost there, for Solarize
+            the threshold at level 0.
 
     Returns:
-        The float32 that `torch.linspace` gives where the processor multiplies and adds with one rounding.
+        The magnitude, as the float32 that `torch.linspace` gives where the processor multiplies and adds with
+        one rounding.
     """
     if name == "Posterize":
         return 8 - round(reach * level / LAST_LEVEL)
@@ -101,12 +105,12 @@ def operation_magnitude(name: str, level: int, reach: float) -> float:
 
 
 def apply_operation(image: Image.Image, name: str, magnitude: float) -> Image.Image:
-    """Apply one operation of `OPERATIONS`; what it moves in from outside the image is black.
+    """Applies one operation of `OPERATIONS`; what it moves in from outside the image is black.
 
     Args:
-        image: a Pillow image in mode RGB.
-        name: of the operation.
-        magnitude: slope of a shear; pixels of a translation, cut to whole ones; degrees of a rotation,
+        image: The Pillow image, in mode RGB.
+        name: The name of the operation.
+        magnitude: The slope of a shear; pixels of a translation, cut to whole ones; degrees of a rotation,
             counter-clockwise; change of the factor 1 of Brightness, Color (saturation), Contrast and
             Sharpness; bits that Posterize keeps; least value that Solarize inverts; turns of the hue, within
             -0.5..0.5. The others have none.
@@ -115,7 +119,7 @@ def apply_operation(image: Image.Image, name: str, magnitude: float) -> Image.Im
         A Pillow image of the same mode and size.
 
     Raises:
-        KeyError: there is no such operation.
+        KeyError: If there is no such operation.
     """
     return OPERATIONS[name](image, magnitude)
 
@@ -128,16 +132,19 @@ def color_jitter(
     saturation: float,
     hue: float,
 ) -> Image.Image:
-    """Change brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter does.
 
     Args:
-        image: a Pillow image in mode RGB.
-        rng: draws four numbers, whose ranks give the order of the operations in the order of the
-            arguments, then in the new order one for each operation of nonzero strength.
-        brightness: b >= 0 draws the factor uniformly from max(0, 1 - b)..1 + b; 0 leaves the operation out.
-        contrast: likewise.
-        saturation: likewise.
-        hue: h in 0..0.5 draws the turns of the hue uniformly from -h..h; 0 leaves the operation out.
+        image: The Pillow image, in mode RGB.
+        rng: The source of random numbers. It draws four, one for each operation in the order of the
+            arguments, whose ranks give the new order of the operations; then, in the new order, one for each
+            operation of nonzero strength.
+        brightness: The strength b >= 0, by which the factor is drawn uniformly from max(0, 1 - b)..1 + b; 0
+            leaves the operation out.
+        contrast: The strength of the change of contrast, whose factor is drawn in the same way.
+        saturation: The strength of the change of saturation, whose factor is drawn in the same way.
+        hue: The strength h in 0..0.5, by which the turns of the hue are drawn uniformly from -h..h; 0 leaves
+            the operation out.
 
     Returns:
         A Pillow image of the same mode and size.
@@ -154,15 +161,16 @@ def color_jitter(
 def rand_augment(
     image: Image.Image, rng: np.random.Generator, num_ops: int = 2, magnitude: int = 9
 ) -> Image.Image:
-    """Apply random operations of one level: RandAugment (Cubuk et al., arXiv 1909.13719).
+    """Applies random operations of one level: RandAugment (Cubuk et al., arXiv 1909.13719).
 
     It is torchvision's RandAugment with its 31 bins, bilinear interpolation and black fill.
 
     Args:
-        image: a Pillow image in mode RGB.
-        rng: draws for each operation which of the 14 it is, then its sign if it has one.
-        num_ops: how many operations follow one another; 2 by default.
-        magnitude: their level, 0..30; 9 by default.
+        image: The Pillow image, in mode RGB.
+        rng: The source of random numbers; for each operation, it draws which of the 14 it is, then its sign
+            if it has one.
+        num_ops: The number of operations that follow one another; 2 by default.
+        magnitude: The level of the operations, 0..30; 9 by default.
 
     Returns:
         A Pillow image of the same mode and size.
@@ -173,13 +181,14 @@ def rand_augment(
 
 
 def trivial_augment_wide(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Apply one random operation of random level: TrivialAugment (Müller and Hutter, arXiv 2103.10158).
+    """Applies one random operation of random level: TrivialAugment (Müller and Hutter, arXiv 2103.10158).
 
     It is torchvision's TrivialAugmentWide with its 31 bins, bilinear interpolation and black fill.
 
     Args:
-        image: a Pillow image in mode RGB.
-        rng: draws the level in 0..30, which of the 14 operations it is, then its sign if it has one.
+        image: The Pillow image, in mode RGB.
+        rng: The source of random numbers; it draws the level in 0..30, which of the 14 operations it is, then
+            its sign if it has one.
 
     Returns:
         A Pillow image of the same mode and size.
@@ -190,7 +199,7 @@ def trivial_augment_wide(image: Image.Image, rng: np.random.Generator) -> Image.
 def _augment(
     image: Image.Image, rng: np.random.Generator, ranges: Mapping[str, float], level: int
 ) -> Image.Image:
-    """Apply an operation drawn from `ranges` at this level, with a random sign if it has one."""
+    """Applies an operation drawn from `ranges` at this level, with a random sign if it has one."""
     name = list(ranges)[int(len(ranges) * rng.random())]
     magnitude = operation_magnitude(name, level, ranges[name])
     if name not in _UNSIGNED and rng.random() >= 0.5:
@@ -206,21 +215,21 @@ def random_erasing(
     scale: tuple[float, float] = ERASE_SCALE,
     ratio: tuple[float, float] = ERASE_RATIO,
 ) -> np.ndarray:
-    """Erase a random box with a probability: Random Erasing (Zhong et al., arXiv 1708.04896).
+    """Erases a random box with a probability: Random Erasing (Zhong et al., arXiv 1708.04896).
 
-    It is torchvision's RandomErasing, before instead of after normalisation: the rounded mean of the data set
-    as `fill` is its default of 0 there, but for the rounding.
+    It is torchvision's RandomErasing, but before normalisation instead of after it. There the box is 0 by
+    default; the rounded mean of the data set as `fill` is the same here, but for the rounding.
 
     Args:
-        pixels: uint8 of shape (H, W, C); not changed.
-        rng: draws whether to erase, then what `erasing_box` draws.
-        probability: of erasing, in 0..1.
-        fill: uint8 of shape (C,), the colour of the box.
-        scale: as in `erasing_box`.
-        ratio: likewise.
+        pixels: The image, uint8 of shape (H, W, C); not changed.
+        rng: The source of random numbers; it draws whether to erase, then what `erasing_box` draws.
+        probability: The probability of erasing, in 0..1.
+        fill: The colour of the box, uint8 of shape (C,).
+        scale: The least and greatest share of the box in the image's area; (0.02, 0.33) by default.
+        ratio: The least and greatest height / width of the box; (0.3, 3.3) by default.
 
     Returns:
-        uint8 of shape (H, W, C): a copy, or `pixels` itself if nothing is erased.
+        The image, uint8 of shape (H, W, C): a copy, or `pixels` itself if nothing is erased.
     """
     height, width, _ = pixels.shape
     box = erasing_box(height, width, rng, scale, ratio) if rng.random() < probability else None
@@ -239,21 +248,21 @@ def erasing_box(
     scale: tuple[float, float] = ERASE_SCALE,
     ratio: tuple[float, float] = ERASE_RATIO,
 ) -> tuple[int, int, int, int] | None:
-    """Draw the box of torchvision's RandomErasing.
+    """Draws the box of torchvision's RandomErasing.
 
-    Area uniform in `scale` times the image's, log of the aspect ratio uniform in log `ratio`, position
-    uniform.
+    The area is uniform in `scale` times the image's, the logarithm of the aspect ratio is uniform between
+    those of `ratio`, and the position is uniform.
 
     Args:
-        height: of the image, at least 1.
-        width: of the image, at least 1.
-        rng: draws area and ratio, then top and left of the box that fits.
-        scale: least and greatest share of the image's area; (0.02, 0.33) by default.
-        ratio: least and greatest height / width; (0.3, 3.3) by default.
+        height: The height of the image in pixels, at least 1.
+        width: The width of the image in pixels, at least 1.
+        rng: The source of random numbers; it draws area and ratio, then top and left of the box that fits.
+        scale: The least and greatest share of the box in the image's area; (0.02, 0.33) by default.
+        ratio: The least and greatest height / width of the box; (0.3, 3.3) by default.
 
     Returns:
-        (top, left, height, width) in pixels, smaller than the image either way and possibly empty, or None if
-        ten draws do not fit.
+        The box (top, left, height, width) in pixels, smaller than the image either way and possibly empty, or
+        None if ten draws do not fit.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(ERASE_TRIES):

@@ -1,4 +1,4 @@
-"""Resizing as Pillow does it: antialiased bilinear, which is torchvision's on Pillow images."""
+"""Resizing as Pillow does it: antialiased and bilinear, which torchvision uses for Pillow images too."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ except ImportError:  # no wheel for this machine
     fast = None
 
 RESAMPLER = "fast_image_resize" if fast else "Pillow, which is slower: cykooz-resizer is not installed"
-"""What resizes here."""
+"""What resizes images on this machine, in words for users."""
 
 Box = tuple[float, float, float, float]
-"""(top, left, height, width) in pixels, which may be fractions."""
+"""A box (top, left, height, width) in pixels, which may be fractions."""
 
 
 def resize(pixels: np.ndarray, height: int, width: int, box: Box | None = None) -> np.ndarray:
-    """Resize an image, or a part of it that is sampled in its surroundings.
+    """Resizes an image, or a part of it that is sampled together with its surroundings.
 
     Args:
-        pixels: uint8 of shape (H, W, 3).
-        height: of the result.
-        width: of the result.
-        box: what becomes the result, within the image; pixels outside count at its edges as they would if
-            the whole image were resized. None means all.
+        pixels: The image, uint8 of shape (H, W, 3).
+        height: The height of the result in pixels.
+        width: The width of the result in pixels.
+        box: The part of the image that becomes the result. Pixels outside of it count at its edges as they
+            would if the whole image were resized. None means the whole image.
 
     Returns:
-        uint8 of shape (height, width, 3), no value more than 1 from that of Pillow's `Image.resize`.
+        The resized pixels, uint8 of shape (height, width, 3), no value more than 1 from that of Pillow's
+        `Image.resize`.
     """
     top, left, h, w = (0, 0, *pixels.shape[:2]) if box is None else box
     if (h, w) == (height, width) and top == int(top) and left == int(left):
         return pixels[int(top) : int(top) + height, int(left) : int(left) + width]
-    # a sum of rounded numbers may reach beyond the edge by its last bit
+    # The sum of rounded numbers may reach beyond the edge by its last bit.
     bottom, right = min(top + h, pixels.shape[0]), min(left + w, pixels.shape[1])
     if fast is None:
         image = Image.fromarray(pixels)

@@ -28,7 +28,7 @@ CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
 Place = tuple[float, float]
-"""Of a crop in an image, down and across: 0 at its beginning, 1 at its end."""
+"""The place of a crop in an image, down and across: 0 is at the image's beginning, 1 at its end."""
 
 CENTRE: Place = (0.5, 0.5)
 CORNERS: tuple[Place, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -38,18 +38,20 @@ Policy = Literal["none", "randaugment", "trivialaugment"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training images go through, in this order; the defaults are torchvision's.
+    """The steps that training images go through, in this order; the defaults are torchvision's.
 
     Attributes:
-        crop_scale: least and greatest share of the image's area in a random crop.
-        crop_ratio: least and greatest width / height of a crop.
-        flip: probability of a horizontal flip.
-        policy: "randaugment" (Cubuk et al., arXiv 1909.13719) with two operations, or "trivialaugment"
-            (Müller and Hutter, arXiv 2103.10158), its wide form.
-        magnitude: of RandAugment's operations, 0 to 30.
-        color_jitter: greatest relative change of brightness, contrast and saturation, in random order.
-        hue: greatest change of hue, in turns of the colour circle, 0 to 0.5; in that order too.
-        erasing: probability that a random rectangle gets the mean colour (Zhong et al., arXiv 1708.04896).
+        crop_scale: The least and greatest share of the image's area in a random crop.
+        crop_ratio: The least and greatest width / height of a crop.
+        flip: The probability of a horizontal flip.
+        policy: The policy of random operations: "randaugment" (Cubuk et al., arXiv 1909.13719) with two
+            operations, or "trivialaugment" (Müller and Hutter, arXiv 2103.10158), its wide form.
+        magnitude: The magnitude of RandAugment's operations, 0 to 30.
+        color_jitter: The greatest relative change of brightness, contrast and saturation, in random order.
+        hue: The greatest change of hue, in turns of the colour circle, 0 to 0.5; its place among the three
+            changes of `color_jitter` is random too.
+        erasing: The probability that a random rectangle gets the mean colour (Zhong et al., arXiv
+            1708.04896).
     """
 
     crop_scale: tuple[float, float] = CROP_SCALE
@@ -63,7 +65,7 @@ class Augmentation:
 
 
 class Purpose(enum.IntEnum):
-    """What a stream of random numbers is for; no two purposes share one."""
+    """The purpose of a stream of random numbers; no two purposes share one."""
 
     AUGMENT = 1
     SYNTHETIC_TRAIN = 2
@@ -72,12 +74,12 @@ class Purpose(enum.IntEnum):
 
 
 def sample_rng(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:
-    """Give the random numbers of (seed, purpose, indices), independent of any other combination's.
+    """Gives the random numbers of (seed, purpose, indices), independent of any other combination's.
 
     Args:
-        seed: at least 0.
-        purpose: what the numbers are for.
-        indices: such as epoch and sample, each at least 0; equally many at every use of one purpose.
+        seed: The seed, at least 0.
+        purpose: The purpose of the numbers.
+        indices: Numbers such as epoch and sample, each at least 0; equally many at every use of one purpose.
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int(purpose), *indices])))
 
@@ -85,23 +87,24 @@ def sample_rng(seed: int, purpose: Purpose, *indices: int) -> np.random.Generato
 def eval_transform(
     picture: Picture, image_size: int, resize_size: int | None = None, place: Place = CENTRE
 ) -> np.ndarray:
-    """Preprocess for evaluation: resize the shorter side, then crop, usually the centre.
+    """Preprocesses an image for evaluation: resizes the shorter side, then crops, usually the centre.
 
     Args:
-        picture: the image.
-        image_size: side of the result in pixels.
-        resize_size: shorter side before the crop; None means `default_resize_size(image_size)`. Where it is
-            less than `image_size`, what is missing is black.
-        place: of the crop.
+        picture: The image.
+        image_size: The side of the result in pixels.
+        resize_size: The shorter side in pixels before the crop; None means `default_resize_size(image_size)`.
+            Where it is less than `image_size`, what is missing is black.
+        place: The place of the crop in the resized image.
 
     Returns:
-        uint8 of shape (image_size, image_size, 3), no value more than 1 from that of torchvision's
-        `CenterCrop(image_size)(Resize(resize_size)(image))`, or in the corners `FiveCrop`'s, on Pillow
-        images, except by scaled decoding.
+        The pixels, uint8 of shape (image_size, image_size, 3). No value is more than 1 from that of
+        torchvision's `CenterCrop(image_size)(Resize(resize_size)(image))`, or in the corners `FiveCrop`'s, on
+        Pillow images, except by scaled decoding.
     """
     size = default_resize_size(image_size) if resize_size is None else resize_size
     height, width = picture.height, picture.width
-    # torchvision's rounding; only the part that stays is resized, since an elongated image may be huge
+    # Sizes are rounded as in torchvision. Only the part that stays is resized, since an elongated image may
+    # be huge.
     new_height, new_width = (
         (int(size * height / width), size) if width <= height else (size, int(size * width / height))
     )
@@ -118,7 +121,7 @@ def eval_transform(
 
 
 def _span(length: int, size: int, place: float) -> tuple[int, int, int]:
-    """First and last (exclusive) of `length` pixels in a crop of `size`, and those missing before.
+    """Gives the range of `length` pixels that a crop of `size` has, and how many are missing before it.
 
     Missing pixels are missing on both sides, the odd one behind, as torchvision pads.
     """
@@ -131,16 +134,16 @@ def _span(length: int, size: int, place: float) -> tuple[int, int, int]:
 def train_transform(
     picture: Picture, image_size: int, rng: np.random.Generator, augmentation: Augmentation
 ) -> np.ndarray:
-    """Augment for training.
+    """Augments an image for training.
 
     Args:
-        picture: the image.
-        image_size: side of the result in pixels.
-        rng: source of the random numbers; uses its `random()` only.
-        augmentation: what is done.
+        picture: The image.
+        image_size: The side of the result in pixels.
+        rng: The source of random numbers, of which only `random()` is used.
+        augmentation: The augmentation.
 
     Returns:
-        uint8 of shape (image_size, image_size, 3).
+        The pixels, uint8 of shape (image_size, image_size, 3).
     """
     box = random_crop_box(
         picture.height, picture.width, rng, augmentation.crop_scale, augmentation.crop_ratio
@@ -169,21 +172,22 @@ def random_crop_box(
     scale: tuple[float, float] = CROP_SCALE,
     ratio: tuple[float, float] = CROP_RATIO,
 ) -> tuple[int, int, int, int]:
-    """Draw the box of torchvision's RandomResizedCrop (Szegedy et al., arXiv 1409.4842, section 6).
+    """Draws the box of torchvision's RandomResizedCrop (Szegedy et al., arXiv 1409.4842, section 6).
 
-    Area uniform in `scale` times the image's, log of the aspect ratio uniform in log `ratio`, position
-    uniform; after ten draws that do not fit, the largest central box within `ratio`.
+    The area is uniform in `scale` times the image's, the logarithm of the aspect ratio is uniform between
+    those of `ratio`, and the position is uniform. After ten draws that do not fit, it is the largest central
+    box within `ratio`.
 
     Args:
-        height: of the image, at least 1.
-        width: of the image, at least 1.
-        rng: draws from [0, 1) by `random()`: area, ratio, then top and left of the box that fits. Only this
-            method is used because NumPy promises no fixed stream for the others.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height.
+        height: The height of the image in pixels, at least 1.
+        width: The width of the image in pixels, at least 1.
+        rng: The source of random numbers. Its `random()` draws from [0, 1): area, ratio, then top and left of
+            the box that fits. Only this method is used because NumPy promises no fixed stream for the others.
+        scale: The least and greatest share of the image's area.
+        ratio: The least and greatest width / height.
 
     Returns:
-        (top, left, height, width) in pixels.
+        The box (top, left, height, width) in pixels.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(CROP_TRIES):

@@ -1,4 +1,4 @@
-"""Where the bytes of labelled images come from: one file for each layout of data sets on disk.
+"""Sources of the bytes of labelled images: one file for each layout of data sets on disk.
 
-It never decodes an image.
+The package never decodes an image.
 """

@@ -1,4 +1,4 @@
-"""Images and labels in NumPy's files."""
+"""The layout with images and labels in NumPy's files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from sysds_resnet.system.files import open_regular
 
 
 def find_array(root: Path, split: Split, what: str) -> tuple[Path, bool]:
-    """The file of a split's images or labels, whether it is there or not; and whether it is the test split's.
+    """Gives the path of a split's "images" or "labels" file, and whether it is the test split's.
 
-    Splits may be called as `SPLIT_NAMES` says; the test split's is taken for val where there is no other.
+    The file need not be there. Splits may have any of the names in `SPLIT_NAMES`; the test split's file is
+    taken for val where there is no other.
     """
     ending = f"_{what}.npy"
     path = next(iter(files_of_split(root, split, [ending])), root / f"{split}{ending}")
@@ -26,10 +27,10 @@ def find_array(root: Path, split: Split, what: str) -> tuple[Path, bool]:
 
 
 def open_arrays(root: Path, split: Split) -> ArraySource:
-    """Open train_images.npy, uint8 of shape (n, H, W, 3), train_labels.npy, and val's; memory-mapped.
+    """Opens a split of train_images.npy, train_labels.npy, and val's; the images are memory-mapped.
 
-    Labels are integers from 0, or floats of such values, of shape (n,) or (n, 1); or one-hot, of shape
-    (n, K), where there are K classes.
+    Images are uint8 of shape (n, H, W, 3). Labels are integers from 0, or floats of such values, or names, of
+    shape (n,) or (n, 1); or they are one-hot, of shape (n, K), where there are K classes.
     """
     path, is_test = find_array(root, split, "images")
     images = _read_array(path)
@@ -58,7 +59,7 @@ def open_arrays(root: Path, split: Split) -> ArraySource:
 
 
 def _conversion(images: np.ndarray) -> str:
-    """How to make what was found into images."""
+    """Says how to make what was found into images."""
     if not images.size:
         return "add images"
     shape, steps = images.shape, []
@@ -79,7 +80,10 @@ def _conversion(images: np.ndarray) -> str:
 
 
 def _labels(path: Path, number: int | None) -> tuple[LabelColumn, int | None]:
-    """The labels in a file; of so many images, where their number is known; and the width of one-hot rows."""
+    """Reads the labels in a file; gives the width of one-hot rows too, or None for other labels.
+
+    `number` is the number of images that must have a label, where it is known.
+    """
     labels = _read_array(path)
     n = labels.shape[0] if labels.ndim and number is None else number
     width = None
@@ -99,7 +103,7 @@ def _labels(path: Path, number: int | None) -> tuple[LabelColumn, int | None]:
             f"{path}: found {labels.dtype} of shape {labels.shape}, expected integers from 0 of shape "
             f"({'n' if n is None else n},), or one-hot rows: give one label for each image"
         )
-    native = np.asarray(labels, labels.dtype.newbyteorder("="))  # pandas takes no other order of bytes
+    native = np.asarray(labels, labels.dtype.newbyteorder("="))  # pandas takes no other byte order
     return LabelColumn(native, lambda i: f"{path}, label {i}"), width
 
 
@@ -111,7 +115,7 @@ def _read_array(path: Path) -> np.ndarray:
             array.close()
             raise ValueError("an archive of arrays, as .npz")
         return array
-    except Exception as error:  # NumPy parses the header as Python
+    except Exception as error:  # NumPy parses the header as Python, which may raise anything
         raise UserError(
             f"{path}: found no readable array ({one_line(error)}), expected a .npy file: add it"
         ) from error

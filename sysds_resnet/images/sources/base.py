@@ -1,7 +1,7 @@
-"""Where the bytes of labelled images come from.
+"""The `Source` protocol for the bytes of labelled images, and sources in files, in one array and in memory.
 
-A source knows its samples' names, labels and bytes, and nothing of pictures. It is sent to reading processes,
-so it holds paths and positions in compact arrays and opens files where it reads.
+A source knows the names, labels and bytes of its samples, and nothing of pixels. It is sent to the processes
+that read, so it holds paths and positions in compact arrays and opens files only where it reads.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sysds_resnet.system.files import open_regular
 
 @runtime_checkable
 class Source(Protocol):
-    """n encoded images. Reading is thread-safe.
+    """A source of n encoded images, which several threads may read at once.
 
     Attributes:
-        labels: 0-based labels, int64 of shape (n,); -1 where there is none.
-        classes: names of the classes; the label of a class is its position here. Empty when unlabelled.
-        notes: lines on what was left out of the data set or is odd in it, for people to see.
+        labels: The 0-based labels, int64 of shape (n,); -1 where there is none.
+        classes: The names of the classes; the label of a class is its position here. Empty when unlabelled.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
     """
 
     labels: np.ndarray
@@ -35,54 +35,54 @@ class Source(Protocol):
     notes: list[str]
 
     def name(self, index: int) -> str:
-        """Give what errors and tables call sample `index`: a path, with its place in a file of many."""
+        """Gives the name of sample `index` in errors and tables: a path, with its place in a file of many."""
         ...
 
     def relative_name(self, index: int) -> str:
-        """Give the same without the folder of the data set: what stays when it is moved."""
+        """Gives the name of sample `index` without the data set's folder, which stays when that is moved."""
         ...
 
     def files(self) -> Iterable[str]:
-        """Give the paths of the files of this machine that samples are read from, in the samples' order."""
+        """Gives the paths of the files of this machine that samples are read from, in the samples' order."""
         ...
 
     def read(self, index: int) -> bytes | np.ndarray:
-        """Give the file of sample `index`, or uint8 of shape (H, W, 3) where images are stored as such.
+        """Gives the file's bytes of sample `index`, or its pixels, uint8 of shape (H, W, 3), if stored so.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: If it cannot be read.
         """
         ...
 
 
 def below(root: str, path: str) -> str:
-    """Give the part of a path below a folder; all of it if it lies elsewhere."""
+    """Gives the part of a path below a folder; all of it if it lies elsewhere."""
     return path.removeprefix(root.rstrip(os.sep) + os.sep)
 
 
 def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
-    """Find sample `index` of files or groups of many: which of them, and the place in it, from 0.
+    """Finds a sample in files or groups of many: gives the number of the file or group, and the place in it.
 
     Args:
-        ends: of each, how many samples it and those before it have.
-        index: over all of them.
+        ends: For each file or group, the number of samples in it and all those before it.
+        index: The position among all samples, from 0.
     """
     part = int(np.searchsorted(ends, index, side="right"))
     return part, index - (int(ends[part - 1]) if part else 0)
 
 
 class FileSource:
-    """Images in files of their own.
+    """A source of images in files of their own.
 
     Args:
-        paths: n files.
-        labels: integers of shape (n,).
-        classes: names of the classes.
-        root: folder of the data set.
-        notes: see `Source`.
+        paths: The paths of the n files.
+        labels: The labels, integers of shape (n,).
+        classes: The names of the classes.
+        root: The folder of the data set, which relative names leave out.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
 
     Raises:
-        UserError: a path is no text in UTF-8, which results and tables could not hold.
+        UserError: If a path is no text in UTF-8, which results and tables could not hold.
     """
 
     def __init__(
@@ -107,19 +107,19 @@ class FileSource:
         self.classes = list(classes)
 
     def name(self, index: int) -> str:
-        """The path."""
+        """Gives the path of sample `index`."""
         return self._paths[index].as_py()
 
     def relative_name(self, index: int) -> str:
-        """The path below the folder of the data set."""
+        """Gives the path of sample `index` below the folder of the data set."""
         return below(self._root, self.name(index))
 
     def files(self) -> Iterable[str]:
-        """A file for each image."""
+        """Gives the path of each image."""
         return (path.as_py() for path in self._paths)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Reads the bytes of sample `index`'s file."""
         path = self.name(index)
         try:
             with open_regular(path) as file:
@@ -133,14 +133,14 @@ class FileSource:
 
 
 class ArraySource:
-    """Images in one array, which may be memory-mapped.
+    """A source of images in one array, which may be memory-mapped.
 
     Args:
-        images: uint8 of shape (n, H, W, 3).
-        labels: integers of shape (n,).
-        classes: names of the classes.
-        path: what samples are named after.
-        notes: see `Source`.
+        images: The images, uint8 of shape (n, H, W, 3).
+        labels: The labels, integers of shape (n,).
+        classes: The names of the classes.
+        path: The path of the array's file, after which samples are named.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
     """
 
     def __init__(
@@ -158,28 +158,28 @@ class ArraySource:
         self._path = path
 
     def name(self, index: int) -> str:
-        """PATH, image I."""
+        """Gives the path of the array and the position of the image in it."""
         return f"{self._path}, image {index}"
 
     def relative_name(self, index: int) -> str:
-        """FILE, image I."""
+        """Gives the file name of the array and the position of the image in it."""
         return f"{os.path.basename(self._path)}, image {index}"
 
     def files(self) -> Iterable[str]:
-        """The array's file."""
+        """Gives the path of the array's file."""
         return [self._path]
 
     def read(self, index: int) -> np.ndarray:
-        """The image."""
+        """Gives the pixels of sample `index`, uint8 of shape (H, W, 3)."""
         return self._images[index]
 
 
 class BytesSource:
-    """Image files in memory, without labels.
+    """A source of image files in memory, without labels.
 
     Args:
-        names: of n images.
-        files: bytes of each; None where there is no file.
+        names: The names of the n images.
+        files: The bytes of each image's file; None where there is no file.
     """
 
     def __init__(self, names: Sequence[str], files: Sequence[bytes | None]) -> None:
@@ -189,17 +189,17 @@ class BytesSource:
         self.notes: list[str] = []
 
     def name(self, index: int) -> str:
-        """As given."""
+        """Gives the name that sample `index` was given."""
         return self._names[index]
 
     relative_name = name
 
     def files(self) -> Iterable[str]:
-        """None: the images are in memory."""
+        """Gives no paths, since the images are in memory."""
         return []
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Gives the bytes of sample `index`'s file."""
         data = self._files[index]
         if data is None:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What the layouts share: names of splits and columns, and the files of a split."""
+"""What the layouts share: the names of splits and columns, and the search for the files of a split."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from sysds_resnet.images.sources.tools import is_tool
 Split = Literal["train", "val"]
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of image files in either case, so .JPEG too; torchvision's list."""
+"""The endings of image files, in lower or upper case, so .JPEG too; torchvision's list."""
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
-"""What splits are called in files, folders and columns, in either case."""
+"""The names of each split in files, folders and columns, in lower or upper case."""
 
 TEST_NAMES = ("test", "testing")
-"""What the split is called that is for validation only where there is no other."""
+"""The names of the test split, which is used, for validation, only where there is no val."""
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path")
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label")
 
 LFS = b"version https://git-lfs"
-"""How the few lines of text begin that Git LFS leaves in place of a file that it did not fetch."""
+"""The beginning of the few lines of text that Git LFS leaves in place of a file that it did not fetch."""
 
-_FOLDERS = (".", "data", "default")  # in which the files of a data set lie; default is Hugging Face's
+_FOLDERS = (".", "data", "default")  # where the files of a data set lie; default is Hugging Face's
 
 _NUMBERED = re.compile(r"(.*?)[-_](\d{1,9})-of-(\d{1,9})(?!\d)", re.ASCII)
 _COPY = re.compile(r" \(\d+\)(?=\.)| - Copy(?: \(\d+\))?(?=\.)", re.ASCII)  # what browsers and Windows add
@@ -41,9 +41,9 @@ class SplitFiles(NamedTuple):
     """The files of a split.
 
     Attributes:
-        files: in sorted order.
-        notes: lines on what was taken for another split, left out, or odd.
-        is_test: whether they are those of the test split, in place of val's.
+        files: The paths of the files, in sorted order.
+        notes: The lines for people to read on what was taken for another split, left out, or odd.
+        is_test: Whether they are the files of the test split, in place of val's.
     """
 
     files: list[Path]
@@ -52,20 +52,20 @@ class SplitFiles(NamedTuple):
 
 
 def find_files(root: Path, split: Split, ending: str) -> SplitFiles:
-    """Find the files of a split with some ending, in either case.
+    """Finds the files of a split with some ending, in lower or upper case.
 
-    They lie in a data set's folder, its data/ or its default/, and the words of their names tell the split,
-    as in train-00000-of-00002.parquet and imagenet-val-000000.tar; or they lie in a folder that is called
-    like the split, whatever their own names. The first of these places that has any counts, and files in the
-    others are noted. Hidden files are left out.
+    They lie in the data set's folder, its data/ or its default/, and the words of their names tell the split,
+    as in train-00000-of-00002.parquet and imagenet-val-000000.tar; or they lie in a folder there that is
+    called like the split, whatever their own names. The first of these places that has any counts, and files
+    in the others are noted. Hidden files are left out.
 
     Args:
-        root: folder of the data set.
-        split: whose files to find; where val has none, the test split's are taken for it.
-        ending: with its dot.
+        root: The folder of the data set.
+        split: The split whose files to find; where val has none, the test split's are taken for it.
+        ending: The ending of the files, with its dot.
 
     Raises:
-        UserError: a name tells two splits, a folder cannot be read, or files are missing by the numbers of
+        UserError: If a name tells two splits, a folder cannot be read, or files are missing by the numbers of
             the others.
     """
     places = _files_called(root, SPLIT_NAMES[split], ending)
@@ -93,10 +93,10 @@ def find_files(root: Path, split: Split, ending: str) -> SplitFiles:
 
 
 def refuse_pointer(path: Path, head: bytes) -> None:
-    """Refuse a file that begins as what Git LFS leaves in place of one that it did not fetch.
+    """Refuses a file that begins like the text that Git LFS leaves in place of a file it did not fetch.
 
     Raises:
-        UserError: it does.
+        UserError: If `head`, the first bytes of the file, are those of such a text.
     """
     if head.startswith(LFS):
         raise UserError(
@@ -105,17 +105,17 @@ def refuse_pointer(path: Path, head: bytes) -> None:
 
 
 def test_taken(root: Path, what: str) -> list[str]:
-    """The note that images of the test split are taken for validation."""
+    """Gives the note that images of the test split, which are in `what`, are taken for validation."""
     return [f"data set {root}: validation is on the test split ({what}), as there is no val"]
 
 
 def test_unused(root: Path, what: str) -> list[str]:
-    """The note that there is a test split beside that for validation."""
+    """Gives the note that there is a test split, in `what`, which is not used, as there is val."""
     return [f"data set {root}: the test split ({what}) is not used, as there is val"]
 
 
 def split_named(name: str) -> str | None:
-    """Which split a word names: train, val or test, in either case, with or without spaces around it."""
+    """Gives the split that a word names, if any: train, val or test, ignoring case and outer spaces."""
     word = name.strip().lower()
     if word in TEST_NAMES:
         return "test"
@@ -123,9 +123,9 @@ def split_named(name: str) -> str | None:
 
 
 def files_of_split(root: Path, split: Split, endings: Sequence[str]) -> list[Path]:
-    """The files that are called like a split and end in one of these, whatever the case: the likeliest first.
+    """Lists the files called like a split, with one of some endings, in any case: the likeliest first.
 
-    For validation, those called like the test split come last.
+    For validation, files called like the test split come last.
     """
     names = SPLIT_NAMES[split] + (TEST_NAMES if split == "val" else ())
     there = {name.lower(): root / name for name in reversed(entries(root))}
@@ -134,12 +134,12 @@ def files_of_split(root: Path, split: Split, endings: Sequence[str]) -> list[Pat
 
 
 def plain_column(name: object) -> str:
-    """The name of a column without what people write in different ways: case, and spaces around it."""
+    """Gives a column's name without what people write in different ways: case, and spaces around it."""
     return str(name).strip().lower()
 
 
 def columns_called(there: Iterable[str], names: Sequence[str]) -> list[str]:
-    """The columns that have one of some names, in the order of these, those in lower case first."""
+    """Lists the columns in `there` that have one of `names`, in the order of `names`, lower case first."""
     found = (
         (names.index(plain), column != plain, column)
         for column in there
@@ -149,21 +149,23 @@ def columns_called(there: Iterable[str], names: Sequence[str]) -> list[str]:
 
 
 def split_folders(root: Path, split: str) -> list[Path]:
-    """The folders called like a split, train, val or test, whatever the case: the one that counts first.
+    """Lists the folders called like a split, train, val or test, in any case: the one that counts first.
 
-    A link to one of them is left out.
+    Names that are links to the same folder count once.
     """
     called = sorted(name for name in entries(root) if split_named(name) == split)
     usual_first = sorted(called, key=lambda name: name != split)
-    folders = [root / name for name in usual_first if os.path.isdir(root / name)]
-    return list({os.path.realpath(folder): folder for folder in reversed(folders)}.values())[::-1]
+    found: dict[str, Path] = {}
+    for folder in (root / name for name in usual_first if os.path.isdir(root / name)):
+        found.setdefault(os.path.realpath(folder), folder)
+    return list(found.values())
 
 
 def entries(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none if there is no such folder.
+    """Lists the names in a folder, sorted; none if there is no such folder.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: If the folder cannot be read.
     """
     try:
         return sorted(os.listdir(folder))
@@ -176,7 +178,10 @@ def entries(folder: Path) -> list[str]:
 
 
 def _files_called(root: Path, names: tuple[str, ...], ending: str) -> list[list[Path]]:
-    """The files with these words in their names or in that of their folder, by place; the first counts."""
+    """Lists, by place, the files with one of `names` in their names or in that of their folder.
+
+    The first place that has any is the one that counts.
+    """
     places = [
         [path for path in _with_ending(root / folder, ending) if _tells(path, names)] for folder in _FOLDERS
     ]
@@ -190,7 +195,7 @@ def _files_called(root: Path, names: tuple[str, ...], ending: str) -> list[list[
 
 
 def _check_all_there(files: list[Path]) -> None:
-    """Refuse files called like train-00003-of-00005 if some of the five are missing: a broken download."""
+    """Refuses files called like train-00003-of-00005 if some of the five are missing: a broken download."""
     sets: dict[tuple[str, int], set[int]] = {}
     for path in files:
         if told := _NUMBERED.match(path.name):
@@ -213,7 +218,7 @@ def _with_ending(folder: Path, ending: str) -> Iterator[Path]:
 
 
 def names_split(path: str) -> bool:
-    """Whether the words in a file's name, or in that of its folder, are those of a split."""
+    """Tells whether a word in a file's name, or in that of its folder, is the name of a split."""
     words = set(_words(path))
     return any(words & set(names) for names in (*SPLIT_NAMES.values(), TEST_NAMES))
 
@@ -223,7 +228,7 @@ def _words(name: str) -> list[str]:
 
 
 def _tells(path: Path, names: tuple[str, ...]) -> bool:
-    """Whether a file's name says that it is of the split with these names; test counts only alone."""
+    """Tells whether a file's name is of the split with these names; test counts only if it is alone."""
     words = set(_words(path.name))
     told = [split for split, called in SPLIT_NAMES.items() if words & set(called)]
     if len(told) > 1:

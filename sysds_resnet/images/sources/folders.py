@@ -1,4 +1,4 @@
-"""Folders of images, one for each class."""
+"""The layout with folders of images, one for each class."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 def open_folders(root: Path, split: Split) -> FileSource:
-    """Open PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/..., which is for evaluation only.
+    """Opens a split of PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/... for evaluation only.
 
-    Classes and order of files are those of torchvision's ImageFolder, but that files and folders of tools are
-    no data. The classes are those of training, if it is there: of these some may lack validation images, but
-    validation images of another class are an error.
+    The classes and the order of the files are those of torchvision's ImageFolder, except that files and
+    folders of tools are left out. The classes are those of the training split, if there is one: some of them
+    may lack validation images, but validation images of another class are an error.
     """
     if not root.is_dir():
         raise UserError(f"data set {root}: found a file, expected a folder with {_LAYOUT}: check the path")
@@ -86,7 +86,7 @@ def open_folders(root: Path, split: Split) -> FileSource:
 
 
 def find_split_folders(root: Path) -> tuple[dict[Split, Path], list[str]]:
-    """Find the folders of the splits, whatever the case of their names; give notes on those not used."""
+    """Finds the folders of the splits, in any case of their names, and gives notes on those not used."""
     found = {name: split_folders(root, name) for name in ("train", "val", "test")}
     folders: dict[Split, Path] = {name: found[name][0] for name in ("train", "val") if found[name]}
     notes = [
@@ -97,7 +97,7 @@ def find_split_folders(root: Path) -> tuple[dict[Split, Path], list[str]]:
     ]
     test = next(iter(found["test"]), None)
     if test is None or not folders_in(test):
-        return folders, notes  # none, or one without classes, as competitions have
+        return folders, notes  # no test split, or one without classes, as competitions have
     if "val" in folders:
         return folders, notes + test_unused(root, f"{test.name}/")
     if "train" in folders or all(split_named(name) for name in _class_folders(root)):
@@ -106,12 +106,12 @@ def find_split_folders(root: Path) -> tuple[dict[Split, Path], list[str]]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in one, other than those of tools, in sorted order."""
+    """Lists the names of the folders in `folder`, sorted, without those of tools."""
     return [name for name in entries(folder) if os.path.isdir(folder / name) and not is_tool(name)]
 
 
 def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
-    """List the sub-folders by name in sorted order, at least one, without those of tools."""
+    """Lists the names of the sub-folders, at least one, sorted, without those of tools."""
     left_out = LeftOut() if left_out is None else left_out
     classes = []
     above = os.path.realpath(folder)
@@ -121,7 +121,7 @@ def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
             left_out.tools[kind_of_tool(name)] += 1
         elif os.path.isdir(path):
             if os.path.islink(path) and os.path.commonpath([above, real := os.path.realpath(path)]) == real:
-                left_out.links.append(path)  # back up
+                left_out.links.append(path)  # leads back up to a folder around this one
             else:
                 classes.append(name)
         elif not os.path.exists(path):
@@ -139,7 +139,7 @@ def _class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
 
 def _check_level(folder: Path, classes: list[str]) -> None:
-    """Refuse splits where classes are expected: a data set one level below, or below a split of another."""
+    """Refuses folders called like splits where classes are expected: the data set lies one level lower."""
     if len(classes) == 1:
         folder = folder / classes[0]
         classes = folders_in(folder)
@@ -152,7 +152,7 @@ def _check_level(folder: Path, classes: list[str]) -> None:
 
 
 def _images(folder: Path, classes: list[str], splits: Collection[Path]) -> tuple[dict[str, list[str]], Walk]:
-    """The images of each class; what was found beside them, too."""
+    """Lists the images of each class, and gives the walk that found them, with what else it found."""
     around = [folder, *Path(os.path.realpath(folder)).parents, *splits, *(path.parent for path in splits)]
     walk = Walk([os.path.join(folder, name) for name in classes], around)
     return dict(zip(classes, walk.images, strict=True)), walk
@@ -163,7 +163,7 @@ def _no_images(where: Path, found: str, mend: str) -> UserError:
 
 
 def _check_all_have_images(folder: Path, images: dict[str, list[str]], walk: Walk, val: Path | None) -> None:
-    """Refuse a training class without images: nobody could learn it, and it may be a mistake."""
+    """Refuses a training class without images: no network could learn it, and it may be a mistake."""
     empty = next((name for name, paths in images.items() if not paths), None)
     if empty is None:
         return
@@ -175,7 +175,7 @@ def _check_all_have_images(folder: Path, images: dict[str, list[str]], walk: Wal
 
 
 def _check_trained(folders: dict[Split, Path], classes: list[str], images: dict[str, list[str]]) -> None:
-    """Refuse validation images of a class that training lacks: labels are positions in training's classes."""
+    """Refuses validation images of a class that training lacks, as training's classes give the labels."""
     known = set(classes)
     others = [name for name, paths in images.items() if paths and name not in known]
     if not others:

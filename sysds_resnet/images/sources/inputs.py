@@ -1,4 +1,4 @@
-"""Images that are named one by one: files, folders, lists in files, and a list on standard input."""
+"""Images that the user names one by one: files, folders, lists in files, and a list on standard input."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ STDIN = "-"
 LIST_ENDING = ".txt"
 
 MAX_LIST_BYTES = 2**30
-"""Longer lists are refused: this is room for ten million paths."""
+"""The most bytes of a list, with room for ten million paths; longer lists are refused."""
 
 BLOCK = 2**20  # bytes
 
 
 def find_inputs(inputs: Sequence[str]) -> list[str]:
-    """List the image files that some inputs name.
+    """Lists the image files that some inputs name.
 
     Args:
-        inputs: of each, an image; a folder, which is searched for images; a .txt file with a path in each
-            line; or "-" for such lines on standard input. Paths in lists start at the working directory.
+        inputs: The inputs, each of which is an image; a folder, which is searched for images; a .txt file
+            with a path in each line; or "-" for such lines on standard input. Paths in lists start at the
+            working directory.
 
     Returns:
-        paths, at least one: inputs in their order, folders sorted, lists as they are. Whether listed files
-        are there shows when they are read.
+        The paths, at least one: inputs in their order, folders sorted, lists as they are. Whether listed
+        files are there shows when they are read.
 
     Raises:
-        UserError: there is nothing at a path, a folder has no images, or a list no lines.
+        UserError: If there is nothing at a path, a folder has no images, or a list has no lines.
     """
     paths: list[str] = []
     for name in inputs:
@@ -58,7 +59,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_standard_input() -> bytes:
-    """All of it; an end comes with the first block that is no text, as of a device that never ends."""
+    """Reads standard input up to its end, or up to a block that is no text, since a device may never end."""
     data = bytearray()
     while len(data) <= MAX_LIST_BYTES and (block := sys.stdin.buffer.read(BLOCK)):
         data += block

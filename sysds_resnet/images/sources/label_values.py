@@ -1,4 +1,4 @@
-"""What stands in files for labels: which different ones there are and where, and whether they are numbers."""
+"""The labels in files as they stand there: the different ones, their places, and whether they are numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sysds_resnet.classes.file import CLASSES_FILE, short
 from sysds_resnet.errors import UserError
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
-_DIGITS = 18  # above which no number of a class can be meant, nor fits into int64
+_DIGITS = 18  # numbers with more digits cannot be meant as classes, and need not fit into int64
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class LabelColumn:
     """The labels of one file as they stand there.
 
     Attributes:
-        values: integers, floats, booleans, or text; of shape (n,).
-        where: what errors call the place of label i, such as its file and row.
-        names: of numbered classes, where the file tells.
+        values: The labels: integers, floats, booleans, or text; of shape (n,).
+        where: A function that gives the place of label i for errors, such as its file and row.
+        names: The names of the classes that the labels number, where the file tells them.
     """
 
     values: Any
@@ -33,11 +33,11 @@ class LabelColumn:
 
 
 class Part:
-    """The labels of a file: which different ones there are, and which of them is where.
+    """The labels of a file: the different ones, and which of them is where.
 
     Attributes:
-        labels: the different ones, integers or text.
-        codes: positions in `labels`, of shape (n,).
+        labels: The different labels, integers or text.
+        codes: The position in `labels` of each image's label, of shape (n,).
     """
 
     def __init__(self, column: LabelColumn) -> None:
@@ -59,15 +59,15 @@ class Part:
         return str(label)
 
     def place(self, code: int) -> str:
-        """Where the first label of a kind is."""
+        """Gives the place in the file of the first label with this code."""
         return self.where(int((self.codes == code).argmax()))
 
     def missing(self, code: int) -> UserError:
-        """The error for what stands where there is no label."""
+        """Gives the error for a place where there is no label."""
         return UserError(f"{self.place(code)}: found no label, expected one for each image: fill it")
 
     def not_whole(self, label: object, code: int) -> UserError:
-        """The error for a number that is no label."""
+        """Gives the error for a number that is no label."""
         return UserError(
             f"{self.place(code)}: found label {short(str(label))}, expected whole numbers from 0, or names: "
             "correct it"
@@ -75,11 +75,11 @@ class Part:
 
 
 def are_numbers(parts: Sequence[Part]) -> bool:
-    """Whether all labels are numbers; text that stands for them becomes numbers."""
+    """Tells whether all labels are numbers, and turns text that stands for numbers into numbers."""
     texts = [label for part in parts for label in part.labels if isinstance(label, str)]
     names = {text for text in texts if not NUMBER.fullmatch(text.strip())}
     if names:
-        # what pandas writes for a label that is missing among floats
+        # Pandas writes nan for a label that is missing among floats.
         if {name.lower() for name in names} == {"nan"} and any("." in text for text in texts):
             part = next(part for part in parts if names.intersection(part.labels))
             raise part.missing(next(i for i, label in enumerate(part.labels) if label in names))
@@ -103,7 +103,7 @@ def are_numbers(parts: Sequence[Part]) -> bool:
 
 
 def large_gaps(part: Part, code: int, label: str, different: int) -> UserError:
-    """The error for a number that is too large for the number of different labels there are."""
+    """Gives the error for a number that is too large for the number of different labels there are."""
     return UserError(
         f"{part.place(code)}: found label {short(label)}, and {different} different labels in all, expected "
         "numbers from 0 without large gaps: number the classes anew, use names for labels, or name every "

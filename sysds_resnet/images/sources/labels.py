@@ -1,4 +1,4 @@
-"""Labels as they stand in files, numbers or names, into numbers from 0 that mean the same in both splits."""
+"""The conversion of labels in files, numbers or names, to numbers from 0 with one meaning in both splits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images.sources.files import Split
 from sysds_resnet.images.sources.label_values import NUMBER, LabelColumn, Part, are_numbers, large_gaps
 
-_GAPS = 10  # classes for each label that is there, above which numbers are identifiers
-_FREE = 100  # classes that may be without a label whatever their number
+_GAPS = 10  # classes for each different label, above which numbers are taken for identifiers
+_FREE = 100  # more classes that may be without a label, however few labels there are
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Labelled:
     """The labels of a split.
 
     Attributes:
-        labels: from 0, int64 of shape (n,).
-        classes: names of the classes.
-        notes: lines on classes without images.
-        named: whether the files or classes.txt name the classes; otherwise they are called by numbers.
+        labels: The labels from 0, int64 of shape (n,).
+        classes: The names of the classes.
+        notes: The lines for people to read on the labels and on classes without images.
+        named: Whether the files or classes.txt name the classes; otherwise they are called by numbers.
     """
 
     labels: np.ndarray
@@ -46,22 +46,22 @@ class Labelled:
 
 
 def assign_labels(root: Path, columns: Mapping[Split, Sequence[LabelColumn]], split: Split) -> Labelled:
-    """Give the labels of a split as numbers from 0, and name the classes.
+    """Gives the labels of a split as numbers from 0, and names the classes.
 
     Labels that are all integers, or text and floats that stand for such, are numbers; others are names of
     classes, which are numbered in sorted order. A classes.txt names numbered classes, and gives the order of
-    named ones. Where files have names for their numbers, these count: a number is the class of the first
-    training file that has the same name.
+    named ones. Where files have names for their numbers, these names count: a number stands for the class
+    that has its name in the first file, a training file if there is one.
 
     Args:
-        root: folder of the data set.
-        columns: of each split that is there, the labels of its files, in their order.
-        split: whose labels to give.
+        root: The folder of the data set.
+        columns: For each split that is there, the labels of its files, in their order.
+        split: The split whose labels to give.
 
     Raises:
-        UserError: a label is missing, negative, no whole number among numbers, or of no class; numbers have
-            such gaps that they cannot be meant; or a validation label is of a class that has no training
-            images and that neither classes.txt nor the files name.
+        UserError: If a label is missing, negative, no whole number among numbers, or of no class; if numbers
+            have such gaps that they cannot be meant; or if a validation label is of a class that has no
+            training images and that neither classes.txt nor the files name.
     """
     parts = {name: [Part(column) for column in some if len(column.values)] for name, some in columns.items()}
     parts = {name: some for name, some in parts.items() if some}
@@ -116,7 +116,7 @@ def assign_labels(root: Path, columns: Mapping[Split, Sequence[LabelColumn]], sp
 
 
 def _note_on_mixture(root: Path, parts: Sequence[Part]) -> list[str]:
-    """The note that numbers are taken for names because of others: a slip of the pen would do."""
+    """Gives the note that numbers are taken for names because some labels are names, maybe by mistake."""
     numbers = {str(label) for part in parts for label in part.labels if NUMBER.fullmatch(str(label).strip())}
     names = ((part, code) for part in parts for code, label in enumerate(part.labels) if label not in numbers)
     part, code = next(names)
@@ -129,9 +129,9 @@ def _note_on_mixture(root: Path, parts: Sequence[Part]) -> list[str]:
 
 
 def _map_names(parts: Sequence[Part], listed: list[str] | None) -> list[str] | None:
-    """Turn numbers that files name into those of the first file; give what the classes are called, if known.
+    """Turns each file's numbers into those of the first file with names; gives the class names, if known.
 
-    The names in `listed`, those of a classes.txt, go before what the files call the classes.
+    The names in `listed`, those of a classes.txt, take precedence over what the files call the classes.
     """
     first = next((part for part in parts if part.names is not None), None)
     if first is None:
@@ -161,7 +161,7 @@ def _map_names(parts: Sequence[Part], listed: list[str] | None) -> list[str] | N
 
 
 def _numbered(root: Path, parts: Sequence[Part], names: list[str] | None) -> list[str]:
-    """Names of the classes of numbers, as many as there must be."""
+    """Gives the names of numbered classes, as many as the labels need."""
     least, least_part = min((label, i) for i, part in enumerate(parts) for label in part.labels)
     most, most_part = max((label, i) for i, part in enumerate(parts) for label in part.labels)
     if least < 0:
@@ -208,7 +208,7 @@ def _hint(name: str, classes: Collection[str]) -> str:
 
 
 def _no_training_images(part: Part, label: Any, classes: Sequence[str], code: int | None = None) -> UserError:
-    """The error for a label of validation images that no training image has."""
+    """Gives the error for a label of validation images that no training image has."""
     place = part.place(part.labels.index(label) if code is None else code)
     return UserError(
         f"{place}: found label {short(repr(label))}, which no training image has"

@@ -1,4 +1,4 @@
-"""Layouts of data sets on disk: which one lies at a path, and a `Source` for one split of it."""
+"""The layouts of data sets on disk: which one lies at a path, and the `Source` of one split of it."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folder
 
 
 def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | None = None) -> Source:
-    """Find the images of one split.
+    """Opens the images of one split of a data set.
 
-    PATH/classes.txt, with one name in a line, names classes that are numbered otherwise.
+    PATH/classes.txt, with one name in a line, names classes that would be numbered otherwise.
 
     Args:
-        path: a folder or, for a table, a file; or the URL of prepared shards, such as s3a://BUCKET/FOLDER:
+        path: The data set: a folder or, for a table, a file; or the URL of prepared shards, such as
+            s3a://BUCKET/FOLDER. Its layout is one of these:
             shards: what `sysds_resnet.prepare` wrote;
             lists: PATH/train_list.txt and PATH/val_list.txt with lines "relative/path label";
             arrays: PATH/train_images.npy, uint8 of shape (n, H, W, 3), PATH/train_labels.npy, and val's;
             table: PATH/train.csv and PATH/val.csv (or .tsv, .parquet), or a file with a column "split", with
                 columns "path" and "label";
-            parquet: files called like train-0.parquet and val-0.parquet, with image bytes, as Hugging Face's;
+            parquet: files called like train-0.parquet and val-0.parquet, with image bytes, as Hugging Face
+                writes them;
             tar: files called like train-0.tar and val-0.tar, by WebDataset's convention;
             folders: PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/... for evaluation only.
             Labels are numbers from 0 or names, and mean the same in both splits.
-        split: "train" or "val".
-        layout: one of these; None means the first of which there are signs, in this order.
+        split: The split, "train" or "val".
+        layout: The layout; None means the first one, in this order, of which there are signs.
 
     Raises:
-        UserError: there is none, it is not as its layout says, or the two splits contradict each other.
+        UserError: If there is no data set, it is not as its layout says, or the two splits contradict each
+            other.
     """
     if is_url(os.fspath(path)):
         if layout not in (None, "shards"):
@@ -77,7 +80,7 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
 
 
 def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others: Layout) -> None:
-    """Refuse splits in two layouts, whose classes need not be the same, and a split that is not there."""
+    """Refuses splits in two layouts, whose classes need not be the same, and a split that is not there."""
     folders = find_split_folders(root)[0]
     if layout == "folders" and split not in folders:
         raise NoSuchSplit(
@@ -93,7 +96,7 @@ def _check_alike(root: Path, split: Split, layout: Layout, other: Split, others:
 
 
 def _has_tars(root: Path, split: Split) -> bool:
-    """Whether there are tar files to read: those beside the folders that they were unpacked into are none."""
+    """Tells whether there are tar files to read: beside unpacked folders, only if they are a data set."""
     if not find_files(root, split, ".tar").files:
         return False
     folders = find_split_folders(root)[0].values()
@@ -114,4 +117,4 @@ _LAYOUTS: dict[str, tuple[Callable[[Path, Split], bool], Callable[[Path, Split],
     "tar": (_has_tars, open_tar),
     "folders": (lambda root, split: True, open_folders),
 }
-"""Of each layout, whether there are signs of it, and how it is opened."""
+"""The test for signs of a split in each layout, and the function that opens it."""

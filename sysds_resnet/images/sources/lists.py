@@ -1,4 +1,4 @@
-"""Lists of image files with their labels."""
+"""The layout with lists of image files and their labels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from sysds_resnet.images.sources.tools import is_tool
 from sysds_resnet.system.files import read_text
 
 _List = tuple[list[str], list[str], list[int]]
-"""Paths, labels, and numbers of lines."""
+"""The paths, the labels, and the numbers of their lines."""
 
 
 def open_lists(root: Path, split: Split) -> FileSource:
-    """Open train_list.txt and val_list.txt with lines "path label", paths relative to PATH or to PATH/train.
+    """Opens a split of train_list.txt and val_list.txt, with a path and a label in each line.
 
-    Classes are called as in classes.txt, else by their labels if these are no numbers, else by the folder in
-    which all images of a class lie, else by their numbers.
+    Paths are relative to PATH, or to PATH/train or PATH/val. Classes are called as in classes.txt, else by
+    their labels if these are no numbers, else by the folder in which all images of a class lie, else by their
+    numbers.
     """
     files: dict[Split, Path] = {name: root / f"{name}_list.txt" for name in ("train", "val")}
     read = {name: _read_list(path) for name, path in files.items() if path.exists()}
@@ -57,13 +58,13 @@ def open_lists(root: Path, split: Split) -> FileSource:
 
 
 def _folder(root: Path, split: Split, path: str) -> Path:
-    """Where the paths of a list start, as its first one shows."""
+    """Gives the folder at which the paths of a list start, as its first one shows."""
     below = not os.path.exists(root / path) and os.path.exists(root / split / path)
     return root / split if below else root
 
 
 def _read_list(path: Path) -> tuple[_List, list[str]]:
-    """What a list holds, and notes on lines that are left out."""
+    """Reads what a list holds, and gives notes on lines that are left out."""
     paths, labels, lines = [], [], []
     tools = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -88,7 +89,7 @@ def _read_list(path: Path) -> tuple[_List, list[str]]:
 
 
 def _split_line(line: str) -> tuple[str, str]:
-    """The path and the label of a line; where a tab is after the path, the label may have spaces."""
+    """Gives the path and the label of a line; where a tab is after the path, the label may have spaces."""
     name, tab, label = line.rpartition("\t")
     if tab and name.rstrip().lower().endswith(IMG_EXTENSIONS):
         return name.rstrip(), label.lstrip()
@@ -97,7 +98,7 @@ def _split_line(line: str) -> tuple[str, str]:
 
 
 def is_tools(path: str) -> bool:
-    """Whether a file or a folder in a path of a list or a table is hidden, or a tool's."""
+    """Tells whether a file in a list or a table, or a folder in its path, is hidden or a tool's."""
     folder, _, name = path.rpartition("/")
     return is_tool(name) or _in_tools(folder)
 
@@ -108,7 +109,7 @@ def _in_tools(folder: str) -> bool:
 
 
 def note_on_tools(file: Path, left_out: Sequence[str]) -> list[str]:
-    """The note that a list or a table names files that are no data, if it does."""
+    """Gives the note that a list or a table names files that are no data, if it does."""
     if not left_out:
         return []
     return [
@@ -120,13 +121,13 @@ def note_on_tools(file: Path, left_out: Sequence[str]) -> list[str]:
 def notes_on_paths(
     root: Path, paths: Mapping[Split, Sequence[str]], labels: np.ndarray, split: Split
 ) -> list[str]:
-    """Notes on images that are listed again, or in both splits, and on a first one that is not there.
+    """Gives notes on images that are listed again or in both splits, and on a first one that is missing.
 
     Args:
-        root: folder of the data set.
-        paths: of the images of each split, from the root of the file system or the working directory.
-        labels: those of one split.
-        split: which one.
+        root: The folder of the data set.
+        paths: For each split, the paths of its images, absolute or from the working directory.
+        labels: The labels of `split`.
+        split: The split that the notes are for.
     """
     notes = []
     real = {name: [_normal(path) for path in some] for name, some in paths.items()}
@@ -147,12 +148,12 @@ def notes_on_paths(
 
 
 def _normal(path: str) -> str:
-    """A path without . and .. in it; most have none, and there may be millions of them."""
+    """Gives a path without . and .. in it; quickly where it has none, as there may be millions of paths."""
     return os.path.normpath(path) if "/." in path or "//" in path or path.startswith(".") else path
 
 
 def _note_on_missing(root: Path, path: str, split: Split) -> list[str]:
-    """The note that the first image is not there, but under another path that may have been meant."""
+    """Gives the note that the first image is not there, but under another path that may have been meant."""
     if os.path.lexists(path):
         return []
     below = os.path.relpath(path, root)
@@ -177,18 +178,19 @@ def _note_on_missing(root: Path, path: str, split: Split) -> list[str]:
 def common_folders(
     root: Path, listed: Mapping[Split, tuple[Sequence[str], Labelled]]
 ) -> tuple[dict[int, str], list[str]]:
-    """The folder of each class's images, where each class has one of its own.
+    """Gives the folder of each class's images, where each class has one of its own.
 
     Args:
-        root: folder of the data set.
-        listed: of each split, the paths of the images and their labels.
+        root: The folder of the data set.
+        listed: For each split, the paths of the images and their labels.
 
     Returns:
-        The folders, and a note if a folder is that of one class in training, and of another in validation,
-        which may be where folders do not stand for classes.
+        The names of the folders by label; and a note if a folder is that of one class in training and of
+        another in validation, which may be where folders do not stand for classes.
 
     Raises:
-        UserError: it is so where labels are only numbers, or the folder is called like a class.
+        UserError: If a folder is that of two classes, and labels are only numbers or it is called like a
+            class.
     """
     names: dict[int, str] = {}
     notes = []
@@ -198,7 +200,7 @@ def common_folders(
             for path, label in zip(paths, own.labels.tolist(), strict=True)
         }
         if not len(folders) == len({label for label, _ in folders}) == len({name for _, name in folders}):
-            continue  # such as a flat val/
+            continue  # folders do not stand for classes here, as in a flat val/
         folders = {(label, name) for label, name in folders if name}
         known = {name: label for label, name in names.items()}
         for label, name in sorted(folders):

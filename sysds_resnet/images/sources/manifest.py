@@ -1,4 +1,4 @@
-"""What a prepared data set says of itself: manifest.json, which may come from anybody."""
+"""The description of a prepared data set, manifest.json, which is checked as it may come from anybody."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from sysds_resnet.system.files import open_regular
 FORMAT = "sysds_resnet shards 1"
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
-"""The manifest of a data set that is not written to its end."""
+"""The name of the manifest of a data set that is not written to its end."""
 
 MAX_MANIFEST_BYTES = 2**26
-"""Longer ones are refused; that of ImageNet has half a million bytes."""
+"""The most bytes of a manifest; longer ones are refused. That of ImageNet has half a million bytes."""
 
 MAX_SHARD_IMAGES = 2**40
 
 
 def _inside(name: str) -> str:
-    """The name of a file, if it is one below the folder."""
+    """Gives the name of a file back if it is a path below the folder, and raises a ValueError otherwise."""
     if not name.isprintable() or "\\" in name or PurePosixPath(name).is_absolute():
         raise ValueError("a name that is no path below the folder")
     if any(part in ("", ".", "..") for part in name.split("/")):
@@ -58,7 +58,7 @@ def _different(classes: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file must be: its bytes and their SHA-256."""
+    """What a file must be: the number of its bytes, and their SHA-256 in hexadecimal."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -70,7 +70,7 @@ class FileRecord:
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
-        """The record of a regular file as it is; an OSError if there is none."""
+        """Gives the record of a regular file as it is; raises an OSError if there is none."""
         with open_regular(path) as file:
             digest = hashlib.sha256()
             while part := file.read(2**20):
@@ -80,16 +80,16 @@ class FileRecord:
 
 @dataclass
 class Manifest:
-    """What a prepared data set holds.
+    """The description of a prepared data set.
 
     Attributes:
-        options: what it was prepared from and how; another run goes on only with the same.
-        image_size: [H, W].
-        classes: names of the classes.
-        mean: of each channel, in units of 0..255.
-        std: likewise.
-        shards: of each split, the number of images in each shard.
-        files: record of each file, by its path in the folder.
+        options: What the data set was prepared from and how; another run goes on only with the same options.
+        image_size: The size [H, W] of the images in pixels.
+        classes: The names of the classes.
+        mean: The mean of each channel, in units of 0..255.
+        std: The standard deviation of each channel, in units of 0..255.
+        shards: The number of images in each shard, by split.
+        files: The record of each file, by its path in the folder.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -103,15 +103,15 @@ class Manifest:
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
 
     def to_json(self) -> str:
-        """The text of manifest.json."""
+        """Gives the text of manifest.json."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read a manifest.
+        """Reads a manifest.
 
         Raises:
-            UserError: it is not there, damaged, or of another version.
+            UserError: If it is not there, damaged, or of another version.
         """
         try:
             with open_regular(path) as file:
@@ -122,7 +122,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes, name: str | Path) -> Manifest:
-        """The manifest in a file of this name; raises a UserError if there is none."""
+        """Parses the bytes of a manifest; raises a UserError that calls them `name` if they are none."""
         if len(data) > MAX_MANIFEST_BYTES:
             raise _no_manifest(name, f"more than {MAX_MANIFEST_BYTES} bytes")
         try:
@@ -156,7 +156,7 @@ def _no_manifest(name: str | Path, reason: str) -> UserError:
 
 
 def shard_files(split: Split, number: int) -> tuple[str, str]:
-    """Names of a shard's images and labels."""
+    """Gives the names of the files with a shard's images and labels."""
     return f"{split}-{number:05d}-images.npy", f"{split}-{number:05d}-labels.npy"
 
 

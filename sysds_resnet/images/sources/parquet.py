@@ -1,4 +1,4 @@
-"""Images in rows of parquet files."""
+"""The layout with images in rows of parquet files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ from sysds_resnet.images.sources.files import (
 from sysds_resnet.images.sources.labels import LabelColumn, Labelled, assign_labels
 from sysds_resnet.system.files import open_regular
 
-_ROW_GROUPS = 4  # in memory, for each process
+_ROW_GROUPS = 4  # row groups that each process keeps in memory
 _SHOWN = 40  # characters of a column's type that an error shows
 
 
 def open_parquet(root: Path, split: Split) -> ParquetSource:
-    """Open train*.parquet and val*.parquet; class names come from what `datasets` left in the files.
+    """Opens a split of train*.parquet and val*.parquet.
 
-    All files must have the same columns. Their lists of classes may differ: numbers mean what they mean in
-    their own file. A test split without labels, as competitions have, is no validation.
+    The names of the classes come from what Hugging Face's `datasets` left in the files. All files must have
+    the same columns of images and labels. Their lists of classes may differ: numbers mean what they mean in
+    their own file. A test split without labels, as competitions have, is not used for validation.
     """
     found = {name: find_files(root, name, ".parquet") for name in ("train", "val")}
     unlabelled = found["val"].is_test and not any(_labelled(path) for path in found["val"].files)
@@ -75,7 +76,7 @@ def open_parquet(root: Path, split: Split) -> ParquetSource:
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns of a parquet file."""
+    """Reads the columns of a parquet file."""
     try:
         with open_regular(path) as file:
             refuse_pointer(path, file.read(len(LFS)))
@@ -87,7 +88,7 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """Names of numbered classes that `datasets` left in a file, if any."""
+    """Gives the names of numbered classes that Hugging Face's `datasets` left in a file, if any."""
     try:
         return [str(name) for name in _features(schema)[label]["names"]]
     except (KeyError, TypeError):
@@ -95,7 +96,7 @@ def class_names(schema: pa.Schema, label: str) -> list[str] | None:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What `datasets` left in a file on its columns; nothing, if others wrote it."""
+    """Gives what `datasets` left in a file on its columns; nothing, if others wrote it."""
     try:
         return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
     except (KeyError, TypeError, ValueError):
@@ -103,7 +104,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
-    """The name of the column of images, and those of others that hold bytes too, such as masks and digests.
+    """Gives the name of the image column, and those of others with bytes too, such as masks and digests.
 
     Where there are several, it is the one that is called as images are, or that `datasets` says to be images.
     """
@@ -131,7 +132,7 @@ def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
 
 
 def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
-    """The name of the column of labels, and those of others that are called as labels are."""
+    """Gives the name of the label column, and those of others that are called as labels are."""
     called = columns_called(schema.names, LABEL_COLUMNS)
     if not called:
         raise UserError(
@@ -154,7 +155,7 @@ def _holds_images(field: pa.Field) -> bool:
 
 
 def _kind(path: Path, field: pa.Field) -> str:
-    """Whether labels are numbers or names."""
+    """Tells whether labels are numbers or names."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "numbered"
@@ -172,7 +173,7 @@ def _kind(path: Path, field: pa.Field) -> str:
 
 
 def _labelled(path: Path) -> bool:
-    """Whether a file has any labels: competitions' test files have no column, no values, or -1 alone."""
+    """Tells whether a file has labels: competitions' test files have no column, no values, or -1 alone."""
     schema = read_schema(path)
     if not columns_called(schema.names, LABEL_COLUMNS):
         return False
@@ -194,17 +195,17 @@ def _values(path: Path, label: str) -> pd.Series:
 
 
 class ParquetSource:
-    """Images in rows of parquet files, as Hugging Face's `datasets` writes them.
+    """A source of images in rows of parquet files, as Hugging Face's `datasets` writes them.
 
-    Files are read a row group at a time, the last few of which stay in memory: `datasets` makes groups of 100
-    images, which is quick enough in random order; of groups of thousands, only reading in order is.
+    Files are read a row group at a time, and the last few groups stay in memory. `datasets` makes groups of
+    100 images, which are quick enough in random order; groups of thousands are quick enough only in order.
 
     Args:
-        files: parquet files.
-        column: the image column, of bytes or of structs with a field `bytes`.
-        labels: those of the images, over all files, and the names of the classes.
-        root: folder of the data set.
-        notes: see `Source`.
+        files: The paths of the parquet files.
+        column: The image column, of bytes or of structs with a field `bytes`.
+        labels: The labels of the images of all files, and the names of the classes.
+        root: The folder of the data set, which relative names leave out.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
     """
 
     def __init__(
@@ -228,22 +229,22 @@ class ParquetSource:
         return {**self.__dict__, "_cache": OrderedDict()}
 
     def name(self, index: int) -> str:
-        """FILE, row I, counted from 0 in the file."""
+        """Gives the file of sample `index` and its row, counted from 0 in the file."""
         group, _ = locate(self._ends, index)
         number, within = self._groups[group]
         first = self._ends[group - within - 1] if group > within else 0
         return f"{self._files[number]}, row {index - first}"
 
     def relative_name(self, index: int) -> str:
-        """The same without the folder of the data set."""
+        """Gives the name of sample `index` without the folder of the data set."""
         return below(self._root, self.name(index))
 
     def files(self) -> Iterable[str]:
-        """The parquet files."""
+        """Gives the paths of the parquet files."""
         return self._files
 
     def read(self, index: int) -> bytes:
-        """The bytes in the image column."""
+        """Gives the bytes in the image column of sample `index`."""
         group, row = locate(self._ends, index)
         if group not in self._cache:
             self._cache[group] = self._read_group(group, index)

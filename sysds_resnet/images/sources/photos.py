@@ -1,4 +1,4 @@
-"""Crops of photographs that other packages bring along: ImageNet's files and layout without ImageNet.
+"""The data set of crops of photographs: ImageNet's files and layout without ImageNet.
 
 Every class is one photograph from the wheels of scikit-image and scikit-learn, so nothing is downloaded. By
 their documentation, the photographs are in the public domain, CC0 or without known restrictions, except
@@ -23,36 +23,39 @@ from sysds_resnet.images.sources.files import Split
 from sysds_resnet.system.files import user_cache
 
 RECIPE = 1
-"""Version of what is made, part of the folder's name: to be raised with every change of the files."""
+"""The version of the files that are made, part of the folder's name; every change of them must raise it."""
 
 NUM_CROPS: dict[Split, int] = {"train": 40, "val": 10}
-"""Images of each class."""
+"""The number of images of each class."""
 
 VAL_SHARE = 3 / 8
-"""Share of a photograph's width at one end that is for validation; training never sees it."""
+"""The share of a photograph's width at one end that is for validation; training never sees it."""
 
 SHORTER_SIDE = (160, 375)
-"""Least and greatest shorter side in pixels, where the photograph has them; 375 is ImageNet's usual one."""
+"""The least and greatest shorter side of a crop in pixels, where the photograph is large enough.
+
+375 is ImageNet's usual one.
+"""
 
 GREATEST_RATIO = 3 / 2
-"""Of longer to shorter side."""
+"""The greatest ratio of a crop's longer to its shorter side."""
 
 QUALITY = 90
 PROGRESSIVE_EVERY = 10
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, the last two exclusive, as in Pillow."""
+"""The left, top, right and bottom of a crop in pixels, the last two exclusive, as in Pillow."""
 
 
 class Photo(NamedTuple):
     """A photograph, which is a class.
 
     Attributes:
-        name: of the class.
-        package: the distribution that brings the file.
-        file: relative to where distributions are installed.
-        val_left: whether validation is at the left end: the one that shows more of the object.
-        reduce: whole factor to shrink by.
+        name: The name of the class.
+        package: The distribution that brings the file.
+        file: The path of the file, relative to where distributions are installed.
+        val_left: Whether validation is at the left end: the one that shows more of the object.
+        reduce: The whole factor to shrink the photograph by.
     """
 
     name: str
@@ -81,14 +84,15 @@ PHOTOS = (
 
 
 def photos_folder() -> Path:
-    """Give the folder of this data set, which is made when it is first asked for (half a second, 12 MB).
+    """Gives the folder of this data set, which is made when it is first asked for (half a second, 12 MB).
 
-    It is photos-RECIPE in sysds_resnet in the user's cache folder ($XDG_CACHE_HOME, by default ~/.cache), for
-    `open_source`, and is there whole or not at all, whoever is killed and however many make it at once. What
-    a killed process was making stays beside it, under a name that begins with a dot.
+    It is photos-RECIPE in sysds_resnet in the user's cache folder ($XDG_CACHE_HOME, by default ~/.cache), in
+    a layout that `open_source` reads. It is there whole or not at all, even if processes are killed or
+    several make it at once. What a killed process was making stays beside it, under a name that begins with a
+    dot.
 
     Raises:
-        UserError: the cache folder cannot be written, or a package lacks its photograph.
+        UserError: If the cache folder cannot be written, or a package lacks its photograph.
     """
     folder = user_cache("sysds_resnet") / f"photos-{RECIPE}"
     if os.path.isdir(folder):  # unlike Path.is_dir, not an error below a folder without permission
@@ -109,18 +113,18 @@ def photos_folder() -> Path:
 
 
 def make_photos(folder: Path) -> None:
-    """Write the data set in ImageNet's layout, with lists: the same bytes for the same version of Pillow.
+    """Writes the data set in ImageNet's layout, with lists: the same bytes for the same version of Pillow.
 
-    train/n00000001/n00000001_0.JPEG and so on, train_list.txt and val_list.txt with lines "path label", and
-    classes.txt. A class has 40 images for training and 10 for validation (`crop_boxes`), in JPEG of quality
-    90, 4:2:0 or grey, one in ten progressive.
+    The files are train/n00000001/n00000001_0.JPEG and so on, train_list.txt and val_list.txt with lines "path
+    label", and classes.txt. A class has 40 images for training and 10 for validation (`crop_boxes`), in JPEG
+    of quality 90, 4:2:0 or grey, one in ten progressive.
 
     Args:
-        folder: to be made; may be there, if empty.
+        folder: The folder to make; it may be there, if empty.
 
     Raises:
-        UserError: a package lacks its photograph.
-        OSError: a file cannot be written.
+        UserError: If a package lacks its photograph.
+        OSError: If a file cannot be written.
     """
     lists: dict[Split, list[str]] = {split: [] for split in NUM_CROPS}
     for label, photo in enumerate(PHOTOS):
@@ -144,13 +148,13 @@ def make_photos(folder: Path) -> None:
 
 
 def open_photo(photo: Photo) -> Image.Image:
-    """Decode a photograph: RGB, or L where it is grey.
+    """Decodes a photograph: in mode RGB, or L where it is grey.
 
     Raises:
-        UserError: the package lacks it.
+        UserError: If the package lacks it.
     """
     try:
-        # Importing the packages would take longer than all crops.
+        # The file is located without importing its package, which would take longer than all crops.
         with Image.open(str(distribution(photo.package).locate_file(photo.file))) as image:
             return image.reduce(photo.reduce)
     except (OSError, PackageNotFoundError) as error:
@@ -161,14 +165,15 @@ def open_photo(photo: Photo) -> Image.Image:
 
 
 def crop_boxes(label: int, size: tuple[int, int]) -> dict[Split, list[Box]]:
-    """Draw the crops of a photograph: those for training from one end, those for validation from the other.
+    """Draws the crops of a photograph: those for training from one end, those for validation from the other.
 
     Validation has 3/8 of the width, all of the height, and no pixel in common with training. The shorter side
-    is uniform in 160..375 pixels, as far as there is room; the longer is up to 3/2 of it, upright or across.
+    of a crop is uniform in 160..375 pixels, as far as there is room; the longer is up to 3/2 of it, upright
+    or across.
 
     Args:
-        label: position in `PHOTOS`.
-        size: width and height of the photograph in pixels.
+        label: The position of the photograph in `PHOTOS`.
+        size: The width and height of the photograph in pixels.
     """
     width, height = size
     val_width = round(VAL_SHARE * width)
@@ -185,7 +190,7 @@ def crop_boxes(label: int, size: tuple[int, int]) -> dict[Split, list[Box]]:
 
 
 def _draw_box(start: int, end: int, height: int, rng: np.random.Generator) -> Box:
-    """Draw one crop from columns start..end."""
+    """Draws one crop from the columns from `start` to `end`."""
     room = min(end - start, height)
     least, greatest = (min(side, room) for side in SHORTER_SIDE)
     shorter = least + int(rng.random() * (greatest - least + 1))

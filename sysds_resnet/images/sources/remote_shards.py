@@ -1,4 +1,4 @@
-"""Prepared data sets under URLs, such as s3a://... and hdfs://..., whose shards are read image by image."""
+"""The layout of prepared data sets under URLs, such as s3a://... and hdfs://..., read image by image."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
-    """Open a prepared data set; sizes of files are checked.
+    """Opens a split of a prepared data set, checking the sizes of its files.
 
     Args:
-        url: of its folder, on a file system that Arrow knows.
-        split: "train" or "val".
+        url: The URL of the data set's folder, on a file system that Arrow knows.
+        split: The split, "train" or "val".
 
     Raises:
-        UserError: it cannot be reached, is not prepared to its end, or a file is not as the manifest says.
+        UserError: If it cannot be reached, is not prepared to its end, or a file is not as the manifest says.
     """
     system, root = reach(url, lambda: open_system(url))
     manifest = _manifest(system, root, url)
@@ -53,19 +53,19 @@ def open_remote_shards(url: str, split: Split) -> RemoteShardSource:
 
 
 def read_manifest(url: str) -> Manifest:
-    """The manifest of a prepared data set; raises a UserError if there is none."""
+    """Reads the manifest of the prepared data set at `url`; raises a UserError if there is none."""
     return _manifest(*reach(url, lambda: open_system(url)), url)
 
 
 class RemoteShardSource(ShardSource):
-    """Images in shards under a URL.
+    """A source of images in shards under a URL.
 
     Args:
-        names: of the arrays of images, in the folder.
-        counts: images in each.
-        labels: integers of shape (sum of counts,).
-        manifest: what else to know.
-        url: of the folder.
+        names: The names of the files of images in the folder, one for each shard.
+        counts: The number of images in each shard.
+        labels: The labels of all images, integers of shape (sum of counts,).
+        manifest: The manifest, for the sizes of the images, the classes, the mean and the standard deviation.
+        url: The URL of the folder.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class RemoteShardSource(ShardSource):
         self._files: dict[int, tuple[NativeFile, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_opened": None, "_files": {}}  # of one process only
+        return {**super().__getstate__(), "_opened": None, "_files": {}}  # these belong to one process
 
     def files(self) -> list[str]:
-        """None: they are on another machine."""
+        """Gives no paths, since the files are on another machine."""
         return []
 
     def read(self, index: int) -> np.ndarray:
-        """The image, uint8 of shape (H, W, 3)."""
+        """Reads the pixels of sample `index`, uint8 of shape (H, W, 3)."""
         shard, place = locate(self._ends, index)
         shape = self._shapes[shard][1:]
         size = int(np.prod(shape))
@@ -105,9 +105,9 @@ class RemoteShardSource(ShardSource):
         return np.frombuffer(found, np.uint8).reshape(shape)
 
     def _open(self, shard: int) -> tuple[NativeFile, int]:
-        """The file of a shard, and where its first image begins."""
+        """Opens the file of a shard, and tells where its first image begins."""
         if self._opened is None:
-            self._opened = open_system(self._url)  # kept: files of a Hadoop system end with it
+            self._opened = open_system(self._url)  # kept, as files of a Hadoop system end with it
         system, root = self._opened
         file = system.open_input_file(f"{root}/{self._names[shard]}")
         _check_header(file, self._shapes[shard], np.dtype(np.uint8), self._paths[shard])
@@ -115,7 +115,7 @@ class RemoteShardSource(ShardSource):
 
 
 def reach(name: str, act: Callable[[], T]) -> T:
-    """What a function gives, with errors of the file system as those that users see."""
+    """Gives what `act` gives; turns errors of the file system into a UserError that begins with `name`."""
     try:
         return act()
     except (OSError, ArrowException) as error:
@@ -144,7 +144,7 @@ def _labels(system: FileSystem, path: str, name: str, count: int) -> np.ndarray:
 
 
 def _check_header(file: NativeFile, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
-    """Reads the header of an array, which is of this kind or an error."""
+    """Reads the header of an array, and raises a UserError if its shape or type is another."""
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("another version of the format")

@@ -1,6 +1,6 @@
-"""Prepared data sets: shards of images of one size, which are mapped into memory rather than decoded.
+"""The layout of prepared data sets: shards of images of one size, which are memory-mapped, not decoded.
 
-A folder with manifest.json, and for each shard SPLIT-00000-images.npy, uint8 of shape (n, H, W, 3), and
+A folder has manifest.json, and for each shard SPLIT-00000-images.npy, uint8 of shape (n, H, W, 3), and
 SPLIT-00000-labels.npy, int64 of shape (n,). `sysds_resnet.prepare` writes it.
 """
 
@@ -25,8 +25,8 @@ class Shard:
     """A shard that is written.
 
     Attributes:
-        images: in it.
-        files: their records, by name in the folder.
+        images: The number of images in it.
+        files: The records of its files, by name in the folder.
     """
 
     images: int
@@ -34,7 +34,7 @@ class Shard:
 
     @classmethod
     def write(cls, root: Path, split: Split, number: int, images: np.ndarray, labels: np.ndarray) -> Shard:
-        """Write both files of a shard."""
+        """Writes both files of a shard."""
         arrays = dict(zip(shard_files(split, number), (images, labels), strict=True))
         write_whole({root / name: _saver(array) for name, array in arrays.items()})
         return cls(len(labels), {name: FileRecord.of(root / name) for name in arrays})
@@ -49,12 +49,15 @@ def _saver(array: np.ndarray) -> Callable[[Path], None]:
 
 
 def is_prepared(root: Path) -> bool:
-    """Whether this is the folder of a prepared data set, finished or not."""
+    """Tells whether this is the folder of a prepared data set, finished or not."""
     return (root / MANIFEST).is_file() or (root / PROGRESS).is_file()
 
 
 def open_shards(root: Path, split: Split) -> ShardSource:
-    """Open a prepared data set; sizes of files are checked, and `sysds_resnet.verify` checks all bytes."""
+    """Opens a split of a prepared data set, checking the sizes of its files.
+
+    `sysds_resnet.verify` checks all bytes.
+    """
     if not (root / MANIFEST).is_file():
         raise UserError(
             f"data set {root}: found no {MANIFEST}, expected a data set that is prepared to its end: run "
@@ -71,7 +74,10 @@ def open_shards(root: Path, split: Split) -> ShardSource:
 
 
 def shards_of(manifest: Manifest, root: str | Path, split: Split) -> tuple[list[int], list[tuple[str, str]]]:
-    """Numbers of images and names of files of a split's shards; raises a NoSuchSplit if it has none."""
+    """Gives the numbers of images, and the names of the two files, of a split's shards.
+
+    Raises a NoSuchSplit if the split has none. `root` is what errors call the data set.
+    """
     counts = manifest.shards.get(split, [])
     if not counts:
         raise NoSuchSplit(f"data set {root}: found no {split} images, expected some: prepare that split too")
@@ -98,7 +104,7 @@ def _size(path: Path) -> int:
 def no_such_array(
     name: str | Path, error: Exception, dtype: type | np.dtype, shape: tuple[int, ...]
 ) -> UserError:
-    """The error for a file that does not hold the array that was prepared."""
+    """Gives the error for a file that does not hold the array that was prepared."""
     return UserError(
         f"{name}: found no such array as was prepared ({one_line(error)}), expected {np.dtype(dtype)} of "
         f"shape {shape}: restore the file or prepare the data set anew"
@@ -120,23 +126,23 @@ def _load(path: str | Path, shape: tuple[int, ...], dtype: type, **options: str)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
     except Exception as error:
-        # Any Exception: NumPy parses the header as Python.
+        # Any Exception is caught since NumPy parses the header as Python, which may raise anything.
         raise no_such_array(path, error, dtype, shape) from error
     return array
 
 
 class ShardSource:
-    """Images in shards.
+    """A source of images in shards.
 
     Args:
-        paths: of the arrays of images.
-        counts: images in each.
-        labels: integers of shape (sum of counts,).
-        manifest: what else to know.
+        paths: The paths of the files of images, one for each shard.
+        counts: The number of images in each shard.
+        labels: The labels of all images, integers of shape (sum of counts,).
+        manifest: The manifest, for the sizes of the images, the classes, the mean and the standard deviation.
 
     Attributes:
-        mean: of each channel, in units of 0..255, of shape (3,).
-        std: likewise.
+        mean: The mean of each channel, in units of 0..255, of shape (3,).
+        std: The standard deviation of each channel, in units of 0..255, of shape (3,).
     """
 
     def __init__(
@@ -152,23 +158,23 @@ class ShardSource:
         self.mean, self.std = np.array(manifest.mean), np.array(manifest.std)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_arrays": {}}  # a mapping would be sent as a copy
+        return {**vars(self), "_arrays": {}}  # mapped memory would be sent as a copy
 
     def name(self, index: int) -> str:
-        """SHARD, image I."""
+        """Gives the path of sample `index`'s shard, and the image's position in it."""
         shard, place = locate(self._ends, index)
         return f"{self._paths[shard]}, image {place}"
 
     def relative_name(self, index: int) -> str:
-        """The same without the folder of the data set."""
+        """Gives the name of sample `index` without the folder of the data set."""
         return self.name(index).rpartition("/")[2]
 
     def files(self) -> Iterable[str]:
-        """The arrays of images."""
+        """Gives the paths of the files of images."""
         return self._paths
 
     def read(self, index: int) -> np.ndarray:
-        """The image, uint8 of shape (H, W, 3)."""
+        """Gives the pixels of sample `index`, uint8 of shape (H, W, 3)."""
         shard, place = locate(self._ends, index)
         if shard not in self._arrays:
             self._arrays[shard] = _load(self._paths[shard], self._shapes[shard], np.uint8, mmap_mode="r")

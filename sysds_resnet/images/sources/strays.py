@@ -1,4 +1,4 @@
-"""Files that look like a data set but are in no layout: what errors say about them."""
+"""Files that look like a data set but are in no layout, and what errors say about them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ _ADVICE = {
 
 
 def stray_files(root: Path, only: str = "") -> str:
-    """Name the files in a folder that look like a data set, and why they are none, in brackets, if any.
+    """Says in brackets which files in a folder look like a data set and why they are none, if any do.
 
     Args:
-        root: folder of the data set.
-        only: an ending that all such files have, compressed or not, where there is a data set of it.
+        root: The folder of the data set.
+        only: A part that the names of such files must have: the ending of the layout that is read, which
+            compressed files have too. By default any file counts.
     """
     places = (".", "data", *(name for name in entries(root) if split_named(name)))
     names = [

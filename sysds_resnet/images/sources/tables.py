@@ -1,4 +1,4 @@
-"""Tables of paths and labels."""
+"""The layout with tables of paths and labels."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ _NAMES = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": ("split",)}
 
 @dataclass(frozen=True)
 class _Table:
-    """Paths and labels.
+    """The paths and labels in a file.
 
     Attributes:
-        file: in which they stand.
-        rows: columns path, label and, where there is one, split; its index counts the file's rows from 1.
-        names: of numbered classes, where the file tells.
-        notes: on what was taken, or left out.
+        file: The file in which they stand.
+        rows: The rows, with columns path, label and, where there is one, split; the index counts the file's
+            rows from 1.
+        names: The names of numbered classes, where the file tells them.
+        notes: The lines for people to read on what was taken, or left out.
     """
 
     file: Path
@@ -60,7 +61,10 @@ class _Table:
 
 
 def open_table(root: Path, split: Split) -> FileSource:
-    """Open train.csv and val.csv in a folder, or a table with a column "split"; paths start there."""
+    """Opens a split of train.csv and val.csv in a folder, or of a table with a column "split".
+
+    Paths start at the folder of the table.
+    """
     folder = root if root.is_dir() else root.parent
     if root.is_dir():
         found = {name: find_table(root, name) for name in ("train", "val")}
@@ -88,9 +92,9 @@ def open_table(root: Path, split: Split) -> FileSource:
 
 
 def find_table(root: Path, split: Split) -> Path | None:
-    """The table of paths and labels of a split in a folder; or the path itself, if it is one.
+    """Gives the table of paths and labels of a split in a folder; or the path itself, if it is a table.
 
-    The test split's is taken for validation where there is no other.
+    The test split's table is taken for validation where there is no other.
     """
     if root.is_file():
         return root if root.name.lower().endswith(_ENDINGS) else None
@@ -110,7 +114,7 @@ def _notes_on_test(root: Path, val: Path | None) -> list[str]:
 
 
 def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
-    """The rows of each split that is there, and notes on rows that are left out."""
+    """Gives the rows of each split that is there, and notes on rows that are left out."""
     if "split" not in table.rows:
         raise UserError(
             f"{table.file}: found columns path and label, expected one called 'split' with train and val "
@@ -136,13 +140,13 @@ def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
 
 
 def _kinds(table: _Table) -> tuple[pd.Series, pd.Series]:
-    """What the column "split" says, and which split that is: train, val, test, or an empty text for none."""
+    """Gives what the column "split" says, and the split that it means: train, val, test, or "" for none."""
     told = table.rows["split"].fillna("").astype(str)
     return told, told.map({name: split_named(name) or "" for name in told.unique()})
 
 
 def _rows_of(table: _Table, split: str) -> _Table:
-    """The rows of a file that is called like a split, without those that it gives to others by a column."""
+    """Gives the rows of a file called like a split, without those that its column "split" gives to others."""
     if "split" not in table.rows:
         return table
     _, kinds = _kinds(table)
@@ -159,10 +163,10 @@ def _rows_of(table: _Table, split: str) -> _Table:
 
 
 def _checked(table: _Table) -> _Table:
-    """A table of one split whose rows all have a path and a label, without the files of tools.
+    """Gives a table of one split without the files of tools, checking that all rows have a path and a label.
 
     Raises:
-        UserError: a path or a label is missing.
+        UserError: If a path or a label is missing.
     """
     rows = table.rows
     missing = rows[["path", "label"]].isna() | (rows[["path", "label"]] == "")
@@ -195,7 +199,7 @@ def _unlabelled(path: Path) -> UserError:
 
 
 def _read_table(path: Path) -> _Table:
-    """A table with columns path and label, whatever they are called in the file."""
+    """Reads a table, and calls its columns path, label and split, whatever they are called in the file."""
     names = None
     if path.suffix.lower() == ".parquet":
         schema = read_schema(path)
@@ -210,11 +214,11 @@ def _read_table(path: Path) -> _Table:
 
 
 def _read_text_table(path: Path) -> pd.DataFrame:
-    """All cells as text: pandas would take names such as NA for missing ones, and 007 for a number."""
+    """Reads all cells as text: pandas would take names such as NA for missing ones, and 007 for a number."""
     text = read_text(path).lstrip("\r\n")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows with more cells than columns
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than columns
             cells = pd.read_csv(
                 io.StringIO(text),
                 sep="\t" if path.suffix.lower() == ".tsv" else ",",
@@ -228,7 +232,7 @@ def _read_text_table(path: Path) -> pd.DataFrame:
     except (ValueError, pd.errors.ParserWarning) as error:
         raise _unreadable(path, error) from error
     rows = cells[1:].set_axis(cells.iloc[0].tolist(), axis=1)
-    return rows[(rows != "").any(axis=1)]  # blank lines count, so that a row is where editors show it
+    return rows[(rows != "").any(axis=1)]  # blank lines count in the numbers of rows, as in editors
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -246,7 +250,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """What the columns are called in a file, by what they hold, and notes where others would do too."""
+    """Gives the names in a file of the columns that are wanted, and notes where others would do too."""
     fitting = {wanted: columns_called(there, called) for wanted, called in _NAMES.items()}
     notes = []
     for wanted, names in fitting.items():
@@ -258,7 +262,7 @@ def _columns(path: Path, there: Sequence[str]) -> tuple[dict[str, str], list[str
                 "it"
             )
         called = [plain_column(name) for name in names]
-        if len(called) > 1 and called[0] == called[1]:  # those of one name stand together
+        if len(called) > 1 and called[0] == called[1]:  # columns of one name stand together
             raise UserError(
                 f"{path}: found more than one column called {called[0]!r}, in either case, expected one: "
                 "rename or drop the others"

@@ -1,4 +1,4 @@
-"""What is in a tar file of WebDataset's convention: its images, and the label of each."""
+"""The contents of a tar file of WebDataset's convention: its images, and the label of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sysds_resnet.images.sources.tools import is_tool
 from sysds_resnet.system.files import decode_text, open_regular
 
 MAX_LABEL = 2**20
-"""Bytes above which a member that holds a label is refused."""
+"""The most bytes of a member that holds a label; a larger one is refused."""
 
 _LABELS = (".cls", ".json", ".txt")  # endings of members with labels; the first that is there counts
 _MAX_HEADER = 2**20  # bytes that a header with a long name may have
@@ -31,7 +31,7 @@ _SHOWN = 60  # characters of JSON without a label that an error shows
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 Place = tuple[int, int]
-"""First byte and number of bytes of a member; negative where it is sparse, and its bytes lie elsewhere."""
+"""The first byte and number of bytes of a member; negative if it is sparse, with its bytes elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Members:
     """The images of a tar file, in its order.
 
     Attributes:
-        places: of each, int64 of shape (n, 2).
-        keys: name of each without its ending, n of them.
-        labels: as they stand in the file, text of shape (n,).
-        left_out: how many members are neither an image nor the label of one, by kind.
-        complete: whether the mark is there that a writer puts at the end.
+        places: The `Place` of each image, int64 of shape (n, 2).
+        keys: The name of each image without its ending, n of them.
+        labels: The labels as they stand in the file, text of shape (n,).
+        left_out: The number of members that are neither an image nor the label of one, by kind.
+        complete: Whether the mark is there that a writer puts at the end.
     """
 
     places: np.ndarray
@@ -54,15 +54,15 @@ class Members:
 
 
 def read_members(path: Path) -> Members:
-    """Read all headers and labels of a tar file.
+    """Reads all headers and labels of a tar file.
 
     A label is the text of KEY.cls, or "label" in KEY.json, or the text of KEY.txt. The key of an image is its
     name up to the last dot if there is a label under that; else, by WebDataset's convention, up to the first
     dot, if that gives each key one image.
 
     Raises:
-        UserError: the file is damaged, compressed or no tar file; an image is sparse or has no label; there
-            are two under one key; or a label is no text or too long.
+        UserError: If the file is damaged, compressed or no tar file; an image is sparse or has no label;
+            there are two under one key; or a label is no text or too long.
     """
     try:
         state = os.stat(path)
@@ -71,7 +71,7 @@ def read_members(path: Path) -> Members:
     return _read_members(path, state.st_size, state.st_mtime_ns, state.st_ino)
 
 
-@lru_cache(maxsize=8192)  # to know all classes either split needs both, so a run opens each file twice
+@lru_cache(maxsize=8192)  # either split needs all files to know the classes, so a run opens each twice
 def _read_members(path: Path, *_state: int) -> Members:
     found = _Members(path)
     try:
@@ -97,7 +97,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 class _Headers:
-    """A file as `tarfile` may read it: headers only, which are short."""
+    """A file that gives `tarfile` headers only, as it refuses to read much at a time."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -110,7 +110,7 @@ class _Headers:
 
 
 def _read_headers(file: BinaryIO, found: _Members) -> bool:
-    """Read the headers of all members; whether the mark is there that ends the last."""
+    """Reads the headers of all members, and tells whether the mark is there that ends the last."""
     size = os.fstat(file.fileno()).st_size
     with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
         last = -1
@@ -118,7 +118,7 @@ def _read_headers(file: BinaryIO, found: _Members) -> bool:
             if member.offset <= last:
                 raise tarfile.ReadError("headers that lead back")
             last = member.offset
-            archive.members.clear()  # it would keep them all
+            archive.members.clear()  # tarfile would keep them all
             if member.isreg():
                 if member.size < 0 or (member.offset_data + member.size > size and not member.issparse()):
                     raise tarfile.ReadError(f"{member.name} would go beyond the end of the file")
@@ -134,14 +134,14 @@ def _read_headers(file: BinaryIO, found: _Members) -> bool:
 
 @dataclass
 class _Members:
-    """Members of a tar file by their names without the last ending.
+    """The members of a tar file by their names without the last ending.
 
     Attributes:
-        path: of the file.
-        images: where each is.
-        labels: where the labels under a name are, by their endings.
-        left_out: of `Members`.
-        links: members that are links, and have no bytes of their own.
+        path: The path of the file.
+        images: The place of each image.
+        labels: The places of the labels under a name, by their endings.
+        left_out: The number of members that are neither an image nor the label of one, by kind.
+        links: The names of members that are links, and have no bytes of their own.
     """
 
     path: Path
@@ -151,7 +151,7 @@ class _Members:
     links: set[str] = field(default_factory=set)
 
     def add(self, member: tarfile.TarInfo) -> None:
-        """Sort a member in."""
+        """Adds a member to the images, the labels, or what is left out."""
         if not is_text(member.name):
             raise UserError(
                 f"{self.path}: found a member called {member.name!r}, expected a name in UTF-8: write the "
@@ -179,7 +179,7 @@ class _Members:
             self.left_out[ending or "no ending"] += 1
 
     def match(self, file: BinaryIO, complete: bool) -> Members:
-        """Give each image its label."""
+        """Gives the images of the file, each with its label."""
         self.left_out.update({"links": len(self.links)} if self.links else {})
         keys = self._keys()
         known: dict[str, str] = {}  # each label once in memory
@@ -196,7 +196,7 @@ class _Members:
         )
 
     def _keys(self) -> dict[str, str]:
-        """By the name of each image without its ending, the name under which its label is."""
+        """Gives, for the name of each image without its ending, the name under which its label is."""
         keys = {}
         shared: dict[str, list[str]] = {}
         for stem in self.images:
@@ -208,7 +208,7 @@ class _Members:
             if stem != keys[stem]:
                 shared.setdefault(first, []).append(stem)
         for first, stems in shared.items():
-            if first in self.images:  # which the label is for; these go with it, such as masks
+            if first in self.images:  # the label is for that one; the others, such as masks, go with it
                 for stem in stems:
                     del keys[stem]
                 self.left_out["images beside that of their key"] += len(stems)
@@ -255,5 +255,5 @@ def _label_in_json(text: str, name: str) -> str | None:
         raise UserError(f"{name}: found no JSON ({one_line(error)}), expected a 'label' in it") from error
     label = found.get("label") if isinstance(found, dict) else None
     if isinstance(label, float) and not math.isfinite(label):
-        return None  # NaN and 1e999 would be names of classes
+        return None  # else NaN and 1e999 would be names of classes
     return str(label).strip() if isinstance(label, (str, int, float)) else None

@@ -1,4 +1,4 @@
-"""Images in tar files."""
+"""The layout with images in tar files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from sysds_resnet.images.sources.walk import counts
 
 
 def open_tar(root: Path, split: Split) -> TarSource:
-    """Open train*.tar and val*.tar, reading all headers once: of a million images, minutes."""
+    """Opens a split of train*.tar and val*.tar.
+
+    All headers are read once, which takes minutes for a million images.
+    """
     found = {name: find_files(root, name, ".tar") for name in ("train", "val")}
     files = found[split].files
     if not files:
@@ -53,7 +56,7 @@ def open_tar(root: Path, split: Split) -> TarSource:
 
 
 def trouble_with_tars(root: Path) -> str | None:
-    """Why the tar files are no data set, such as archives of images without labels; None if they are one."""
+    """Says why the tar files are no data set, such as archives without labels; None if they are one."""
     try:
         for name in ("train", "val"):
             files = find_files(root, name, ".tar").files
@@ -69,14 +72,16 @@ def _labels(path: Path, members: Members) -> LabelColumn:
 
 
 class TarSource:
-    """Images in tar files by WebDataset's convention: members KEY.jpg and KEY.cls, or KEY.json with a label.
+    """A source of images in tar files by WebDataset's convention.
+
+    A file has members KEY.jpg and KEY.cls, or KEY.json with a label.
 
     Args:
-        files: tar files, uncompressed.
-        members: what is in each.
-        labels: those of all images, and the names of the classes.
-        root: folder of the data set.
-        notes: see `Source`.
+        files: The paths of the tar files, uncompressed.
+        members: The images and labels in each file.
+        labels: The labels of all images, and the names of the classes.
+        root: The folder of the data set, which relative names leave out.
+        notes: The lines for people to read on what was left out of the data set or is odd in it.
     """
 
     def __init__(
@@ -95,19 +100,19 @@ class TarSource:
         self._keys = pa.chunked_array([part.keys for part in members]).combine_chunks()
 
     def name(self, index: int) -> str:
-        """FILE/MEMBER."""
+        """Gives the file of sample `index`, and the name of the member without its ending."""
         return f"{self._files[self._shards[index]]}/{self._keys[index].as_py()}"
 
     def relative_name(self, index: int) -> str:
-        """The same without the folder of the data set."""
+        """Gives the name of sample `index` without the folder of the data set."""
         return below(self._root, self.name(index))
 
     def files(self) -> Iterable[str]:
-        """The tar files."""
+        """Gives the paths of the tar files."""
         return self._files
 
     def read(self, index: int) -> bytes:
-        """The member's bytes."""
+        """Reads the bytes of sample `index`'s member."""
         size = int(self._sizes[index])
         check_bytes(size, self.name(index))
         try:

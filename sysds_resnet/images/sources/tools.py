@@ -1,4 +1,4 @@
-"""Files and folders that tools leave among images, which are no data."""
+"""The names of files and folders that tools leave among images, which are no data."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TOOLS = frozenset(
 
 
 def is_tool(name: str) -> bool:
-    """Whether a name in a folder is a tool's: hidden, as `.ipynb_checkpoints` and `._1.jpg`, or known."""
+    """Tells whether a name is a tool's: hidden, like `.ipynb_checkpoints` and `._1.jpg`, or a known one."""
     return name.startswith(".") or name.lower() in _TOOLS
 
 
 def kind_of_tool(name: str) -> str:
-    """What a note calls it: `._*` for macOS's companions of files, else its name."""
+    """Gives what a note calls the name of a tool: `._*` for macOS's companions of files, else the name."""
     return "._*" if name.startswith("._") else name

@@ -1,4 +1,4 @@
-"""The image files in folders and below, each real folder once, and what was left out."""
+"""The search for image files in folders and below, each real folder once, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sysds_resnet.images.sources.tools import is_tool, kind_of_tool
 
 _NAMED = 5  # kinds that a note names
 
-_Key = tuple[int, int]  # of a real folder: device and inode
+_Key = tuple[int, int]  # device and inode of a real folder
 
 
 def walk_images(folder: Path) -> list[str]:
-    """List image files in `folder` and below, in the order of torchvision's ImageFolder."""
+    """Lists image files in `folder` and below, in the order of torchvision's ImageFolder."""
     return Walk([os.fspath(folder)]).images[0]
 
 
@@ -29,11 +29,11 @@ class LeftOut:
     """What lies among images and is no data.
 
     Attributes:
-        tools: how many files and folders of tools there are, by name.
-        endings: how many files have other endings than those of images, by ending in lower case.
-        links: links to folders that are listed anyway, or that lead back up.
-        broken: links to nothing; those that are called like images are images that cannot be read.
-        images: images that lie outside of the folders of the classes.
+        tools: The number of files and folders of tools, by name.
+        endings: The number of files with other endings than those of images, by ending in lower case.
+        links: The links to folders that are listed anyway, or that lead back up.
+        broken: The links to nothing; those that are called like images are images that cannot be read.
+        images: The images that lie outside of the folders of the classes.
     """
 
     tools: Counter[str] = field(default_factory=Counter)
@@ -43,11 +43,11 @@ class LeftOut:
     images: list[str] = field(default_factory=list)
 
     def file(self, name: str) -> None:
-        """Count a file that is no image."""
+        """Counts a file that is no image."""
         self.endings[os.path.splitext(name)[1].lower() or "no ending"] += 1
 
     def notes(self, where: str) -> list[str]:
-        """One line for each kind."""
+        """Gives a line for each kind of thing that was left out, which begins with `where`."""
         lines = []
         if self.tools:
             lines.append(f"{where}: left out as files and folders of tools: {counts(self.tools)}")
@@ -71,7 +71,7 @@ class LeftOut:
 
 
 def counts(kinds: Counter[str]) -> str:
-    """How many there are of each of the most frequent kinds."""
+    """Says how many there are of each of the most frequent kinds."""
     most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{kind} {number}" for kind, number in most[:_NAMED]]
     rest = sum(number for _, number in most[_NAMED:])
@@ -82,34 +82,35 @@ class Walk:
     """The images in some folders and below, such as those of classes.
 
     Links are followed. Each real folder counts once: in the folder where it lies, or else in the first that
-    has a link to it. So links that lead back up, or across to another class, add nothing and always end.
+    has a link to it. So links that lead back up, or across to another class, add nothing, and the search
+    always ends.
 
     Args:
-        folders: where to look; a folder may be a link itself.
-        around: folders whose links are not followed, such as those around `folders`.
+        folders: The folders to look in; a folder may be a link itself.
+        around: The folders to which no links are followed, such as those around `folders`.
 
     Attributes:
-        images: of each folder, the paths of its images in the order of torchvision's ImageFolder: by folder,
+        images: For each folder, the paths of its images in the order of torchvision's ImageFolder: by folder,
             and then by name.
-        left_out: what is no image.
-        shared: links to images that belong to another of the folders too.
+        left_out: What is no image.
+        shared: The links to images that belong to another of the folders too.
 
     Raises:
-        UserError: a folder cannot be read.
+        UserError: If a folder cannot be read.
     """
 
     def __init__(self, folders: Sequence[str], around: Sequence[str | Path] = ()) -> None:
         self.left_out = LeftOut()
         self._seen: dict[_Key, int] = {_key(folder): -1 for folder in around}
         self._found: list[list[tuple[str, list[str]]]] = [[] for _ in folders]
-        self._links: list[tuple[int, str]] = []  # to folders
+        self._links: list[tuple[int, str]] = []  # links to folders
         self._linked: list[tuple[int, str, str]] = []  # images that are links, and what they point to
         for number, folder in enumerate(folders):
             if os.path.islink(folder):
                 self._links.append((number, folder))
             else:
                 self._enter(number, folder)
-        for number, folder in self._links:  # grows on the way
+        for number, folder in self._links:  # the list grows on the way
             if _key(folder) in self._seen:
                 self.left_out.links.append(folder)
             else:
@@ -147,16 +148,16 @@ class Walk:
                     self.left_out.file(entry.name)
 
     def also_in(self, other: Walk) -> list[str]:
-        """The images that `other` has too, by links to the same files or folders."""
+        """Lists the images that `other` has too, by links to the same files or folders."""
         there = {real for _, real in other._real_paths()}
         folders = {os.path.dirname(real) for real in there}
         return [path for path, real in self._real_paths(folders) if real in there]
 
     def _real_paths(self, within: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Each image's path, and that of what it is, without links; of those in these real folders and
-        of links alone, if given.
+        """Gives each image's path, and its real path without links.
 
-        Only folders are resolved, once each, as there may be millions of images.
+        If `within` is given, images of folders that hold no linked images and are not among these real
+        folders are left out. Only folders are resolved, once each, as there may be millions of images.
         """
         targets = {path: target for _, path, target in self._linked}
         linked = {os.path.dirname(path) for path in targets}
@@ -170,7 +171,7 @@ class Walk:
                 yield path, os.path.join(real(at), last)
 
     def _shared(self) -> list[str]:
-        """Links to images of other folders, or to what an image of another folder is a link to as well."""
+        """Lists links to images of other folders, or to what an image of another folder links to as well."""
         shared = []
         owners: dict[int, int] = {}  # by the hash of a path: there may be millions
         known: dict[str, tuple[_Key | None, int]] = {}

@@ -1,4 +1,4 @@
-"""Weights in files, of this program and of others, and what stands beside them.
+"""Files of weights, written by this program or by others, and the metadata beside the weights.
 
-It never computes with them.
+This package never computes with the weights.
 """

@@ -1,6 +1,6 @@
-"""What PyTorch checkpoints of other programs say beside the weights: class names, mean, std and sizes.
+"""The metadata in PyTorch checkpoints of other programs: class names, mean, std and sizes.
 
-There is no standard for it. Known are torchvision's ``class_to_idx`` and the settings of its reference
+There is no standard for it. Understood are torchvision's ``class_to_idx`` and the settings of its reference
 scripts, Lightning's ``hyper_parameters``, and timm's ``pretrained_cfg`` and settings.
 """
 
@@ -25,8 +25,8 @@ from sysds_resnet.network.weights.metadata import (
     tell_apart,
 )
 
-# Entries of a checkpoint that may hold these things, beside the checkpoint itself: those that describe the
-# network, and the settings of programs, which may mean anything by the same names.
+# Entries of a checkpoint that may hold metadata, as the checkpoint itself may: first those that describe the
+# network, then the settings of programs, where the same names may mean anything.
 _PLACES = ("meta", "meta.dataset_meta")
 _SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters", "hparams", "args", "config")
 _NAMES = ("classes", "class_names", "categories", "label_names", "CLASSES")
@@ -36,9 +36,9 @@ _SIDES = ("image_size", "img_size", "val_crop_size")
 _SHORTER_SIDES = ("resize_size", "val_resize_size")
 _OTHERS = ("meta", "mean", "std", "pretrained_cfg")
 FIELDS = frozenset((*_OTHERS, *_SETTINGS, *_NAMES, *_BY_NUMBER, *_BY_NAME, *_SIDES, *_SHORTER_SIDES))
-"""Entries of a checkpoint that are no tensors of its network."""
+"""The entries of a checkpoint that are no tensors of its network."""
 
-# Networks whose tensors are a ResNet's by name and shape, and that compute something else.
+# Names of networks whose tensors have a ResNet's names and shapes, but that compute something else.
 _VARIANT = re.compile(r"resnet(blur|aa|rs|v2)|resnet\d+(_?v1)?[cdest](?![a-z0-9])|resne[sx]t", re.IGNORECASE)
 _AVERAGE_POOLS = ("avg", "fast", "fastavg", "")  # timm's names of the average over all pixels
 
@@ -46,17 +46,17 @@ _AVERAGE_POOLS = ("avg", "fast", "fastavg", "")  # timm's names of the average o
 def metadata_of_checkpoint(
     entries: Mapping[Any, Any], channels: int, num_classes: int | None, source: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """What is known of a checkpoint's network beside its tensors, checked, and notes.
+    """Reads and checks what a checkpoint says of its network beside the tensors, and gives it with notes.
 
     Args:
-        entries: What the file holds.
-        channels: Of the network's input.
-        num_classes: Of its output; None for a backbone.
+        entries: The content of the file.
+        channels: The number of channels of the network's input.
+        num_classes: The number of its classes; None for a backbone.
         source: What errors call the file.
 
     Raises:
         UserError: If a field is not what it should be, two contradict each other, or the network is said to
-            be another one than its tensors show. What cannot be used of a program's settings is noted only.
+            be another one than its tensors show. Settings of a program that cannot be used only give a note.
     """
     found: dict[str, Any] = {}
     notes: list[str] = []
@@ -98,7 +98,7 @@ def _places(entries: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]
 
 
 def _check_variant(values: Mapping[Any, Any], source: str) -> None:
-    """Refuses a network that is said to be another one than ResNet v1.5, which its tensors do not show."""
+    """Refuses a network that is declared to be no ResNet v1.5, which its tensors would not show."""
     for field in ("arch", "model", "architecture"):
         found = values.get(field)
         if isinstance(found, str) and _VARIANT.search(found):
@@ -112,7 +112,7 @@ def _check_variant(values: Mapping[Any, Any], source: str) -> None:
 
 
 def _classes(values: Mapping[Any, Any], _: int, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Class names, which all fields of one place must agree on."""
+    """Reads the class names, on which all fields of one place must agree."""
     found: list[str] | None = None
     notes: list[str] = []
     for names, field, said in _all_names(values, source):
@@ -130,14 +130,15 @@ def _pretrained(values: Mapping[Any, Any], _: int, source: str) -> tuple[dict[st
 
 
 def _all_names(values: Mapping[Any, Any], source: str) -> Iterator[tuple[list[str], str, list[str]]]:
-    """Class names in each field that has them, the field, and notes."""
+    """Gives, for each field with class names, the names, the field and notes."""
     for field in (*_NAMES, *_BY_NUMBER, *_BY_NAME):
         value = values.get(field)
         if isinstance(value, Mapping):
-            # both directions are found under each of these names
+            # programs write tables of either direction under each of these names
             texts = all(isinstance(v, str) for v in value.values())
             names = (names_by_number if texts else numbers_by_name)(value, field, source)
-        elif field in _NAMES and isinstance(value, list | tuple):  # otherwise often the number of classes
+        elif field in _NAMES and isinstance(value, list | tuple):
+            # only lists: another value is often the number of classes
             wrong = [name for name in value if not isinstance(name, str) or not name]
             if wrong or not value:
                 what = f"has {shorten(wrong[0])} in it" if wrong else f"is {shorten(value)}"
@@ -150,7 +151,7 @@ def _all_names(values: Mapping[Any, Any], source: str) -> Iterator[tuple[list[st
 
 
 def _statistics(values: Mapping[Any, Any], channels: int, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Mean and std in 0..255, from these units or 0..1."""
+    """Reads mean and std, which may be in units of 0..1 or 0..255, and gives them in 0..255."""
     if values.get("mean") is None or values.get("std") is None:
         return {}, []
     pair = []
@@ -171,10 +172,11 @@ def _statistics(values: Mapping[Any, Any], channels: int, source: str) -> tuple[
 
 
 def _sizes(values: Mapping[Any, Any], channels: int, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Sizes of images, from one number, height and width, or timm's settings."""
+    """Reads the sizes of images from one number, from a height and a width, or from timm's settings."""
     field, size = _first(values, _SIDES)
     shape = plain(values.get("input_size"))
-    if size is None and isinstance(shape, list) and shape[:1] == [channels]:  # otherwise of anything
+    # an input_size that does not begin with the channels may be the size of anything
+    if size is None and isinstance(shape, list) and shape[:1] == [channels]:
         field, size = "input_size", shape[1:]
     _, shorter = _first(values, _SHORTER_SIDES)
     timm = {name: values[name] for name in ("crop_pct", "interpolation") if values.get(name)}
@@ -189,7 +191,7 @@ def _sizes(values: Mapping[Any, Any], channels: int, source: str) -> tuple[dict[
 
 
 def _first(values: Mapping[Any, Any], fields: tuple[str, ...]) -> tuple[str, Any]:
-    """The first field that has something, and what it has, numbers as whole ones where they are that."""
+    """Gives the first field that has a value, and the value, as an int if it is a whole number."""
     field = next((field for field in fields if values.get(field) is not None), fields[0])
     value = plain(values.get(field))
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
@@ -198,7 +200,7 @@ def _first(values: Mapping[Any, Any], fields: tuple[str, ...]) -> tuple[str, Any
 
 
 def plain(values: Any) -> Any:
-    """Lists and numbers for tuples, arrays and tensors, without dimensions of one channel or pixel."""
+    """Turns tuples, arrays and tensors into lists and numbers; a shape such as (1, C, 1, 1) becomes flat."""
     if hasattr(values, "reshape"):
         several = [side for side in values.shape if side != 1]
         flat = len(several) <= 1 and len(values.shape) > 1

@@ -1,6 +1,6 @@
-"""Files that hold weights, of each kind that is read: safetensors, PyTorch's, and either in shards.
+"""The formats of files with weights that are read: safetensors, PyTorch's, and either in shards.
 
-What comes out is what the file holds, whatever the names in it mean. No code in a file is run.
+The content is given as the file holds it, whatever the names in it mean. No code in a file is run.
 
 Source: https://github.com/huggingface/safetensors.
 """
@@ -24,9 +24,10 @@ from sysds_resnet.network.names import Weights, fail
 from sysds_resnet.network.weights.metadata import read_json, shorten
 from sysds_resnet.system.command_lines import install_command
 
-# A crafted file makes older versions run code in spite of weights_only=True: CVE-2025-32434, CVE-2026-24747.
+# A crafted file makes older versions of PyTorch run code in spite of weights_only=True: CVE-2025-32434,
+# CVE-2026-24747.
 TORCH_MINIMUM = (2, 10)
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar is how PyTorch's examples call them
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # PyTorch's examples write .pth.tar
 INDEX_SUFFIX = ".index.json"
 FOLDER_FILES = (
     "model.safetensors",
@@ -34,9 +35,9 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX_SUFFIX}",
 )
-"""Where weights are in a folder of Hugging Face's, the first that there is."""
+"""The files that may hold the weights in a Hugging Face folder: the first that exists is read."""
 
-# A name of a file that any system can have.
+# A file name that is possible on any system.
 _SHARD = re.compile(r"[^/\\\0\ud800-\udfff]{1,240}\.[a-z]+")
 _EXPECTED = "expected .safetensors, .pth, .pt, .ckpt, .bin or a Hugging Face folder"
 _FOREIGN = {
@@ -62,12 +63,12 @@ _FOREIGN_SUFFIXES = {
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file holds.
+    """The content of a file of weights.
 
     Attributes:
-        path: Of the file that was read, or of the index of its shards.
-        entries: Arrays, PyTorch's tensors, or anything that a checkpoint has beside them, by name.
-        header: Text in the header of a safetensors file.
+        path: The path of the file that was read, or of the index of its shards.
+        entries: The arrays or PyTorch tensors by name, and anything else that a checkpoint holds.
+        header: The texts in the header of a safetensors file; empty for other files.
     """
 
     path: Path
@@ -76,10 +77,10 @@ class Content:
 
 
 def path_of(name: str | os.PathLike[str]) -> Path:
-    """The path that a name is; whether there is anything is not looked at.
+    """Gives the path with this name, whether or not anything exists there.
 
     Raises:
-        UserError: If nothing can have such a name here.
+        UserError: If the name is no path, or the system refuses to look there.
     """
     if not isinstance(name, str | os.PathLike):
         raise UserError(f"weights: found {shorten(name)}, expected the path of a file or folder; give one")
@@ -96,7 +97,7 @@ def path_of(name: str | os.PathLike[str]) -> Path:
 
 
 def read_content(path: Path) -> Content:
-    """What a file of weights holds, or the file that a Hugging Face folder has.
+    """Reads a file of weights; in a Hugging Face folder, the file of weights that it has.
 
     Raises:
         UserError: If there is no such file, or it is empty, damaged, or of another kind.
@@ -110,7 +111,7 @@ def read_content(path: Path) -> Content:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The file of weights in a Hugging Face folder."""
+    """Finds the file of weights in a Hugging Face folder."""
     for name in FOLDER_FILES:
         if (folder / name).exists():
             return folder / name
@@ -128,10 +129,10 @@ def _in_folder(folder: Path) -> Path:
 
 
 def container_of(path: Path) -> Literal["safetensors", "torch"]:
-    """The kind of a file, by content where it has a signature and otherwise by extension.
+    """Tells the format of a file, by its content where that has a signature, and otherwise by its extension.
 
     Raises:
-        UserError: If it is no file, empty, or of a kind that is not read here.
+        UserError: If it is no regular file, is empty, or has a format that is not read here.
     """
     if path.exists() and not path.is_file():
         fail(path, f"is no regular file; {_EXPECTED}")
@@ -159,7 +160,7 @@ def container_of(path: Path) -> Literal["safetensors", "torch"]:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """The text in the header of a safetensors file.
+    """Reads the texts in the header of a safetensors file.
 
     Raises:
         UserError: If it is damaged.
@@ -183,14 +184,14 @@ def _read_safetensors(path: Path) -> Weights:
             fail(path, f"{name!r} has dtype {tensor['dtype']}, expected F16, BF16, F32 or F64; convert it")
         stored = np.dtype(f"<{kind[1].lower().replace('bf', 'u')}{int(kind[2]) // 8}")
         array = np.frombuffer(tensor["data"], stored).reshape(tensor["shape"])
-        if kind[1] == "BF":  # the upper half of a float32
+        if kind[1] == "BF":  # bfloat16 is the upper half of a float32
             array = (array.astype(np.uint32) << 16).view(np.float32)
         weights[name] = array
     return weights
 
 
 def _read_shards(index: Path) -> Content:
-    """All tensors of the files that an index names, `model-00001-of-00002.safetensors` and so on."""
+    """Reads all tensors of the files that an index names, such as `model-00001-of-00002.safetensors`."""
     table = (read_json(index) or {}).get("weight_map")
     if not isinstance(table, dict) or not table:
         fail(
@@ -222,12 +223,12 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         fail(path, f"torch {torch.__version__} reads .pth unsafely; run {install_command('torch')}")
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch.load skips the checksums
+            with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                     fail(path, "is a TorchScript program, expected tensors only; save its state_dict() alone")
                 if broken := archive.testzip():
                     raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-        # a plain record of settings, which torchvision's and timm's scripts put beside the weights
+        # torchvision's and timm's scripts put settings beside the weights as a Namespace, a plain record
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
@@ -244,10 +245,10 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
 
 
 def to_arrays(tensors: Mapping[Any, Any], source: str) -> Weights:
-    """C-contiguous arrays from arrays or PyTorch's tensors, bfloat16 as float32.
+    """Gives arrays as they are, and PyTorch tensors as C-contiguous arrays, those of bfloat16 in float32.
 
     Raises:
-        UserError: If something is no tensor, or one that NumPy does not have.
+        UserError: If a value is no tensor, or one of a kind that NumPy does not have.
     """
     weights = {}
     for name, tensor in tensors.items():
@@ -266,5 +267,5 @@ def to_arrays(tensors: Mapping[Any, Any], source: str) -> Weights:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether something is an array or a tensor of PyTorch's, which need not be installed."""
+    """Tells whether a value is an array or a PyTorch tensor; PyTorch need not be installed."""
     return isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "dtype"))

@@ -39,18 +39,18 @@ from sysds_resnet.network.weights.metadata import METADATA_KEY, check_fits, deco
 from sysds_resnet.network.weights.state_dicts import choose_state_dict
 from sysds_resnet.system.files import write_whole
 
-MODEL, VELOCITY, AVERAGE = "model/", "velocity/", "average/"  # before the names of tensors in a checkpoint
+MODEL, VELOCITY, AVERAGE = "model/", "velocity/", "average/"  # prefixes of names in a run's checkpoint
 
 describe = encode_header
 
 
 class LoadedWeights(NamedTuple):
-    """Weights and what came with them.
+    """Weights and their metadata, as read from a file.
 
     Attributes:
-        weights: Arrays by torchvision's names.
-        metadata: What of "mean", "std" (of each channel, in 0..255), "classes" (names), "image_size"
-            ([height, width] in pixels) and "resize_size" is known; and what `ResNet.save` was given.
+        weights: The arrays by torchvision's names.
+        metadata: What is known of "mean", "std" (of each channel, in 0..255), "classes" (names), "image_size"
+            ([height, width] in pixels) and "resize_size" (pixels); and what else `ResNet.save` was given.
         notes: What users should know of how the file was read, one line each.
     """
 
@@ -60,23 +60,23 @@ class LoadedWeights(NamedTuple):
 
 
 def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWeights:
-    """Read the weights in a file, or in a Hugging Face folder, and what stands beside them.
+    """Reads the weights in a file, or in a Hugging Face folder, and their metadata.
 
     Args:
-        path: A ``.safetensors`` file, one of PyTorch's (``.pth``, ``.pt``, ``.ckpt``, ``pytorch_model.bin``),
-            which needs PyTorch and is read without running any code in it, the index of shards of either, or
-            a folder with one of these by Hugging Face's names.
-        key: Of a file with several networks, the entry or prefix of the one to take. By default that is the
-            average, if one is an average of the other, as in a run's checkpoint.
+        path: A ``.safetensors`` file; a PyTorch file (``.pth``, ``.pt``, ``.ckpt``, ``pytorch_model.bin``),
+            which needs PyTorch and is read without running any code in it; the index of shards of either; or
+            a folder with one of these under Hugging Face's names.
+        key: The entry or the prefix of names of the network to take from a file with several. By default, if
+            one is an average of the other, as in a run's checkpoint, it is the average.
 
     Returns:
-        C-contiguous arrays of the file's dtypes, but bfloat16, which NumPy lacks, as float32 without loss.
-        Prefixes of wrappers are dropped from names, and Hugging Face's names and other names of the final
-        layer changed to torchvision's. A backbone has no final layer.
+        The weights, as C-contiguous arrays of the file's dtypes, but with bfloat16, which NumPy lacks, as
+        float32 without loss. Prefixes of wrappers are dropped from names, and Hugging Face's names and other
+        names of the final layer are changed to torchvision's. A backbone has no final layer.
 
     Raises:
         UserError: If the file is missing, empty, damaged, of an unknown kind, holds anything but tensors,
-            metadata that are none, or belongs to a ResNet that computes something else than v1.5.
+            has wrong metadata, or belongs to a ResNet that computes something else than v1.5.
     """
     content = read_content(path_of(path))
     path, source = content.path, str(content.path)
@@ -88,7 +88,7 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
         fail(source, "holds no tensors, expected the weights of a ResNet; give another file")
     renamed = any(name.startswith(("resnet.", "embedder.", "encoder.stages.")) for name in weights)
     if renamed:
-        backbone = ("embedder.", "encoder.")  # as transformers' ResNetModel calls them
+        backbone = ("embedder.", "encoder.")  # the names in transformers' ResNetModel
         whole = {f"resnet.{n}" if n.startswith(backbone) else n: a for n, a in weights.items()}
         weights = from_huggingface(whole, source)
     weights, said = rename_head(weights, source)
@@ -108,12 +108,12 @@ def load_file(path: str | os.PathLike[str], key: str | None = None) -> LoadedWei
 
 
 def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weights:
-    """The weights alone, as `load_file` reads them."""
+    """Reads the weights alone, in the way of `load_file`."""
     return load_file(path, key).weights
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `ResNet.save` wrote beside the weights (mean, std, classes, ...); nothing for other files.
+    """Reads what `ResNet.save` wrote beside the weights (mean, std, classes, ...); empty for other files.
 
     Raises:
         UserError: If the file is damaged, or a field is not what it should be.
@@ -125,19 +125,19 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def weights_of_checkpoint(tensors: Mapping[str, np.ndarray]) -> Weights:
-    """The weights to use among the tensors of a checkpoint: the averaged ones if there are such."""
+    """Picks the weights to use from the tensors of a checkpoint: the averaged ones if there are such."""
     prefix = AVERAGE if any(name.startswith(AVERAGE) for name in tensors) else MODEL
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def _ends(weights: Weights) -> tuple[int, int | None]:
-    """Channels of a network's input, or three, and classes of its output, if it has a final layer."""
+    """Gives the number of input channels, three if unknown, and of classes, None without a final layer."""
     first, last = np.shape(weights.get("conv1.weight")), np.shape(weights.get("fc.weight"))
     return first[1] if len(first) == 4 else 3, last[0] if len(last) == 2 else None
 
 
 def _parts(entries: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """A run's checkpoint by its parts, without velocities; anything else as it is."""
+    """Splits a run's checkpoint into its parts, without velocities; gives anything else as it is."""
     if not all(isinstance(name, str) and name.startswith((MODEL, VELOCITY, AVERAGE)) for name in entries):
         return entries
     parts: dict[str, dict[str, Any]] = {}
@@ -155,18 +155,18 @@ def write_weights(
     layout: Literal["torchvision", "huggingface"] = "torchvision",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights with torchvision's names as safetensors, each array with its own dtype, bit for bit.
+    """Writes weights with torchvision's names as safetensors, each array with its own dtype, bit for bit.
 
     With layout "torchvision" ``path`` is a ``.safetensors`` file; with "huggingface" it is a folder that gets
     ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``, with class names, mean, std and
     sizes, for ``ResNetForImageClassification.from_pretrained`` and ``pipeline("image-classification")``.
-    These want ``num_batches_tracked`` in every norm, so absent counters are added as 0. Missing folders are
-    made. ``metadata`` is a header as of `describe`; it goes into the file, beside the ``format: pt`` that
-    transformers asks for. A file appears whole or not at all: it is written beside its place, synced, and
-    renamed.
+    transformers wants ``num_batches_tracked`` in every norm, so absent counters are added as 0. Missing
+    folders are made. ``metadata`` is a header that `describe` made; it goes into the file, beside the
+    ``format: pt`` that transformers asks for. A file appears whole or not at all: it is written beside its
+    place, synced, and renamed.
 
     Raises UserError for another extension, a dtype without a safetensors form, weights that
-    `infer_architecture` does not know (Hugging Face only), or a disk that does not take the file.
+    `infer_architecture` does not know (Hugging Face only), or a file that cannot be written.
     """
     path = Path(path)
     header = {"format": "pt", **(metadata or {})}

@@ -1,4 +1,4 @@
-"""Weights in any form that this project reads: files, Hugging Face's folders, run folders, DML's matrices."""
+"""Weights in every form that is read: files, Hugging Face folders, run folders, and matrices from DML."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from sysds_resnet.network.weights.containers import path_of
 from sysds_resnet.network.weights.files import LoadedWeights, load_file
 from sysds_resnet.network.weights.metadata import check_fits, check_metadata, read_json
 
-READING_HEAP = 2 * 2**30  # bytes; weights alone need little
-# The two matrices of a folder of dml/network/weights.dml, the second written last, and what is beside them.
+READING_HEAP = 2 * 2**30  # bytes; reading weights needs little
+# Names in a folder that dml/network/weights.dml wrote: two matrices, of which "complete" is written last, and
+# the metadata that `convert` puts beside them.
 TENSORS, COMPLETE, BESIDE = "tensors", "complete", "metadata.json"
-_RUN_FILES = ("weights.safetensors", "best.safetensors")  # of a run, of one that has not ended
+_RUN_FILES = ("weights.safetensors", "best.safetensors")  # in the folder of a run: at its end, and before
 
 
 def load_weights(path: str | Path, engine: Engine | None = None, key: str | None = None) -> LoadedWeights:
-    """Weights and what stands beside them, from any form.
+    """Reads weights and their metadata from any form.
 
     Args:
-        path: A file or Hugging Face folder for `load_file`, a run folder with weights.safetensors, or else
-            best.safetensors, or a folder that dml/network/weights.dml wrote.
-        engine: For the last; by default a small one of its own.
-        key: Of a file with several networks, as of `load_file`.
+        path: A file or a Hugging Face folder that `load_file` reads; a run folder with weights.safetensors,
+            or else best.safetensors; or a folder that dml/network/weights.dml wrote.
+        engine: The engine that reads a folder which DML wrote; by default a small one, opened for this.
+        key: The network to take from a file that holds several, named as for `load_file`.
 
     Raises:
-        UserError: If there are no weights, or they or what stands beside them are damaged.
+        UserError: If there are no weights, or the weights or their metadata are damaged.
     """
     path = path_of(path)
     if (path / COMPLETE).exists():
@@ -50,7 +51,7 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
 
 @contextmanager
 def engine_or_own(given: Engine | None) -> Iterator[Engine]:
-    """An engine that is there, or a small one for as long as it is needed."""
+    """Gives the engine that is passed in, or opens a small one for the `with` block."""
     if given is not None:
         yield given
         return
@@ -59,7 +60,7 @@ def engine_or_own(given: Engine | None) -> Iterator[Engine]:
 
 
 def _with_names(loaded: LoadedWeights, run: Path) -> LoadedWeights:
-    """Weights without class names with those of the run that they lie in."""
+    """Adds to weights without class names those of the run whose folder they lie in."""
     names = named_classes(run)
     if names is None:
         return loaded
@@ -94,5 +95,5 @@ def _read_systemds(folder: Path, engine: Engine) -> LoadedWeights:
 
 
 def digest(values: np.ndarray) -> str:
-    """What ties metadata.json to the matrix of weights that it describes: DML may write others over it."""
+    """Gives the digest that ties metadata.json to the weights it describes: DML may overwrite the weights."""
     return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()

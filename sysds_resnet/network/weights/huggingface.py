@@ -1,8 +1,8 @@
-"""Hugging Face folders: what config.json and preprocessor_config.json say beside the weights, in and out.
+"""Hugging Face folders: config.json and preprocessor_config.json beside the weights, read and written.
 
-Two kinds are read: those of transformers' ``ResNetForImageClassification``, and those of timm's models, whose
-config.json has an ``architecture`` and a ``pretrained_cfg``. Any other folder with weights by torchvision's
-names may have class names and a processor in the same files.
+Two kinds of folders are read: those of transformers' ``ResNetForImageClassification``, and those of timm's
+models, whose config.json has an ``architecture`` and a ``pretrained_cfg``. Any other folder of weights with
+torchvision's names may have class names and a processor in the same files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sysds_resnet.network.weights.metadata import (
 )
 
 CONFIG_FILE = "config.json"
-# What every ResNet v1.5 has in Hugging Face's config.json, and the names of its tensors do not show.
+# Fields of Hugging Face's config.json that every ResNet v1.5 has, and that its tensors' names do not show.
 _PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
 _TIMM_PLAIN = re.compile(r"((tv|gluon|ssl|swsl)_)?resnet(18|34|50|101|152)(_v1b)?(\..*)?")
 _TIMM_HARMLESS = {
@@ -48,12 +48,12 @@ _TIMM_HARMLESS = {
 def read_folder(
     folder: Path, channels: int, num_classes: int | None, renamed: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a folder's JSON files say of its network, checked, and notes on what cannot be followed exactly.
+    """Reads and checks what a folder's JSON files say of its network; notes say what cannot be followed.
 
     Args:
-        folder: Of config.json.
-        channels: Of the network's input.
-        num_classes: Of its output; None for a backbone.
+        folder: The folder with config.json.
+        channels: The number of channels of the network's input.
+        num_classes: The number of its classes; None for a backbone.
         renamed: Whether the tensors have the names of transformers' ResNet.
 
     Raises:
@@ -79,7 +79,7 @@ def read_folder(
     described, said = from_processor(processor, channels, str(path))
     described = check_metadata(described, str(path))
     differing = [name for name in described if name in found and not _close(described[name], found[name])]
-    if differing:  # in a folder of timm's, which says these things in config.json
+    if differing:  # in a timm folder, whose config.json has these fields too
         notes.append(
             f"{path}: {differing[0]} is {shorten(described[differing[0]])} by it, but "
             f"{shorten(found[differing[0]])} by {CONFIG_FILE}, which is followed"
@@ -90,7 +90,7 @@ def read_folder(
 def folder_files(
     weights: Mapping[str, np.ndarray], architecture: Architecture, metadata: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The JSON files of a folder for transformers, by name."""
+    """Gives the content of the JSON files of a folder for transformers, by file name."""
     kind, counts = STAGES[architecture.depth]
     labels = metadata.get("classes") or [f"LABEL_{i}" for i in range(architecture.num_classes)]
     config = _PLAIN | {
@@ -109,9 +109,9 @@ def folder_files(
 
 
 def agrees(metadata: Mapping[str, Any], found: Mapping[str, Any], channels: int) -> bool:
-    """Whether a folder's JSON files say what stands in the header of its weights, to rounding.
+    """Tells whether a folder's JSON files say the same as the header of its weights, up to rounding.
 
-    They do if nobody changed them since this project wrote the folder. The header is then the exact one.
+    They do if nobody changed them since this project wrote the folder. The header then has the exact numbers.
     """
     expected = from_processor(to_processor(metadata, channels), channels, "")[0]
     expected |= {"classes": metadata["classes"]} if metadata.get("classes") else {}
@@ -121,14 +121,14 @@ def agrees(metadata: Mapping[str, Any], found: Mapping[str, Any], channels: int)
 
 
 def _close(one: Any, other: Any) -> bool:
-    """Whether two values of a field are the same, numbers to rounding."""
+    """Tells whether two values of a field are the same, numbers up to rounding."""
     numbers = [isinstance(value, list) and all(map(is_number, value)) for value in (one, other)]
     return np.allclose(one, other, rtol=1e-9) if all(numbers) and len(one) == len(other) else one == other
 
 
 def _find_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The description of the image processor and the file that has it."""
-    path = folder / "processor_config.json"  # newer versions may put it there
+    """Finds the file that describes the image processor, and gives its path and the description."""
+    path = folder / "processor_config.json"  # newer versions of transformers may put it there
     nested = (read_json(path) or {}).get("image_processor")
     if isinstance(nested, dict):
         return path, nested
@@ -137,9 +137,10 @@ def _find_processor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
 
 
 def _check_plain(config: Mapping[str, Any], renamed: bool, source: str) -> None:
-    """Refuses a network whose strides, activation or outputs are not v1.5's, which its names do not show.
+    """Refuses a network whose strides, activation or outputs are not those of v1.5: its tensors do not tell.
 
-    Tensors by torchvision's names may be those of a model of anybody's, with a model_type of its own.
+    Only tensors with Hugging Face's names need the model_type "resnet": with torchvision's names, they may be
+    those of anybody's model, which has a model_type of its own.
     """
     for key, expected in (_PLAIN | ({"model_type": "resnet"} if renamed else {})).items():
         if (found := config.get(key, expected)) != expected:
@@ -157,14 +158,14 @@ def _check_plain(config: Mapping[str, Any], renamed: bool, source: str) -> None:
 def _names(
     config: Mapping[str, Any], num_classes: int | None, source: str
 ) -> tuple[list[str] | None, list[str]]:
-    """Class names, unless they are placeholders."""
+    """Gives the class names, unless they are placeholders, and notes."""
     if config.get("id2label") is not None:
         field, names = "id2label", names_by_number(config["id2label"], "id2label", source)
     elif config.get("label2id") is not None:
         field, names = "label2id", numbers_by_name(config["label2id"], "label2id", source)
     else:
         return None, []
-    if names == [f"LABEL_{i}" for i in range(len(names))]:  # what transformers writes for none
+    if names == [f"LABEL_{i}" for i in range(len(names))]:  # transformers writes these if it has no names
         return None, []
     _check_count(names, num_classes, field, source)
     unique, notes = tell_apart(names, field, source)
@@ -172,7 +173,7 @@ def _names(
 
 
 def _check_inverse(names: list[str], label2id: object, source: str) -> list[str]:
-    """Refuses a label2id that gives a name another number than id2label; notes on one with other names."""
+    """Refuses a label2id that gives a name another number than id2label; other names give a note."""
     if not isinstance(label2id, Mapping):
         return []
     for name, number in label2id.items():

@@ -1,8 +1,8 @@
-"""How others describe the preprocessing of images, in and out of this project's terms.
+"""Other projects' descriptions of image preprocessing, converted to this project's terms and back.
 
 Those terms are a mean and a standard deviation in 0..255, a shorter side that images are resized to by an
-antialiased bilinear filter, and a square that is cropped from the centre. What a description says beyond
-them is told in notes.
+antialiased bilinear filter, and a square that is cropped from the centre. Notes tell what a description says
+beyond them.
 
 Sources: ``preprocessor_config.json`` as transformers' image processors read it (``ConvNextImageProcessor``,
 which is ResNet's, ``BitImageProcessor``, ``ViTImageProcessor``), and timm's ``pretrained_cfg`` as
@@ -25,7 +25,7 @@ from sysds_resnet.network.weights.metadata import MAX_MEAN, MAX_STD, Side, Stric
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 _BILINEAR = 2
-_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
+_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers
 _SQUASHED_FROM = 384  # pixels: from this size on, ConvNextImageProcessor does not crop
 _CLIP_MEAN, _CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 _CLIP = {
@@ -36,7 +36,7 @@ _CLIP = {
     "image_mean": _CLIP_MEAN,
     "image_std": _CLIP_STD,
 }
-# What the classes of transformers take for what a file leaves out.
+# The defaults of transformers' classes for fields that a file leaves out.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "ConvNext": {
         "size": {"shortest_edge": 384},
@@ -59,8 +59,8 @@ _Numbers = Annotated[list[float], Field(min_length=1)] | float
 _Size = Side | dict[str, Side | None] | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
-# Of what processors may do beside the above: what changes nothing in what a network sees, and what changes
-# all of it. Anything else is noted.
+# Steps that a file may ask for beside the fields of _Processor: the first change nothing that a network sees;
+# the second change all of it, and are refused. Any other step gives a note.
 _HARMLESS = ("do_convert_rgb", "do_reduce_labels")
 _OTHER_PIXELS = ("do_flip_channel_order", "do_grayscale", "rescale_offset")
 
@@ -95,7 +95,7 @@ class _Pretrained(Strict):
 
 
 def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Mean, std and sizes from a preprocessor_config.json, and notes on what cannot be followed exactly.
+    """Reads mean, std and sizes from a preprocessor_config.json; notes say what cannot be followed exactly.
 
     Raises:
         UserError: If a field is not what it should be.
@@ -114,7 +114,7 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
         fail(source, f"{other} is {shorten(given[other])}, expected false; give a model for RGB images")
     processor = validate(_Processor, {**_DEFAULTS.get(kind, {"resample": _BILINEAR}), **given}, source)
     scale = (1 / processor.rescale_factor) if processor.do_rescale else 1.0
-    scale = 255.0 if math.isclose(scale, 255, rel_tol=1e-9) else scale  # 1/255 has been rounded
+    scale = 255.0 if math.isclose(scale, 255, rel_tol=1e-9) else scale  # 1/255 was rounded in the file
     if processor.do_normalize:
         mean = [scale * value for value in _each("image_mean", processor.image_mean, channels, source)]
         std = [scale * value for value in _each("image_std", processor.image_std, channels, source)]
@@ -138,7 +138,7 @@ def from_processor(config: Mapping[str, Any], channels: int, source: str) -> tup
 
 
 def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], list[str]]:
-    """The same from timm's pretrained_cfg."""
+    """Reads mean, std and sizes from timm's pretrained_cfg; notes say what cannot be followed exactly."""
     given = (
         {n: list(v) if isinstance(v, tuple) else v for n, v in config.items() if v is not None}
         if isinstance(config, Mapping)
@@ -168,10 +168,10 @@ def from_pretrained_cfg(config: object, source: str) -> tuple[dict[str, Any], li
 
 
 def to_processor(metadata: Mapping[str, Any], channels: int) -> dict[str, Any]:
-    """The preprocessor_config.json for what stands beside weights, and this project's defaults for the rest.
+    """Gives the preprocessor_config.json for the metadata of weights, with defaults for missing fields.
 
-    transformers takes the centre by rounding margins down, where torchvision and this project round to the
-    nearest even number: an odd margin may give a crop one pixel beside.
+    For the centre crop, transformers rounds half of the margin down, where torchvision and this project round
+    halves to the nearest even number: with an odd margin, the two crops may differ by one pixel.
     """
     imagenet = channels == len(IMAGENET_MEAN)
     mean = metadata.get("mean") or (IMAGENET_MEAN.tolist() if imagenet else [0.0] * channels)
@@ -194,7 +194,7 @@ def to_processor(metadata: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def _sizes(processor: _Processor, kind: str, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Sizes of images and what can only be said of them."""
+    """Gives the sizes of images, and notes on what cannot be followed."""
     if not processor.do_resize:
         return {}, [f"{source}: do_resize is false; here images are resized and cropped all the same"]
     size = processor.size
@@ -229,7 +229,7 @@ def _squashed(source: str, resized: int, side: int) -> tuple[dict[str, Any], lis
 
 
 def _pair(name: str, size: Any, source: str) -> tuple[int, int]:
-    """Height and width of a size in any of its forms."""
+    """Gives the height and width of a size in any of its forms."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, list):
@@ -240,10 +240,10 @@ def _pair(name: str, size: Any, source: str) -> tuple[int, int]:
 
 
 def _each(name: str, values: Sequence[float] | float, channels: int, source: str) -> list[float]:
-    """A number for each channel."""
+    """Gives one number for each channel."""
     found = [values] * channels if isinstance(values, int | float) else list(values)
     if len(found) != channels:
-        if len(set(found)) == 1:  # a default for three channels
+        if len(set(found)) == 1:  # equal numbers for three channels, as the defaults are
             return found[:1] * channels
         fail(
             source,
@@ -259,7 +259,7 @@ def _other_filter(source: str, field: str, name: str) -> str:
 
 
 def not_square(source: str, field: str, height: int, width: int) -> str:
-    """The note on a size of images that are not square."""
+    """Gives the note on a size that is not square."""
     return (
         f"{source}: {field} is {height} x {width}, and images are square here: it is not followed; give "
         "--image-size"

@@ -1,6 +1,6 @@
-"""What stands beside weights: class names, mean and standard deviation of pixels, sizes of images.
+"""The metadata of weights: class names, mean and standard deviation of pixels, sizes of images.
 
-It comes from files that others may have written, so all of it is checked here, whatever form it comes from.
+It comes from files that others may have written, so all of it is checked here, whatever file it comes from.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.network.names import fail
 
 METADATA_KEY = "sysds_resnet"
-"""Name of this project's entry in the header of a safetensors file."""
+"""The name of this project's entry in the header of a safetensors file."""
 
 MAX_JSON = 16 * 2**20  # bytes; the names of 21,841 classes take 1 MB
 MAX_SIDE = 8192  # pixels
-MAX_MEAN, MAX_STD = 1000, 1e5  # of pixels from 0 to 255, beyond which they are of another scale
+MAX_MEAN, MAX_STD = 1000, 1e5  # larger values cannot be those of pixels from 0 to 255
 
 Side = Annotated[int, Field(ge=32, le=MAX_SIDE)]
 
 
 class Strict(BaseModel):
-    """Base of what is read from JSON: no conversions, no NaN, unknown fields kept."""
+    """The base class of what is read from JSON: no conversions, no NaN, unknown fields kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
 
 class Metadata(Strict):
-    """What stands beside weights. Each field may be missing; unknown ones are kept as they are.
+    """The metadata of weights. Each field may be missing; unknown fields are kept as they are.
 
     Attributes:
-        mean: Of each channel, in 0..255.
-        std: Likewise.
-        classes: Names of the classes, unique.
-        image_size: Height and width of the images in pixels.
-        resize_size: Shorter side before the centre crop.
+        mean: The mean of each channel, in 0..255.
+        std: The standard deviation of each channel, in 0..255.
+        classes: The names of the classes, all different.
+        image_size: The height and width of the images in pixels.
+        resize_size: The shorter side of the images before the centre crop, in pixels.
     """
 
     mean: list[Annotated[float, Field(ge=-MAX_MEAN, le=MAX_MEAN)]] | None = Field(None, min_length=1)
@@ -52,7 +52,7 @@ class Metadata(Strict):
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, value: Any) -> Any:
-        """One number is the side of a square."""
+        """Takes a single number for the side of a square."""
         if isinstance(value, list | tuple) and len(value) != 2:
             raise ValueError(f"a height and a width (found {shorten(value)})")
         return [value, value] if type(value) is int else value
@@ -76,10 +76,10 @@ class Metadata(Strict):
 
 
 def check_metadata(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Metadata as a dict of what there is, after a check of all `Metadata` has.
+    """Checks the fields that `Metadata` has, and gives those that are set, and unknown ones, as a dict.
 
     Raises:
-        UserError: Names the source, the field, and what was found and expected.
+        UserError: If a field is wrong; it names the source, the field, and what was found and expected.
     """
     return validate(Metadata, values, source).model_dump(exclude_unset=True)
 
@@ -87,7 +87,7 @@ def check_metadata(values: Mapping[str, Any], source: str) -> dict[str, Any]:
 def check_fits(
     metadata: Mapping[str, Any], channels: int | None, num_classes: int | None, source: str
 ) -> None:
-    """Refuses metadata of a network with other channels or classes; None for numbers that are not known."""
+    """Refuses metadata for other numbers of channels or classes than these; None is for an unknown number."""
     for name, expected, what in (("classes", num_classes, "classes"), ("mean", channels, "channels")):
         values = metadata.get(name)
         if values and expected is not None and len(values) != expected:
@@ -96,10 +96,10 @@ def check_fits(
 
 
 def validate(model: type[Strict], values: object, source: str) -> Any:
-    """An instance of a pydantic model.
+    """Makes an instance of a pydantic model from a JSON object.
 
     Raises:
-        UserError: With the first field that does not fit.
+        UserError: If a field does not fit; it names the first one.
     """
     if not isinstance(values, Mapping):
         fail(source, f"holds {shorten(values)}, expected a JSON object; write it again")
@@ -107,7 +107,7 @@ def validate(model: type[Strict], values: object, source: str) -> Any:
         return model.model_validate(dict(values))
     except ValidationError as error:
         errors = error.errors()
-        # of a field that may have several forms, that which it nearly has
+        # a field of several possible forms has an error for each: the deepest is of the form it nearly has
         alike = [e for e in errors if e["loc"][:1] == errors[0]["loc"][:1]]
         first = max(alike, key=lambda e: len(e["loc"]))
         name, *places = first["loc"] or ("metadata",)
@@ -118,10 +118,10 @@ def validate(model: type[Strict], values: object, source: str) -> Any:
 
 
 def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parses a JSON object.
 
     Raises:
-        UserError: If it is none, or larger or deeper than any that is meant.
+        UserError: If the text is no JSON object, or is larger or more deeply nested than metadata can be.
     """
     if len(text) > MAX_JSON:
         fail(source, f"holds {len(text)} bytes of JSON, expected at most {MAX_JSON}; give another file")
@@ -136,10 +136,10 @@ def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is no such file.
+    """Reads the JSON object in a file; gives None if there is no such file.
 
     Raises:
-        UserError: As `parse_json`, or it cannot be read.
+        UserError: If the file cannot be read, or `parse_json` refuses its text.
     """
     if not path.is_file():
         return None
@@ -151,12 +151,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def encode_header(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """A safetensors header that `decode_header` reads; empty for no metadata."""
+    """Gives the safetensors header that `decode_header` reads; it is empty without metadata."""
     return {METADATA_KEY: json.dumps(metadata)} if metadata else {}
 
 
 def decode_header(header: Mapping[str, str], source: str) -> dict[str, Any]:
-    """The checked metadata in a safetensors header; empty if there is none."""
+    """Gives the checked metadata in a safetensors header; it is empty if there is none."""
     if METADATA_KEY not in header:
         return {}
     source = f"{source}, metadata {METADATA_KEY}"
@@ -164,10 +164,10 @@ def decode_header(header: Mapping[str, str], source: str) -> dict[str, Any]:
 
 
 def names_by_number(table: object, field: str, source: str) -> list[str]:
-    """Class names from a table of numbers and names, such as a JSON object `{"0": "cat", "1": "dog"}`.
+    """Gives the class names in a table from numbers to names, such as the JSON `{"0": "cat", "1": "dog"}`.
 
     Raises:
-        UserError: If numbers are not 0 to n - 1, or names are no text.
+        UserError: If the numbers are not 0 to n - 1, or a name is no text.
     """
     if not isinstance(table, Mapping):
         fail(source, f"{field} is {shorten(table)}, expected a mapping of numbers to names; correct it")
@@ -185,7 +185,7 @@ def names_by_number(table: object, field: str, source: str) -> list[str]:
 
 
 def numbers_by_name(table: object, field: str, source: str) -> list[str]:
-    """The same from a table of names and numbers, such as torchvision's `class_to_idx`."""
+    """Gives the class names in a table from names to numbers, such as torchvision's `class_to_idx`."""
     if not isinstance(table, Mapping):
         fail(source, f"{field} is {shorten(table)}, expected a mapping of names to numbers; correct it")
     if len(set(map(str, table.values()))) < len(table):
@@ -195,10 +195,10 @@ def numbers_by_name(table: object, field: str, source: str) -> list[str]:
 
 
 def tell_apart(names: Sequence[str], field: str, source: str) -> tuple[list[str], list[str]]:
-    """Names of which each is there once, and a note where that takes a change.
+    """Makes class names unique, and gives a note if that takes a change.
 
-    Published lists have names twice: ImageNet's "crane" is a bird and a machine. Their numbers go behind
-        them.
+    Published lists have some names twice: ImageNet's "crane" is a bird and a machine. The class number is
+    appended to such a name.
     """
     if not (twice := duplicate(names)):
         return list(names), []
@@ -212,7 +212,7 @@ def tell_apart(names: Sequence[str], field: str, source: str) -> tuple[list[str]
 
 
 def duplicate(names: Sequence[str]) -> str | None:
-    """The first name that is there twice."""
+    """Gives the first name that occurs twice, or None."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -222,12 +222,12 @@ def duplicate(names: Sequence[str]) -> str | None:
 
 
 def is_number(value: object) -> bool:
-    """Whether something is a finite number, and no bool."""
+    """Tells whether a value is a finite number, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shorten(value: object) -> str:
-    """A value on one line, cut where it is long."""
+    """Describes a value for a message, in at most 60 characters."""
     try:
         text = repr(value) if not isinstance(value, list | dict) or len(value) < 100 else type(value).__name__
     except RecursionError:

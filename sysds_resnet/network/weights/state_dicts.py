@@ -1,7 +1,7 @@
-"""Which tensors of a checkpoint are the network: averages beside weights, and prefixes of names.
+"""The choice of the tensors that are the network in a checkpoint, where there is more beside them.
 
 Training programs save more than a network: moving averages beside the weights, wrappers' names in front of
-every name (`module.`, `_orig_mod.`, `model.`), optimizers, losses. Nothing here knows files.
+every name (`module.`, `_orig_mod.`, `model.`), optimizers, losses. Nothing here reads files.
 """
 
 from __future__ import annotations
@@ -17,36 +17,39 @@ from sysds_resnet.network.weights.containers import is_tensor
 from sysds_resnet.system.command_lines import python_command
 
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|average|averaged|avg|shadow)([._]|$)", re.IGNORECASE)
-_COUNTERS = ("n_averaged", "decay", "num_updates", "updates", "step", "steps", "initted")  # beside averages
-# Words in the names of what programs keep beside a network. Optimizers hold no network's weights.
+# Numbers that programs keep beside averages.
+_COUNTERS = ("n_averaged", "decay", "num_updates", "updates", "step", "steps", "initted")
+# Words in the names of entries of optimizers, which hold no network's weights.
 _OPTIMIZER = re.compile(r"(^|[._])optim(izers?)?([._]|$)", re.IGNORECASE)
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of norms; some averages lack them
-_MEAN = re.compile(r"(((.*\.)?(data_preprocessor|norm(alize|alizer|alization)?)|\d+)\.)?mean")  # of pixels
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # those of norms, which some averages lack
+# The mean of pixels, in a layer that normalizes them.
+_MEAN = re.compile(r"(((.*\.)?(data_preprocessor|norm(alize|alizer|alization)?)|\d+)\.)?mean")
+# Words in the names of other things that programs keep beside a network.
 _FOREIGN = re.compile(r"(^|[._])(criterion|loss(es)?|metrics?|acc(uracy)?|data_preprocessor)([._]|$)")
-# PyTorch puts these before names, whatever the model is: DataParallel, torch.compile, FSDP, checkpointing.
+# PyTorch puts these in front of names, for any model: DataParallel, torch.compile, FSDP, checkpointing.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _INNER = re.compile(rf"((?:^|\.)layer[1-4](?:\.\d+)?)(?:\.(?:{'|'.join(_WRAPPERS)}))+(?=\.)")
-# The prefix of a tensor of a ResNet's body, by torchvision's names or Hugging Face's.
+# A tensor of a ResNet's body by torchvision's or Hugging Face's name; the group is the prefix in front.
 _BODY = re.compile(
     r"((?:[^.]+\.)*?)(?:layer[1-4]\.\d+\..+|(?:conv1|bn1)\.[a-z_]+|(?:resnet\.)?(?:embedder\.|encoder\.stages\.).+)"
 )
-# A tensor that every ResNet has, by either.
+# A tensor that every ResNet has, by its name in torchvision or Hugging Face.
 _ANCHOR = re.compile(
     r"(?:.*\.)?(?:layer1\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)\.weight"
 )
-_DEPTH = 3  # of dicts in dicts that are searched
+_DEPTH = 3  # how deep dicts within dicts are searched
 
 
 @dataclass(frozen=True)
 class _Network:
-    """Tensors of one network in a checkpoint.
+    """The tensors of one network in a checkpoint.
 
     Attributes:
-        entry: Names of the entries that lead to its dict.
-        prefix: Of the names of its tensors, with a dot at the end.
-        tensors: What its dict has by name, without those of other networks there.
-        whole: Whether it has a tensor that every ResNet has.
-        shared: Names in its dict that may belong to any of the networks there.
+        entry: The names of the entries that lead to the network's dict.
+        prefix: The prefix of the names of its tensors, with a dot at the end.
+        tensors: The items of the dict by name, without those of other networks there.
+        whole: Whether there is a tensor among them that every ResNet has.
+        shared: The names in the dict that may belong to any of the networks there.
     """
 
     entry: tuple[str, ...]
@@ -57,31 +60,31 @@ class _Network:
 
     @property
     def label(self) -> str:
-        """What users call it: its entry and prefix, without wrappers."""
+        """The name that users call the network by: its entry and prefix, without wrappers."""
         parts = [part for part in (*self.entry, *self.prefix.split(".")) if part]
         return ".".join([part for part in parts if part not in _WRAPPERS] or parts)
 
     @property
     def average(self) -> bool:
-        """Whether it is a moving average, by its label."""
+        """Whether the network is a moving average, judged by its label."""
         return bool(_AVERAGE.search(self.label))
 
 
 def choose_state_dict(
     entries: Mapping[Any, Any], key: str | None, source: str
 ) -> tuple[dict[Any, Any], list[str]]:
-    """The tensors of the network in a checkpoint, by names without prefixes, and notes about the choice.
+    """Picks the tensors of the network in a checkpoint, by names without prefixes; notes tell of the choice.
 
-    Of weights and their moving average, it is the average.
+    Between weights and their moving average, it picks the average.
 
     Args:
-        entries: What a file holds: tensors, or dicts of them among other things.
-        key: The entry or the prefix of names to take, where this is not to be decided here.
+        entries: The content of a file: tensors, or dicts of them among other things.
+        key: The entry or the prefix of names to take; None to have it chosen here.
         source: What errors call the file.
 
     Raises:
-        UserError: If there are several networks and none is the average, the key is none of them, or a prefix
-            is in front of some names only.
+        UserError: If there are several networks and not just one is an average, the key does not name one of
+            them, or a prefix is in front of some names only.
     """
     found = [network for entry, tensors in _state_dicts(entries) for network in _networks(entry, tensors)]
     found = [network for network in found if network.whole] or found
@@ -104,9 +107,9 @@ def choose_state_dict(
 
 
 def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[Any, Any], list[str]]:
-    """The tensors of a network by plain names, with what stands beside it, and notes.
+    """Gives the tensors of a network by plain names, with those of it that stand beside it, and notes.
 
-    That may be its final layer, and the mean and std of pixels that a layer before it takes off.
+    Beside it may stand its final layer, and the mean and std of a layer that normalizes pixels before it.
     """
     tensors = {name: tensor for name, tensor in network.tensors.items() if not _is_counter(name, tensor)}
     layers = [str(name).removesuffix("mean") for name in tensors if _MEAN.fullmatch(str(name))]
@@ -132,14 +135,14 @@ def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[A
         short = _plain(name, _parent(network.prefix))
         if name in own or name in others:
             continue
-        # what could be a layer of the network stays, and the check of names will name it
+        # what could be a layer of the network is kept, so that the check of names reports it
         weight = f"{str(name).rpartition('.')[0]}.weight"
         if complete and short not in inside and not _is_matrix(weight, tensors.get(weight)):
             left.append(name)
         else:
             beside[short] = tensors[name]
     if replaced := {str(name).rpartition(".")[0] for name in beside if name in inside}:
-        # such a layer was trained on the backbone's features, whose own final layer is a remnant
+        # the layer beside it was trained on the backbone's features; the backbone's own is a remnant
         inside = {n: tensor for n, tensor in inside.items() if str(n).rpartition(".")[0] not in replaced}
         layer = min(replaced)
         notes.append(
@@ -153,12 +156,12 @@ def _tensors_of(network: _Network, key: str | None, source: str) -> tuple[dict[A
 
 
 def _is_counter(name: object, tensor: object) -> bool:
-    """Whether something is a number that programs keep beside averages."""
+    """Tells whether an item is one of the numbers that programs keep beside averages."""
     return str(name).rpartition(".")[2] in _COUNTERS and math.prod(getattr(tensor, "shape", ())) == 1
 
 
 def _is_matrix(name: object, tensor: object) -> bool:
-    """Whether a tensor may be the weights of a linear layer or a convolution."""
+    """Tells whether a tensor may be the weights of a linear layer or a convolution."""
     return str(name).endswith(".weight") and len(getattr(tensor, "shape", ())) > 1
 
 
@@ -167,7 +170,7 @@ def _is_buffer(name: object) -> bool:
 
 
 def _parent(prefix: str) -> str:
-    """The prefix of the module that holds the network with a prefix, and perhaps its final layer."""
+    """Gives the prefix of the module that holds the network with this prefix, and perhaps its final layer."""
     parts = prefix.split(".")[:-1]
     while parts and parts[-1] in _WRAPPERS:
         parts.pop()
@@ -177,7 +180,7 @@ def _parent(prefix: str) -> str:
 def _inner(
     entries: Mapping[Any, Any], entry: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any] | list[Any]]]:
-    """The dicts and lists in an entry of a checkpoint, but optimizers'; of lists of dicts each dict."""
+    """Gives the dicts and lists in an entry, but those of optimizers; of a list of dicts, each dict."""
     for name, value in entries.items():
         if not isinstance(name, str) or _OPTIMIZER.search(name) or len(entry) >= _DEPTH:
             continue
@@ -190,7 +193,7 @@ def _inner(
 
 
 def _lists_of_tensors(entries: Mapping[Any, Any], entry: tuple[str, ...] = ()) -> Iterator[str]:
-    """Where a checkpoint has averages as lists of tensors, which say nothing of what these are."""
+    """Finds averages that a checkpoint has as lists of tensors, which do not say what each tensor is."""
     for place, value in _inner(entries, entry):
         label = ".".join(place)
         if isinstance(value, Mapping):
@@ -202,7 +205,7 @@ def _lists_of_tensors(entries: Mapping[Any, Any], entry: tuple[str, ...] = ()) -
 def _state_dicts(
     entries: Mapping[Any, Any], entry: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """The dicts of tensors in a checkpoint, and the entries that lead there; if none, the whole."""
+    """Finds the dicts of tensors in a checkpoint, with the entries that lead there; if none, the whole."""
     dicts = [(place, value) for place, value in _inner(entries, entry) if isinstance(value, Mapping)]
     inner = [found for place, value in dicts for found in _state_dicts(value, place)]
     yield from inner
@@ -213,7 +216,7 @@ def _state_dicts(
 
 
 def _networks(entry: tuple[str, ...], tensors: Mapping[Any, Any]) -> Iterator[_Network]:
-    """The networks in a dict of tensors, told apart by the prefixes of their names: usually one."""
+    """Finds the networks in a dict of tensors, told apart by the prefixes of names; usually there is one."""
     prefixes = {prefix for name in tensors if (prefix := _body_prefix(name)) is not None}
     anchored = dict.fromkeys(_body_prefix(name) for name in tensors if _ANCHOR.fullmatch(str(_plain(name))))
     several = list(anchored) or (list(prefixes) if len(prefixes) == 1 else [""])
@@ -225,7 +228,7 @@ def _networks(entry: tuple[str, ...], tensors: Mapping[Any, Any]) -> Iterator[_N
 
 
 def _owner(name: str, prefixes: list[str]) -> str | None:
-    """The prefix of the network that a name belongs to, None if it stands beside several alike."""
+    """Gives the prefix of the network that a name belongs to; None if it may belong to several."""
     if len(prefixes) == 1:
         return prefixes[0]
     if inside := [prefix for prefix in prefixes if name.startswith(prefix)]:
@@ -265,17 +268,17 @@ def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Netwo
 
 
 def _swapped(named: _Network, other: _Network) -> bool:
-    """Whether what is named an average is not, but the other is: mmengine's EMAHook swaps them on saving."""
+    """Tells whether the other network is the average: mmengine's EMAHook swaps the two entries on saving."""
     entries = named.entry[-1:] + other.entry[-1:] == ("ema_state_dict", "state_dict")
     return entries and "steps" in named.tensors and named.prefix.startswith("module.")
 
 
 def _body_prefix(name: object) -> str | None:
-    """What is in front of a name of a ResNet's body; None for other names."""
+    """Gives what is in front of the name of a tensor of a ResNet's body; None for other names."""
     match = _BODY.fullmatch(str(_plain(name)))
     return None if match is None else match[1]
 
 
 def _plain(name: object, prefix: str = "") -> Any:
-    """A name without a prefix and without wrappers of stages and blocks; what is no text as it is."""
+    """Gives a name without a prefix and without wrappers of stages and blocks; other keys as they are."""
     return _INNER.sub(r"\1", name.removeprefix(prefix)) if isinstance(name, str) else name

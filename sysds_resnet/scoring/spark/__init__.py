@@ -1,4 +1,4 @@
-"""Scoring on a Spark cluster, whose executors each hold the networks.
+"""The scoring on a Spark cluster, whose executors each hold the networks.
 
 It adds no way of scoring of its own.
 """

@@ -1,4 +1,4 @@
-"""Jobs that score images on a Spark cluster: predictions of files, and outcomes of labelled images."""
+"""The jobs that score images on a Spark cluster: predictions of files, and outcomes of labelled images."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 
 ROWS = 64
-"""Images that a Python worker is given at a time; Spark's default would be ten thousand."""
+"""The number of images that a Python worker is given at a time; Spark's default would be ten thousand."""
 
 
 def predictor(spark: SparkSession, weights: Sequence[str] | str, **options: Any) -> Any:
-    """A function of columns that predicts the classes of images.
+    """Makes a function of columns that predicts the classes of images.
 
     `frame.withColumn("prediction", predictor(spark, "runs/mine")("path", "content"))` adds a column of
     structs with the fields class_1 ... class_TOP (from 0), prob_1 ..., label_1 ... if the classes have names,
-    and error, which says why an image has none of these (with on_error="skip"). Of the two columns, one
-    names images in errors; the other has their files: bytes, or structs with a field "bytes".
+    and error, which says why an image has none of these (with on_error="skip"). Of the two columns, the first
+    names images in errors; the second has their files, as bytes or as structs with a field "bytes".
 
     Args:
-        spark: The session.
-        weights: As of `sysds_resnet.predict`; they are read here, and sent to the executors.
+        spark: The Spark session.
+        weights: The weights that `sysds_resnet.predict` takes; they are read here and sent to the executors.
         **options: More settings of `sysds_resnet.predict`: tta, scales, top, precision, heap, on_error, ...
 
     Raises:
@@ -59,7 +59,7 @@ def predictor(spark: SparkSession, weights: Sequence[str] | str, **options: Any)
 
 
 def _function(spark: SparkSession, networks: Networks, classes: list[str] | int) -> Any:
-    """`predictor` of networks that are read."""
+    """Makes the function of `predictor` from networks that were read already."""
     from pyspark.sql.functions import pandas_udf
 
     known = spark.sparkContext.broadcast(networks)
@@ -68,14 +68,14 @@ def _function(spark: SparkSession, networks: Networks, classes: list[str] | int)
         for names, files in columns:
             yield predict_files(known, names, files)
 
-    # pyspark reads the hints, and annotations are text here
+    # pyspark reads the type hints, which the import of annotations above makes plain text in this file
     hints = {"columns": Iterator[tuple[pd.Series, pd.Series]], "return": Iterator[pd.DataFrame]}
     predict.__annotations__ = hints
     return pandas_udf(predict, schema(networks.top, classes))
 
 
 def gather_networks(settings: ScoringSettings, top: int) -> tuple[Networks, list[str] | int]:
-    """The networks of the settings, and their classes' names or, where these have none, their number."""
+    """Reads the networks of the settings; gives them and their class names, or else the number of classes."""
     with Engine("double", HEAP, settings.blas) as engine:
         ensemble, sizes = load_ensemble(settings, engine)
         parts = [
@@ -89,10 +89,10 @@ def gather_networks(settings: ScoringSettings, top: int) -> tuple[Networks, list
 
 
 def outcomes_of(cluster: Cluster, networks: Networks, dataset: Dataset) -> list[OutcomesPart]:
-    """Outcomes of the images of a labelled data set, each task's a few numbers for each of its images.
+    """Computes the outcomes of a labelled data set's images, a few numbers for each image of each task.
 
     Raises:
-        UserError: As of `spark_session`, and what stops an executor.
+        UserError: If the session cannot be opened, or an error stops an executor.
     """
     with spark_session(cluster, {}) as spark:
         context = spark.sparkContext
@@ -107,12 +107,13 @@ def outcomes_of(cluster: Cluster, networks: Networks, dataset: Dataset) -> list[
 
 
 def predict_on_spark(settings: PredictSettings) -> None:
-    """The command with engine spark: predictions for tables and folders, as parquet files.
+    """Runs the predict command with engine spark, and writes its predictions as parquet files.
 
-    The output has the columns path, those of `predictor`'s structs, and error.
+    The output has the columns path and those of `predictor`'s structs, of which error is the last.
 
     Raises:
-        UserError: If inputs or weights cannot be read, or the output is there already or no parquet.
+        UserError: If inputs or weights cannot be read, too many images are bad, or the output is there
+            already or is not to be parquet.
     """
     if settings.logits is not None or settings.format not in (None, "parquet") or settings.out == "-":
         raise UserError(

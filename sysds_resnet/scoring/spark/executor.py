@@ -1,7 +1,7 @@
-"""Scoring in the executors of a Spark cluster.
+"""The scoring in the executors of a Spark cluster.
 
 Each Python worker of an executor starts a JVM with SystemDS the first time that it is asked, loads the
-networks into it, and keeps both for as long as it lives: what scores images there is what scores them on one
+networks into it, and keeps both for as long as it lives. So the same code scores images there and on one
 machine.
 """
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 HEAP = 2 * 2**30
-"""Bytes of heap of an executor's JVM for scoring, if no other is asked for."""
+"""The bytes of heap of an executor's JVM for scoring, unless another number is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What executors need to score images.
+    """The networks, with all that executors need to score images by them.
 
     Attributes:
-        parts: State dict, metadata and name of each network.
-        sizes: Of the images, as `open_files` takes them.
-        views: Of each image.
-        engine: Arguments for the executors' engines.
-        top: Classes of each image.
-        on_error: Whether an image that cannot be read ends the job, or has a reason in the place of classes.
+        parts: The state dict, the metadata and the name of each network.
+        sizes: The sizes of the images, as `open_files` takes them.
+        views: The views of each image.
+        engine: The arguments for the executors' engines.
+        top: The number of classes to give for each image.
+        on_error: Whether an image that cannot be read ends the job, or has a reason in place of classes.
     """
 
     parts: list[tuple[dict[str, np.ndarray], dict[str, Any], str]]
@@ -57,7 +57,7 @@ class Networks:
     on_error: Literal["raise", "skip"]
 
     def build(self) -> Ensemble:
-        """The networks on an engine of this process's own."""
+        """Makes the networks, on a new engine of this process."""
         engine = Engine(**self.engine)
         models = [
             Model.from_state_dict(weights, engine, name, **metadata) for weights, metadata, name in self.parts
@@ -66,7 +66,7 @@ class Networks:
 
 
 def schema(top: int, classes: list[str] | int) -> StructType:
-    """Of the structs that `predictor` gives."""
+    """Gives the schema of the structs that `predictor` gives."""
     from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
 
     ranks = range(1, min(top, classes if isinstance(classes, int) else len(classes)) + 1)
@@ -78,15 +78,15 @@ def schema(top: int, classes: list[str] | int) -> StructType:
 
 
 def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series) -> pd.DataFrame:
-    """Predictions for image files, in an executor.
+    """Predicts the classes of image files, in an executor.
 
     Args:
-        known: What to predict with.
-        names: Of the images.
-        files: Their bytes, or structs with a field "bytes".
+        known: The networks to predict with.
+        names: The names of the images.
+        files: The bytes of the files, or structs with a field "bytes".
 
     Raises:
-        UserError: If one cannot be read, unless that is to be skipped.
+        UserError: If an image cannot be read, unless it is to be skipped.
     """
     ensemble, networks = _ensemble(known), known.value
     contents = [file["bytes"] if isinstance(file, dict) else file for file in files]
@@ -110,18 +110,18 @@ def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series
     table["error"] = pd.Series(reasons, dtype=object)
     for name in table.columns:
         if name.startswith("class_"):
-            table[name] = table[name].astype("Int64")  # which can be missing
+            table[name] = table[name].astype("Int64")  # integers that may be missing
     return table[columns]
 
 
 @dataclass(frozen=True, eq=False)
 class OutcomesPart:
-    """What a task found of its images.
+    """The outcomes of a task's images.
 
     Attributes:
-        rows: As of `rows_of` in scoring/outcomes.py.
-        errors: Position and reason of each image that could not be read.
-        precision: Of the multiplies there.
+        rows: The outcomes, as `rows_of` in scoring/outcomes.py gives them.
+        errors: The position and the reason of each image that could not be read.
+        precision: The precision of the multiplies in the executor.
     """
 
     rows: pd.DataFrame
@@ -130,7 +130,7 @@ class OutcomesPart:
 
 
 def score_labelled(known: Broadcast[Networks], dataset: Dataset, places: np.ndarray) -> OutcomesPart:
-    """Outcomes of the images at some places of a data set, in an executor."""
+    """Computes the outcomes of the images at some positions of a data set, in an executor."""
     ensemble, views = _ensemble(known), known.value.views
     seen = seen_in(dataset, views)
     samples = read(seen, places, 0, replace=False)
@@ -144,5 +144,5 @@ def score_labelled(known: Broadcast[Networks], dataset: Dataset, places: np.ndar
 
 @cache
 def _ensemble(known: Broadcast[Networks]) -> Ensemble:
-    """The networks of this process; a worker has the same broadcast for all its tasks."""
+    """Gives the networks of this process, made once: a worker has the same broadcast for all its tasks."""
     return known.value.build()

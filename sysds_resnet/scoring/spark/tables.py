@@ -1,4 +1,4 @@
-"""Images on a cluster as a frame of Spark's: folders of files, and tables with files in a column."""
+"""The images on a cluster as a Spark data frame, from folders of files and tables with files in a column."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def read_images(spark: SparkSession, inputs: Sequence[str]) -> DataFrame:
-    """Image files of folders and tables, in columns path and content.
+    """Reads the image files of folders and tables into a data frame with the columns path and content.
 
     Args:
-        spark: The session.
-        inputs: Of each, the path or URL of a folder, which is searched for images, or of a .parquet table
-            with image files in a column, and perhaps their names in a column path.
+        spark: The Spark session.
+        inputs: The paths or URLs of folders, which are searched for images, and of .parquet tables with image
+            files in a column, and perhaps their names in a column path.
 
     Raises:
         UserError: If there is nothing at a path, or a table has no images.
@@ -46,7 +46,7 @@ def read_images(spark: SparkSession, inputs: Sequence[str]) -> DataFrame:
 
 
 def _table(frame: DataFrame, name: str) -> DataFrame:
-    """The columns path and content of a table."""
+    """Gives the columns path and content of a table."""
     from pyspark.sql.functions import col, concat, lit, monotonically_increasing_id
     from pyspark.sql.types import BinaryType, StructType
 

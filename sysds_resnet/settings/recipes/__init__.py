@@ -1,7 +1,7 @@
-"""Recipes: settings of `sysds_resnet.train` by name, which override only what differs from the defaults.
+"""The recipes: settings of `sysds_resnet.train` under a name, with only what differs from the defaults.
 
-NAME.yaml in this folder has "about", "source", "accuracy" (what to expect, and where it was reached) and
-"settings".
+The file NAME.yaml in this folder has "about", "source", "accuracy" (what to expect, and where it was reached)
+and "settings".
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """The names of all recipes, sorted; mlperf-4096 comes before mlperf-32768."""
+    """Gives the names of all recipes, shorter ones first, so that mlperf-4096 comes before mlperf-32768."""
     return sorted((path.stem for path in _FOLDER.glob("*.yaml")), key=lambda name: (len(name), name))
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read a recipe.
+    """Reads a recipe.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: If there is no recipe of this name.
     """
     if name not in names():
         raise UserError(f"recipe: found {name}, expected list or one of {', '.join(names())}; choose one")
@@ -45,7 +45,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def describe_all() -> str:
-    """All recipes for reading, four lines each."""
+    """Describes all recipes for people, in four lines each."""
     recipes = map(read_recipe, names())
     return "\n".join(
         f"{recipe.name}\n    {recipe.about}\n    expected: {recipe.accuracy}\n    source: {recipe.source}"

@@ -1,4 +1,4 @@
 """Training steps on a Spark cluster, whose executors read the images.
 
-It adds no loop of its own.
+There is no loop here: `training_loop` in training/loop.py calls these steps like all others.
 """

@@ -1,7 +1,7 @@
-"""Images that the executors of a Spark cluster read, for what the cluster's engine computes with them.
+"""A data loader on a Spark cluster: executors read the images with which the engine then computes there.
 
-They do not pass through the driver: tasks in Python read, augment and mix each micro-batch and write it as a
-matrix into a folder that all share (`write_micro_batch`), between two steps.
+Images do not pass through the driver. Between two steps, tasks in Python read, augment and mix the images of
+each micro-batch, and write them as a matrix into a folder that all machines share (`write_micro_batch`).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """What a task reads and writes.
+    """A micro-batch of k images that a task is to read and to write.
 
     Attributes:
-        path: Where its images go, as a matrix.
-        indices: Positions of its samples in the data set, of shape (k + 1,): the first is the one that the
-            first of them is mixed with.
-        epochs: The epoch in which each is seen, of shape (k + 1,).
-        epoch, step: Of the batch that it is part of.
+        path: The file for its images, as a matrix.
+        indices: The positions of its samples in the data set, of shape (k + 1,). The first one is not among
+            the k images: it is mixed with the first of them.
+        epochs: The epoch in which each sample is seen, of shape (k + 1,).
+        epoch, step: The epoch of the batch that it is part of, and that batch's place in it, both from 0.
     """
 
     path: str
@@ -57,11 +57,11 @@ class MicroBatch:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What a task has written.
+    """The result of a task, beside the file that it has written.
 
     Attributes:
-        y: The engine's class numbers of its images, as `check_labels` gives them; 0 where there is none.
-        errors: Position and reason of each image that could not be read.
+        y: The classes of its images, from 1, as `check_labels` gives them; 0 in rows without an image.
+        errors: The position in the data set and the reason for each image that could not be read.
     """
 
     y: np.ndarray
@@ -70,13 +70,16 @@ class Written:
 
 @dataclass(frozen=True, eq=False)
 class RemoteBatch:
-    """A batch whose images are with the executors.
+    """A batch whose images are in files that the executors read.
 
     Attributes:
-        epoch, step, wait: See `StepBatch`.
-        folder: Of its files.
-        images: Handle of a list of its micro-batches' matrices.
-        y: The engine's class numbers of all of them, of shape (n, 1) or (n, 3).
+        epoch: The epoch of the batch, from 0.
+        step: The place of the batch in its epoch, from 0.
+        wait: The seconds that training has waited for it.
+        folder: The folder of its files.
+        images: A handle of the list of its micro-batches' matrices.
+        y: The classes of its images, from 1, of shape (n, 1), or (n, 3) if they are mixed; 0 in rows without
+            an image.
     """
 
     epoch: int
@@ -87,7 +90,7 @@ class RemoteBatch:
     y: np.ndarray
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Gives the number of images."""
         return int((self.y[:, 0] > 0).sum())
 
 
@@ -100,21 +103,21 @@ class _Pending:
 
 
 class RemoteImages(Iterator[RemoteBatch]):
-    """The batches of a data set, read by executors.
+    """The batches of a data set, which the executors of a Spark cluster read.
 
     Use it in a `with` statement, or call `close`.
 
     Args:
-        engine: Which has the cluster.
-        dataset: Which the executors can read.
-        batches: Where its samples come.
-        micro_batch: Images of a task; what a batch lacks to a multiple of it is filled up with zeros.
-        mixing: Of the images of a batch.
-        seed: Of mixing.
-        replace: Whether another image takes the place of one that cannot be read.
-        prefetch: Batches that `read_ahead` reads.
-        on_error: What to do with images that cannot be read.
-        name: Of the images, for Spark's web pages.
+        engine: The engine, which has the cluster.
+        dataset: The data set, which the executors must be able to read.
+        batches: The samples of each batch, in order.
+        micro_batch: The number of images of a task; a batch is filled up with zeros to a multiple of it.
+        mixing: How the images of a batch are mixed; by default they are not.
+        seed: The seed of the mixing.
+        replace: Whether the next good image takes the place of one that cannot be read.
+        prefetch: The number of batches that `read_ahead` reads.
+        on_error: The function that is told of each image that cannot be read; by default it raises an error.
+        name: A name of the images, for Spark's web pages.
     """
 
     def __init__(
@@ -146,19 +149,19 @@ class RemoteImages(Iterator[RemoteBatch]):
         self.close()
 
     def close(self) -> None:
-        """Gives up what is read ahead."""
+        """Gives up the batches that are read ahead."""
         for pending in self._pending:
             pending.written.cancel()
         self._jobs.shutdown()
-        self._pending.clear()  # what they have written goes with the scratch folder
-        with contextlib.suppress(Py4JError, OSError):  # of a driver that is gone
+        self._pending.clear()  # their files are removed with the scratch folder
+        with contextlib.suppress(Py4JError, OSError):  # the driver may be gone
             self._known.destroy()
 
     def __next__(self) -> RemoteBatch:
         """Waits until the executors have read the next batch.
 
         Raises:
-            UserError: What `on_error` raises.
+            UserError: If `on_error` raises it, or the tasks fail.
         """
         began = time.perf_counter()
         if not self._pending and not self._submit():
@@ -181,15 +184,15 @@ class RemoteImages(Iterator[RemoteBatch]):
         )
 
     def read_ahead(self) -> None:
-        """Has the batches that come next read meanwhile, if they are not yet.
+        """Starts reading the next `prefetch` batches in the background, as far as that has not begun.
 
-        What executors read they do in the place of what they compute: call it when they have nothing to do.
+        Executors that read do not compute meanwhile, so call this when they have nothing to compute.
         """
         while len(self._pending) < self._prefetch and self._submit():
             pass
 
     def _submit(self) -> bool:
-        """Has one more batch read; False when there is none."""
+        """Starts reading one more batch; gives False if there is none."""
         samples = next(self._batches, None)
         if samples is None:
             return False
@@ -205,7 +208,7 @@ class RemoteImages(Iterator[RemoteBatch]):
 
 
 def micro_batches(samples: BatchSamples, size: int, folder: str) -> list[MicroBatch]:
-    """A batch as tasks of `size` images each, the last one of what is left, with files in a folder."""
+    """Divides a batch into tasks of `size` images, the last one of what is left, with files in a folder."""
     indices = np.concatenate([part.indices for part in samples.parts])
     epochs = np.concatenate([np.full(len(part.indices), part.epoch) for part in samples.parts])
     tasks = []
@@ -223,18 +226,18 @@ def write_micro_batch(
     """Reads the images of a micro-batch and writes them as a matrix for `to_pixels` (dml/training/data.dml).
 
     Args:
-        dataset: Where they come from.
-        size: Rows of the matrix; those that are left are 0.
+        dataset: The data set that they come from, as Spark broadcasts it.
+        size: The number of rows of the matrix; rows without an image are 0.
         replace: Whether the next good image takes the place of one that cannot be read.
-        mixing: Of the batch; with `replace` only.
-        seed: Of mixing.
-        task: What to read and where to write.
+        mixing: How the images of the batch are mixed; mixing needs `replace`.
+        seed: The seed of the mixing.
+        task: The samples to read, and the file to write.
 
     Raises:
-        UserError: If none can be read and there should be, or the file cannot be written.
+        UserError: If no image can be read with `replace`, or the file cannot be written.
     """
     known = dataset.value
-    skip = 0 if mixing else 1  # nothing is mixed with the one before
+    skip = 0 if mixing else 1  # without mixing, the sample before the first image is not needed
     indices, epochs = task.indices[skip:], task.epochs[skip:]
     bounds = [0, *np.flatnonzero(np.diff(epochs)) + 1, len(indices)]
     parts = [

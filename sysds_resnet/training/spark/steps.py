@@ -1,4 +1,4 @@
-"""Steps and evaluations on a Spark cluster: dml/cluster/distributed.dml on images that executors read."""
+"""Training steps and evaluations on a Spark cluster, by dml/cluster/distributed.dml."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ metrics = distributed::evaluate(images, y, model, registry, plan, mean, std, wor
     {"metrics": "matrix"},
     "cluster",
 )
-_COLUMNS, _UNIT = 1000, 2000  # of gradients on their way, as in dml/cluster/wire.dml
-FAN_IN = 8  # gradients that become one at a level of a tree; the driver adds up to half as many
+_COLUMNS, _UNIT = 1000, 2000  # columns and unit of gradients as a matrix, as in dml/cluster/wire.dml
+FAN_IN = 8  # gradients that become one at a level of the tree of sums; the driver adds up to half as many
 # (as in dml/training/loop.dml)
-EVALUATED_AT_A_TIME = 8  # micro-batches of each worker: parameters are sent once for all
+EVALUATED_AT_A_TIME = 8  # micro-batches of each worker, for which parameters are sent once
 
 
 class SparkSteps:
-    """Steps whose gradients the executors of the engine's cluster compute.
+    """Training steps whose gradients the executors of the engine's cluster compute.
 
     Args:
-        state: Which steps change; its engine has the cluster.
-        images: Of the steps, in full batches.
-        dataset: Where they come from.
-        micro_batch: Images of a task at a time.
-        steps_per_epoch: Batches in an epoch.
+        state: The state of the run, which steps change; its engine has the cluster.
+        images: The images of the steps, in full batches.
+        dataset: The data set that the images come from.
+        micro_batch: The number of images that a task computes at a time.
+        steps_per_epoch: The number of batches in an epoch.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class SparkSteps:
         self._checked = False
 
     def __next__(self) -> RemoteBatch:
-        """As of `RemoteImages`."""
+        """Waits until the executors have read the next batch."""
         return next(self._images)
 
     def update(self, batch: RemoteBatch, optimizer: Optimizer) -> StepMetrics:
-        """Does a step, as `State.update`."""
+        """Does a training step on a batch: gradients on the cluster, then the update in the driver."""
         began = time.perf_counter()
         inputs = _inputs(self._state, batch, self._dataset, self._micro_batch) | {
             "label_smoothing": optimizer.label_smoothing,
             "frozen": optimizer.frozen,
             "folder": batch.folder,
         }
-        # as `slices` in dml/cluster/sums.dml, which says why
+        # the same rule as in `slices` of dml/cluster/sums.dml, which says why
         inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs)
@@ -120,7 +120,7 @@ class SparkSteps:
             }
 
     def _add(self, folder: str, count: int, slices: int, frozen: int) -> JavaObject:
-        """A handle of the list of gradients, from the files of so many workers with so many each."""
+        """Adds the gradients of `count` workers, in `slices` files each; gives a handle of the sums."""
         engine, network = self._engine, self._state.model.network
         trained = network.tensors[5 * frozen :]
         units = 5 * frozen + sum(math.ceil(math.prod(tensor.shape) / _UNIT) for tensor in trained)
@@ -148,7 +148,7 @@ class SparkSteps:
 def spark_steps(
     settings: TrainSettings, state: State, train: Dataset, on_error: OnError = raise_error
 ) -> Iterator[SparkSteps]:
-    """Steps on the cluster of the state's engine, from where its progress says; see `local_steps`."""
+    """Gives the training steps on the cluster of the state's engine, from where the state's progress says."""
     batches = BatchOrder(
         len(train),
         lambda epoch: state.order(len(train), settings.seed, epoch, settings.shuffle_block),
@@ -179,7 +179,10 @@ def spark_evaluate(
     on_error: OnError = raise_error,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """`evaluate_state` in training/loop.py, by the executors of the state's engine."""
+    """Evaluates the weights that the run keeps, on the executors of the state's engine.
+
+    It gives the scores by name: none without a data set, and None if it was stopped.
+    """
     if val is None:
         return {}
     engine, size = state.model.engine, settings.micro_batch
@@ -206,7 +209,7 @@ def spark_evaluate(
 
 
 def _inputs(state: State, batch: RemoteBatch, dataset: Dataset, micro_batch: int) -> dict[str, Any]:
-    """What steps and evaluations have in common."""
+    """Gives the inputs that the programs of steps and of evaluations have in common."""
     model, network = state.model, state.model.network
     return {
         "images": batch.images,

@@ -9,6 +9,7 @@ from small_layouts import CLASSES, COUNTS, make_folders
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import list_images, open_dataset
+from sysds_resnet.images.sources.files import split_folders
 from sysds_resnet.images.sources.layouts import open_source
 
 TOOLS = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", ".thumbnails", "$RECYCLE.BIN", "lost+found"]
@@ -340,3 +341,10 @@ def test_each_note_is_said_once_on_standard_error(root, capfd, tmp_path):
     assert outcome.code == 0 and len(outcome.err.splitlines()) == 2
     outcome = run_here(capfd, "train", "--dataset", root, "--epochs", 1, "--dry-run")
     assert outcome.code == 0 and outcome.err.count("note: ") == 3
+
+
+def test_the_folder_called_as_usual_counts_first_whatever_leads_to_it(tmp_path):
+    for name in ("train", "TRAINING"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "Training").symlink_to("train")
+    assert split_folders(tmp_path, "train") == [tmp_path / "train", tmp_path / "TRAINING"]

@@ -21,28 +21,30 @@ import org.apache.sysds.runtime.DMLRuntimeException;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
 
 /**
- * How cuDNN is to compute a convolution or one of its gradients: in place of the engine's class of this name.
+ * The choice of how cuDNN computes a convolution or one of its gradients. This class replaces the engine's class of
+ * the same name.
  *
- * The engine's takes the slowest algorithm forward whatever the shapes are, and backward grants cuDNN no working
- * memory where sizes are unknown when a program is compiled, which leaves algorithms without tensor cores that add
- * in no fixed order. This one asks cuDNN once for each shape, and takes the fastest of its suggestions that gives the
- * same bits each time.
+ * In the forward pass the engine's class takes the slowest algorithm, whatever the shapes are. In the backward pass it
+ * gives cuDNN no working memory if sizes are unknown when a program is compiled, which leaves algorithms without tensor
+ * cores that add in no fixed order. This class asks cuDNN once for each shape, and takes the fastest of its suggestions
+ * that gives the same bits each time, or else the fastest of all.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/matrix/data/LibMatrixCuDNNConvolutionAlgorithm.java
  *
- * engine/gpu/gpus.py has it compiled in the engine's JVM, so it is Java as Janino takes it. What the engine calls and reads has
- * the engine's names: images are (N, C, H, W), filters (K, C, R, S), outputs (N, K, P, Q).
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py, engine/jvm/Launcher.java), so it uses only the
+ * Java that Janino knows. What the engine calls and reads has the engine's names: images are (N, C, H, W), filters
+ * (K, C, R, S), outputs (N, K, P, Q).
  */
 public class LibMatrixCuDNNConvolutionAlgorithm implements AutoCloseable {
-  /** What the engine compares the needs of sparse filters with; ours are dense. */
+  /** The limit that the engine compares the memory for sparse filters with; filters here are dense. */
   static long MAX_WORKSPACE_LIMIT_BYTES = 0;
 
   private static final int FORWARD = 0;
   private static final int BACKWARD_FILTER = 1;
   private static final int BACKWARD_DATA = 2;
-  private static final int MOST = 16; // more than there are algorithms
-  private static final int SHARE = 16; // of a GPU's memory, as working memory of one convolution
+  private static final int MOST = 16; // more than cuDNN has algorithms
+  private static final int SHARE = 16; // one convolution may have 1/SHARE of a GPU's memory as working memory
   private static final Map CHOICES = new HashMap(); // by GPU, pass and shape
-  private static final Map WORKING_MEMORY = new HashMap(); // by GPU: the largest so far, since one runs at a time
+  private static final Map WORKING_MEMORY = new HashMap(); // by GPU: the largest so far, for all, as one runs at a time
 
   public int algo;
   public Pointer workSpace = new Pointer();
@@ -85,7 +87,7 @@ public class LibMatrixCuDNNConvolutionAlgorithm implements AutoCloseable {
     JCudnn.cudnnSetFilter4dDescriptor(filterDesc, type, layout, s[4], s[1], s[5], s[6]);
     JCudnn.cudnnSetConvolution2dDescriptor(convDesc, s[7], s[8], s[9], s[10], 1, 1,
       cudnnConvolutionMode.CUDNN_CROSS_CORRELATION, type);
-    synchronized (CHOICES) { // several GPUs
+    synchronized (CHOICES) { // each GPU has a thread of its own
       String key = gpu.getDeviceNum() + " " + pass + " " + Arrays.toString(s);
       long[] choice = (long[]) CHOICES.get(key);
       if (choice == null) {
@@ -108,7 +110,7 @@ public class LibMatrixCuDNNConvolutionAlgorithm implements AutoCloseable {
     JCudnn.cudnnDestroyConvolutionDescriptor(convDesc);
   }
 
-  /** [algorithm, bytes of working memory, whether it repeats itself], the fastest first. */
+  /** Gives [algorithm, bytes of working memory, whether it repeats its bits] of each suggestion, the fastest first. */
   private long[][] suggestions(cudnnHandle handle, int pass) {
     int[] count = new int[1];
     long[][] found;

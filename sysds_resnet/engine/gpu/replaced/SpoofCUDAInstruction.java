@@ -21,29 +21,30 @@ import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * Our own instructions on a GPU, in place of the engine's class of this name.
+ * This package's own instructions on a GPU. This class replaces the engine's class of the same name.
  *
- * The engine's runs code that it generates for GPUs, which no program of ours has. An instruction is copied for each of
- * a loop's workers through its text, so that only what the engine's parser knows can be one; of GPU°spoof it leaves all
- * to this class.
+ * The engine's class runs code that the engine generates for GPUs, which no program here has. For each worker of a
+ * parallel loop, the engine copies an instruction by parsing its text again, so an instruction must be one that the
+ * engine's parser knows. The parser leaves everything about GPU°spoof to this class.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/ProgramConverter.java
  *
- * weighted_sums, norms, add, sum_parts: the functions of these names in dml/optim/tensors.dml, which take and give
- * variables of the names that they have there. With them an update of ResNet-50 is five operators, and the host waits
- * twice for the GPU; with the engine's it is 1900, and waits 270 times.
+ * weighted_sums, norms, add, sum_parts: these compute the functions of the same names in dml/optim/tensors.dml, with
+ * inputs and outputs in variables of the names there. With them an update of ResNet-50 takes five operators, and the
+ * host waits for the GPU twice; with the engine's operators it takes 1900, and the host waits 270 times.
  *
- * keep: leaves matrices of variables, or of lists, where they are until the program has ended. Whenever a variable with
- * a matrix goes, or one with a list of matrices, the engine looks for the matrix in all other variables and through all
- * lists that there are, to free what none has (LocalVariableMap.hasReferences). For activations and gradients, which
- * go into lists of hundreds, that was most of a step's time on the host.
+ * keep: this leaves the matrices of variables, or of lists, in memory until the program has ended. Whenever a variable
+ * with a matrix or with a list of matrices is removed, the engine looks for each matrix in all other variables and in
+ * all lists, to free those that nothing holds (LocalVariableMap.hasReferences). For activations and gradients, which go
+ * into lists of hundreds, that was most of a step's time on the host.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/context/ExecutionContext.java
  *
- * engine/gpu/gpus.py and engine/jvm/Launcher.java have it compiled in the engine's JVM, so it is Java as Janino takes it.
+ * Janino compiles this file in the engine's JVM (engine/gpu/gpus.py, engine/jvm/Launcher.java), so it uses only the
+ * Java that Janino knows.
  */
 public class SpoofCUDAInstruction extends GPUInstruction {
   private final String[] names;
 
-  /** text: GPU°spoof°, the operation, and the names of variables that it is told. */
+  /** Makes an instruction of a text: GPU°spoof°, the operation, and for keep the names of its variables. */
   public static SpoofCUDAInstruction parseInstruction(String text) {
     return new SpoofCUDAInstruction(text, text.split("°"));
   }
@@ -116,7 +117,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
       if (k < 2 * tensors) {
         sums.set(k % tensors, add(gpu, sum, part));
       }
-      else { // to a matrix of our own, so that there is one for each tensor however many parts there are
+      else { // into the sum made before: one new matrix for each tensor, however many parts there are
         int cells = (int) (sum.getNumRows() * sum.getNumColumns());
         LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells, number(1), read(gpu, part), 1,
           read(gpu, sum), 1);
@@ -131,7 +132,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     return addWeighted(gpu, a, b, null, number(1), number(1), null);
   }
 
-  /** Without z where c is null. */
+  /** Computes ax + by + cz, or ax + by where c is null. */
   private MatrixObject addWeighted(GPUContext gpu, MatrixObject x, MatrixObject y, MatrixObject z, Pointer a, Pointer b,
     Pointer c) {
     int rows = (int) x.getNumRows();
@@ -143,7 +144,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     memory.addWriteLock();
     memory.acquireDeviceModifyDense(false);
     Pointer out = memory.getDensePointer();
-    // to cuBLAS matrices are column by column
+    // cuBLAS takes matrices as stored column by column
     LibMatrixCUDA.cudaSupportFunctions.cublasgeam(gpu.getCublasHandle(), cublasOperation.CUBLAS_OP_N,
       cublasOperation.CUBLAS_OP_N, cols, rows, a, read(gpu, x), cols, b, read(gpu, y), cols, out, cols);
     if (c != null) {
@@ -168,10 +169,10 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     return LibMatrixCUDA.sizeOfDataType == Sizeof.DOUBLE;
   }
 
-  /** Where a matrix is on the GPU, until its release. */
+  /** Gives the address of a matrix on the GPU, which is valid until releaseInput is called. */
   private Pointer read(GPUContext gpu, MatrixObject matrix) {
     GPUObject memory = matrix.getGPUObject(gpu);
-    if (memory == null) { // of a stage that is not trained
+    if (memory == null) { // a matrix of a stage that is not trained
       memory = gpu.createGPUObject(matrix);
       matrix.setGPUObject(gpu, memory);
     }
@@ -179,7 +180,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     return memory.getDensePointer();
   }
 
-  /** One after the other without waiting, and copied to the host together. */
+  /** Starts the norms one after the other without waiting for them, and copies all to the host together. */
   private void computeNorms(ExecutionContext context) {
     GPUContext gpu = context.getGPUContext(0);
     cublasHandle handle = gpu.getCublasHandle();
