@@ -19,7 +19,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from throughput import machine
+from report import machine
 
 from sysds_resnet.report.metrics import read_metrics
 

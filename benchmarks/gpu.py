@@ -25,7 +25,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from throughput import data, machine
+from report import machine
+from throughput_peers import data
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine

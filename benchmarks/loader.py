@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from throughput import machine, spread
+from report import machine, spread
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from torchvision_reference import transforms

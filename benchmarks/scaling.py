@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from throughput import machine, spread
+from report import machine, spread
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine

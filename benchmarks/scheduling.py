@@ -18,8 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+from report import machine
 from scaling import running_cluster
-from throughput import machine
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine

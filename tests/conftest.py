@@ -21,6 +21,7 @@ GIB = 2**30
 LONGEST = [
     "test_spark.py",
     "test_gpu.py",
+    "test_stopped_runs.py",
     "test_train.py",
     "test_dml_programs.py",
     "test_training_options.py",

@@ -1,12 +1,7 @@
 """What only reports never ends a run: each reporter fails in each way, is noted once, and recovers."""
 
-import builtins
 import errno
-import io
 import json
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from disk_faults import fail, faults
+from run_events import epoch_event, step_event
 
 from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.batches.settings import ReadingSettings
@@ -22,36 +19,12 @@ from sysds_resnet.images import ArrayDataset
 from sysds_resnet.report import charts
 from sysds_resnet.report import run_report as report
 from sysds_resnet.report.display import Display
-from sysds_resnet.report.events import EpochEvent, StepEvent, StepMetrics
 from sysds_resnet.report.metrics import MetricsFile, read_lines
 from sysds_resnet.report.run_report import RunReport
-from sysds_resnet.system import console, files
-from sysds_resnet.system.console import say, warn
 from sysds_resnet.training.profiling import StepProfiler
 from sysds_resnet.training.progress import Progress
 
 CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE]
-
-
-def failure(code):
-    return OSError(code, os.strerror(code))
-
-
-def fail(code):
-    """A function that fails whatever it is given."""
-
-    def failing(*_args, **_kwargs):
-        raise failure(code)
-
-    return failing
-
-
-def step_event(step):
-    return StepEvent(step, 1, StepMetrics(0.5, 0.5, 0.1, 0.1, 1.0), 1.0, 8, 0.1)
-
-
-def epoch_event(epoch):
-    return EpochEvent(epoch, 2 * epoch, 0.5, 0.5, 0.5, 1.0, 0.1, 8.0, 2.0, 0.2)
 
 
 class Run:
@@ -103,61 +76,6 @@ def quick_pictures(monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path, tensorboard=True)
-
-
-def faults(monkeypatch, function, code):
-    """Let one of the functions by which files are written fail below the run's folder."""
-    if function == "open":
-        real = builtins.open
-
-        def opening(path, mode="r", *args, **kwargs):
-            if isinstance(path, (str, Path)) and not set(mode).isdisjoint("wa+x"):
-                raise failure(code)
-            return real(path, mode, *args, **kwargs)
-
-        monkeypatch.setattr(builtins, "open", opening)
-        monkeypatch.setattr(io, "open", opening)
-        monkeypatch.setattr(Path, "touch", fail(code))
-    elif function in ("write", "truncate", "close"):
-        real = builtins.open
-
-        class Failing:
-            def __init__(self, file):
-                self.file = file
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                self.close()
-
-            def __getattr__(self, name):
-                return getattr(self.file, name)
-
-            def close(self):
-                self.file.close()
-                if function == "close":
-                    raise failure(code)
-
-            def write(self, data):
-                if function == "write":
-                    self.file.write(data[: len(data) // 2])
-                    self.file.flush()
-                    raise failure(code)
-                return self.file.write(data)
-
-            def truncate(self, *size):
-                if function == "truncate":
-                    raise failure(code)
-                return self.file.truncate(*size)
-
-        def opening(path, mode="r", *args, **kwargs):
-            file = real(path, mode, *args, **kwargs)
-            return Failing(file) if isinstance(path, (str, Path)) and "a" in mode else file
-
-        monkeypatch.setattr(builtins, "open", opening)
-    else:
-        monkeypatch.setattr(files.os, function, fail(code))
 
 
 @pytest.mark.parametrize("function", ["open", "write", "truncate", "close", "fsync", "replace"])
@@ -270,79 +188,6 @@ def test_a_whole_last_line_without_its_end_stays_a_line(tmp_path):
     path.write_text('{"event": "step", "step": 1}')
     MetricsFile(tmp_path, step=1, note=pytest.fail).write("step", step=2)
     assert [line["step"] for line in read_lines(path)] == [1, 2]
-
-
-# Standard output and standard error
-
-
-class Broken(io.StringIO):
-    """A stream that fails in one of its functions."""
-
-    encoding = "ascii"
-
-    def __init__(self, function, error):
-        super().__init__()
-        self.error, self.calls = error, 0
-        setattr(self, function, self.fail)
-
-    def fail(self, *_):
-        self.calls += 1
-        if self.error is not None:
-            raise self.error
-
-
-@pytest.mark.parametrize("function", ["write", "flush"])
-@pytest.mark.parametrize("code", [errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EBADF])
-def test_streams_that_fail_end_nothing(function, code):
-    stream = Broken(function, failure(code))
-    say("text", stream)
-    display = Display(4, 2, stream=stream, interval=0)
-    with display:
-        display.step(step_event(1))
-        display.epoch(epoch_event(1))
-        display.note("note")
-    gone = code != errno.ENOSPC
-    calls = stream.calls
-    stream.error = None
-    display.note("later")
-    assert (stream.calls == calls) == gone  # a disk may have room again, a terminal does not come back
-
-
-@pytest.mark.parametrize("stream", [None, "closed"])
-def test_streams_that_are_not_there_end_nothing(monkeypatch, stream):
-    if stream == "closed":
-        stream = io.StringIO()
-        stream.close()
-    monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(sys, "stderr", stream)
-    say("text")
-    warn("text")
-    with Display(4, 2, interval=0) as display:
-        display.step(step_event(1))
-        display.note("note")
-
-
-def test_names_that_no_encoding_has_are_escaped():
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say("caf\xe9 \udcff", stream)
-    assert stream.buffer.getvalue() == b"caf\\xe9 \\udcff\n"
-
-
-@pytest.mark.parametrize("target", ["a closed pipe", "/dev/full"])
-def test_a_process_whose_output_is_gone_ends_with_its_own_code(target):
-    """Python would exit with 120, for what it could not write at its end."""
-    program = (
-        f"import sys\nfrom {console.__name__} import say, settle, warn\n"
-        "say('x' * 9000)\nwarn('y')\nsettle()\nsys.exit(7)"
-    )
-    if target == "a closed pipe":
-        reading, output = os.pipe()
-        os.close(reading)
-    else:
-        output = os.open(target, os.O_WRONLY)
-    done = subprocess.run([sys.executable, "-c", program], stdout=output, stderr=output, check=False)
-    os.close(output)
-    assert done.returncode == 7
 
 
 # bad_images.csv and profiles

@@ -5,24 +5,16 @@ import datetime
 import os
 import shlex
 import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import boto3
 import pytest
-from command_line import assert_one_line_error, finish
+from cloud_scripts import ACCOUNT, IMAGE, REGION, REPOSITORY, at_home, start, user_of
+from command_line import assert_one_line_error
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
-ROOT = Path(__file__).parents[2]
-AWS = ROOT / "scripts" / "aws"
-REGION = "eu-central-1"
-ACCOUNT = "123456789012"  # moto's
-IMAGE = "ami-785db401"  # one of Ubuntu that moto knows
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
 PROJECT = {"Project": "sysds-resnet", "Name": "sysds-resnet"}
-REPOSITORY = "https://example.org/some/sysds_resnet.git"
 OPTIONS = ["--epochs", "3", "--out", "it's $(touch here)", "*"]
 
 pytestmark = pytest.mark.long
@@ -34,14 +26,7 @@ def cloud(tmp_path_factory):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
+    environment = user_of(f"http://{host}:{port}")
     now = datetime.datetime.now(datetime.timezone.utc)
     # names that begin with aws cannot be put there from outside
     parameter = Parameter(ACCOUNT, UBUNTU, IMAGE, "String", None, None, None, now, 1, "aws:ec2:image")
@@ -53,35 +38,10 @@ def cloud(tmp_path_factory):
     server.stop()
 
 
-@contextmanager
-def at_home(environment):
-    """Meanwhile this process is a user's, with nothing of AWS in its environment but this."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
-        patch.delenv("AWS_REGION", raising=False)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _user(cloud):
     with at_home(cloud):
         yield
-
-
-def start(name, *arguments, cwd=None, **environment):
-    """Run a script as its users do, with the aws of this Python."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        ["bash", AWS / f"{name}.sh", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PATH": path, **environment},
-    )
-    return finish(process)
 
 
 def instances():
@@ -283,66 +243,7 @@ def test_what_was_started_is_listed_and_stopped_and_nothing_else(launched, clust
     assert "disk is paid for until" in outcome.out
 
 
-# Dry runs and refusals
-
-
-@pytest.mark.parametrize(
-    ("command", "changes"),
-    [
-        (["launch", "--key-name", "a b", "--repo", REPOSITORY], ["ec2 run-instances", "--key-name a\\ b"]),
-        (["emr", "--key-name", "key", "--idle", "30"], ["Name=Spark", "IdleTimeout=1800"]),
-        (["stop", "i-1", "j-1", "--terminate"], ["ec2 terminate-instances", "emr terminate-clusters"]),
-        (["stop", "--list"], ["ec2 describe-instances"]),
-    ],
-)
-def test_a_dry_run_prints_commands_and_needs_no_account(command, changes, tmp_path):
-    """There is no aws on the path: nothing can have been run."""
-    for name in ("bash", "dirname", "mktemp", "cat", "wc", "git"):
-        (tmp_path / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
-    arguments = ["bash", str(AWS / f"{command[0]}.sh"), *command[1:], "--dry-run", "--region", "eu-north-1"]
-    environment = {"PATH": str(tmp_path), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    commands = [line for line in done.stdout.splitlines() if line.startswith("aws ")]
-    assert commands and all("--region eu-north-1" in line for line in commands)
-    for text in changes:
-        assert any(text in line for line in commands), done.stdout
-    for line in commands:
-        assert shlex.split(line)[0] == "aws"
-
-
-@pytest.mark.parametrize(
-    ("command", "found"),
-    [
-        (["launch", "--type", "tpu"], "--type: found tpu"),
-        (["launch", "--repo", "git@example.org:a/b.git"], "--repo: found none or one of another kind"),
-        (
-            ["launch", "--repo", "https://name:word@example.org/b.git"],
-            "--repo: found none or one of another kind",
-        ),
-        (["launch", "--data", "bucket"], "--data: found bucket"),
-        (["launch", "--data", "s3://bucket"], "--instance-profile: found none"),
-        (["launch", "--at-end", "terminate"], "--at-end: found terminate without --results"),
-        (["launch", "--disk", "10G"], "--disk: found 10G"),
-        (["launch", "--disk"], "--disk: found nothing"),
-        (["launch", "--nonsense", "1"], "--nonsense: found an option that there is not"),
-        (["launch", "--repo", REPOSITORY, "--ssh-from", "0.0.0.0/0"], "--ssh-from: found 0.0.0.0/0"),
-        (["emr", "--release", "emr-6.15.0"], "--release: found emr-6.15.0"),
-        (["emr", "--instance-type", "m5.xlarge,Market=SPOT"], "--instance-type: found m5.xlarge,Market=SPOT"),
-        (["stop", "vol-1"], "vol-1: found neither an option nor an id"),
-    ],
-)
-def test_what_does_not_fit_is_named(command, found, tmp_path):
-    name, *options = command
-    key = [] if name == "stop" else ["--key-name", "key"]
-    assert_one_line_error(start(name, *key, *options, "--dry-run", TMPDIR=str(tmp_path)), found)
-
-
-@pytest.mark.parametrize("name", ["launch", "emr", "stop"])
-def test_usage_is_shown_for_help_and_for_nothing(name):
-    helped, empty = start(name, "--help"), start(name)
-    assert (helped.code, helped.err) == (0, "") and helped.out.startswith("usage: bash ")
-    assert (empty.code, empty.out, empty.err) == (2, "", helped.out)
+# Refusals
 
 
 def test_what_aws_refuses_is_one_line(cloud):
@@ -369,17 +270,3 @@ def test_a_group_that_lets_in_others_is_refused(cloud):
 def test_a_missing_region_is_named(cloud):
     outcome = start("stop", "--list", AWS_DEFAULT_REGION="")
     assert_one_line_error(outcome, "region: found none", "--region")
-
-
-# All scripts
-
-
-def test_all_shell_scripts_are_clean():
-    scripts = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / "scripts" / "systemds"]
-    assert len(scripts) > 10
-    for script in scripts:
-        assert subprocess.run(["bash", "-n", script]).returncode == 0
-    checker = Path(sys.executable).parent / "shellcheck"
-    options = ["--shell=bash", "--external-sources", "--source-path=SCRIPTDIR", "--format=gcc"]
-    done = subprocess.run([checker, *options, *scripts], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == ""

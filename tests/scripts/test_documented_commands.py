@@ -32,7 +32,7 @@ NOT_TRIED = {  # pattern of a command: why
     r"(bash )?scripts/gpu_check\.sh.*": "needs a GPU; test_benchmarks.py tries what it runs",
     r"scripts/\w+cards?\.sh.*": "tried in test_card_scripts.py",
     r"scripts/systemds SCRIPT\.dml": "tried with programs",
-    r".*scripts/systemds dml/\w+\.dml -gpu .*": "needs a GPU; tried in test_gpu.py on one in software",
+    r".*scripts/systemds dml/\w+\.dml -gpu .*": "needs a GPU; test_gpu_commands.py has one in software",
     r"\.venv/bin/tensorboard .*": "another package's, a server; test_tensorboard.py reads what it would",
     r"(\.venv/bin/)?pytest .*": "these tests",
     r"\.venv/bin/venv-pack -o environment\.tar\.gz": "for machines without this one's disk",

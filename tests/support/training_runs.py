@@ -1,11 +1,17 @@
-"""A small training run by the train command, and whether two runs ended the same."""
+"""A small training run by the train command, what it may meet, and whether two runs ended the same."""
 
 import json
 
 import numpy as np
+import pytest
+from command_line import share_engine
 from safetensors.numpy import load_file
 
+from sysds_resnet import train
 from sysds_resnet.network.weights.files import read_metadata
+from sysds_resnet.training.run_folder import config_text, run_folder, write_texts
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.state import State
 
 SETTINGS = [
     *["--dataset", "synthetic", "--num-images", "16", "--num-classes", "4", "--model", "resnet18"],
@@ -14,6 +20,34 @@ SETTINGS = [
     *["--precision", "double", "--heap", "1g"],
 ]
 """Flags of a run of two epochs of two steps each."""
+STEPS, EPOCHS = 2, 2  # steps in an epoch; as few as leave room to stop in the middle of one
+
+
+def train_undisturbed(engine, folder):
+    """That run, by an engine of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_engine(patch, engine)
+        assert train.main([*SETTINGS, "--out", str(folder)]) == 0
+
+
+def started(folder, **values):
+    """A folder of a run that has begun, and ended."""
+    with run_folder(TrainSettings(out=folder), pytest.fail) as made:
+        assert made == folder
+        write_texts({folder / "config.yaml": config_text(TrainSettings(**values))})
+    return folder
+
+
+def dying(times, error, step=3):
+    """A step in the place of `State.update` whose JVM ends some times at one step."""
+    update, left = State.update, [error] * times
+
+    def step_or_death(state, *arguments):
+        if state.progress.step == step - 1 and left:
+            raise left.pop()
+        return update(state, *arguments)
+
+    return step_or_death
 
 
 def lines(folder):

@@ -5,9 +5,9 @@ import socket
 from functools import partial
 
 import pytest
+from refusals import refusal
 from small_layouts import CLASSES, COUNTS, make_arrays, make_folders, make_parquet, make_tables, make_tar
 
-from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_images
 from sysds_resnet.images.sources.layouts import open_source
 from sysds_resnet.system.files import decode_text, open_regular, read_text
@@ -35,14 +35,6 @@ def folder(path):
 IRREGULAR = [pipe, listening_socket, endless, folder]
 
 
-def error_of(act):
-    with pytest.raises(UserError) as caught:
-        act()
-    text = str(caught.value)
-    assert "\n" not in text and "found" in text and "expected" in text
-    return text
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", IRREGULAR)
 @pytest.mark.parametrize("lists", [False, True])
@@ -54,10 +46,10 @@ def test_what_is_no_regular_file_is_refused_where_an_image_is_expected(tmp_path,
     if make is folder and not lists:
         return  # a folder whose name ends like an image's is a folder
     source = open_source(tmp_path, "val")
-    assert f"image {path}: found " in error_of(lambda: source.read(0))
+    assert f"image {path}: found " in refusal(lambda: source.read(0))
     data = open_images(path.parent)
     if make is not folder:
-        assert f"image {path}: found " in error_of(lambda: data.image(0, 0))
+        assert f"image {path}: found " in refusal(lambda: data.image(0, 0))
 
 
 @pytest.mark.timeout(60)
@@ -79,7 +71,7 @@ def test_what_is_no_regular_file_is_refused_where_data_are_expected(tmp_path, ma
     layout(tmp_path)
     (tmp_path / name).unlink(missing_ok=True)
     make(tmp_path / name)
-    text = error_of(lambda: open_source(tmp_path, "val"))
+    text = refusal(lambda: open_source(tmp_path, "val"))
     assert name.rsplit("/")[-1] in text or "without val" in text
 
 
@@ -99,12 +91,12 @@ def test_a_huge_image_file_is_refused_before_it_is_read(tmp_path):
     with open(path, "wb") as file:
         file.truncate(2**40)
     source = open_source(tmp_path, "val")
-    assert f"image {path}: found {2**40} bytes, more than" in error_of(lambda: source.read(0))
+    assert f"image {path}: found {2**40} bytes, more than" in refusal(lambda: source.read(0))
 
 
 def test_a_path_with_a_zero_byte_is_one_line(tmp_path):
     (tmp_path / "val_list.txt").write_bytes(b"a.jpg cat\nb\0.jpg cat\n")
-    assert "val_list.txt: found bytes that are no text" in error_of(lambda: open_source(tmp_path, "val"))
+    assert "val_list.txt: found bytes that are no text" in refusal(lambda: open_source(tmp_path, "val"))
 
 
 # Encodings
@@ -134,7 +126,7 @@ def test_text_in_utf_8_is_read_with_and_without_a_mark(tmp_path, encoding):
 )
 def test_text_in_other_encodings_is_refused_with_how_to_convert_it(tmp_path, data, found):
     (tmp_path / "x.txt").write_bytes(data)
-    assert f"{tmp_path / 'x.txt'}: found {found}" in error_of(lambda: read_text(tmp_path / "x.txt"))
+    assert f"{tmp_path / 'x.txt'}: found {found}" in refusal(lambda: read_text(tmp_path / "x.txt"))
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -155,7 +147,7 @@ def test_lists_tables_and_classes_in_other_encodings_are_one_line(tmp_path, enco
     text = path.read_text() if path.exists() else "".join(f"{name}\n" for name in CLASSES)
     path.write_bytes(text.replace("n", "ñ").encode(encoding))
     for split in COUNTS:
-        text = error_of(partial(open_source, tmp_path, split))
+        text = refusal(partial(open_source, tmp_path, split))
         assert f"{path}: found text that seems to be in " in text
 
 

@@ -6,25 +6,22 @@ import struct
 
 import numpy as np
 import pytest
+from checkpointed_states import BESIDE, CLASSES, IDENTITY, fresh, saver, step, trained_state
 from safetensors import safe_open
 
 from sysds_resnet import ResNet
 from sysds_resnet.errors import UserError
-from sysds_resnet.training import checkpoints, retention
+from sysds_resnet.training import checkpoints
 from sysds_resnet.training.checkpoints import Checkpoints, read_checkpoint, restore, write_checkpoint
 from sysds_resnet.training.progress import Progress
-from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.state import State
 
-CLASSES = 3
 TENSORS = {
     "model/fc.weight": np.arange(6.0).reshape(2, 3),
     "velocity/fc.weight": np.full((2, 3), -0.5),
     "average/fc.weight": np.zeros((2, 3)),
 }
 DESCRIBED = {"model": "resnet18", "progress": {"step": 7}}
-BESIDE = {"classes": ["a", "b", "c"], "mean": [1, 2, 3], "std": [1, 1, 1]}
-IDENTITY = {"model": "resnet18", "settings": {"seed": 1, "base_lr": 0.1}, "classes": {"class 0": "cat"}}
 
 
 @pytest.fixture
@@ -84,20 +81,7 @@ def test_another_format_is_named(small, monkeypatch):
 @pytest.fixture(scope="module")
 def trained(engine):
     """A state after a step, with an average; no test changes it."""
-    state = State.fresh(ResNet(18, CLASSES, engine=engine, seed=3))
-    step(state)
-    return state
-
-
-def step(state):
-    rng = np.random.default_rng(state.progress.step)
-    settings = TrainSettings(micro_batch=4, optimizer="sgd", base_lr=0.01, ema_decay=0.9)
-    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    state.update(images, rng.integers(0, CLASSES, 4), settings.make_optimizer(2))
-
-
-def fresh(engine):
-    return State.fresh(ResNet(18, CLASSES, engine=engine, seed=4))
+    return trained_state(engine)
 
 
 def arrays(state):
@@ -107,11 +91,6 @@ def arrays(state):
     found = {f"{n}/{k}": a for n, handle in lists.items() for k, a in network.from_engine(handle).items()}
     velocities = network.from_engine(state.velocities, trained_only=True)
     return found | {f"velocity/{name}": array for name, array in velocities.items()}
-
-
-def saver(folder, notes=None, identity=IDENTITY, keep=2, every_steps=None):
-    note = pytest.fail if notes is None else notes.append
-    return Checkpoints(folder, identity, BESIDE, keep, every_steps, 1e9, note)
 
 
 def assert_equal(found, expected):
@@ -136,15 +115,6 @@ def test_what_is_saved_is_the_state_at_that_moment(engine, folder):
     assert other.progress == progress
     step(other)
     assert_equal(arrays(other), arrays(state))
-
-
-def test_the_newest_are_kept_and_leftovers_of_killed_processes_removed(trained, folder):
-    (folder / ".step-00000009.safetensors.123.tmp").write_text("half")
-    with saver(folder, keep=3) as saved:
-        for number in (5, 9, 11, 12):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=number)))
-    names = [path.name for path in sorted(folder.iterdir())]
-    assert names == [f"step-{number:08d}.safetensors" for number in (9, 11, 12)]
 
 
 def test_it_is_due_by_steps_and_by_minutes(trained, folder):
@@ -275,89 +245,3 @@ def test_the_header_is_readable_without_this_package(trained, folder):
     with safe_open(folder / "step-00000001.safetensors", framework="numpy") as file:
         described = json.loads(file.metadata()["checkpoint"])
     assert described["progress"]["step"] == 1 and described["settings"] == IDENTITY["settings"]
-
-
-# What stays on the disk
-
-
-def steps(folder):
-    return [path.name for path in sorted(folder.iterdir())]
-
-
-def name(step):
-    return f"step-{step:08d}.safetensors"
-
-
-def test_a_damaged_newer_one_neither_counts_nor_takes_the_intact_ones_with_it(engine, trained, folder):
-    state = State(trained.model, trained.velocities)
-    with saver(folder) as saved:
-        state.progress = Progress(step=2)
-        saved.save(state)
-    (folder / name(4)).write_bytes(b"damaged")
-    notes, resumed = [], fresh(engine)
-    assert restore(folder, resumed, IDENTITY, notes.append).name == name(2)
-    assert len(notes) == 1 and steps(folder) == [name(2), f"{name(4)}.damaged"]
-    with saver(folder, keep=1) as saved:
-        resumed.progress = Progress(step=3)
-        saved.save(resumed)
-        saved._wait()
-        assert steps(folder) == [name(3), f"{name(4)}.damaged"]
-        resumed.progress = Progress(step=4)
-        saved.save(resumed)
-    assert steps(folder) == [name(4), f"{name(4)}.damaged"]
-    assert restore(folder, resumed, IDENTITY, pytest.fail).name == name(4)
-
-
-def test_where_all_are_damaged_they_stay_so_that_no_run_begins_anew_in_their_place(engine, folder):
-    for step in (1, 2):
-        (folder / name(step)).write_bytes(b"no")
-    for _ in range(2):
-        with pytest.raises(UserError, match="found 2 checkpoints, all damaged"):
-            restore(folder, fresh(engine), IDENTITY, lambda text: None)
-
-
-def test_one_that_cannot_be_renamed_or_removed_is_a_note(engine, trained, folder, monkeypatch):
-    def refuse(path, *_args, **_kwargs):
-        raise PermissionError(1, "Operation not permitted")
-
-    with saver(folder) as saved:
-        for step in (1, 2):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=step)))
-    (folder / name(9)).write_bytes(b"damaged")
-    notes = []
-    with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.replace", refuse)
-        restore(folder, fresh(engine), IDENTITY, notes.append)
-    assert notes[1:] == [f"{folder / name(9)}: damaged, and not renamed (operation not permitted)"]
-    notes.clear()
-    monkeypatch.setattr(retention.Path, "unlink", refuse)
-    with saver(folder, notes, keep=1) as saved:
-        for step in (3, 4):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=step)))
-    assert steps(folder) == [name(step) for step in (1, 2, 3, 4, 9)]
-    assert sorted(notes) == [
-        f"{folder / name(step)}: not removed (operation not permitted); remove it by hand"
-        for step in (1, 2, 3)
-    ]
-
-
-def test_best_weights_that_find_no_room_do_not_take_the_checkpoint_with_them(trained, folder, monkeypatch):
-    def full(path, *arguments, **options):
-        if path.name == checkpoints.BEST_FILE:
-            raise UserError(f"{path}: cannot be written")
-        return write(path, *arguments, **options)
-
-    write = checkpoints.write_weights
-    monkeypatch.setattr(checkpoints, "write_weights", full)
-    notes = []
-    with saver(folder / "checkpoints", notes) as saved:
-        saved.save(trained, best=True)
-    assert len(notes) == 1 and notes[0].startswith("best weights not saved: ")
-    read_checkpoint(folder / "checkpoints" / name(1))
-
-
-def test_leftovers_of_safetensors_are_removed(trained, folder):
-    (folder / ".tmpAb12Cd").write_text("half")
-    with saver(folder):
-        pass
-    assert steps(folder) == []

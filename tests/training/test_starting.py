@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from reference import arrays, random_resnet
-from small_weights import message
+from refusals import message
 
 from sysds_resnet.network.weights.files import describe, write_weights
 from sysds_resnet.training.start import starting_model

@@ -1,22 +1,18 @@
 """The GPU backend on GPUs in software: what it computes, where, and what it frees and keeps."""
 
 import gc
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import software_gpus
-import yaml
-from command_line import ROOT, assert_one_line_error, run_here, run_systemds
+from gpu_steps import IDS, batch, optimizer
 from reference import arrays, random_resnet, relative_error
 from safetensors.numpy import load_file
 
 from sysds_resnet import ResNet
-from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.engine.gpu import gpus as engine_gpu
 from sysds_resnet.engine.jvm import classes as own_java
 from sysds_resnet.engine.program import Program
@@ -44,9 +40,6 @@ def log(libraries):
     return libraries / "copied"
 
 
-IDS = ["a_gpu", "two_gpus"]
-
-
 @pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.long)], ids=IDS)
 def gpus(request, libraries, log):
     with software_gpus.engine_on(libraries, "double", request.param, log=log) as engine:
@@ -60,21 +53,12 @@ def single(libraries):
         yield engine
 
 
-def batch(n, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
-
-
 def same(found, expected):
     return all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def fresh(engine):
     return State.fresh(ResNet(18, 10, seed=3, engine=engine))
-
-
-def optimizer(**changes):
-    return TrainSettings(base_lr=0.5, micro_batch=4, **changes).make_optimizer(10)
 
 
 def two_steps(engine):
@@ -101,38 +85,6 @@ def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, on_the_cpu):
     (losses, *found), (expected_losses, *expected) = two_steps(gpus), on_the_cpu
     assert losses == pytest.approx(expected_losses, rel=1e-9)
     assert max(map(relative_error, found, expected)) < 1e-9
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"optimizer": "sgd", "weight_decay": 1e-2},
-        {"optimizer": "nesterov", "clip_norm": 0.1},
-        {"lars_nesterov": True, "trust_clip": True, "lr_in_momentum": False},
-        {"freeze": "layer2"},
-        {"mixed": True, "label_smoothing": 0.1},
-        {"gray": True},
-    ],
-    ids=str,
-)
-def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
-    images, labels = batch(8)
-    changes = dict(changes)
-    if changes.pop("mixed", False):
-        labels = MixedLabels(labels, labels[::-1], np.linspace(0, 1, 8))
-    if changes.pop("gray", False):
-        images = images[..., :1]
-    run = TrainSettings(base_lr=0.5, micro_batch=4, **changes)
-
-    def steps(engine):
-        model = ResNet(18, 10, images.shape[3], seed=3, engine=engine)
-        state, frozen = State.fresh(model), model.network.units_of(run.frozen_parts)
-        for _ in range(2):
-            state.update(images, labels, run.make_optimizer(10, frozen))
-        return model.state_dict()
-
-    assert relative_error(steps(gpus), steps(engine)) < 1e-9
 
 
 def test_a_step_that_is_not_finite_leaves_the_state(gpus):
@@ -227,27 +179,6 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     assert from_gpu < 4096  # norms of tensors and metrics
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("precision", "smallest", "largest"), [("single", 1e-8, 1e-5), ("tf32", 1e-5, 1e-1)])
-def test_precisions_are_what_they_say(engine, libraries, precision, smallest, largest):
-    """Gradients and scores against the CPU's in FP64, of a network whose blocks begin as identities.
-
-    With so many classes that what the engine makes of labels would be sparse.
-    """
-
-    def gradients_and_scores(engine):
-        state = State.fresh(ResNet(50, 1000, seed=3, zero_init_residual=True, engine=engine))
-        scores = state.model.logits(batch(8)[0], batch_size=8)
-        found, _ = state._gradients(*batch(8), optimizer())
-        return state.model.network.from_engine(found), scores
-
-    with software_gpus.engine_on(libraries, precision, 2) as gpus:
-        (found, scores), (expected, exact) = gradients_and_scores(gpus), gradients_and_scores(engine)
-    difference = sum(np.linalg.norm(found[name] - expected[name]) ** 2 for name in expected) ** 0.5
-    assert smallest < difference / sum(np.linalg.norm(v) ** 2 for v in expected.values()) ** 0.5 < largest
-    assert smallest < np.linalg.norm(scores - exact) / np.linalg.norm(exact) < largest
-
-
 def test_a_step_in_single_precision_is_near_the_one_in_double(gpus, single):
     """Within what the CPU's FP32 would be off as well; `-m long` has a network for which that is little."""
     images, labels = batch(16)  # three micro-batches at once, and one
@@ -296,116 +227,6 @@ def test_memory_that_is_full_is_told(single):
     whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)
     with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
         fresh(single)._gradients(images, labels, whole)
-
-
-@pytest.mark.long
-def test_commands_take_gpus(libraries, source, tmp_path, capfd):
-    images, weights = ["--dataset", source, "--image-size", 32], tmp_path / "run"
-    small = ["--model", "resnet18", "--epochs", 1, "--batch-size", 4, "--gpus", 2]
-
-    def run(*arguments):
-        outcome = run_here(capfd, *arguments, "--heap", "1g")
-        assert outcome.code == 0, outcome.err
-        return outcome.out
-
-    losses, tables = [], []
-    with software_gpus.installed(libraries, 2):
-        assert "software GPU" in run("train", *images, *small, "--out", weights)
-        for device, precision in (("cuda:0,1", "single"), ("cpu", "double")):
-            there = ["--weights", weights, "--device", device, "--precision", precision]
-            run("evaluate", *images, *there, "--out", tmp_path / device)
-            losses.append(json.loads((tmp_path / device / "scores.json").read_text())["loss"])
-            path = tmp_path / f"{device}.csv"
-            run("predict", "--input", source / "val", *there, "--out", path)
-            tables.append(pd.read_csv(path))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    pd.testing.assert_frame_equal(*tables, rtol=1e-3)
-
-
-@pytest.fixture
-def matrices(tmp_path):
-    """Arguments of DML programs: images and labels in files."""
-    images, labels = batch(8)
-    np.savetxt(tmp_path / "X", images.transpose(0, 3, 1, 2).reshape(8, -1) / 128 - 1, delimiter=",")
-    np.savetxt(tmp_path / "Y", labels + 1)
-    return {"X": tmp_path / "X", "Y": tmp_path / "Y", "format": "csv"}
-
-
-@pytest.mark.long
-def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path):
-    """In memory for weights, average, velocities, gradients and both updates' results: 90 MB each."""
-    steps = {
-        "epochs": 4,
-        "batch_size": 8,
-        "micro_batch": 4,
-        "base_lr": 0.01,
-        "warmup_epochs": 0,
-        "ema_decay": 0.5,
-        "depth": 18,
-        "num_classes": 10,
-    }
-    validation = {"X_val": matrices["X"], "Y_val": matrices["Y"]}
-    machine = {"LD_LIBRARY_PATH": str(libraries), "SOFTWARE_GPU_MEMORY": str(700 * 2**20)}
-    trained = []
-    for options in ((), ("-gpu", "-stats", "999")):
-        out = tmp_path / f"weights{len(options)}"
-        outcome = run_systemds(
-            ROOT / "dml/train.dml", *options, environment=machine, **matrices, **validation, **steps, out=out
-        )
-        assert outcome.code == 0, outcome
-        assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)
-        trained.append(engine.matrices.read(out / "tensors"))
-    assert np.linalg.norm(trained[1] - trained[0]) < 1e-9 * np.linalg.norm(trained[0])
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("program", ["evaluate", "predict"])
-def test_scoring_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path, capfd, program):
-    ResNet(18, 10, seed=3, engine=engine).save(tmp_path / "weights.safetensors")
-    paths = tmp_path / "weights.safetensors", tmp_path / "weights"
-    assert run_here(capfd, "convert", *paths, "--to", "systemds").code == 0
-    arguments = {"weights": tmp_path / "weights", "X": matrices["X"], "format": "csv", "batch_size": 3}
-    arguments |= {"Y": matrices["Y"]} if program == "evaluate" else {"out_format": "csv"}
-    scores = []
-    for options in ((), ("-gpu",)):
-        out = tmp_path / f"scores{len(options)}"
-        machine = {"LD_LIBRARY_PATH": str(libraries)}
-        outcome = run_systemds(
-            ROOT / f"dml/{program}.dml", *options, environment=machine, **arguments, out=out
-        )
-        assert outcome.code == 0, outcome
-        scores.append(np.loadtxt(out, delimiter=","))
-    assert np.abs(scores[1] - scores[0]).max() < 1e-10
-
-
-def test_dml_programs_say_in_one_line_why_there_is_no_gpu():
-    outcome = run_systemds(ROOT / "dml/train.dml", "-gpu")
-    assert_one_line_error(outcome, "-gpu: no NVIDIA driver (")
-
-
-@pytest.mark.long
-def test_training_goes_on_with_smaller_micro_batches_when_memory_is_full(libraries, tmp_path, capfd):
-    flags = ["--dataset", "synthetic", "--num-images", 128, "--image-size", 128, "--model", "resnet18"]
-    flags += ["--epochs", 1, "--batch-size", 128, "--micro-batch", 128, "--heap", "2g", "--device", "gpu"]
-    with software_gpus.installed(libraries, memory=GIB):
-        outcome = run_here(capfd, "train", *flags, "--out", tmp_path / "run")
-    assert outcome.code == 0, outcome.err
-    assert "GPU: found the memory of software GPU full" in outcome.err
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] in (32, 64)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_digits_are_learned(libraries, tmp_path, capfd):
-    with software_gpus.installed(libraries):
-        trained = run_here(capfd, "train", "--device", "gpu", "--out", tmp_path / "run")
-        assert trained.code == 0, trained.err
-        scored = run_here(
-            capfd, "evaluate", "--device", "gpu", "--weights", tmp_path / "run", "--dataset", "digits",
-            "--out", tmp_path / "scores",
-        )  # fmt: skip
-    assert scored.code == 0, scored.err
-    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["top1"] >= 0.97
 
 
 @pytest.mark.long

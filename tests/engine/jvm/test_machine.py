@@ -7,10 +7,10 @@ import sys
 import psutil
 import pytest
 from command_line import assert_one_line_error, run_here
+from refusals import message
 
 from sysds_resnet.engine.jvm import folders, java, memory
 from sysds_resnet.engine.jvm import multiply as blas
-from sysds_resnet.errors import UserError
 from sysds_resnet.system.machine import memory_limit
 
 JAVA_8 = ('openjdk version "1.8.0_452"', None)
@@ -41,13 +41,6 @@ def machine(tmp_path, monkeypatch):
         return path
 
     return install
-
-
-def message(call, *args):
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Java

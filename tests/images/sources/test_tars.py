@@ -1,44 +1,13 @@
 """Tar files by WebDataset's convention: each image counts, or is counted as left out, or is an error."""
 
 import io
-import subprocess
 import tarfile
-import tracemalloc
 
 import pytest
 from small_layouts import CLASSES, COUNTS, make_folders, make_tar
+from tar_files import error_of, named, pairs, write
 
-from sysds_resnet.errors import UserError
 from sysds_resnet.images.sources.layouts import open_source
-
-
-def write(path, *members):
-    """A tar file of (name, bytes)."""
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-
-def named(source):
-    return {source.relative_name(i): source.classes[source.labels[i]] for i in range(len(source.labels))}
-
-
-def error_of(root, split="val"):
-    with pytest.raises(UserError) as caught:
-        open_source(root, split)
-    text = str(caught.value)
-    assert "\n" not in text and "found" in text and "expected" in text
-    return text
-
-
-def pairs(names, ending="jpg"):
-    return [
-        pair
-        for name in names
-        for pair in ((f"{name}.{ending}", b"image"), (f"{name}.cls", name[:1].encode()))
-    ]
 
 
 @pytest.mark.parametrize(
@@ -238,118 +207,6 @@ def test_files_in_no_layout_are_named_with_what_to_do(tmp_path, name, found):
 def test_a_name_of_two_splits_is_refused(tmp_path):
     write(tmp_path / "train-val-0.tar", *pairs("ab"))
     assert "train-val-0.tar: found the names of two splits" in error_of(tmp_path)
-
-
-# Damaged and hostile files
-
-
-def test_a_file_that_is_compressed_in_spite_of_its_name_is_refused(tmp_path):
-    write(tmp_path / "val.tar", *pairs("ab"))
-    subprocess.run(["gzip", tmp_path / "val.tar"], check=True)
-    (tmp_path / "val.tar.gz").rename(tmp_path / "val.tar")
-    assert "val.tar: found a damaged tar file (it is compressed)" in error_of(tmp_path)
-
-
-def test_a_pointer_of_git_lfs_is_named(tmp_path):
-    for ending in ("tar", "parquet"):
-        path = tmp_path / f"val.{ending}"
-        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-        assert f"{path}: found a pointer of Git LFS, expected the file itself" in error_of(tmp_path)
-        path.unlink()
-
-
-def test_files_that_were_joined_are_refused_rather_than_read_to_the_first_end(tmp_path):
-    write(tmp_path / "val.tar", *pairs("ab"))
-    path = tmp_path / "val.tar"
-    path.write_bytes(path.read_bytes() * 2)
-    assert "found a damaged tar file (more after its end" in error_of(tmp_path)
-
-
-def test_a_damaged_header_between_members_is_refused_rather_than_taken_for_the_end(tmp_path):
-    write(tmp_path / "val.tar", *pairs("abc"))
-    path = tmp_path / "val.tar"
-    data = bytearray(path.read_bytes())
-    data[4 * 512 + 10] ^= 1  # in the header of the third member
-    path.write_bytes(data)
-    assert "found a damaged tar file" in error_of(tmp_path)
-
-
-def test_a_file_without_an_end_is_noted(tmp_path):
-    write(tmp_path / "val.tar", *pairs("ab"))
-    path = tmp_path / "val.tar"
-    path.write_bytes(path.read_bytes()[: 4 * 1024])  # four members of a header and a block each
-    source = open_source(tmp_path, "val")
-    assert len(source.labels) == 2
-    assert source.notes == [
-        f"data set {tmp_path}: 1 tar files lack the mark at their end, as if cut off, the first: val.tar"
-    ]
-
-
-@pytest.mark.parametrize("cut", range(100, 5 * 1024, 700))
-def test_a_file_that_is_cut_off_is_refused_or_noted(tmp_path, cut):
-    write(tmp_path / "val.tar", *pairs("abcde"))
-    whole = (tmp_path / "val.tar").read_bytes()
-    (tmp_path / "val.tar").write_bytes(whole[:cut])
-    assert "val.tar: found " in error_of(tmp_path)
-
-
-def header(name, size, kind=b"0"):
-    member = tarfile.TarInfo(name)
-    member.type = kind
-    data = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    data[124:136] = size
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data)
-    return bytes(data)
-
-
-def negative(size):
-    return b"\xff" + size.to_bytes(11, "big", signed=True)
-
-
-@pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"K"])
-@pytest.mark.parametrize(
-    "size",
-    [b"77777777777\0", b"\x80" + bytes(3) + b"\xff" * 8, negative(-512), negative(-1024), b"zzzzzzzzzzz\0"],
-)
-def test_absurd_sizes_end_in_an_error_without_memory(tmp_path, kind, size):
-    write(tmp_path / "val.tar", *pairs("ab"))
-    whole = (tmp_path / "val.tar").read_bytes()
-    for place in (0, 2048):
-        data = whole[:place] + header("c.jpg", size, kind) + whole[place:]
-        with open(tmp_path / "val.tar", "wb") as file:
-            file.write(data)
-            file.truncate(2**33)  # eight gigabytes, that take no room on the disk
-        tracemalloc.start()
-        text = error_of(tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
-        tracemalloc.stop()
-        assert f"{tmp_path / 'val.tar'}: found a damaged tar file" in text or "without" in text
-
-
-def test_sparse_members_are_refused(tmp_path):
-    picture = tmp_path / "a.jpg"
-    with open(picture, "wb") as file:
-        file.write(b"image")
-        file.truncate(2**22)
-    (tmp_path / "a.cls").write_text("a")
-    for form in ("gnu", "pax"):
-        subprocess.run(
-            [
-                "tar",
-                "-C",
-                tmp_path,
-                f"--format={form}",
-                "--sparse",
-                "-cf",
-                tmp_path / "val.tar",
-                "a.jpg",
-                "a.cls",
-            ],
-            check=True,
-        )
-        text = error_of(tmp_path)
-        assert "val.tar: found " in text and ("sparse" in text or "without an image" in text), text
 
 
 def test_both_splits_are_read_for_the_classes_of_either(tmp_path):

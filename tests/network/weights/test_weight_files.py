@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from refusals import message
 from safetensors.numpy import save_file
-from small_weights import message, tiny
+from small_weights import tiny
 
 from sysds_resnet.network.weights.containers import FOLDER_FILES
 from sysds_resnet.network.weights.files import load_file, read_metadata

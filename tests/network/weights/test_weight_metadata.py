@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from refusals import message
 from safetensors.numpy import save_file
-from small_weights import message, resnet18
+from small_weights import resnet18
 
 from sysds_resnet.network.weights.files import load_file, read_metadata
 from sysds_resnet.network.weights.metadata import METADATA_KEY, check_metadata, tell_apart

@@ -1,0 +1,95 @@
+"""The commands on a Spark cluster against the same on one machine, and a run whose driver is killed."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pandas as pd
+import pytest
+from command_line import (
+    assert_gone,
+    assert_one_line_error,
+    finish,
+    jvms_of,
+    run_here,
+    start_process,
+    wait_for,
+)
+from scoring_reference import write_images, write_networks
+from training_runs import assert_same_end
+
+from sysds_resnet.images.sources.shards import MANIFEST, FileRecord, Manifest
+
+
+@pytest.mark.long
+def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
+    data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50, "--blocks", 40]
+    options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    for out, more in (("here", []), ("cluster", options)):
+        assert run_here(capfd, "prepare", *data, *more, "--out", folder / out).code == 0
+    here, there = (Manifest.read(folder / out / MANIFEST) for out in ("here", "cluster"))
+    assert there == here
+    assert {name: FileRecord.of(folder / "cluster" / name) for name in there.files} == here.files
+
+
+@pytest.mark.long
+def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, folder):
+    write_networks(folder, 18)
+    images = write_images(folder / "images", 5)
+    options = ["--weights", folder / "18.safetensors", "--tta", "flip", "--precision", "double", "--top", 3]
+    run_here(capfd, "predict", *options, "--input", folder / "images", "--out", folder / "here.parquet")
+    expected = pd.read_parquet(folder / "here.parquet")
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    options += ["--input", folder / "images", "--out", folder / "there"]
+    outcome = run_here(capfd, "predict", *options)
+    assert_one_line_error(outcome, "broken.png")
+    outcome = run_here(capfd, "predict", *options, "--on-error", "skip", "--max-bad", 0.5)
+    assert outcome.code == 0 and f"{len(images)} images: " in outcome.out, outcome
+    found = pd.read_parquet(folder / "there")
+    found["path"] = [Path(url2pathname(urlsplit(path).path)).as_posix() for path in found["path"]]
+    found = found.sort_values("path").set_index("path")
+    assert found["error"].notna().to_dict() == {path: path.endswith("broken.png") for path in found.index}
+    good = found[found["error"].isna()].drop(columns="error")
+    pd.testing.assert_frame_equal(good, expected.set_index("path"), check_dtype=False, rtol=1e-9)
+
+
+@pytest.mark.long
+def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, shared, capfd, folder):
+    write_networks(folder, 18)
+    write_images(folder / "data" / "train", 7)
+    images = write_images(folder / "data" / "val", 150)  # more than a task has
+    (images[3]).write_bytes(b"no image")
+    options = ["--weights", folder / "18.safetensors", "--dataset", folder / "data", "--tta", "flip"]
+    options += ["--precision", "double", "--on-error", "skip", "--max-bad", 0.1]
+    run_here(capfd, "evaluate", *options, "--out", folder / "here")
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    outcome = run_here(capfd, "evaluate", *options, "--out", folder / "there")
+    assert outcome.code == 0 and "149 images: loss " in outcome.out, outcome
+    assert "1 images cannot be read and were left out" in outcome.out
+    for name in ("classes.csv", "confusion.csv", "bad_images.csv"):
+        assert (folder / "there" / name).read_text() == (folder / "here" / name).read_text()
+    here, there = (json.loads((folder / out / "scores.json").read_text()) for out in ("here", "there"))
+    assert there == {**here, "loss": pytest.approx(here["loss"], rel=1e-9)}
+
+
+@pytest.mark.long
+def test_a_killed_driver_is_resumed_exactly(cluster, capfd, folder):
+    data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 32]
+    options = [*data, "--model", "resnet18", "--batch-size", 8, "--micro-batch", 4, "--precision", "double"]
+    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
+    options += ["--heap", "2g", "--epochs", 1, "--save-steps", 2, "--base-lr", 1]
+    assert finish(start_process("train", *options, "--out", folder / "whole"), 300).code == 0
+    killed = start_process("train", *options, "--out", folder / "killed")
+    metrics = folder / "killed" / "metrics.jsonl"
+    wait_for(killed, lambda: metrics.exists() and '"step": 5,' in metrics.read_text())
+    jvms = jvms_of(killed)
+    killed.kill()
+    finish(killed)
+    for jvm in jvms:
+        assert_gone(jvm)
+    outcome = finish(start_process("train", "--resume", folder / "killed"), 300)
+    assert outcome.code == 0 and "from step 4" in outcome.out, outcome
+    assert_same_end(folder / "killed", folder / "whole")
+    assert not any((folder / "killed" / "scratch").iterdir())
