@@ -102,9 +102,9 @@ def test_batches_are_shown_mixed_as_training_mixes_them(capfd, drawn, flags, mix
 
 def test_titles_are_names_of_classes_with_their_shares_where_mixed():
     classes = ["ant", "n02102040 English springer"]
-    assert show._titles(np.array([0, 1]), classes) == ["ant", "n02102040 English "]
+    assert show.titles(np.array([0, 1]), classes) == ["ant", "n02102040 English "]
     mixed = MixedLabels(np.array([0]), np.array([1]), np.array([0.25]))
-    assert show._titles(mixed, classes) == ["0.25 ant + 0.75 n02102040"]
+    assert show.titles(mixed, classes) == ["0.25 ant + 0.75 n02102040"]
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,13 @@ def test_what_is_written_already_needs_no_room(synthetic, capfd, monkeypatch):
 STOPS_AFTER_THREE_SHARDS = """
 import sys, time
 from sysds_resnet import prepare
-save = prepare._save
+from sysds_resnet.preparing import shards
+save = shards.save_manifest
 def wait(path, manifest):
     save(path, manifest)
     while manifest.shards["train"] == [2, 2, 2]:
         time.sleep(0.1)
-prepare._save = wait
+shards.save_manifest = wait
 sys.exit(prepare.main(sys.argv[1:]))
 """
 

@@ -38,7 +38,7 @@ def machine(tmp_path, monkeypatch):
         """The hook; gives what it told hatchling and its warnings."""
         warnings = []
         hook = build.HelperHook()
-        hook.root, hook.target_name = str(native.parents[1]), target
+        hook.root, hook.target_name = str(native.parents[2]), target
         hook.app = SimpleNamespace(display_warning=warnings.append)
         data = {"artifacts": [], "force_include": {}}
         hook.initialize(version, data)

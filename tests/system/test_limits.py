@@ -123,7 +123,8 @@ def with_addresses(limit, program):
 
 def test_a_limit_of_addresses_bounds_the_heap():
     limit = 6 * 2**30
-    heap = with_addresses(limit, "from sysds_resnet.engine.memory import default_heap; print(default_heap())")
+    program = "from sysds_resnet.engine.jvm.memory import default_heap; print(default_heap())"
+    heap = with_addresses(limit, program)
     assert memory.MIN_HEAP <= int(heap) <= limit // 2
 
 
