@@ -29,7 +29,8 @@ def machine(tmp_path, monkeypatch):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         told = f'printf "%s\\n" "$@" > "{tmp_path}/told"'
-        text = f'#!/bin/sh\nif [ "$1" = --version ]; then echo "{says}"; exit; fi\n{told}\n{compiles}\n'
+        version = f'case " $* " in *" --version "*) echo "{says}"; exit ;; esac'
+        text = f"#!/bin/sh\n{version}\n{told}\n{compiles}\n"
         path.write_text(text)
         path.chmod(0o755)
         return path
