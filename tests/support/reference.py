@@ -5,6 +5,8 @@ the shortcuts), with v1.5's stride on the 3x3 of a bottleneck (Goyal et al. 2017
 https://arxiv.org/abs/1706.02677, section 5.1).
 """
 
+import copy
+import functools
 import math
 
 import numpy as np
@@ -100,16 +102,25 @@ def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64
     """Return a ResNet in evaluation mode in which no two channels are alike, norms and statistics included.
 
     Convolutions are He normal (fan-in, which keeps activations near 1 in every depth); norm scales, shifts,
-    running means and variances are drawn around their usual values.
+    running means and variances are drawn around their usual values. Each call gives a model of its own.
     """
+    return copy.deepcopy(_drawn(depth, num_classes, channels, seed, dtype))
+
+
+@functools.lru_cache(maxsize=2)  # drawing 25 million normal numbers takes a second, copying them a tenth
+def _drawn(depth, num_classes, channels, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
-    model = ResNet(depth, num_classes, channels).to(dtype).eval()
+    with torch.device("meta"):  # without PyTorch's own initial values, which would be overwritten
+        model = ResNet(depth, num_classes, channels).to(dtype).eval()
+    model.to_empty(device="cpu")
 
     def fill(tensor, mean, std):
         with torch.no_grad():
             tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator, dtype=dtype))
 
     for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked.zero_()
         if isinstance(module, nn.Conv2d):
             fill(module.weight, 0.0, (2.0 / module.weight[0].numel()) ** 0.5)
         elif isinstance(module, nn.BatchNorm2d):

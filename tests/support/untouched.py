@@ -1,8 +1,10 @@
 """What tests may not leave changed in their process, since other tests would meet it."""
 
+import functools
 import os
 import signal
 import sys
+from operator import is_
 
 from py4j import java_gateway
 
@@ -25,39 +27,56 @@ class Untouched:
     """
 
     def __init__(self):
-        self._environment = _environment()
-        self._state = {}
+        self._state = _state()
+        self._modules = {}
         self.learn()
 
     def learn(self):
-        """Takes modules that were imported since as they are now."""
-        self._state = _state() | self._state
+        """Takes modules, and names in them, that are new since as they are now."""
+        for module_name, module in _modules():
+            if len(self._modules.get(module_name, ())) != len(vars(module)):
+                self._modules[module_name] = vars(module) | self._modules.get(module_name, {})
 
     def changes(self):
         """Names of what is another now than it was; each is told once."""
-        environment, state = _environment(), _state()
-        names = sorted(self._environment.items() ^ environment.items())
-        changed = [f"the variable {name} of the environment" for name in dict(names)]
-        changed += [name for name, value in self._state.items() if not _same(value, state.get(name))]
-        self._environment, self._state = environment, state
-        return changed
+        state = _state()
+        names = [name for name in sorted(state | self._state) if state.get(name) != self._state.get(name)]
+        self._state = state
+        for module_name, module in _modules():
+            before, now = self._modules.get(module_name, {}), vars(module)
+            # object by object in C: thousands of names are looked at after each of thousands of tests
+            if len(before) == len(now) and all(map(is_, before.values(), now.values())):
+                continue
+            names += [
+                f"{module_name}.{name}" for name in before if not _same(before[name], now.get(name, self))
+            ]
+            self._modules[module_name] = dict(now)
+        return names
 
 
-def _environment():
-    return {name: value for name, value in os.environ.items() if name not in _SET_BY_OTHERS}
+@functools.lru_cache(maxsize=1)
+def _module_names(_count):
+    return [name for name in sys.modules if name.partition(".")[0] == "sysds_resnet"]
+
+
+def _modules():
+    # thousands of modules are imported in a run of all tests, most of them PyTorch's
+    names = _module_names(len(sys.modules))
+    return [(name, sys.modules[name]) for name in names if name in sys.modules]
 
 
 def _state():
-    state = {
+    return {
         "the working folder": os.getcwd(),
         "sys.path": tuple(folder for folder in sys.path if _OF_A_SESSION not in folder),
         "get_return_value of py4j": java_gateway.get_return_value,
         **{f"the handler of {number.name}": signal.getsignal(number) for number in _SIGNALS},
+        **{
+            f"the variable {name} of the environment": value
+            for name, value in os.environ.items()
+            if name not in _SET_BY_OTHERS
+        },
     }
-    for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] == "sysds_resnet":
-            state |= {f"{module_name}.{name}": value for name, value in vars(module).items()}
-    return state
 
 
 def _same(before, after):
