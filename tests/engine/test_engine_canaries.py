@@ -164,7 +164,9 @@ def test_threads_whose_name_lacks_main_share_no_pool(engine):
             pool.shutdown()
     finally:
         thread.setName(name)
-    assert not shared, mended("run of sysds_resnet/engine/session.py (the thread's name)")
+    assert not shared, mended(
+        "sysds_resnet/engine/device.py and engine/gpu/Runner.java (the name of the thread)"
+    )
 
 
 def test_with_openblas_a_transposed_self_product_is_half_empty(engine):
@@ -173,7 +175,7 @@ def test_with_openblas_a_transposed_self_product_is_half_empty(engine):
     if engine.multiply.library is None:
         pytest.skip("no OpenBLAS here")
     half = np.array_equal(product, np.triu(product))
-    assert half, mended("input_moments of dml/layers/pixels/expansion.dml (upper.tri)")
+    assert half, mended("gram of dml/layers/pixels/product.dml (upper.tri)")
 
 
 def test_a_constant_of_one_call_becomes_that_of_another(engine):
@@ -198,4 +200,4 @@ def test_a_constant_of_one_call_becomes_that_of_another(engine):
     v = variable(x)
     """
     v = engine.to_numpy(engine.run(program, {"x": 0.1}, {"c": "matrix", "v": "matrix"})["v"])
-    assert v[0, 0] == 0.5, mended("factors of dml/optim/optimizer.dml (average_factors)")
+    assert v[0, 0] == 0.5, mended("average_factors of dml/optim/optimizer.dml")
