@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
 
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.images.pixels.transforms import Purpose, sample_rng
@@ -46,6 +45,8 @@ class Mixing:
         Returns:
             The mixed images, uint8 of shape (N, H, W, C), and their labels.
         """
+        from scipy.special import betaincinv  # not at the top: readers of images start sooner without it
+
         rng = sample_rng(seed, Purpose.MIX, epoch, step)
         ways = [name for name in ("mixup", "cutmix") if getattr(self, name) > 0]
         way = ways[int(rng.random() * len(ways))]

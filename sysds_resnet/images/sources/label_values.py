@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.classes.file import CLASSES_FILE, short
 from sysds_resnet.errors import UserError
@@ -41,6 +40,8 @@ class Part:
     """
 
     def __init__(self, column: LabelColumn) -> None:
+        import pandas as pd  # not at the top: readers of images start sooner without it
+
         self.where, self.names = column.where, column.names
         self.codes, found = pd.factorize(pd.Series(column.values))
         if (self.codes < 0).any():

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.classes.file import check_class_names, short
 from sysds_resnet.errors import NoSuchSplit, UserError
@@ -129,6 +128,8 @@ def notes_on_paths(
         labels: The labels of `split`.
         split: The split that the notes are for.
     """
+    import pandas as pd  # not at the top: readers of images start sooner without it
+
     notes = []
     real = {name: [_normal(path) for path in some] for name, some in paths.items()}
     listed = pd.DataFrame({"path": real[split], "label": labels})

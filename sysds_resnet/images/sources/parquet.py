@@ -6,10 +6,9 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,6 +28,9 @@ from sysds_resnet.images.sources.files import (
 )
 from sysds_resnet.images.sources.labels import LabelColumn, Labelled, assign_labels
 from sysds_resnet.system.files import open_regular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROW_GROUPS = 4  # row groups that each process keeps in memory
 _SHOWN = 40  # characters of a column's type that an error shows
@@ -174,6 +176,8 @@ def _kind(path: Path, field: pa.Field) -> str:
 
 def _labelled(path: Path) -> bool:
     """Tells whether a file has labels: competitions' test files have no column, no values, or -1 alone."""
+    import pandas as pd  # not at the top: readers of images start sooner without it
+
     schema = read_schema(path)
     if not columns_called(schema.names, LABEL_COLUMNS):
         return False

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,6 +33,9 @@ from sysds_resnet.images.sources.labels import LabelColumn, assign_labels
 from sysds_resnet.images.sources.lists import common_folders, is_tools, note_on_tools, notes_on_paths
 from sysds_resnet.images.sources.parquet import class_names, read_schema
 from sysds_resnet.system.files import read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ENDINGS = (".csv", ".tsv", ".parquet")
 _NAMES = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": ("split",)}
@@ -200,6 +203,8 @@ def _unlabelled(path: Path) -> UserError:
 
 def _read_table(path: Path) -> _Table:
     """Reads a table, and calls its columns path, label and split, whatever they are called in the file."""
+    import pandas as pd  # not at the top: readers of images start sooner without it
+
     names = None
     if path.suffix.lower() == ".parquet":
         schema = read_schema(path)
@@ -215,6 +220,8 @@ def _read_table(path: Path) -> _Table:
 
 def _read_text_table(path: Path) -> pd.DataFrame:
     """Reads all cells as text: pandas would take names such as NA for missing ones, and 007 for a number."""
+    import pandas as pd  # not at the top: readers of images start sooner without it
+
     text = read_text(path).lstrip("\r\n")
     try:
         with warnings.catch_warnings():
@@ -236,6 +243,8 @@ def _read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd  # not at the top: readers of images start sooner without it
+
     try:
         rows = pq.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
