@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +15,18 @@ from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.program import Place, Program
 from sysds_resnet.engine.transfer import Transfer, call, uncycle
 from sysds_resnet.engine.values import GETTERS, Value, is_list
+from sysds_resnet.errors import UserError
 
 Result = JavaObject | float | int | str
+_NO_GPU = "device: found the CPU, expected GPUs; open an engine with gpus"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The time that instructions of one kind took, in seconds, and how many there were."""
+
+    seconds: float
+    count: int
 
 
 class Device(Protocol):
@@ -65,6 +76,22 @@ class Device(Protocol):
 
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
         """Runs the prepared script of a program, and gives the program's outputs by name."""
+        ...
+
+    def operators(self) -> AbstractContextManager[dict[str, Operator]]:
+        """Times the engine's instructions on GPUs until the context ends, by name; then the dict is filled.
+
+        Raises:
+            UserError: If the device is the CPU.
+        """
+        ...
+
+    def memory(self) -> tuple[int, int]:
+        """Gives the bytes that are free on the first GPU, and the bytes that it has.
+
+        Raises:
+            UserError: If the device is the CPU.
+        """
         ...
 
 
@@ -139,6 +166,14 @@ class Cpu:
         values = {name: GETTERS[kind](results, name) for name, kind in program.outputs.items()}
         uncycle(results, *(value for value in sent.values() if isinstance(value, JavaObject)))
         return values
+
+    def operators(self) -> AbstractContextManager[dict[str, Operator]]:
+        """Raises UserError: there are no instructions on GPUs."""
+        raise UserError(_NO_GPU)
+
+    def memory(self) -> tuple[int, int]:
+        """Raises UserError: there is no memory of GPUs."""
+        raise UserError(_NO_GPU)
 
     @contextmanager
     def _on_spark(self) -> Iterator[None]:

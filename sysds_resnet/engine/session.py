@@ -16,8 +16,8 @@ from py4j.protocol import Py4JError
 
 from sysds_resnet.engine.arguments import Arguments
 from sysds_resnet.engine.compiler import Programs
-from sysds_resnet.engine.device import Cpu, Device, Result
-from sysds_resnet.engine.gpu.gpus import Gpus, Operator
+from sysds_resnet.engine.device import Cpu, Device, Operator, Result
+from sysds_resnet.engine.gpu.gpus import Gpus
 from sysds_resnet.engine.jvm.classes import set_static
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.lists import Lists

@@ -12,6 +12,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.program import Program
 from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.network.registry import Network
+from sysds_resnet.network.workers import MicroBatchProgram
 
 BN_EPS = 1e-5  # as in torchvision
 
@@ -32,22 +33,30 @@ if (packed) {
 }
 pixels = data::normalize(X, mean, std)
 """  # the beginning of the programs that one worker runs
-_EVALUATE = Program(
-    f"""{TAKE_BATCH}
+_EVALUATE = MicroBatchProgram(
+    single=Program(
+        f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
 """,
-    {"metrics": "matrix", "logits": "matrix"},
-    "device",
-)
-_PARALLEL_EVALUATE = Program(
-    """
+        {"metrics": "matrix", "logits": "matrix"},
+        "device",
+    ),
+    shared=Program(
+        """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, plan)
 """,
-    {"metrics": "matrix", "parts": "list"},
-    "workers",
+        {"metrics": "matrix", "parts": "list"},
+        "workers",
+    ),
+    join=Program(
+        """
+logits = rbind(parts)
+""",
+        {"logits": "matrix"},
+    ),
 )
 
 
@@ -103,30 +112,19 @@ class Inference:
         plan, folded = network.plan(size, *images.shape[1:3]), self.fold(weights)
         total, logits = np.zeros(4), []
         for start in range(0, len(images), size * workers):
-            pixels = next(parts)
-            if workers > 1:
-                pixels = engine.make_list([pixels, *islice(parts, workers - 1)])
             inputs = {
-                "X": pixels,
                 "packed": images.packed,
                 "y": y[start : start + size * workers],
                 "num_classes": network.num_classes,
+                "size": size,
                 "mean": mean,
                 "std": std,
                 "folded": folded,
                 "plan": plan,
             }
-            if workers > 1:
-                results = engine.run(_PARALLEL_EVALUATE, inputs | {"size": size})
-            else:
-                results = engine.run(_EVALUATE, inputs)
+            results = _EVALUATE.run(engine, list(islice(parts, workers)), inputs)
             total += engine.to_numpy(results["metrics"])[0]
-            if workers > 1:
-                scores = engine.list_items(results["parts"])
-                engine.free([pixels, results["parts"]], keep=[])
-            else:
-                scores = [results["logits"]]
-            logits += map(engine.to_numpy, scores)
+            logits.append(engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
 
 

@@ -14,6 +14,7 @@ from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
 from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
 from sysds_resnet.network.model import Model
+from sysds_resnet.network.workers import MicroBatchProgram
 from sysds_resnet.report.events import StepMetrics
 from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer
 from sysds_resnet.training.progress import Progress
@@ -23,32 +24,34 @@ _VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
 velocities = optim::init_velocities(model)
 """
-_GRADIENTS = Program(
-    f"""{TAKE_BATCH}
+_GRADIENTS = MicroBatchProgram(
+    single=Program(
+        f"""{TAKE_BATCH}
 [gradients, metrics] = trainer::gradients(pixels, y, model, plan, label_smoothing, batch_size, frozen, eps)
 """,
-    {"gradients": "list", "metrics": "matrix"},
-    "device",
-)
-_PARALLEL_GRADIENTS = Program(
-    """
+        {"gradients": "list", "metrics": "matrix"},
+        "device",
+    ),
+    shared=Program(
+        """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, plan, label_smoothing,
                                                batch_size, frozen, eps)
 """,
-    {"parts": "list", "metrics": "matrix"},
-    "workers",
-)
-_SUM = Program(
-    """
+        {"parts": "list", "metrics": "matrix"},
+        "workers",
+    ),
+    join=Program(
+        """
 source("dml/optim/tensors.dml") as tensors
 gradients = tensors::sum_parts(parts, n)
 """,
-    {"gradients": "list"},
-    "device",
-    held=True,
+        {"gradients": "list"},
+        "device",
+        held=True,
+    ),
 )
 _ADD = Program(
     """
@@ -228,11 +231,10 @@ class State:
         gradients, metrics = None, np.zeros(4)
         for i in range(0, len(sent.parts), workers):
             parts = sent.parts[i : i + workers]
-            pixels = engine.make_list(parts) if workers > 1 else parts[0]
-            done = engine.run(
-                _PARALLEL_GRADIENTS if workers > 1 else _GRADIENTS,
+            done = _GRADIENTS.run(
+                engine,
+                parts,
                 {
-                    "X": pixels,
                     "packed": sent.packed,
                     "y": y[i * size : (i + len(parts)) * size],
                     "num_classes": network.num_classes,
@@ -246,10 +248,6 @@ class State:
                     "eps": BN_EPS,
                 },
             )
-            if workers > 1:
-                inputs = {"parts": done["parts"], "n": len(parts)}
-                done |= engine.run(_SUM, inputs)
-                engine.free([pixels, done["parts"]], keep=[done["gradients"]])
             metrics += engine.to_numpy(done["metrics"])[0]
             if gradients is None:
                 gradients = done["gradients"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 
-from sysds_resnet.engine.device import Result
+from sysds_resnet.engine.device import Operator, Result
 from sysds_resnet.engine.gpu.cuda import environment
 from sysds_resnet.engine.jvm.classes import compile_classes, java_array, replace_class, set_static
 from sysds_resnet.engine.program import Place, Program
@@ -39,14 +38,6 @@ def gpu_environment(tf32: bool) -> dict[str, str]:
         tf32: Whether to multiply in TF32.
     """
     return {"LD_LIBRARY_PATH": environment()["LD_LIBRARY_PATH"], TF32: "1" if tf32 else "0"}
-
-
-@dataclass(frozen=True)
-class Operator:
-    """The time that instructions of one kind took, in seconds, and how many there were."""
-
-    seconds: float
-    count: int
 
 
 class Gpus:
