@@ -36,7 +36,6 @@ from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.images import open_dataset
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.spark import steps as spark_steps_module
 from sysds_resnet.training.spark.steps import spark_steps
 from sysds_resnet.training.state import State
 
@@ -60,7 +59,6 @@ def running_cluster(workers: int, memory: int):
 
 def measure(size: int, executors: int, args: argparse.Namespace) -> tuple[list[float], list[dict], str]:
     """Seconds of the steps with so many executors, their parts, and what computed them."""
-    spark_steps_module.FAN_IN = args.fan_in
     memory, batch = parse_size(args.executor_memory), executors * args.images
     dataset = open_dataset("synthetic", "train", image_size=size, num_images=batch, num_classes=1000)
     settings = TrainSettings(batch_size=batch, micro_batch=args.micro_batch, epochs=WARMUP + args.steps)
@@ -71,7 +69,8 @@ def measure(size: int, executors: int, args: argparse.Namespace) -> tuple[list[f
             described = engine.describe()
             state = State.fresh(ResNet(50, 1000, engine=engine, mean=dataset.mean, std=dataset.std))
             optimizer = settings.make_optimizer(1)
-            with spark_steps(settings, state, dataset) as steps:
+            with spark_steps(settings, state, dataset, fan_in=args.fan_in) as steps:
+                args.fan_in = steps.fan_in
                 for _ in range(WARMUP + args.steps):
                     began = time.perf_counter()
                     steps.update(next(steps), optimizer)
@@ -154,7 +153,7 @@ def main() -> None:
     parser.add_argument("--precision", default="single")
     parser.add_argument("--executor-memory", default="5g")
     parser.add_argument("--heap", default="6g", help="of the driver")
-    parser.add_argument("--fan-in", type=int, default=spark_steps_module.FAN_IN, help="of the tree of sums")
+    parser.add_argument("--fan-in", type=int, help="of the tree of sums")
     parser.add_argument("--separate", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--steps", type=int, default=5, help="of a round")
     parser.add_argument("--rounds", type=int, default=2)

@@ -23,7 +23,7 @@ BYTES = 4 * PARAMETERS  # of parameters, or of a worker's gradients, in single p
 IMAGES, VALIDATION = 1_281_167, 50_000  # ILSVRC 2012
 EPOCHS = 90
 FORWARD = 1 / 3  # of a step's arithmetic
-FAN_IN = 8  # as in sysds_resnet/training/spark/steps.py
+FAN_IN = 8  # as in dml/cluster/sums.dml
 LEAST = 8  # images in a micro-batch, for norms to take statistics of
 CORES = 2  # of the machine that was measured
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +44,16 @@ _TOTAL = """
 source("dml/cluster/sums.dml") as sums
 gradients = sums::total(parts, slices, registry, frozen)
 """
+_FAN_IN = """
+source("dml/cluster/sums.dml") as sums
+fan_in = sums::fan_in()
+"""
+_FILES = """
+source("dml/cluster/sums.dml") as sums
+source("dml/cluster/wire.dml") as wire
+slices = sums::slices(workers, fan_in)
+[rows, cols] = wire::shape(as.matrix(registry["tensors"]), frozen)
+"""
 _EVALUATE = Program(
     """
 source("dml/cluster/distributed.dml") as distributed
@@ -53,9 +62,6 @@ metrics = distributed::evaluate(images, y, model, registry, plan, mean, std, wor
     {"metrics": "matrix"},
     "cluster",
 )
-_COLUMNS, _UNIT = 1000, 2000  # columns and unit of gradients as a matrix, as in dml/cluster/wire.dml
-FAN_IN = 8  # gradients that become one at a level of the tree of sums; the driver adds up to half as many
-# (as in dml/training/loop.dml)
 EVALUATED_AT_A_TIME = 8  # micro-batches of each worker, for which parameters are sent once
 
 
@@ -68,16 +74,29 @@ class SparkSteps:
         dataset: The data set that the images come from.
         micro_batch: The number of images that a task computes at a time.
         steps_per_epoch: The number of batches in an epoch.
+        fan_in: The number of gradients that become one at a level of the tree of sums; by default that of
+            dml/cluster/sums.dml.
+
+    Attributes:
+        steps_per_epoch, fan_in: The arguments.
+        measured: How long the parts of the last step took, in seconds, and how many executors there were.
     """
 
     def __init__(
-        self, state: State, images: RemoteImages, dataset: Dataset, micro_batch: int, steps_per_epoch: int
+        self,
+        state: State,
+        images: RemoteImages,
+        dataset: Dataset,
+        micro_batch: int,
+        steps_per_epoch: int,
+        fan_in: int | None = None,
     ) -> None:
         self._state, self._images = state, images
         self._dataset, self._micro_batch = dataset, micro_batch
         self._engine = state.model.engine
         self._spark = self._engine.spark
         self.steps_per_epoch = steps_per_epoch
+        self.fan_in = fan_in or self._engine.run(_FAN_IN, {}, {"fan_in": "int"})["fan_in"]
         self.measured: Mapping[str, Any] = {}
         self._checked = False
 
@@ -93,8 +112,8 @@ class SparkSteps:
             "frozen": optimizer.frozen,
             "folder": batch.folder,
         }
-        # the same rule as in `slices` of dml/cluster/sums.dml, which says why
-        inputs["slices"] = FAN_IN if inputs["workers"] > FAN_IN // 2 else 1
+        files = self._files(inputs["workers"], optimizer.frozen)
+        inputs["slices"] = files["slices"]
         self._spark.describe_jobs(f"step {self._state.progress.step + 1}: gradients")
         done = self._engine.run(_GRADIENTS, inputs)
         if not self._checked:
@@ -102,7 +121,7 @@ class SparkSteps:
             self._checked = True
         self._images.read_ahead()
         computed = time.perf_counter()
-        total = self._add(batch.folder, inputs["workers"], inputs["slices"], optimizer.frozen)
+        total = self._add(batch.folder, inputs["workers"], files, optimizer.frozen)
         rows = self._engine.to_numpy(done["metrics"])
         computing, writing = rows[:, 5:].T
         added = time.perf_counter()
@@ -119,34 +138,45 @@ class SparkSteps:
                 "executors": self._spark.executors_alive(),
             }
 
-    def _add(self, folder: str, count: int, slices: int, frozen: int) -> JavaObject:
-        """Adds the gradients of `count` workers, in `slices` files each; gives a handle of the sums."""
-        engine, network = self._engine, self._state.model.network
-        trained = network.tensors[5 * frozen :]
-        units = 5 * frozen + sum(math.ceil(math.prod(tensor.shape) / _UNIT) for tensor in trained)
-        height = units * (1 if engine.fp32 else 2)
-        ends = [s * height // slices for s in range(slices + 1)]
+    def _files(self, workers: int, frozen: int) -> dict[str, int]:
+        """Gives the number of files of a worker's gradients, and their rows in all and columns."""
+        inputs = {
+            "workers": workers,
+            "fan_in": self.fan_in,
+            "registry": self._state.model.network.registry,
+            "frozen": frozen,
+        }
+        return self._engine.run(_FILES, inputs, {"slices": "int", "rows": "int", "cols": "int"})
+
+    def _add(self, folder: str, count: int, files: Mapping[str, int], frozen: int) -> JavaObject:
+        """Adds the gradients of `count` workers, in files as `_files` says; gives a handle of the sums."""
+        engine, registry, slices = self._engine, self._state.model.network.registry, files["slices"]
+        ends = [s * files["rows"] // slices for s in range(slices + 1)]
         heights = [end - start for start, end in pairwise(ends)]
 
         def parts() -> JavaObject:
-            files = [
-                engine.matrices.open(f"{folder}/{i}_null", heights[i % slices], _COLUMNS)
+            matrices = [
+                engine.matrices.open(f"{folder}/{i}_null", heights[i % slices], files["cols"])
                 for i in range(count * slices)
             ]
-            return engine.make_list(files)
+            return engine.make_list(matrices)
 
-        while count > FAN_IN // 2:
+        while count > self.fan_in // 2:
             self._spark.describe_jobs(f"step {self._state.progress.step + 1}: sums of {count} gradients")
-            inputs = {"parts": parts(), "slices": slices, "fan_in": FAN_IN, "folder": f"{folder}/sums"}
+            inputs = {"parts": parts(), "slices": slices, "fan_in": self.fan_in, "folder": f"{folder}/sums"}
             count = int(engine.run(_SUMS, inputs)["done"])
             folder = inputs["folder"]
-        inputs = {"parts": parts(), "slices": slices, "registry": network.registry, "frozen": frozen}
+        inputs = {"parts": parts(), "slices": slices, "registry": registry, "frozen": frozen}
         return engine.run(_TOTAL, inputs, {"gradients": "list"})["gradients"]
 
 
 @contextmanager
 def spark_steps(
-    settings: TrainSettings, state: State, train: Dataset, on_error: OnError = raise_error
+    settings: TrainSettings,
+    state: State,
+    train: Dataset,
+    on_error: OnError = raise_error,
+    fan_in: int | None = None,
 ) -> Iterator[SparkSteps]:
     """Gives the training steps on the cluster of the state's engine, from where the state's progress says."""
     batches = BatchOrder(
@@ -169,7 +199,7 @@ def spark_steps(
         prefetch=settings.prefetch,
         on_error=on_error,
     ) as images:
-        yield SparkSteps(state, images, train, settings.micro_batch, batches.steps_per_epoch)
+        yield SparkSteps(state, images, train, settings.micro_batch, batches.steps_per_epoch, fan_in)
 
 
 def spark_evaluate(
