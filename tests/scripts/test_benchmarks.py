@@ -30,6 +30,9 @@ SMALLEST = {
     ],
     "scaling_model": [],
     "scheduling": [],
+    "versions": [
+        *["--other", ROOT, "--pairs", 1, "--steps", 2, "--warmup", 1, "--batch", 2, "--size", 32],
+    ],
 }
 PARTS = ("report", "throughput_peers", "convergence_pytorch")  # of the others
 CASES = [
