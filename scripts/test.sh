@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up everything on a fresh Debian or Ubuntu and runs the tests; safe to run again.
-#   bash scripts/test.sh [options of pytest]     the quick tests, some 25 minutes on 2 cores
+#   bash scripts/test.sh [options of pytest]     the quick tests, some 14 minutes on 2 cores
 #   bash scripts/test.sh -m long                 the long ones
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,6 @@ command -v chromedriver >/dev/null || { install_first chromium && install_first 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # two processes, since many tests wait for others; one where markers are asked for: the long tests need the memory
-workers=(-n 2 --dist loadfile --no-loadscope-reorder)
+workers=(-n 2 --dist loadgroup --no-loadscope-reorder)
 case " $* " in *" -m "*) workers=() ;; esac
 exec .venv/bin/python -m pytest "${workers[@]}" "$@"

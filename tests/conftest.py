@@ -10,31 +10,66 @@ import torchvision_reference  # noqa: F401  before transformers imports torchvis
 from command_line import share_engine
 from dml_runner import Dml
 from listed_images import make_source
+from narrow import both_compilers, first_compiler, narrow_networks, wide_networks, write_package
 from spark_cluster import spark_cluster
 from untouched import Untouched
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.report import run_report
 
 torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
-# The files that take longest come first: processes take whole files, and should end together.
+WIDE = "wide"
+# What takes longest comes first: processes take whole groups of tests, and should end together.
 LONGEST = [
-    "test_spark.py",
-    "test_gpu.py",
-    "test_stopped_runs.py",
-    "test_train.py",
-    "test_dml_programs.py",
-    "test_training_options.py",
+    WIDE,
+    "tests/training/spark/test_spark.py",
+    "tests/engine/gpu/test_gpu.py",
+    "tests/engine/native/test_native.py",
+    "tests/dml/test_dml_programs.py",
+    "tests/training/test_stopped_runs.py",
+    "tests/batches/test_readers.py",
 ]
 
 
 def pytest_collection_modifyitems(items):
-    """Orders the files."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Groups the tests of a file, and all files that need the large engines, and orders the groups."""
+    groups = {}
+    for item in items:
+        file, wide = _file(item), {"wide_engine", "engine_single", "engine_java", "dml"}
+        if wide & set(getattr(item, "fixturenames", ())):
+            groups[file] = WIDE
+        groups.setdefault(file, file)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[_file(item)]))
+    places = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(groups[_file(item)], len(LONGEST)))
+
+
+def _file(item):
+    return item.nodeid.partition("::")[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def narrow_package(tmp_path_factory):
+    """Networks of this process are narrow, and those of processes that start in this folder.
+
+    JVMs that tests start compile their own code once, which is quicker for the little that they do.
+    """
+    folder = write_package(tmp_path_factory.mktemp("narrow"))
+    with narrow_networks(folder), first_compiler():
+        yield folder
+
+
+@pytest.fixture
+def wide():
+    """The networks as they are."""
+    with wide_networks():
+        yield
 
 
 @pytest.fixture(scope="session")
-def untouched():
+def untouched(narrow_package):
     """The state of the process before the first test."""
     return Untouched()
 
@@ -52,23 +87,38 @@ def _leaves_no_traces(untouched):
 
 
 @pytest.fixture(scope="session")
-def engine():
-    """Double precision, as many threads as the machine has, OpenBLAS if it is there."""
-    with Engine(precision="double", heap=5 * GIB // 2) as engine:
+def engine(narrow_package):
+    """Double precision, as many threads as the machine has, OpenBLAS if it is there; narrow networks."""
+    with both_compilers():
+        engine = Engine(precision="double", heap=3 * GIB // 2)
+    with engine:
+        yield engine
+
+
+def wide_engine_of(**settings):
+    with wide_networks(), both_compilers():
+        engine = Engine(**settings)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def wide_engine():
+    """The same with the networks as they are."""
+    with wide_engine_of(precision="double", heap=5 * GIB // 2) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def engine_single():
-    """Multiplies in single precision, if OpenBLAS is there."""
-    with Engine(precision="single", heap=GIB) as engine:
+    """Multiplies in single precision, if OpenBLAS is there; networks as they are."""
+    with wide_engine_of(precision="single", heap=GIB) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def engine_java():
-    """The engine's own multiplies in Java, on as many threads as the machine has."""
-    with Engine(precision="double", heap=GIB, blas="none") as engine:
+    """The engine's own multiplies in Java, on as many threads as the machine has; networks as they are."""
+    with wide_engine_of(precision="double", heap=GIB, blas="none") as engine:
         yield engine
 
 
@@ -77,20 +127,20 @@ def engine_one_thread():
     """A JVM that believes it has one processor; multiplies in Java."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:ActiveProcessorCount=1")
-        engine = Engine(precision="double", heap=GIB, blas="none")
+        engine = wide_engine_of(precision="double", heap=GIB, blas="none")
     with engine:
         yield engine
 
 
 MODES = {
     f"{engine}-{mode}": (engine, mode)
-    for engine in ("engine", "engine_java", "engine_one_thread")
+    for engine in ("wide_engine", "engine_java", "engine_one_thread")
     for mode in ("sizes_unknown", "sizes_known", "fused")
 }
 
 
-# what the others do not show; all nine are run with -m long
-QUICK = {"engine-sizes_unknown", "engine-sizes_known", "engine-fused", "engine_one_thread-fused"}
+# as programs run from the command line, and from Python; all nine are run with -m long
+QUICK = {"wide_engine-sizes_known", "wide_engine-fused"}
 
 
 @pytest.fixture(
@@ -103,17 +153,18 @@ def dml(request):
 
 
 @pytest.fixture
-def quick_dml(engine):
+def quick_dml(wide_engine):
     """Run DML in one way, for what does not depend on it."""
-    return Dml(engine)
+    return Dml(wide_engine)
 
 
 @pytest.fixture
 def shared(engine, monkeypatch):
-    """Commands of this process use the session's engine, which multiplies in double precision."""
+    """Commands of this process use the session's engine, and draw no curves, a second an epoch."""
     share_engine(monkeypatch, engine)
+    monkeypatch.setattr(run_report, "plot_curves", lambda *_: None)
     yield
-    if engine.heap_used() > GIB:
+    if engine.heap_used() > GIB // 2:
         # Errors hold the frames that they came through, and these a run's weights, until Python collects
         # them: it sees small objects. A command in a process of its own ends with its JVM.
         gc.collect()

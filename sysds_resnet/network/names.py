@@ -24,6 +24,11 @@ STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
+STEM_FILTERS = 64
+"""The filters of the stem, and of the 3 x 3 convolutions in the first stage; each later stage has twice as
+many. Weights of other files are known by it; what computes asks dml/network/registry.dml."""
+EXPANSION = {"basic": 1, "bottleneck": 4}
+"""For each filter of a block's 3 x 3 convolution, the channels of its output."""
 
 _HF_BLOCK = {
     **{f"conv{i + 1}": f"layer.{i}.convolution" for i in range(3)},
@@ -110,17 +115,23 @@ def infer_backbone(weights: Mapping[str, np.ndarray], source: str = "weights") -
     if depth is None:
         known = ", ".join(f"{depth}: {kind} {counts}" for depth, (kind, counts) in STAGES.items())
         fail(source, f"has {kind} blocks {counts} in its stages; expected a ResNet of depth {known}")
-    kernel, features = (1, 2048) if kind == "bottleneck" else (3, 512)
+    kernel, features = (1 if kind == "bottleneck" else 3), stage_channels(kind)[-1]
     if any(name.startswith("conv1.0.") for name in weights):
         fail(
             source,
             "has a stem of several convolutions, as timm's resnet50d; expected one 7 x 7 (conv1.weight)",
         )
-    channels = _shape(weights, "conv1.weight", (64, None, 7, 7), source)[1]
-    _shape(weights, "layer1.0.conv1.weight", (64, 64, kernel, kernel), source)
+    filters = STEM_FILTERS
+    channels = _shape(weights, "conv1.weight", (filters, None, 7, 7), source)[1]
+    _shape(weights, "layer1.0.conv1.weight", (filters, filters, kernel, kernel), source)
     if kind == "bottleneck":  # a ResNeXt has groups here
-        _shape(weights, "layer1.0.conv2.weight", (64, 64, 3, 3), source)
+        _shape(weights, "layer1.0.conv2.weight", (filters, filters, 3, 3), source)
     return Backbone(depth, channels, features)
+
+
+def stage_channels(kind: str) -> list[int]:
+    """Gives the channels of the four stages' outputs for a kind of block ("basic" or "bottleneck")."""
+    return [STEM_FILTERS * EXPANSION[kind] << stage for stage in range(4)]
 
 
 def is_body(name: str) -> bool:

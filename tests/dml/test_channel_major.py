@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from reference import arrays, random_resnet, relative_error
+from narrow import narrow_resnet
+from reference import arrays, relative_error
 from torch.nn import functional
 
 from sysds_resnet import ResNet
@@ -35,7 +36,7 @@ def settings(**changes):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_logits_gradients_and_statistics_are_pytorchs(channel_major, depth):
-    reference = random_resnet(depth, 10)
+    reference = narrow_resnet(depth, 10)
     model = ResNet.from_state_dict(arrays(reference), channel_major)
     images, labels = batch(6)
     with torch.no_grad():
@@ -84,7 +85,7 @@ def test_initial_weights_do_not_depend_on_the_layout(engine, monkeypatch):
 
 
 def test_weights_come_out_as_they_went_in(channel_major):
-    weights = {n: a for n, a in arrays(random_resnet(50, 7)).items() if not n.endswith("tracked")}
+    weights = {n: a for n, a in arrays(narrow_resnet(50, 7)).items() if not n.endswith("tracked")}
     found = ResNet.from_state_dict(weights, channel_major).state_dict()
     assert all(np.array_equal(found[name], weights[name]) for name in weights)
 

@@ -5,14 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import ROOT, assert_one_line_error, run_systemds
+from command_line import assert_one_line_error, run_systemds
 from program_inputs import CLASSES, DEPTH, MEAN_STD, PARTS, SIZE, make_images, make_registry, write_files
 
 from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import UserError
 
 BATCH, MICRO_BATCH, EPOCHS, SEED = 8, 4, 2, 7
-OPTIMIZER = {"base_lr": 0.5, "warmup_epochs": 1, "momentum": 0.9, "weight_decay": 1e-4, "trust_coeff": 0.01}
+OPTIMIZER = {"base_lr": 0.2, "warmup_epochs": 1, "momentum": 0.9, "weight_decay": 1e-4, "trust_coeff": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,12 @@ def files(images, mean_std, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(files, tmp_path_factory):
+def trained(files, narrow_package, tmp_path_factory):
     """What dml/train.dml makes of them: its output, the weights folder and the history."""
     folder = tmp_path_factory.mktemp("trained")
     outcome = run_systemds(
         "dml/train.dml",
+        package=narrow_package,
         **files,
         format="csv",
         depth=DEPTH,
@@ -160,10 +161,11 @@ def test_steps_from_python_give_the_same_weights(engine, trained, stepped):
         assert np.array_equal(tensors, expected)
 
 
-def test_evaluation_agrees_with_python(trained, files, evaluated, tmp_path):
+def test_evaluation_agrees_with_python(narrow_package, trained, files, evaluated, tmp_path):
     out = tmp_path / "result.csv"
     outcome = run_systemds(
         "dml/evaluate.dml",
+        package=narrow_package,
         weights=trained[1],
         X=files["X_val"],
         Y=files["Y_val"],
@@ -180,10 +182,11 @@ def test_evaluation_agrees_with_python(trained, files, evaluated, tmp_path):
     assert f"10 images: loss {result[0]:.4f}" in outcome.out
 
 
-def test_predictions_agree_with_python(trained, files, evaluated, tmp_path):
+def test_predictions_agree_with_python(narrow_package, trained, files, evaluated, tmp_path):
     out = tmp_path / "probabilities.csv"
     outcome = run_systemds(
-        ROOT / "dml" / "predict.dml",
+        narrow_package / "sysds_resnet" / "dml" / "predict.dml",
+        package=narrow_package,
         cwd=tmp_path,  # what the program sources is found from anywhere
         weights=trained[1],
         X=files["X_val"],
@@ -197,10 +200,11 @@ def test_predictions_agree_with_python(trained, files, evaluated, tmp_path):
 
 
 @pytest.mark.long
-def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
+def test_the_schedule_is_chosen_by_its_name(engine, narrow_package, files, tmp_path):
     engine.matrices.write(tmp_path / "milestones", np.array([[1.0], [2.0]]))
     outcome = run_systemds(
-        ROOT / "dml" / "train.dml",
+        "dml/train.dml",
+        package=narrow_package,
         X=files["X"],
         Y=files["Y"],
         format="csv",
@@ -222,16 +226,16 @@ def test_the_schedule_is_chosen_by_its_name(engine, files, tmp_path):
 
 
 @pytest.mark.long
-def test_unfinished_weights_are_refused(engine, trained, files, tmp_path):
+def test_unfinished_weights_are_refused(engine, narrow_package, trained, files, tmp_path):
     folder = tmp_path / "weights"
     shutil.copytree(trained[1], folder)
     engine.matrices.write(folder / "complete", np.zeros((1, 3)))
     arguments = {"weights": folder, "X": files["X_val"], "format": "csv", "out": tmp_path / "out"}
-    outcome = run_systemds("dml/predict.dml", **arguments)
+    outcome = run_systemds("dml/predict.dml", package=narrow_package, **arguments)
     assert_one_line_error(outcome, folder, "not written to the end")
     for file in ("complete", "complete.mtd"):
         (folder / file).unlink()
-    outcome = run_systemds("dml/predict.dml", **arguments)
+    outcome = run_systemds("dml/predict.dml", package=narrow_package, **arguments)
     assert_one_line_error(outcome, folder / "complete", "does not exist")
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from dml_resnet import DESCRIBE, tensors
-from reference import ResNet, random_resnet
+from narrow import STEM, narrow_resnet
+from reference import ResNet
 
 INIT = (
     DESCRIBE
     + 'source("dml/network/initialization.dml") as initial\n'
     + "model = initial::init(registry, seed, zero_init_residual)\n"
 )
-NAMES = {depth: list(tensors(ResNet(depth, 10))) for depth in (18, 50)}
+NAMES = {depth: list(tensors(ResNet(depth, 10, stem=STEM))) for depth in (18, 50)}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def fresh(request, init):
 def test_convolutions_are_he_normal_by_fan_out(fresh):
     depth, weights = fresh
     with torch.device("meta"):
-        state = ResNet(depth, 10).state_dict()
+        state = ResNet(depth, 10, stem=STEM).state_dict()
     pooled = []
     for name, tensor in state.items():
         if tensor.ndim != 4:
@@ -60,7 +61,7 @@ def test_convolutions_are_he_normal_by_fan_out(fresh):
 
 def test_final_layer_is_uniform_within_its_fan_in(init):
     weights = init(num_classes=1000)
-    bound = 512**-0.5
+    bound = (8 * STEM) ** -0.5
     for name in ("fc.weight", "fc.bias"):
         sample = weights[name].reshape(-1) / bound
         assert np.abs(sample).max() <= 1 and np.abs(sample).max() > 1 - 20 / sample.size
@@ -119,5 +120,5 @@ def test_any_seed_will_do(init, seed):
 
 def test_shapes_are_those_of_the_reference(fresh):
     depth, weights = fresh
-    expected = {name: array.shape for name, array in tensors(random_resnet(depth, 10)).items()}
+    expected = {name: array.shape for name, array in tensors(narrow_resnet(depth, 10)).items()}
     assert {name: array.shape for name, array in weights.items()} == expected

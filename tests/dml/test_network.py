@@ -7,7 +7,8 @@ import pytest
 import torch
 from dml_resnet import DESCRIBE, FORWARD, GRADIENTS, PLAN, DmlResNet, tensors
 from dml_runner import assert_close, pixel_major, to_engine
-from reference import random_resnet
+from narrow import STEM, narrow_resnet
+from reference import STAGES, random_resnet
 from torch.nn import functional
 
 CLASSES = 10
@@ -17,18 +18,23 @@ def long(*values):
     return pytest.param(*values, marks=pytest.mark.long)
 
 
-# depth, (N, height, width)
+# channels after the stem, depth, (N, height, width)
 CASES = [
-    (18, (4, 32, 32)),
-    (18, (2, 64, 64)),
-    (18, (2, 75, 53)),
-    (50, (4, 32, 32)),
-    long(50, (2, 64, 64)),
-    long(50, (2, 75, 53)),
-    long(50, (2, 224, 224)),
-    long(34, (4, 32, 32)),
-    long(101, (4, 32, 32)),
-    long(152, (4, 32, 32)),
+    (STEM, 18, (4, 32, 32)),
+    (STEM, 18, (2, 64, 64)),
+    (STEM, 18, (2, 75, 53)),
+    (STEM, 34, (4, 32, 32)),
+    (STEM, 50, (2, 75, 53)),
+    (64, 50, (4, 32, 32)),
+    long(64, 18, (4, 32, 32)),
+    long(64, 18, (2, 64, 64)),
+    long(64, 18, (2, 75, 53)),
+    long(64, 50, (2, 64, 64)),
+    long(64, 50, (2, 75, 53)),
+    long(64, 50, (2, 224, 224)),
+    long(64, 34, (4, 32, 32)),
+    long(64, 101, (4, 32, 32)),
+    long(64, 152, (4, 32, 32)),
 ]
 
 
@@ -41,10 +47,11 @@ def batch(size, channels=3, seed=0):
 
 
 @pytest.fixture(scope="module")
-def network(engine):
-    """A function from depth to a network with the weights of random_resnet, the last one kept."""
+def network(engine, wide_engine):
+    """A function to a network with the weights of random_resnet, the last one kept."""
+    engines = {STEM: engine, 64: wide_engine}
     return functools.lru_cache(maxsize=1)(
-        lambda depth: DmlResNet(engine, random_resnet(depth, CLASSES), depth)
+        lambda stem, depth: DmlResNet(engines[stem], random_resnet(depth, CLASSES, stem=stem), depth)
     )
 
 
@@ -77,20 +84,20 @@ def batch_statistics(model):
     return model.train()
 
 
-@pytest.mark.parametrize(("depth", "size"), CASES)
-def test_logits_in_evaluation(network, depth, size):
-    reference = random_resnet(depth, CLASSES)
+@pytest.mark.parametrize(("stem", "depth", "size"), CASES)
+def test_logits_in_evaluation(network, stem, depth, size):
+    reference = random_resnet(depth, CLASSES, stem=stem)
     images, _ = batch(size)
     with torch.no_grad():
         expected = reference(images)
-    assert_close(network(depth).logits(images), expected, 1e-9)
+    assert_close(network(stem, depth).logits(images), expected, 1e-9)
 
 
-@pytest.mark.parametrize(("depth", "size"), CASES)
-def test_gradients_and_statistics_in_training(network, depth, size):
-    reference = random_resnet(depth, CLASSES)
+@pytest.mark.parametrize(("stem", "depth", "size"), CASES)
+def test_gradients_and_statistics_in_training(network, stem, depth, size):
+    reference = random_resnet(depth, CLASSES, stem=stem)
     images, labels = batch(size)
-    found, metrics = network(depth).gradients(images, labels)
+    found, metrics = network(stem, depth).gradients(images, labels)
     logits = batch_statistics(reference)(images)
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
@@ -104,7 +111,7 @@ def test_gradients_and_statistics_in_training(network, depth, size):
 
 
 def test_gradients_with_label_smoothing_and_one_channel(engine):
-    reference = random_resnet(18, CLASSES, channels=1)
+    reference = narrow_resnet(18, CLASSES, channels=1)
     images, labels = batch((4, 40, 33), channels=1)
     found, metrics = DmlResNet(engine, reference, 18).gradients(images, labels, label_smoothing=0.1)
     loss = functional.cross_entropy(reference.train()(images), labels, label_smoothing=0.1)
@@ -146,11 +153,11 @@ def test_whole_network_in_each_way_that_programs_run(dml):
     assert_gradients(dict(zip(names, found, strict=True)), reference, 1e-8)
 
 
-@pytest.mark.parametrize("depth", [18, 50, long(34), long(101), long(152)])
-def test_statistics_and_weights_after_three_steps(engine, network, depth):
-    network.cache_clear()  # the heap has no room for another ResNet-152
-    reference = random_resnet(depth, CLASSES)
-    network = DmlResNet(engine, reference, depth)
+@pytest.mark.parametrize(("stem", "depth"), [(STEM, 18), (STEM, 50), *(long(64, depth) for depth in STAGES)])
+def test_statistics_and_weights_after_three_steps(network, stem, depth):
+    network.cache_clear()  # the steps change its weights
+    reference = random_resnet(depth, CLASSES, stem=stem)
+    network = network(stem, depth)
     optimizer = torch.optim.SGD(reference.train().parameters(), momentum=0.9)
     for seed in range(3):
         images, labels = batch((4, 48, 48) if depth == 18 else (8, 32, 32), seed=seed)
@@ -170,7 +177,7 @@ def test_statistics_and_weights_after_three_steps(engine, network, depth):
 @pytest.mark.parametrize("micro_batch", [8, 2])
 def test_micro_batches_add_up(engine, micro_batch):
     """A batch's gradient is the sum over micro-batches, each normalized with its own statistics."""
-    reference = random_resnet(18, CLASSES)
+    reference = narrow_resnet(18, CLASSES)
     images, labels = batch((8, 48, 48))
     network = DmlResNet(engine, reference, 18)
     before = tensors(reference)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from dml_runner import assert_close, to_engine
-from reference import ResNet, arrays, gathered, random_resnet
+from narrow import narrow_resnet
+from reference import ResNet, arrays, gathered
 
 from sysds_resnet.errors import UserError
 
@@ -241,7 +242,7 @@ def packed(engine):
     """A model's tensors behind each other in torchvision's layout, and as a list in the engine's."""
     state = {
         n: a
-        for n, a in arrays(random_resnet(18, num_classes=5, channels=2)).items()
+        for n, a in arrays(narrow_resnet(18, num_classes=5, channels=2)).items()
         if "num_batches" not in n
     }
     model = engine.make_list([engine.from_numpy(to_engine(a)) for a in state.values()])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dml_resnet import DmlResNet
 from dml_runner import assert_close
+from narrow import narrow_resnet
 from reference import random_resnet
 from torch.nn import functional
 
@@ -27,7 +28,7 @@ folded = folding::fold(model, eps)
 
 @pytest.fixture(scope="module")
 def reference():
-    return random_resnet(18, 10)
+    return narrow_resnet(18, 10)
 
 
 @pytest.fixture
@@ -128,9 +129,11 @@ def test_workers_add_up_to_what_one_computes(options, engine):
         assert np.array_equal(again[name], gradients[name]), name
 
 
-def test_old_models_leave_the_jvm(network):
+@pytest.mark.long
+def test_old_models_leave_the_jvm(wide_engine):
     """Python's collector of cycles comes by too seldom to wait for: it sees small objects only."""
-    jvm = network.engine._jvm
+    network = DmlResNet(wide_engine, random_resnet(18, 10), 18)
+    jvm = wide_engine._jvm
     runtime = jvm.java.lang.Runtime.getRuntime()
 
     def megabytes():

@@ -22,7 +22,7 @@ F2 = as.matrix(back[6])
 NAMES = "theta A2 B2 C2 D2 E2 F2"
 
 
-@pytest.fixture(params=["engine", "engine-fused", "engine_single-fused"])
+@pytest.fixture(params=["wide_engine", "wide_engine-fused", "engine_single-fused"])
 def wire(request):
     """DML, and the type of what travels."""
     engine, _, mode = request.param.partition("-")

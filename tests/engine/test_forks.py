@@ -141,7 +141,7 @@ def test_a_pool_of_forked_workers_says_what_is_wrong(model):
     assert model.predict(IMAGES).shape == (1,)
 
 
-def test_children_that_end_as_programs_do_leave_the_model_alone():
+def test_children_that_end_as_programs_do_leave_the_model_alone(narrow_package):
     """With finalizers, atexit and the garbage collector, which a test's own process must be spared."""
     program = """
         import gc, os, sys, numpy
@@ -165,7 +165,11 @@ def test_children_that_end_as_programs_do_leave_the_model_alone():
         print("still there")
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=narrow_package,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("still there\n", "", 0)
 

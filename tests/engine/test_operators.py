@@ -65,10 +65,13 @@ def make(kind, rng, rows, columns):
 @pytest.mark.parametrize(
     ("mode", "shape"),
     [
-        ("sizes_unknown", (64, 40)),
+        pytest.param("sizes_unknown", (64, 40), marks=pytest.mark.long),
         ("sizes_known", (64, 40)),
         # several threads for many rows, and rows that are no multiple of the processor's vectors
-        *[("fused", shape) for shape in [(64, 40), (30_000, 8), (1, 40), (50, 2)]],
+        ("fused", (30_000, 8)),
+        ("fused", (50, 2)),
+        pytest.param("fused", (64, 40), marks=pytest.mark.long),
+        pytest.param("fused", (1, 40), marks=pytest.mark.long),
     ],
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -97,7 +100,14 @@ def test_every_mixture_of_inputs(engine, name, mode, shape):
         assert name not in DENSE or (found != 0).all(), "zeros turn a matrix sparse"
 
 
-@pytest.mark.parametrize("shape", [(64, 40), (30_000, 8), (1, 40), (50, 2), (3, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (30_000, 8),
+        (50, 2),
+        *(pytest.param(shape, marks=pytest.mark.long) for shape in [(64, 40), (1, 40), (3, 1)]),
+    ],
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_activations_in_fp32(engine_single, name, shape):
     """What NumPy gives in FP64 of the same FP32 values, rounded once at the end: bit by bit."""

@@ -116,8 +116,8 @@ def test_images_that_another_model_sent_are_taken_if_they_fit(engine):
     assert "expected pixels from 0 to 255" in message(model.logits, scaled)
 
 
-def test_images_and_weights_of_another_engine_are_one_line(engine, engine_java):
-    model, other = (ResNet(18, CLASSES, engine=each) for each in (engine, engine_java))
+def test_images_and_weights_of_another_engine_are_one_line(engine, wide_engine):
+    model, other = (ResNet(18, CLASSES, engine=each) for each in (engine, wide_engine))
     found = message(model.logits, other.send(random_images()))
     assert found.startswith("images: found those that are in another engine, expected this model's")
     weights = model.weights

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import random_resnet
+from narrow import narrow_resnet
 from refusals import message
 from small_models import CLASSES, random_images, reference_model, seeded_model
 
@@ -22,7 +22,7 @@ EPOCH_COLUMNS += ["images_per_s", "seconds", "data_wait_s"]
 @pytest.fixture(scope="module")
 def model(engine):
     """No test changes its weights."""
-    return reference_model(engine, random_resnet(18, CLASSES))
+    return reference_model(engine, narrow_resnet(18, CLASSES))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from dml_runner import assert_close
+from narrow import STEM, narrow_resnet
 from reference import ResNet as Reference
-from reference import arrays, random_resnet
+from reference import arrays
 from refusals import message
 from small_models import CLASSES, MEAN, STD, random_images, reference_model, seeded_model
 from torch.nn import functional
@@ -21,7 +22,7 @@ from sysds_resnet.training.state import State
 
 @pytest.fixture(scope="module")
 def reference():
-    return random_resnet(18, CLASSES)
+    return narrow_resnet(18, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_state_dict_gives_back_what_was_loaded_bit_for_bit(model, reference):
 
 
 def test_pytorch_loads_the_state_dict_and_gives_the_same_logits(fresh, images):
-    other = Reference(18, 3).double().eval()
+    other = Reference(18, 3, stem=STEM).double().eval()
     weights = {name: torch.from_numpy(array) for name, array in fresh.state_dict().items()}
     other.load_state_dict(weights, strict=True)
     normalised = (images.astype(np.float64) - IMAGENET_MEAN) / IMAGENET_STD
@@ -152,7 +153,7 @@ def test_evaluation_is_pytorchs(model, images, expected, batch_size):
 
 
 def test_other_numbers_of_channels_need_no_mean(engine):
-    reference = random_resnet(18, num_classes=2, channels=1)
+    reference = narrow_resnet(18, num_classes=2, channels=1)
     model = ResNet.from_state_dict(arrays(reference), engine)
     images = random_images(2, channels=1)
     with torch.no_grad():
@@ -192,7 +193,7 @@ def test_wrong_images_and_labels_are_named_and_change_nothing(model, change, fou
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda w: w.pop("layer2.0.bn1.bias"), "layer2.0.bn1.bias is missing, expected shape (128,)"),
+        (lambda w: w.pop("layer2.0.bn1.bias"), "layer2.0.bn1.bias is missing, expected shape (16,)"),
         (lambda w: w.update(extra=np.ones(1)), "'extra' is unexpected"),
         (lambda w: w.update({"fc.bias": np.ones(8)}), "fc.bias has shape (8,), expected (7,)"),
         (lambda w: w.update({"fc.bias": np.full(7, np.nan)}), "fc.bias has 7 NaN or infinite values"),

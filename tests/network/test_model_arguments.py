@@ -67,8 +67,8 @@ from sysds_resnet.training.settings import TrainSettings
         ({"engine": "double"}, "engine: found str, expected an Engine"),
     ],
 )
-def test_arguments_of_the_model_that_are_none_are_one_line(engine, given, found):
-    text = message(ResNet, **{"depth": 18, "num_classes": CLASSES, "engine": engine, **given})
+def test_arguments_of_the_model_that_are_none_are_one_line(wide_engine, given, found):
+    text = message(ResNet, **{"depth": 18, "num_classes": CLASSES, "engine": wide_engine, **given})
     assert text.startswith(found)
 
 

@@ -89,7 +89,10 @@ sys.exit(prepare.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not(tmp_path, capfd, sent, code):
     source = make_source(tmp_path / "source")
     flags = ["--dataset", source, "--image-size", SIZE, "--shard-images", 2, "--workers", 1]

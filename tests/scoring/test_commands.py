@@ -8,8 +8,9 @@ import pytest
 import torch
 from command_line import assert_one_line_error, run_here
 from dml_runner import assert_close
+from narrow import narrow_resnet
 from PIL import Image
-from reference import arrays, random_resnet
+from reference import arrays
 from torch.nn import functional
 
 from sysds_resnet.images import open_dataset
@@ -21,7 +22,7 @@ SIZE, CLASSES = 64, 7
 
 @pytest.fixture(scope="module")
 def reference():
-    return random_resnet(18, CLASSES)
+    return narrow_resnet(18, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_a_single_image_can_be_predicted(weights, paths, expected, capfd, folder
 
 def test_class_names_sizes_and_means_come_with_the_weights(reference, photos, paths, capfd, folder):
     """Weights of a network with fewer than five classes, trained on 32 x 32 images of another scale."""
-    small = random_resnet(18, num_classes=3, seed=1)
+    small = narrow_resnet(18, num_classes=3, seed=1)
     beside = {
         "mean": [100.0] * 3,
         "std": [50.0] * 3,

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import assert_one_line_error, run_here
+from narrow import narrow_resnet
 from PIL import Image
-from reference import arrays, random_resnet
+from reference import arrays
 from scoring_reference import CLASSES, probabilities, write_images, write_networks
 from sklearn import metrics
 
@@ -185,7 +186,7 @@ def test_classes_in_another_order_are_refused(images, folder, capfd):
     root, _ = images
     other = [*CLASSES[:2], *reversed(CLASSES[2:])]
     write_weights(
-        folder / "w.safetensors", arrays(random_resnet(18, 7)), metadata=describe({"classes": other})
+        folder / "w.safetensors", arrays(narrow_resnet(18, 7)), metadata=describe({"classes": other})
     )
     outcome = run_here(capfd, "evaluate", "--weights", folder / "w.safetensors", "--dataset", root)
     assert_one_line_error(outcome, f"{root}: found 'cat' for class 2, expected 'gnu' as in", "w.safetensors")
@@ -227,7 +228,7 @@ def test_networks_for_images_of_other_sizes_are_refused_until_a_flag_decides(net
     root, _ = images
     path = folder / "w.safetensors"
     for beside, found in (({"image_size": [64, 64]}, "64 pixels"), ({}, "an unknown size")):
-        write_weights(path, arrays(random_resnet(18, 7)), metadata=describe(beside))
+        write_weights(path, arrays(narrow_resnet(18, 7)), metadata=describe(beside))
         outcome = run_here(capfd, "evaluate", "--weights", weights, path, "--dataset", root)
         expected = f"{path}: found images of {found}, expected 32 pixels cropped from 38 as in {weights}"
         assert_one_line_error(outcome, expected)

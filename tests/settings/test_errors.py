@@ -8,8 +8,9 @@ from command_line import (
     run_here,
     start_process,
 )
+from narrow import narrow_resnet
 from PIL import Image
-from reference import arrays, random_resnet
+from reference import arrays
 
 from sysds_resnet.network.weights.files import write_weights
 
@@ -25,7 +26,7 @@ def folder(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def reference():
-    return random_resnet(18, num_classes=3)
+    return narrow_resnet(18, num_classes=3)
 
 
 @pytest.fixture
@@ -82,8 +83,8 @@ def test_a_failing_command_exits_with_2_and_one_line_and_with_debug_a_traceback(
     [
         (lambda w: w.pop("layer3.0.conv2.weight"), "layer3.0.conv2.weight is missing"),
         (lambda w: w.update(extra=np.ones(2)), "'extra' is unexpected"),
-        (lambda w: w.update({"bn1.bias": np.ones(65)}), "bn1.bias has shape (65,), expected (64,)"),
-        (lambda w: w["bn1.bias"].fill(np.inf), "bn1.bias has 64 NaN or infinite values"),
+        (lambda w: w.update({"bn1.bias": np.ones(9)}), "bn1.bias has shape (9,), expected (8,)"),
+        (lambda w: w["bn1.bias"].fill(np.inf), "bn1.bias has 8 NaN or infinite values"),
         (
             lambda w: [w.pop(name) for name in list(w) if name.startswith("layer4")],
             "basic blocks (2, 2, 2, 0)",
@@ -169,7 +170,7 @@ def test_prediction_without_images_is_named(shared, folder, weights, capfd, flag
 
 @pytest.mark.parametrize(("command", "data"), [("evaluate", "--dataset"), ("predict", "--input")])
 def test_a_result_that_cannot_be_written_is_named(shared, folder, images, capfd, command, data):
-    write_weights(folder / "w.safetensors", arrays(random_resnet(18, num_classes=2)))
+    write_weights(folder / "w.safetensors", arrays(narrow_resnet(18, num_classes=2)))
     (folder / "file").touch()
     flags = ["--weights", "w.safetensors", data, images / "val", "--image-size", 32, "--out", "file/result"]
     assert_one_line_error(run_here(capfd, command, *flags), "file")

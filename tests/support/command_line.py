@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from narrow import FIRST_COMPILER
 
 from sysds_resnet import convert, predict
 from sysds_resnet.scoring import labelled
@@ -39,15 +40,16 @@ def run_here(capfd, command, *arguments):
     return Outcome(code, printed.out, printed.err)
 
 
-def start_process(command, *arguments, **environment):
+def start_process(command, *arguments, cwd=None, **environment):
     """Start `python -m sysds_resnet.COMMAND`."""
-    return start_python("-m", f"sysds_resnet.{command}", *map(str, arguments), **environment)
+    return start_python("-m", f"sysds_resnet.{command}", *map(str, arguments), cwd=cwd, **environment)
 
 
-def start_python(*arguments, **environment):
+def start_python(*arguments, cwd=None, **environment):
     """Start Python with pipes, and with Ctrl-C heeded also where the tests run in the background."""
     return subprocess.Popen(
         [sys.executable, *arguments],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,11 +72,19 @@ def wait_for(process, what):
         time.sleep(0.02)
 
 
-def run_systemds(script, *options, cwd=ROOT, environment=None, **arguments):
-    """Run scripts/systemds on a program; in its outcome `err` is the last line of standard error."""
+def run_systemds(script, *options, cwd=ROOT, environment=None, package=None, **arguments):
+    """Run scripts/systemds on a program; in its outcome `err` is the last line of standard error.
+
+    With the folder of another package, such as `narrow_package`, that one runs it, in place of this checkout.
+    """
     names = [f"{name}={value}" for name, value in arguments.items()]
+    command = [ROOT / "scripts" / "systemds"]
+    if package is not None:
+        command = [sys.executable, "-m", "sysds_resnet.systemds"]
+        cwd = package if cwd == ROOT else cwd
+        environment = {"PYTHONPATH": str(package), **(environment or {})}
     done = subprocess.run(
-        [ROOT / "scripts" / "systemds", "-f", script, *options, *(["-nvargs", *names] if names else [])],
+        [*command, "-f", script, *options, *(["-nvargs", *names] if names else [])],
         capture_output=True,
         text=True,
         timeout=120,
@@ -82,7 +92,7 @@ def run_systemds(script, *options, cwd=ROOT, environment=None, **arguments):
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g",
+            "SYSTEMDS_STANDALONE_OPTS": f"-Xms2g -Xmx2g -Xmn1g {FIRST_COMPILER}",
             **(environment or {}),
         },
     )
@@ -90,8 +100,15 @@ def run_systemds(script, *options, cwd=ROOT, environment=None, **arguments):
 
 
 def jvms_of(process):
-    """The JVMs that a process has started."""
-    return [child for child in psutil.Process(process.pid).children() if "java" in child.name()]
+    """The JVMs that a process computes with; others only say which Java they are, and end."""
+    return [child for child in psutil.Process(process.pid).children() if _computes(child)]
+
+
+def _computes(process):
+    try:
+        return "java" in process.name() and bool({"-classpath", "-cp"} & set(process.cmdline()))
+    except psutil.Error:  # it has ended
+        return False
 
 
 def reading_processes():

@@ -72,16 +72,19 @@ class Bottleneck(Block):
 
 
 class ResNet(nn.Module):
-    """ResNet-18, 34, 50, 101 or 152: (N, channels, H, W) to logits of shape (N, num_classes)."""
+    """ResNet-18, 34, 50, 101 or 152: (N, channels, H, W) to logits of shape (N, num_classes).
 
-    def __init__(self, depth, num_classes=1000, channels=3):
+    `stem` is the number of channels after the first convolution, which all others go by.
+    """
+
+    def __init__(self, depth, num_classes=1000, channels=3, stem=64):
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck
-        self.conv1 = conv(channels, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2d(64)
-        inputs = 64
+        self.conv1 = conv(channels, stem, 7, 2)
+        self.bn1 = nn.BatchNorm2d(stem)
+        inputs = stem
         for stage, count in enumerate(STAGES[depth]):
-            width = 64 << stage
+            width = stem << stage
             blocks = []
             for i in range(count):
                 blocks.append(block(inputs, width, stride=2 if stage > 0 and i == 0 else 1))
@@ -98,20 +101,20 @@ class ResNet(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64):
+def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64, stem=64):
     """Return a ResNet in evaluation mode in which no two channels are alike, norms and statistics included.
 
     Convolutions are He normal (fan-in, which keeps activations near 1 in every depth); norm scales, shifts,
     running means and variances are drawn around their usual values. Each call gives a model of its own.
     """
-    return copy.deepcopy(_drawn(depth, num_classes, channels, seed, dtype))
+    return copy.deepcopy(_drawn(depth, num_classes, channels, seed, dtype, stem))
 
 
 @functools.lru_cache(maxsize=2)  # drawing 25 million normal numbers takes a second, copying them a tenth
-def _drawn(depth, num_classes, channels, seed, dtype):
+def _drawn(depth, num_classes, channels, seed, dtype, stem):
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # without PyTorch's own initial values, which would be overwritten
-        model = ResNet(depth, num_classes, channels).to(dtype).eval()
+        model = ResNet(depth, num_classes, channels, stem).to(dtype).eval()
     model.to_empty(device="cpu")
 
     def fill(tensor, mean, std):

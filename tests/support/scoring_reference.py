@@ -1,9 +1,10 @@
-"""Networks and images for the tests of evaluation and prediction, and what PyTorch makes of them."""
+"""Narrow networks and images for the tests of evaluation and prediction, and what PyTorch makes of them."""
 
 import numpy as np
 import torch
+from narrow import narrow_resnet
 from PIL import Image
-from reference import arrays, random_resnet
+from reference import arrays
 from torch.nn import functional
 from torchvision_reference import functional as pixels_of
 from torchvision_reference import transforms
@@ -20,7 +21,7 @@ SCALES = {
 
 def write_networks(folder, *depths):
     """Networks of these depths and different scales of pixels, as files that know their sizes and classes."""
-    networks = {depth: random_resnet(depth, len(CLASSES), seed=depth) for depth in depths}
+    networks = {depth: narrow_resnet(depth, len(CLASSES), seed=depth) for depth in depths}
     for depth, network in networks.items():
         beside = {**SCALES[depth], "classes": CLASSES, "image_size": [SIZE, SIZE], "resize_size": SHORT}
         write_weights(folder / f"{depth}.safetensors", arrays(network), metadata=describe(beside))

@@ -25,12 +25,12 @@ def small(dtype=np.float32):
     return {"conv1.weight": np.arange(24).reshape(2, 3, 4).astype(dtype), "fc.bias": np.ones(5, dtype)}
 
 
-def resnet18(num_classes=3, channels=3, head="fc"):
+def resnet18(num_classes=3, channels=3, head="fc", stem=64):
     """All tensors of a ResNet-18 as arrays that take no memory: broadcast ones in float16."""
-    shapes = {"conv1.weight": (64, channels, 7, 7), **_norm("bn1", 64)}
-    inputs = 64
+    shapes = {"conv1.weight": (stem, channels, 7, 7), **_norm("bn1", stem)}
+    inputs = stem
     for stage in (1, 2, 3, 4):
-        width = 32 << stage
+        width = stem << stage - 1
         for block in (0, 1):
             name = f"layer{stage}.{block}"
             shapes[f"{name}.conv1.weight"] = (width, inputs, 3, 3)
@@ -42,7 +42,7 @@ def resnet18(num_classes=3, channels=3, head="fc"):
                 shapes |= _norm(f"{name}.downsample.1", width)
             inputs = width
     if head:
-        shapes |= {f"{head}.weight": (num_classes, 512), f"{head}.bias": (num_classes,)}
+        shapes |= {f"{head}.weight": (num_classes, 8 * stem), f"{head}.bias": (num_classes,)}
     return {name: np.broadcast_to(np.float16(1), shape) for name, shape in shapes.items()}
 
 

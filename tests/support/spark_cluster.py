@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from narrow import FIRST_COMPILER
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 
@@ -14,7 +15,9 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 def spark_cluster(folder, workers=2, memory="2g"):
     """Start a cluster and give its URL; it is gone afterwards."""
     options = ["--workers", str(workers), "--memory", memory, "--folder", str(folder)]
-    started = subprocess.run(["bash", SCRIPT, "start", *options], capture_output=True, text=True)
+    environment = os.environ | {"JAVA_TOOL_OPTIONS": FIRST_COMPILER}  # which executors get too
+    command = ["bash", SCRIPT, "start", *options]
+    started = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert started.returncode == 0, started
     try:
         yield started.stdout.strip()

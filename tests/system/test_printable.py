@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from command_line import finish, run_here, start_python
+from narrow import STEM
 from PIL import Image
 from small_weights import resnet18
 
@@ -83,7 +84,7 @@ sys.exit(code)
 
 def test_commands_show_them_escaped_in_places_to_write_to(tmp_path, source, capfd):
     name = "a\x1b[2Jb\u202ec"
-    write_weights(tmp_path / "weights.safetensors", resnet18())
+    write_weights(tmp_path / "weights.safetensors", resnet18(stem=STEM))
     for command, *options in [
         ("prepare", "--dataset", source, "--image-size", 8, "--out", tmp_path / name),
         ("convert", tmp_path / "weights.safetensors", tmp_path / f"{name}.safetensors"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import run_here
+from command_line import run_here, share_engine
 from safetensors.numpy import save_file
 from training_runs import lines
 
@@ -23,6 +23,7 @@ from sysds_resnet.training.checkpoints import read_checkpoint
 from sysds_resnet.training.run_folder import read_config
 from sysds_resnet.training.settings import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("wide")
 OLDER = Path(__file__).with_name("run_of_50040ef")
 CLASSES = ["pattern0", "pattern1", "pattern2", "pattern3"]
 
@@ -73,18 +74,19 @@ def test_the_checkpoint_of_an_older_run_is_read(run):
     assert len(tensors) == 266 and set(read_metrics(run, "step")["step"]) == {1, 2, 3}
 
 
-def test_older_weights_are_read(engine, tmp_path):
+def test_older_weights_are_read(wide_engine, tmp_path):
     path = tmp_path / "weights.safetensors"
     expected = write(path, json.loads((OLDER / "weights.json").read_text()))
-    model = ResNet.load(path, engine)
+    model = ResNet.load(path, wide_engine)
     assert model.classes == CLASSES and read_metadata(path)["image_size"] == [32, 32]
     found = model.state_dict()
     assert all(np.array_equal(found[name], expected[name]) for name in found)
 
 
-@pytest.mark.usefixtures("shared")
-def test_an_older_run_is_resumed_to_its_end(run, capfd):
+@pytest.mark.long
+def test_an_older_run_is_resumed_to_its_end(run, wide_engine, monkeypatch, capfd):
     """The bits too are those of the older version: tried with whole files, too large to keep."""
+    share_engine(monkeypatch, wide_engine)
     outcome = run_here(capfd, "train", "--resume", run)
     assert outcome.code == 0, outcome.err
     steps = [line["step"] for line in lines(run) if line["event"] == "step"]

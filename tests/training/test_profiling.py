@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import assert_one_line_error, run_here
+from narrow import STEM
 from reference import ResNet as TorchResNet
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +34,7 @@ def profiled(engine, tmp_path, depth, size, n):
 
 def torch_gflop(depth, size, n):
     """Operations of the convolutions, forward and backward."""
-    model = TorchResNet(depth, CLASSES)
+    model = TorchResNet(depth, CLASSES, stem=STEM)
     x = torch.zeros(n, 3, size, size)
     counter = FlopCounterMode(display=False)
     with counter:
@@ -71,7 +72,7 @@ def test_every_layer_has_its_rows_and_the_seconds_add_up(engine, tmp_path):
     assert lines[0].startswith(f"profile: {tmp_path / 'profile.csv'} and profile.png; ")
     convolutions = [
         name.removesuffix(".weight")
-        for name, parameter in TorchResNet(18, CLASSES).named_parameters()
+        for name, parameter in TorchResNet(18, CLASSES, stem=STEM).named_parameters()
         if parameter.ndim == 4
     ]
     assert set(table["layer"]) == {*convolutions, "maxpool", "fc", "step"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import assert_one_line_error, run_here, share_engine
+from narrow import STEM
 from safetensors.numpy import load_file
 from training_runs import SETTINGS, assert_same_end, lines
 
@@ -46,7 +47,7 @@ def test_training_starts_from_weights_with_a_new_final_layer(trained, shared, ca
     assert (outcome.code, outcome.err) == (0, "")
     assert f"weights: {trained}, but for a new final layer: 6 classes for its 4\n" in outcome.out
     start, found = (load_file(path / "weights.safetensors") for path in (trained, folder / "run"))
-    assert found["fc.weight"].shape == (6, 512)
+    assert found["fc.weight"].shape == (6, 8 * STEM)
     for name in start:
         if not name.startswith("fc.") and ".running_" not in name:
             np.testing.assert_allclose(found[name], start[name], rtol=0, atol=1e-25, err_msg=name)

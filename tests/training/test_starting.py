@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from reference import arrays, random_resnet
+from narrow import STEM, narrow_resnet
+from reference import arrays
 from refusals import message
 
 from sysds_resnet.network.weights.files import describe, write_weights
@@ -15,7 +16,7 @@ NAMES = ["blue", "green", "red"]
 
 @pytest.fixture(scope="module")
 def weights():
-    return arrays(random_resnet(18, num_classes=3))
+    return arrays(narrow_resnet(18, num_classes=3))
 
 
 def start(engine, path, classes=NAMES):
@@ -61,17 +62,17 @@ def test_a_final_layer_without_names_is_kept_and_a_note_says_so(engine, weights,
     [
         ({}, "3 classes for a backbone without one"),
         (
-            {"fc.0.weight": (8, 512), "fc.0.bias": (8,), "fc.2.weight": (3, 8), "fc.2.bias": (3,)},
+            {"fc.0.weight": (8, 8 * STEM), "fc.0.bias": (8,), "fc.2.weight": (3, 8), "fc.2.bias": (3,)},
             "for its 'fc.0'",
         ),
-        ({"head.weight": (3, 512)}, "for its 'head'"),
+        ({"head.weight": (3, 8 * STEM)}, "for its 'head'"),
     ],
 )
 def test_training_starts_from_backbones(engine, weights, folder, head, said):
     backbone = {name: array for name, array in weights.items() if not name.startswith("fc.")}
     write_weights(folder / "w.safetensors", backbone | {name: np.ones(shape) for name, shape in head.items()})
     layer, origin = start(engine, folder / "w.safetensors")
-    assert layer.shape == (3, 512) and "but for a new final layer" in origin and said in origin
+    assert layer.shape == (3, 8 * STEM) and "but for a new final layer" in origin and said in origin
 
 
 def test_the_only_linear_layer_is_the_final_one_whatever_its_name(engine, weights, folder, capsys):

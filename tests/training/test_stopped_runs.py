@@ -57,9 +57,9 @@ def link_or_copy(source, destination):
     (os.link if source.endswith(".safetensors") else shutil.copy)(source, destination)
 
 
-def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path):
+def test_ctrl_c_ends_a_run_after_the_step_under_way(run, narrow_package, shared, capfd, tmp_path):
     folder = tmp_path / "a run"
-    process = start_process("train", *SETTINGS, "--out", folder)
+    process = start_process("train", *SETTINGS, "--out", folder, cwd=narrow_package)
     wait_for(process, lambda: (folder / "metrics.jsonl").exists())
     [jvm] = jvms_of(process)
     for flags in (["--resume", folder], [*SETTINGS, "--out", folder]):  # while it is at work
@@ -88,9 +88,11 @@ def test_ctrl_c_ends_a_run_after_the_step_under_way(run, shared, capfd, tmp_path
         pytest.param(signal.SIGHUP, marks=pytest.mark.long),
     ],
 )
-def test_a_signal_before_the_first_step_ends_a_run_without_one(run, shared, capfd, tmp_path, number):
+def test_a_signal_before_the_first_step_ends_a_run_without_one(
+    run, narrow_package, shared, capfd, tmp_path, number
+):
     folder = tmp_path / "run"
-    process = start_process("train", *SETTINGS, "--out", folder)
+    process = start_process("train", *SETTINGS, "--out", folder, cwd=narrow_package)
     wait_for(process, lambda: (folder / "config.yaml").exists())
     [jvm] = jvms_of(process)
     process.send_signal(number)
@@ -100,8 +102,8 @@ def test_a_signal_before_the_first_step_ends_a_run_without_one(run, shared, capf
     shutil.rmtree(folder)
 
 
-def test_a_second_signal_ends_a_run_at_once(tmp_path):
-    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
+def test_a_second_signal_ends_a_run_at_once(narrow_package, tmp_path):
+    process = start_process("train", *SETTINGS, "--out", tmp_path / "run", cwd=narrow_package)
     wait_for(process, lambda: jvms_of(process))
     [jvm] = jvms_of(process)
     process.send_signal(signal.SIGINT)
@@ -183,9 +185,9 @@ def test_a_jvm_that_always_ends_ends_the_run_which_goes_on_later(run, shared, ca
 
 
 @pytest.mark.long
-def test_a_jvm_that_is_killed_leaves_no_trace(run, tmp_path):
+def test_a_jvm_that_is_killed_leaves_no_trace(run, narrow_package, tmp_path):
     """A real one; without a checkpoint before."""
-    process = start_process("train", *SETTINGS, "--out", tmp_path / "run")
+    process = start_process("train", *SETTINGS, "--out", tmp_path / "run", cwd=narrow_package)
     wait_for(process, lambda: (tmp_path / "run" / "metrics.jsonl").exists())
     [jvm] = jvms_of(process)
     jvm.kill()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from reference import arrays, random_resnet
+from narrow import narrow_resnet
+from reference import arrays
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -105,7 +106,7 @@ def assert_same(found, expected, tolerance=1e-8):
     ],
 )
 def test_training_is_pytorchs(engine, depth, settings):
-    reference = random_resnet(depth, CLASSES)
+    reference = narrow_resnet(depth, CLASSES)
     start = {name: array.copy() for name, array in arrays(reference).items()}
     state = ours(engine, reference, depth, settings)
     trained, _, norms = theirs(reference, settings)
@@ -124,7 +125,7 @@ def test_training_is_pytorchs(engine, depth, settings):
 
 @pytest.mark.parametrize("micro_batch", [2, 4])
 def test_gradient_norm_is_that_of_the_whole_batch(engine, micro_batch):
-    reference = random_resnet(18, CLASSES).eval()
+    reference = narrow_resnet(18, CLASSES).eval()
     model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
     settings = TrainSettings(**SETTINGS | {"micro_batch": micro_batch})
     images, labels = IMAGES[:BATCH], LABELS[:BATCH]
@@ -143,7 +144,7 @@ def test_gradient_norm_is_that_of_the_whole_batch(engine, micro_batch):
 
 @pytest.mark.parametrize(("every", "warmup"), [(1, 0), (2, 0), (1, 2 / STEPS)])
 def test_averaged_weights_are_those_of_torch(engine, every, warmup):
-    reference = random_resnet(18, CLASSES)
+    reference = narrow_resnet(18, CLASSES)
     settings = {"ema_decay": 0.7, "ema_every": every}
     if warmup:  # the average is the weights until then, and moves once after
         model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
@@ -162,7 +163,7 @@ def test_averaged_weights_are_those_of_torch(engine, every, warmup):
 
 
 def test_without_averaging_the_weights_are_what_is_kept(engine):
-    state = ours(engine, random_resnet(18, CLASSES), 18, {})
+    state = ours(engine, narrow_resnet(18, CLASSES), 18, {})
     assert state.average is None and state.averaged is state.model.weights
 
 

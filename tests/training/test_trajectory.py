@@ -5,6 +5,7 @@ import pytest
 import torch
 from dml_resnet import DmlResNet
 from dml_runner import to_engine
+from narrow import wide_networks
 from reference import random_resnet
 from torch.nn import functional
 
@@ -46,9 +47,10 @@ def relative_distance(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-def test_lars_trajectory_is_pytorchs(engine):
-    reference = random_resnet(50, CLASSES)
-    network = DmlResNet(engine, reference, 50)
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.long)])
+def test_lars_trajectory_is_pytorchs(wide_engine, depth):
+    reference = random_resnet(depth, CLASSES)
+    network = DmlResNet(wide_engine, reference, depth)
     reference.train()
     velocities, first = {}, None
     data = batches(4)
@@ -80,12 +82,12 @@ ENGINES = {
 @pytest.mark.long
 @pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize("name", ENGINES)
-def test_other_precisions_stay_near_double(engine, name, depth):
+def test_other_precisions_stay_near_double(wide_engine, name, depth):
     reference = random_resnet(depth, CLASSES)
-    with Engine(**ENGINES[name], heap=3 * 2**29) as other:
+    with wide_networks(), Engine(**ENGINES[name], heap=3 * 2**29) as other:
         precision = other.multiply.precision
         logits_bound, smooth_bound, bound = BOUNDS.get(precision, (1e-9, 1e-9, 1e-9))
-        networks = [DmlResNet(e, reference, depth) for e in (other, engine)]
+        networks = [DmlResNet(e, reference, depth) for e in (other, wide_engine)]
         distances = []
         for images, labels in batches(3, size=64):
             found, expected = (network.logits(images) for network in networks)

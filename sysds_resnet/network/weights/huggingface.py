@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sysds_resnet.network.names import STAGES, Architecture, fail
+from sysds_resnet.network.names import STAGES, Architecture, fail, stage_channels
 from sysds_resnet.network.weights.image_processors import (
     PREPROCESSOR_FILE,
     from_pretrained_cfg,
@@ -98,8 +98,8 @@ def folder_files(
         "model_type": "resnet",
         "layer_type": kind,
         "depths": counts,
-        "hidden_sizes": [(256 if kind == "bottleneck" else 64) << stage for stage in range(4)],
-        "embedding_size": 64,
+        "hidden_sizes": stage_channels(kind),
+        "embedding_size": stage_channels("basic")[0],
         "num_channels": architecture.channels,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import software_gpus
 from gpu_steps import IDS, batch, optimizer
-from reference import arrays, random_resnet, relative_error
+from narrow import narrow_resnet
+from reference import arrays, relative_error
 from safetensors.numpy import load_file
 
 from sysds_resnet import ResNet
@@ -49,7 +50,7 @@ def gpus(request, libraries, log):
 @pytest.fixture(scope="module")
 def single(libraries):
     """Three GPUs in single precision, with little memory."""
-    with software_gpus.engine_on(libraries, "single", 3, memory=GIB // 2) as engine:
+    with software_gpus.engine_on(libraries, "single", 3, memory=GIB // 16) as engine:
         yield engine
 
 
@@ -80,7 +81,6 @@ def on_the_cpu(engine):
     return two_steps(engine)
 
 
-@pytest.mark.parametrize("gpus", [1, 2], indirect=True, ids=IDS)
 def test_steps_validation_and_averages_are_those_of_the_cpu(gpus, on_the_cpu):
     (losses, *found), (expected_losses, *expected) = two_steps(gpus), on_the_cpu
     assert losses == pytest.approx(expected_losses, rel=1e-9)
@@ -213,7 +213,7 @@ def test_images_that_are_sent_ahead_get_the_same_scores(gpus):
 def test_pytorchs_scores_with_its_weights(gpus):
     import torch
 
-    reference = random_resnet(18, 10)
+    reference = narrow_resnet(18, 10)
     model = ResNet.from_state_dict(arrays(reference), gpus)
     images, _ = batch(6)
     pixels = torch.from_numpy(((images - model.mean) / model.std).transpose(0, 3, 1, 2).copy())
@@ -223,7 +223,7 @@ def test_pytorchs_scores_with_its_weights(gpus):
 
 
 def test_memory_that_is_full_is_told(single):
-    images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 67 MB after the stem
+    images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 8 MB after the stem
     whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)
     with pytest.raises(OutOfMemory, match="GPU: found the memory of software GPU full, expected enough"):
         fresh(single)._gradients(images, labels, whole)

@@ -207,8 +207,8 @@ def test_only_the_owner_sees_the_shared_folder(engine):
     assert engine._owned.folder.stat().st_mode & 0o077 == 0
 
 
-def test_two_engines_run_side_by_side(engine, engine_java):
-    for one in (engine, engine_java, engine):
+def test_two_engines_run_side_by_side(engine, wide_engine):
+    for one in (engine, wide_engine, engine):
         assert one.run("y = x * 2", {"x": 21}, {"y": "int"})["y"] == 42
 
 

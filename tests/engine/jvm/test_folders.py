@@ -214,8 +214,8 @@ def test_readers_are_threads_where_processes_can_share_nothing(monkeypatch, sour
     [
         ({"/dev/shm": "noexec,size=64m"}, "/tmp"),  # Docker's default
         ({"/dev/shm": "noexec,size=64m", "/tmp": "noexec"}, "/var/tmp"),
-        ({"/dev/shm": "size=1m"}, "/tmp"),
-        ({"/dev/shm": "ro"}, "/tmp"),
+        pytest.param({"/dev/shm": "size=1m"}, "/tmp", marks=pytest.mark.long),
+        pytest.param({"/dev/shm": "ro"}, "/tmp", marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -100,7 +100,9 @@ def test_a_java_home_that_does_not_do_is_passed_over(machine, monkeypatch, tmp_p
 # OpenBLAS
 
 
-@pytest.mark.parametrize("missing", ["libopenblas.so.0", "libgomp.so.1"])
+@pytest.mark.parametrize(
+    "missing", ["libopenblas.so.0", pytest.param("libgomp.so.1", marks=pytest.mark.long)]
+)
 def test_openblas_counts_only_with_what_the_engine_links(monkeypatch, missing, capfd):
     def load(name):
         if name == missing:

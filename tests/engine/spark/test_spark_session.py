@@ -121,8 +121,13 @@ def test_the_environment_and_py4j_are_as_they_were_found(started):
     "command",
     [
         ["train", "--out", "run"],
-        ["predict", "--weights", "w.safetensors", "--input", "images", "--out", "out"],
-        ["evaluate", "--weights", "w.safetensors", "--dataset", "digits"],
+        pytest.param(
+            ["predict", "--weights", "w.safetensors", "--input", "images", "--out", "out"],
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ["evaluate", "--weights", "w.safetensors", "--dataset", "digits"], marks=pytest.mark.long
+        ),
         ["prepare", "--dataset", "digits", "--out", "prepared"],
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 from command_line import assert_one_line_error, run_here
-from reference import ResNet, arrays, random_resnet
+from narrow import STEM, narrow_resnet
+from reference import ResNet, arrays
 
 from sysds_resnet import ResNet as Model
 from sysds_resnet.network.weights.files import describe, read_metadata, read_weights, write_weights
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("shared")
 @pytest.fixture(scope="module")
 def reference():
     """Weights in float32, as they are usually given."""
-    return random_resnet(18, num_classes=3, dtype=torch.float32)
+    return narrow_resnet(18, num_classes=3, dtype=torch.float32)
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_a_run_folder_gives_its_weights_and_what_stands_beside_them(convert, eng
     convert(folder / "run", folder / "hf", "--to", "huggingface")
     assert load_weights(folder / "hf")[1] == beside, "or its images would be normalised otherwise from now on"
     state = {name: torch.from_numpy(a) for name, a in read_weights(folder / "w.safetensors").items()}
-    ResNet(18, 2).load_state_dict(state, strict=True)
+    ResNet(18, 2, stem=STEM).load_state_dict(state, strict=True)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
@@ -174,7 +175,7 @@ def test_what_stands_beside_comes_back_from_systemds_matrices(convert, engine, f
 
 
 def test_either_of_weights_and_their_average_can_be_had(capfd, folder, reference):
-    average = random_resnet(18, num_classes=3, seed=1, dtype=torch.float32)
+    average = narrow_resnet(18, num_classes=3, seed=1, dtype=torch.float32)
     averaged = {f"module.{name}": tensor for name, tensor in average.state_dict().items()}
     content = {"model": reference.state_dict(), "model_ema": {"n_averaged": torch.tensor(9), **averaged}}
     torch.save(content, folder / "w.pth")

@@ -8,6 +8,8 @@ from small_weights import resnet18
 from sysds_resnet.network.names import infer_architecture, is_body, rename_head
 from sysds_resnet.network.weights.files import load_file
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.mark.parametrize(
     "name", ["head", "classifier", "last_linear", "fc.1", "head.fc", "linear", "classifier.1"]

@@ -18,6 +18,8 @@ from sysds_resnet.network.names import (
 )
 from sysds_resnet.network.weights.files import read_weights, write_weights
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module")
 def resnet18():

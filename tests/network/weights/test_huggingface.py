@@ -11,6 +11,8 @@ from transformers_reference import CONFIG, PROCESSOR, write_folder
 from sysds_resnet.network.names import to_huggingface
 from sysds_resnet.network.weights.files import load_file
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module")
 def small():

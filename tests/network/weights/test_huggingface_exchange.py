@@ -8,8 +8,9 @@ import pytest
 import torch
 import transformers
 from command_line import assert_one_line_error, run_here
+from narrow import narrow_resnet
 from PIL import Image
-from reference import arrays, random_resnet
+from reference import arrays
 from transformers_reference import BESIDE, CONFIG, PROCESSOR, even_picture, theirs, write_folder
 
 from sysds_resnet import ResNet as Model
@@ -25,7 +26,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def reference():
-    return random_resnet(18, num_classes=3)
+    return narrow_resnet(18, num_classes=3)
 
 
 @pytest.fixture

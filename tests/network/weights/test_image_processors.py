@@ -10,6 +10,8 @@ from sysds_resnet.images.pixels.decode import Picture
 from sysds_resnet.images.pixels.transforms import eval_transform
 from sysds_resnet.network.weights.image_processors import from_pretrained_cfg, from_processor, to_processor
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module")
 def picture():

@@ -9,6 +9,8 @@ from small_weights import prefixed, tiny
 
 from sysds_resnet.network.weights.state_dicts import choose_state_dict
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 def chosen(entries, key=None):
     tensors, notes = choose_state_dict(entries, key, "w.pth")

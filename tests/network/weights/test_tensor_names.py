@@ -17,6 +17,8 @@ from sysds_resnet.network.names import (
     to_huggingface,
 )
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module")
 def resnet18():

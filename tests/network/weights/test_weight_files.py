@@ -14,6 +14,8 @@ from sysds_resnet.network.weights.containers import FOLDER_FILES
 from sysds_resnet.network.weights.files import load_file, read_metadata
 from sysds_resnet.network.weights.forms import load_weights
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 def assert_read(path):
     weights = load_file(path).weights

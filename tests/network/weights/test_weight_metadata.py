@@ -13,6 +13,8 @@ from small_weights import resnet18
 from sysds_resnet.network.weights.files import load_file, read_metadata
 from sysds_resnet.network.weights.metadata import METADATA_KEY, check_metadata, tell_apart
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 SOUND = {
     "mean": [100.0, 110.0, 120.0],
     "std": [50.0, 55.0, 60.0],

@@ -15,6 +15,8 @@ from transformers_reference import hf_model
 from sysds_resnet.network.weights import files as module
 from sysds_resnet.network.weights.files import read_weights, write_weights
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module")
 def resnet18():

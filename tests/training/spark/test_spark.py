@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,6 @@ from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.images import open_dataset
 from sysds_resnet.training.loop import evaluate_state
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.spark import steps as spark_steps_module
 from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
 from sysds_resnet.training.state import State
 from sysds_resnet.training.steps import local_steps
@@ -35,6 +35,13 @@ SETTINGS = TrainSettings(
 @pytest.fixture(scope="module")
 def dataset():
     return make_dataset()
+
+
+@pytest.fixture
+def engine_single():
+    """On one machine, with narrow networks as those of `engine`."""
+    with Engine("single", GIB) as engine:
+        yield engine
 
 
 @contextmanager
@@ -178,12 +185,11 @@ def test_a_lost_worker_changes_nothing(undisturbed, dataset, tmp_path):
 
 
 @pytest.mark.long
-def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset, monkeypatch):
+def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset):
     """Of four workers on two executors, in two slices, whose sums of two are added once more."""
-    monkeypatch.setattr(spark_steps_module, "FAN_IN", 2)
     with engine_of(cluster) as own:
         own.spark.cluster = replace(own.spark.cluster, cores=2)
-        found = train(own, dataset, spark_steps, 1)
+        found = train(own, dataset, partial(spark_steps, fan_in=2), 1)
     assert difference(found[0], train(engine, dataset, here, 1)[0]) < 1e-12
 
 
