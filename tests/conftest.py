@@ -32,6 +32,7 @@ LONGEST = [
 ]
 
 
+@pytest.hookimpl(trylast=True)  # of the tests that are left
 def pytest_collection_modifyitems(items):
     """Groups the tests of a file, and all files that need the large engines, and orders the groups."""
     groups = {}

@@ -37,13 +37,6 @@ def dataset():
     return make_dataset()
 
 
-@pytest.fixture
-def engine_single():
-    """On one machine, with narrow networks as those of `engine`."""
-    with Engine("single", GIB) as engine:
-        yield engine
-
-
 @contextmanager
 def engine_of(cluster, executors=2, precision="double"):
     scratch = str(cluster.folder / "scratch")
@@ -118,8 +111,12 @@ def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, d
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("wide")
 def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
-    """And the gradients of what is not trained, here the stem, not at all."""
+    """And the gradients of what is not trained, here the stem, not at all.
+
+    The real networks have so many channels that no rounding of one weighs much.
+    """
     with engine_of(cluster, precision="single") as own:
         assert own.fp32 == engine_single.fp32
         [found] = train(own, dataset, spark_steps, 1, frozen=1)
