@@ -1,13 +1,13 @@
 """Training steps of this checkout beside those of another version, in turns.
 
     git worktree add ../other VERSION
-    python benchmarks/versions.py --other ../other [--pairs 5] [--steps 6] [--out FILE.json]
+    python benchmarks/versions.py --other ../other [--pairs 5] [--steps 12] [--out FILE.json]
 
 Each measurement is a `python -m sysds_resnet.train` in a process of its own, in the folder of one of the two
 checkouts, on synthetic images. The two take turns, and the first of a pair is now the one and now the other,
-so that what else the machine does meets both. A measurement is the median over its steps but the first ones,
-in which Java compiles; the result is the ratio of each pair. Each checkout needs its native helper, which
-`python -m pip install` builds.
+so that what else the machine does meets both. A measurement is the median over its steps but the first ones:
+Java compiles what they run for up to seven steps. The result is the ratio of each pair. Each checkout needs
+its native helper, which `python -m pip install` builds.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--other", type=Path, required=True, help="folder of the other version's checkout")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="in a measurement")
-    parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
+    parser.add_argument("--steps", type=int, default=12, help="in a measurement")
+    parser.add_argument("--warmup", type=int, default=7, help="steps that are not counted")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
     parser.add_argument("--precision", default="single")
