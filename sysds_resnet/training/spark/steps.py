@@ -99,6 +99,7 @@ class SparkSteps:
         self.fan_in = fan_in or self._engine.run(_FAN_IN, {}, {"fan_in": "int"})["fan_in"]
         self.measured: Mapping[str, Any] = {}
         self._checked = False
+        self._layouts: dict[tuple[int, int], dict[str, int]] = {}
 
     def __next__(self) -> RemoteBatch:
         """Waits until the executors have read the next batch."""
@@ -140,13 +141,16 @@ class SparkSteps:
 
     def _files(self, workers: int, frozen: int) -> dict[str, int]:
         """Gives the number of files of a worker's gradients, and their rows in all and columns."""
-        inputs = {
-            "workers": workers,
-            "fan_in": self.fan_in,
-            "registry": self._state.model.network.registry,
-            "frozen": frozen,
-        }
-        return self._engine.run(_FILES, inputs, {"slices": "int", "rows": "int", "cols": "int"})
+        if (workers, frozen) not in self._layouts:
+            inputs = {
+                "workers": workers,
+                "fan_in": self.fan_in,
+                "registry": self._state.model.network.registry,
+                "frozen": frozen,
+            }
+            outputs = {"slices": "int", "rows": "int", "cols": "int"}
+            self._layouts[workers, frozen] = self._engine.run(_FILES, inputs, outputs)
+        return self._layouts[workers, frozen]
 
     def _add(self, folder: str, count: int, files: Mapping[str, int], frozen: int) -> JavaObject:
         """Adds the gradients of `count` workers, in files as `_files` says; gives a handle of the sums."""
