@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from narrow import narrow_resnet
-from reference import arrays, relative_error
+from reference import arrays, random_resnet, relative_error
 from torch.nn import functional
 
 from sysds_resnet import ResNet
@@ -36,7 +36,18 @@ def settings(**changes):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_logits_gradients_and_statistics_are_pytorchs(channel_major, depth):
-    reference = narrow_resnet(depth, 10)
+    check_against_pytorch(channel_major, narrow_resnet(depth, 10))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("depth", [18, 50])
+def test_those_of_the_real_networks_are_pytorchs(wide_engine, monkeypatch, depth):
+    monkeypatch.setattr(wide_engine, "channel_major", True)
+    check_against_pytorch(wide_engine, random_resnet(depth, 10))
+
+
+def check_against_pytorch(channel_major, reference):
     model = ResNet.from_state_dict(arrays(reference), channel_major)
     images, labels = batch(6)
     with torch.no_grad():

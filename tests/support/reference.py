@@ -122,11 +122,10 @@ def _drawn(depth, num_classes, channels, seed, dtype, stem):
             tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator, dtype=dtype))
 
     for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.num_batches_tracked.zero_()
         if isinstance(module, nn.Conv2d):
             fill(module.weight, 0.0, (2.0 / module.weight[0].numel()) ** 0.5)
         elif isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked.zero_()
             last = name.endswith("bn3" if depth >= 50 else "bn2")
             fill(module.weight, 0.3 if last else 1.0, 0.1)  # small, or deep sums would grow without bound
             fill(module.bias, 0.0, 0.1)
