@@ -27,7 +27,8 @@ velocities = optim::init_velocities(model)
 _GRADIENTS = MicroBatchProgram(
     single=Program(
         f"""{TAKE_BATCH}
-[gradients, metrics] = trainer::gradients(pixels, y, model, plan, label_smoothing, batch_size, frozen, eps)
+settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
+[gradients, metrics] = trainer::gradients(pixels, y, model, plan, settings, batch_size)
 """,
         {"gradients": "list", "metrics": "matrix"},
         "device",
@@ -37,8 +38,8 @@ _GRADIENTS = MicroBatchProgram(
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
-[parts, metrics] = trainer::parallel_gradients(X, y, packed, mean, std, model, plan, label_smoothing,
-                                               batch_size, frozen, eps)
+settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
+[parts, metrics] = trainer::parallel_gradients(X, y, packed, model, plan, settings, batch_size)
 """,
         {"parts": "list", "metrics": "matrix"},
         "workers",

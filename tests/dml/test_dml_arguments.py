@@ -80,11 +80,14 @@ def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
     opt = optim::settings(name=name, momentum=0.9, weight_decay=0.0, trust_coeff=0.001, eps=0.0,
                           trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     plan = schedule::plan("constant", epochs, 0, 1.0, 0.0, 2.0, matrix(1, 1, 1), 1, 0.3, 25, 1e4)
+    settings = trainer::settings(matrix(0, 1, 3), matrix(1, 1, 3), 0.0, 0, 1e-5)
+    recipe = loop::recipe(optimizer=opt, schedule=plan, gradients=settings, seed=1)
+    nothing = matrix(0, 0, 0)
+    images = list(X=X, Y=y, blocks=list())
+    validation = list(X=nothing, Y=nothing, blocks=list())
     while(FALSE){{}}
-    [model, velocities, history] = loop::train(X=X, y=y, X_val=matrix(0, 0, 0), y_val=matrix(0, 0, 0),
-      model=list(), velocities=list(), registry=registry, opt=opt, plan=plan, mean=matrix(0, 1, 3),
-      std=matrix(1, 1, 3), H=H, W=W, batch_size=batch_size, micro_batch=micro_batch, label_smoothing=0.0,
-      seed=1, eps=1e-5, blocks=list(), val_blocks=list())
+    [model, velocities, history] = loop::train(images, validation, list(), list(), registry, recipe, H, W,
+      batch_size, micro_batch, 0, FALSE)
     """
     inputs = {
         "name": "lars",

@@ -80,7 +80,8 @@ def stepped(request, engine, registry, images, mean_std):
     lr = schedule::rate(step, {steps}, plan)
     opt = optim::settings(name="lars", momentum=momentum, weight_decay=weight_decay,
       trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-    [grads, metrics] = trainer::batch_gradients(pixels, y, model, p, {MICRO_BATCH}, 0.0, 0, 1e-5)
+    settings = trainer::settings(mean, std, 0.0, 0, 1e-5)
+    [grads, metrics] = trainer::batch_gradients(pixels, y, model, p, settings, {MICRO_BATCH})
     [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
     """
     order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch, 1)\n"

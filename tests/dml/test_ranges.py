@@ -19,6 +19,7 @@ SOURCES = "".join(
     f'source("dml/{file}.dml") as {name}\n'
     for name, file in {
         "data": "training/data",
+        "trainer": "training/gradients",
         "loop": "training/loop",
         "loss": "layers/cross_entropy",
         "optim": "optim/optimizer",
@@ -34,12 +35,15 @@ opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_dec
                       conv_lr_factor=conv_lr_factor, norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor,
                       clip_norm=clip_norm)
 samples = data::order(4, seed, 0, 1)
+settings = trainer::settings(matrix(0, 1, 3), matrix(1, 1, 3), label_smoothing, 0, 1e-5)
+recipe = loop::recipe(opt, plan, settings, seed, ema_decay, ema_every, 1)
+nothing = matrix(0, 0, 0)
+X = matrix(1, 4, 3072)
+images = list(X=X, Y=0*samples + 1, blocks=list())
+validation = list(X=nothing, Y=nothing, blocks=list())
 while(FALSE){{}}
-[model, velocities, history] = loop::train(X=matrix(1, 4, 3072), y=0*samples + 1, X_val=matrix(0, 0, 0),
-  y_val=matrix(0, 0, 0), model=list(), velocities=list(), registry=registry, opt=opt, plan=plan,
-  mean=matrix(0, 1, 3), std=matrix(1, 1, 3), H=32, W=32, batch_size=batch_size, micro_batch=0,
-  label_smoothing=label_smoothing, seed=seed, eps=1e-5, blocks=list(), val_blocks=list(), ema_decay=ema_decay,
-  ema_every=ema_every)
+[model, velocities, history] = loop::train(images, validation, list(), list(), registry, recipe, 32, 32,
+  batch_size, 0, 0, FALSE)
 """
 ALL_FITS = "micro_batch: found 0"  # where the program stops if nothing before is wrong
 NO_NUMBERS = {"schedule", "optimizer", "trust_clip", "lr_in_momentum"}

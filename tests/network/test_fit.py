@@ -112,7 +112,8 @@ def test_micro_batches_add_up_as_in_dml(model):
     source("dml/training/data.dml") as data
     source("dml/training/gradients.dml") as trainer
     pixels = data::normalize(X, mean, std)
-    [gradients, metrics] = trainer::batch_gradients(pixels, y, model, plan, 2, 0.0, 0, 1e-5)
+    settings = trainer::settings(mean, std, 0.0, 0, 1e-5)
+    [gradients, metrics] = trainer::batch_gradients(pixels, y, model, plan, settings, 2)
     """
     inputs = {
         "X": images.reshape(-1, 3),

@@ -20,7 +20,8 @@ logits = network::forward(X, folded, plan)
 """
 GRADIENTS = """
 source("dml/training/gradients.dml") as trainer
-[grads, metrics] = trainer::batch_gradients(X, y, model, plan, micro_batch, label_smoothing, 0, eps)
+settings = trainer::settings(matrix(0, 1, 1), matrix(1, 1, 1), label_smoothing, 0, eps)
+[grads, metrics] = trainer::batch_gradients(X, y, model, plan, settings, micro_batch)
 """
 INIT_VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
@@ -31,7 +32,8 @@ source("dml/optim/optimizer.dml") as optim
 source("dml/training/gradients.dml") as trainer
 opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                       eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-[grads, metrics] = trainer::batch_gradients(X, y, model, plan, micro_batch, label_smoothing, 0, eps)
+settings = trainer::settings(matrix(0, 1, 1), matrix(1, 1, 1), label_smoothing, 0, eps)
+[grads, metrics] = trainer::batch_gradients(X, y, model, plan, settings, micro_batch)
 [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
 """
 

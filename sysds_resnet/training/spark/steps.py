@@ -26,8 +26,9 @@ from sysds_resnet.training.state import State
 _GRADIENTS = Program(
     """
 source("dml/cluster/distributed.dml") as distributed
-metrics = distributed::gradients(images, y, model, registry, plan, mean, std, workers, micro_batch,
-                                 label_smoothing, frozen, eps, slices, folder)
+source("dml/training/gradients.dml") as trainer
+settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
+metrics = distributed::gradients(images, y, model, registry, plan, settings, workers, micro_batch, slices, folder)
 """,
     {"metrics": "matrix"},
     "cluster",
@@ -57,7 +58,9 @@ slices = sums::slices(workers, fan_in)
 _EVALUATE = Program(
     """
 source("dml/cluster/distributed.dml") as distributed
-metrics = distributed::evaluate(images, y, model, registry, plan, mean, std, workers, micro_batch, eps)
+source("dml/training/gradients.dml") as trainer
+settings = trainer::settings(mean, std, 0.0, 0, eps)
+metrics = distributed::evaluate(images, y, model, registry, plan, settings, workers, micro_batch)
 """,
     {"metrics": "matrix"},
     "cluster",
