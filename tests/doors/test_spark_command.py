@@ -186,7 +186,9 @@ def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, eng
     names = {"X": "train_X", "Y": "train_Y", "X_val": "val_X", "Y_val": "val_Y", "mean_std": "mean_std"}
     files = {name: prepared / "matrices" / file for name, file in names.items()}
     here = {"out": tmp_path / "here", "history": tmp_path / "here.csv", "shuffle_block": 10}
-    assert (outcome := run_systemds("dml/train.dml", **files, **run, **here)).code == 0, outcome
+    both_compilers = {"SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g"}
+    outcome = run_systemds("dml/train.dml", environment=both_compilers, **files, **run, **here)
+    assert outcome.code == 0, outcome
     found, expected = (engine.matrices.read(tmp_path / name / "tensors") for name in ("there", "here"))
     assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()
     found, expected = (np.loadtxt(tmp_path / name, delimiter=",")[:7] for name in ("there.csv", "here.csv"))
@@ -195,6 +197,7 @@ def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, eng
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("wide")  # as is the package that Spark runs
 def test_a_submitted_run_trains_as_from_python(capfd, cluster, tmp_path):
     options = ["--master", cluster.url, "--executors", 2, "--executor-memory", "1g", "--heap", "2g"]
     options += ["--dataset", "synthetic", "--num-images", 32, "--num-classes", 4, "--image-size", 32]

@@ -10,7 +10,7 @@ import software_gpus
 import throughput
 from command_line import ROOT
 
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import multiply
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ON_GPU = ["--batches", 2, "--steps", 1, "--warmup", 1]
@@ -40,7 +40,7 @@ CASES = [
     for peer in throughput.PEERS
     for task in ("train", "infer")
     if (peer, task) != ("overhead", "infer")  # which is a training step
-    and (peer != "PyTorch bf16 channels_last" or blas.has_bf16())  # which takes minutes without
+    and (peer != "PyTorch bf16 channels_last" or multiply.has_bf16())  # which takes minutes without
 ]
 
 

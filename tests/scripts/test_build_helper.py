@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from helper_build import load_build_script
 
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import multiply
 
 build = load_build_script()
 LIBRARY = "sysds_resnet/engine/native/lib/" + build.LIBRARY
@@ -93,8 +93,8 @@ def test_without_a_compiler_the_package_is_built_and_says_why(machine, monkeypat
     (machine.native / "lib").mkdir()
     (machine.native / "lib" / build.LIBRARY).write_text("of another version")
     assert_without(machine, "found no C++ compiler; install g++, then sysds-resnet again")
-    monkeypatch.setattr(blas, "HELPER_FOLDER", machine.native)
-    assert blas.helper_problem() == (
+    monkeypatch.setattr(multiply, "HELPER_FOLDER", machine.native)
+    assert multiply.helper_problem() == (
         "it was not compiled: found no C++ compiler; install g++, then sysds-resnet again"
     )
 
@@ -157,7 +157,7 @@ def test_a_source_distribution_leaves_the_library_alone(machine):
 @pytest.mark.long
 def test_the_helper_compiles_in_a_folder_with_a_space(tmp_path):
     folder = tmp_path / "my source"
-    shutil.copytree(blas.HELPER_FOLDER, folder)
+    shutil.copytree(multiply.HELPER_FOLDER, folder)
     library = tmp_path / build.LIBRARY
     build.compile_helper(folder / "helper.cpp", library)
     assert library.stat().st_size > 10**5

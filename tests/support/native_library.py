@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import multiply
 
 # Entries of JNI's function table, https://docs.oracle.com/en/java/javase/17/docs/specs/jni/functions.html
 GET_OBJECT_CLASS, GET_METHOD_ID, CALL_OBJECT_METHOD = 31, 33, 36
@@ -18,7 +18,7 @@ PIN, UNPIN = 222, 223
 ENTRIES = 233
 PRECISION = "SYSDS_RESNET_PRECISION"
 SANITIZED = "SYSDS_RESNET_SANITIZED_HELPER"  # a library to test in the place of the installed one
-LIBRARY = os.environ.get(SANITIZED) or blas.helper_library()
+LIBRARY = os.environ.get(SANITIZED) or multiply.helper_library()
 
 
 class _Env(ctypes.Structure):
@@ -57,7 +57,7 @@ class Helper:
     """
 
     def __init__(self, path, precision="single"):
-        ctypes.CDLL(str(blas.onednn()), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(multiply.onednn()), mode=ctypes.RTLD_GLOBAL)
         before = os.environ.get(PRECISION)
         os.environ[PRECISION] = precision  # is read as the library is loaded, so each needs a copy of its own
         try:

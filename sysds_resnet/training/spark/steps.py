@@ -28,7 +28,8 @@ _GRADIENTS = Program(
 source("dml/cluster/distributed.dml") as distributed
 source("dml/training/gradients.dml") as trainer
 settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
-metrics = distributed::gradients(images, y, model, registry, plan, settings, workers, micro_batch, slices, folder)
+metrics = distributed::gradients(images, y, model, registry, plan, settings, workers, micro_batch, slices,
+                                 folder)
 """,
     {"metrics": "matrix"},
     "cluster",

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from command_line import run_here
 
-from sysds_resnet.engine.jvm import environment, java
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import environment, java, multiply
 from sysds_resnet.engine.jvm import process as jvm
 from sysds_resnet.engine.jvm.process import command_line
 from sysds_resnet.errors import UserError
 
 GIB = 2**30
-NEEDS_HELPER = pytest.mark.skipif(blas.helper_problem() is not None, reason="no native helper")
+NEEDS_HELPER = pytest.mark.skipif(multiply.helper_problem() is not None, reason="no native helper")
 # The engine on FP32 or bf16: a product, and a convolution as the network has it.
 COMPUTE = """
 import sys
@@ -93,12 +92,12 @@ def test_all_else_reaches_the_jvm(monkeypatch):
 def test_threads_wait_passively_and_are_as_many_as_asked_for_or_may_be_used(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    multiply = blas.Multiply("double", None, False)
-    _, additions = command_line(GIB, multiply, Path("/tmp"), threads=3)
+    chosen = multiply.Multiply("double", None, False)
+    _, additions = command_line(GIB, chosen, Path("/tmp"), threads=3)
     found = environment.jvm_environment(additions)
     assert found["OMP_WAIT_POLICY"] == "passive" and found["OMP_NUM_THREADS"] == "3"
     monkeypatch.setattr(jvm, "cores", lambda: 5)  # as a container's limit may leave them
-    _, additions = command_line(GIB, multiply, Path("/tmp"))
+    _, additions = command_line(GIB, chosen, Path("/tmp"))
     found = environment.jvm_environment(additions)
     assert found["OMP_NUM_THREADS"] == found["OPENBLAS_NUM_THREADS"] == "5"
 
@@ -117,7 +116,7 @@ def test_threads_wait_passively_and_are_as_many_as_asked_for_or_may_be_used(monk
     ],
 )
 def test_java_variables_say_nothing_of_what_the_engine_says(monkeypatch, name, value, left):
-    command, _ = command_line(GIB, blas.Multiply("double", None, False), Path("/tmp"))
+    command, _ = command_line(GIB, multiply.Multiply("double", None, False), Path("/tmp"))
     monkeypatch.setenv(name, value)
     assert environment.jvm_environment({}, command).get(name) == left
 
@@ -130,18 +129,18 @@ def test_a_java_that_does_not_run_because_of_a_variable_is_told_of(monkeypatch):
 
 @NEEDS_HELPER
 def test_instructions_that_the_environment_forbids_are_said(monkeypatch):
-    monkeypatch.setattr(blas, "has_bf16", lambda: True)
+    monkeypatch.setattr(multiply, "has_bf16", lambda: True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert str(blas.choose("bf16", "auto", own_jvm=True)) == (
+    assert str(multiply.choose("bf16", "auto", own_jvm=True)) == (
         "FP32 by oneDNN (ONEDNN_MAX_CPU_ISA=AVX2 forbids bf16; unset it)"
     )
-    assert str(blas.choose("single", "auto", own_jvm=True)) == (
+    assert str(multiply.choose("single", "auto", own_jvm=True)) == (
         "FP32 by oneDNN (ONEDNN_MAX_CPU_ISA=AVX2 holds oneDNN back; unset it)"
     )
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
-    assert blas.choose("bf16", "auto", own_jvm=True).precision == "bf16"
+    assert multiply.choose("bf16", "auto", own_jvm=True).precision == "bf16"
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "default")
-    assert blas.choose("bf16", "auto", own_jvm=True).note == ""
+    assert multiply.choose("bf16", "auto", own_jvm=True).note == ""
 
 
 @NEEDS_HELPER

@@ -15,8 +15,7 @@ from mounts import needs_mounts, run_mounted
 
 from sysds_resnet.batches import readers
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.jvm import folders
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import folders, multiply
 from sysds_resnet.errors import NotAsAsked, UserError
 from sysds_resnet.images import open_dataset
 
@@ -104,7 +103,7 @@ def test_a_named_temporary_folder_comes_before_the_others(monkeypatch, tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     found = folders.candidates()
     assert found[:2] == [Path("/dev/shm"), tmp_path]
-    assert Path("/var/tmp") in found and blas.HELPER_FOLDER in found
+    assert Path("/var/tmp") in found and multiply.HELPER_FOLDER in found
 
 
 def test_without_such_a_folder_java_multiplies_and_the_reason_is_said(places, monkeypatch):
@@ -127,17 +126,17 @@ def test_without_such_a_folder_java_multiplies_and_the_reason_is_said(places, mo
 def test_every_precision_says_that_libraries_cannot_be_loaded(places, monkeypatch, asked):
     forbid_execution(monkeypatch, *places)
     for blas_asked in ("auto", "openblas"):
-        chosen = blas.choose(asked, blas_asked, own_jvm=True)
+        chosen = multiply.choose(asked, blas_asked, own_jvm=True)
         assert (chosen.precision, chosen.library, chosen.native) == ("double", None, False)
         assert "found no folder that libraries can be loaded from" in chosen.note and "TMPDIR" in chosen.note
-    assert "no folder" not in blas.choose("double", "none", own_jvm=True).note
+    assert "no folder" not in multiply.choose("double", "none", own_jvm=True).note
 
 
 def test_a_library_that_the_jvm_does_not_load_is_named_with_the_reason(monkeypatch, tmp_path):
     """As where it needs a newer run time than the JVM finds, though Python has one."""
     broken = tmp_path / "libdnnl.so.3"
     broken.write_bytes(b"not a library")
-    monkeypatch.setattr(blas, "choose", lambda *_, **__: blas.Multiply("single", broken, True))
+    monkeypatch.setattr(multiply, "choose", lambda *_, **__: multiply.Multiply("single", broken, True))
     with pytest.warns(
         NotAsAsked, match=r"multiplies in FP64 by plain Java \(the engine does not load .*libdnnl"
     ):
@@ -147,7 +146,7 @@ def test_a_library_that_the_jvm_does_not_load_is_named_with_the_reason(monkeypat
 
 
 def test_a_precision_as_asked_is_not_warned_of():
-    if blas.helper_problem() is not None:
+    if multiply.helper_problem() is not None:
         pytest.skip("no native helper")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -220,7 +219,7 @@ def test_readers_are_threads_where_processes_can_share_nothing(monkeypatch, sour
     ids=str,
 )
 def test_the_precision_is_kept_in_a_container(mounts, place):
-    if blas.helper_problem() is not None:
+    if multiply.helper_problem() is not None:
         pytest.skip("no native helper")
     environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
     done = run_mounted(mounts, sys.executable, "-c", MULTIPLY, env=environment)
@@ -230,7 +229,7 @@ def test_the_precision_is_kept_in_a_container(mounts, place):
 
 @needs_mounts
 def test_the_command_line_of_systemds_loads_openblas_where_tmp_is_noexec():
-    if blas.find_openblas() is None:
+    if multiply.find_openblas() is None:
         pytest.skip("no OpenBLAS")
     program = "A = matrix(2, rows=50, cols=50)\nprint(sum(A %*% A))\n"
     done = run_mounted({"/tmp": "noexec"}, "scripts/systemds", "-s", program, "-stats")

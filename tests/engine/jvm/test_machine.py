@@ -9,8 +9,7 @@ import pytest
 from command_line import assert_one_line_error, run_here
 from refusals import message
 
-from sysds_resnet.engine.jvm import folders, java, memory
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import folders, java, memory, multiply
 from sysds_resnet.system.machine import memory_limit
 
 JAVA_8 = ('openjdk version "1.8.0_452"', None)
@@ -108,8 +107,8 @@ def test_openblas_counts_only_with_what_the_engine_links(monkeypatch, missing, c
         if name == missing:
             raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(blas.ctypes, "CDLL", load)
-    assert blas.find_openblas() is None
+    monkeypatch.setattr(multiply.ctypes, "CDLL", load)
+    assert multiply.find_openblas() is None
     outcome = run_here(capfd, "doctor", "--heap", "600m")
     assert re.search(r"OpenBLAS +not found: double .* in Java; apt-get install libopenblas0", outcome.out)
     assert re.search(r"engine +started: SystemDS 3.4.0, multiplies in FP", outcome.out)
@@ -177,7 +176,7 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
         found["micro-batch"],
     )
     # 600 MiB, less what the collector sets aside
-    values = 0.45 * 600 * 2**20 / (4 if blas.helper_problem() is None else 8) / 400
+    values = 0.45 * 600 * 2**20 / (4 if multiply.helper_problem() is None else 8) / 400
     assert 0.8 * values / 32**2 < int(fits[1]) < values / 32**2
     assert int(fits[2]) == max(1, int(fits[1]) * 32**2 // 224**2)
     assert found["heap"].startswith("0.6 GiB (asked for)")
@@ -185,7 +184,7 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
     assert float(found["multiply"].split()[2]) < 3e-6
     assert found["libraries"].startswith("loaded from /")
     assert found["transfers"].startswith("through ")
-    assert found["helper"].startswith("loaded") == (blas.helper_problem() is None)
+    assert found["helper"].startswith("loaded") == (multiply.helper_problem() is None)
     assert "usable" in found["Spark"]
 
 

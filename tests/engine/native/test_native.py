@@ -12,7 +12,7 @@ from dml_runner import pixel_major, to_engine
 from torch.nn import functional
 
 from sysds_resnet.engine import Engine
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import multiply
 
 GIB = 2**30
 # Largest error of a product, relative to its largest value, by what is multiplied.
@@ -43,12 +43,12 @@ alone = conv2d::windows_backward_filter(D, X, S, H, W, K, stride)
 """
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("c++") is None and blas.helper_problem() is not None, reason="no C++ compiler here"
+    shutil.which("c++") is None and multiply.helper_problem() is not None, reason="no C++ compiler here"
 )
 
 
 # on a CPU without bf16 it is computed as "single"
-BF16 = pytest.param("bf16", marks=[] if blas.has_bf16() else [pytest.mark.long])
+BF16 = pytest.param("bf16", marks=[] if multiply.has_bf16() else [pytest.mark.long])
 
 
 @pytest.fixture(scope="module", params=["single", BF16])
@@ -72,7 +72,7 @@ def start():
 def native(start, precision):
     engine = start(precision, 3)
     assert engine.multiply.native, engine.multiply
-    if blas.has_bf16():
+    if multiply.has_bf16():
         assert engine.multiply.precision == precision
     return engine
 
@@ -208,21 +208,21 @@ def test_one_thread_gives_the_same_to_rounding(native, start, precision):
 
 @pytest.fixture
 def openblas(monkeypatch):
-    monkeypatch.setattr(blas, "find_openblas", lambda: Path("/usr/lib/libopenblas.so.0"))
+    monkeypatch.setattr(multiply, "find_openblas", lambda: Path("/usr/lib/libopenblas.so.0"))
 
 
 def test_the_helper_is_for_single_and_bf16_alone(openblas):
-    assert str(blas.choose("double", "auto", own_jvm=True)) == "FP64 by OpenBLAS"
-    assert str(blas.choose("single", "auto", own_jvm=True)) == "FP32 by oneDNN"
-    assert str(blas.choose("single", "openblas", own_jvm=True)) == "FP32 by OpenBLAS"
-    assert str(blas.choose("double", "none", own_jvm=True)) == "FP64 by plain Java"
+    assert str(multiply.choose("double", "auto", own_jvm=True)) == "FP64 by OpenBLAS"
+    assert str(multiply.choose("single", "auto", own_jvm=True)) == "FP32 by oneDNN"
+    assert str(multiply.choose("single", "openblas", own_jvm=True)) == "FP32 by OpenBLAS"
+    assert str(multiply.choose("double", "none", own_jvm=True)) == "FP64 by plain Java"
 
 
 @pytest.mark.parametrize("precision", ["single", "bf16"])
 @pytest.mark.parametrize("blas_asked", ["auto", "openblas", "none"])
 def test_what_cannot_be_had_is_replaced_and_named(openblas, monkeypatch, precision, blas_asked):
-    monkeypatch.setattr(blas, "HELPER_FOLDER", Path("/nowhere"))
-    chosen = blas.choose(precision, blas_asked, own_jvm=True)
+    monkeypatch.setattr(multiply, "HELPER_FOLDER", Path("/nowhere"))
+    chosen = multiply.choose(precision, blas_asked, own_jvm=True)
     assert not chosen.native
     assert chosen.precision == ("double" if blas_asked == "none" else "single")
     assert bool(chosen.note) == (chosen.precision != precision or blas_asked == "auto")
@@ -231,18 +231,18 @@ def test_what_cannot_be_had_is_replaced_and_named(openblas, monkeypatch, precisi
 
 
 def test_a_processor_without_bf16_multiplies_in_single_precision(monkeypatch):
-    monkeypatch.setattr(blas, "has_bf16", lambda: False)
-    chosen = blas.choose("bf16", "auto", own_jvm=True)
+    monkeypatch.setattr(multiply, "has_bf16", lambda: False)
+    chosen = multiply.choose("bf16", "auto", own_jvm=True)
     assert str(chosen) == "FP32 by oneDNN (bf16 needs a CPU with AVX512-BF16)"
 
 
 def test_a_helper_that_does_not_load_is_named(monkeypatch, tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "broken.so").write_bytes(b"not a library")
-    monkeypatch.setattr(blas, "HELPER_FOLDER", tmp_path)
-    assert "it does not load: " in blas.choose("single", "auto", own_jvm=True).note
+    monkeypatch.setattr(multiply, "HELPER_FOLDER", tmp_path)
+    assert "it does not load: " in multiply.choose("single", "auto", own_jvm=True).note
 
 
 def test_a_jvm_of_somebody_else_has_no_helper(openblas):
-    chosen = blas.choose("bf16", "auto", own_jvm=False)
+    chosen = multiply.choose("bf16", "auto", own_jvm=False)
     assert str(chosen) == "FP32 by OpenBLAS (no native helper: it needs a JVM of our own)"

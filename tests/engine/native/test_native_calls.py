@@ -12,30 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helper_build import load_build_script
-from native_library import LIBRARY, SANITIZED, Shape, load
+from native_library import LIBRARY, SANITIZED, Shape
 from native_reference import assert_near, convolution, filters, floats, pixel_major
 
-from sysds_resnet.engine.jvm import multiply as blas
+from sysds_resnet.engine.jvm import multiply
 
 # Largest error relative to the largest value, by what is multiplied.
 BOUNDS = {"single": 3e-6, "bf16": 1.2e-2}
 TESTS = [__file__, str(Path(__file__).with_name("test_native_failures.py"))]
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no native helper")
-
-
-@pytest.fixture(params=["single", "bf16"])
-def precision(request):
-    if request.param == "bf16" and not blas.has_bf16():
-        pytest.skip("no bf16 in this CPU")
-    return request.param
-
-
-@pytest.fixture
-def helper(precision):
-    found = load(precision)
-    yield found
-    found.pins_that_fail = set()
 
 
 @pytest.fixture(params=[1, 3, 8])
@@ -205,7 +191,7 @@ def test_sanitizers_find_nothing(tmp_path):
     build.LOAD = ""  # the sanitizers' libraries must be loaded before Python
     flags = [flag for flag in build.FLAGS if flag != "-O3"]
     build.compile_helper(
-        blas.HELPER_FOLDER / "helper.cpp",
+        multiply.HELPER_FOLDER / "helper.cpp",
         library,
         (*flags, "-O1", "-g", checks, "-fno-sanitize-recover=undefined"),
     )

@@ -6,29 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from native_library import LIBRARY, SANITIZED, Shape, load
+from native_library import LIBRARY, SANITIZED, Shape
 from native_reference import convolution, filters, floats, pixel_major
-
-from sysds_resnet.engine.jvm import multiply as blas
 
 FAILED, NO_MEMORY, WRONG_SIZES, NOT_PINNED = -1, -2, -3, -4
 LARGEST = 2**31 - 1
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no native helper")
-
-
-@pytest.fixture(params=["single", "bf16"])
-def precision(request):
-    if request.param == "bf16" and not blas.has_bf16():
-        pytest.skip("no bf16 in this CPU")
-    return request.param
-
-
-@pytest.fixture
-def helper(precision):
-    found = load(precision)
-    yield found
-    found.pins_that_fail = set()
 
 
 @pytest.mark.parametrize("missing", ["images", "gradient", "filters"])
