@@ -32,19 +32,32 @@ LONGEST = [
 ]
 
 
-@pytest.hookimpl(trylast=True)  # of the tests that are left
-def pytest_collection_modifyitems(items):
-    """Groups the tests of a file, and all files that need the large engines, and orders the groups."""
-    groups = {}
-    for item in items:
-        file, wide = _file(item), {"wide_engine", "engine_single", "engine_java", "dml"}
-        if wide & set(getattr(item, "fixturenames", ())):
-            groups[file] = WIDE
-        groups.setdefault(file, file)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[_file(item)]))
-    places = {group: place for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(groups[_file(item)], len(LONGEST)))
+class Groups:
+    """Has each process take whole groups of tests: those of a file, and of all files with the large engines."""
+
+    @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which would take a test without a group for one
+    def pytest_collection_modifyitems(self, config, items):
+        wide, groups = {"wide_engine", "engine_single", "engine_java", "dml"}, {}
+        for item in items:
+            left_out = config.option.markexpr == "not long" and item.get_closest_marker("long")
+            if wide & set(getattr(item, "fixturenames", ())) and not left_out:
+                groups[_file(item)] = WIDE
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(groups.get(_file(item), _file(item))))
+
+
+class Order:
+    """Has the groups that take longest start first, so that the processes end together."""
+
+    @pytest.hookimpl(trylast=True)  # after the plugin that shuffles
+    def pytest_collection_modifyitems(self, items):
+        places = {group: place for place, group in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.get_closest_marker("xdist_group").args[0], len(LONGEST)))
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Groups())
+    config.pluginmanager.register(Order())
 
 
 def _file(item):

@@ -1,7 +1,5 @@
 """The workers that read samples: what they survive, and what survives them."""
 
-import os
-import signal
 import time
 from itertools import product
 
@@ -9,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 from command_line import reading_processes, start_python
+from deadly_images import Deadly, KilledAtStart
 from PIL import Image
 
 from sysds_resnet.batches.order import sequential_order
@@ -26,29 +25,6 @@ def photos(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20), (10 * i,) * 3).save(path)
     return tmp_path
-
-
-class Deadly:
-    """Image 2 kills the process that reads it, once for each file in a folder, which it removes."""
-
-    decodes, channels, image_size = True, 3, (4, 4)
-    labels = np.zeros(4, np.int64)
-
-    def __init__(self, lives):
-        self.lives = lives
-
-    def __len__(self):
-        return 4
-
-    def name(self, index):
-        return f"image {index}"
-
-    def image(self, index, epoch):
-        left = sorted(self.lives.iterdir())
-        if index == 2 and left:
-            left[0].unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return np.full((4, 4, 3), index, np.uint8)
 
 
 def test_images_are_read_in_other_processes_that_live_on_over_streams(photos):
@@ -243,16 +219,6 @@ def test_readers_killed_in_one_stream_are_replaced_in_the_other(photos):
             assert [batch.images[:, 0, 0, 0].tolist() for batch in validation] == [[0, 1, 2, 3]]
         found += training
     assert values(found) == WHOLE
-
-
-class KilledAtStart(Deadly):
-    """Kills each process that gets it, as long as there are files in a folder, one of which it removes."""
-
-    def __setstate__(self, state):
-        self.__dict__ = state
-        for path in sorted(self.lives.iterdir())[:1]:
-            path.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("deaths", [1, pytest.param(9, marks=pytest.mark.long)])
