@@ -33,7 +33,7 @@ LONGEST = [
 
 
 class Groups:
-    """Has each process take whole groups of tests: those of a file, and of all files with the large engines."""
+    """Has processes take whole groups of tests: those of a file, and of all files with the large engines."""
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which would take a test without a group for one
     def pytest_collection_modifyitems(self, config, items):
