@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 import torchvision_reference  # noqa: F401  before transformers imports torchvision
 from command_line import share_engine
 from dml_runner import Dml
+from java_compilers import first_compiler
 from listed_images import make_source
-from narrow import both_compilers, first_compiler, narrow_networks, wide_networks, write_package
+from narrow import narrow_networks, wide_networks, write_package
 from spark_cluster import spark_cluster
 from untouched import Untouched
 
@@ -64,14 +66,18 @@ def _file(item):
     return item.nodeid.partition("::")[0]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def narrow_package(tmp_path_factory):
-    """Networks of this process are narrow, and those of processes that start in this folder.
+@pytest.fixture(scope="session")
+def compilers(pytestconfig):
+    """JVMs use Java's first compiler, and with long tests the second one too."""
+    with first_compiler() if pytestconfig.option.markexpr == "not long" else nullcontext():
+        yield
 
-    JVMs that tests start compile their own code once, which is quicker for the little that they do.
-    """
+
+@pytest.fixture(scope="session", autouse=True)
+def narrow_package(tmp_path_factory, compilers):
+    """Networks of this process are narrow, and those of processes that start in this folder."""
     folder = write_package(tmp_path_factory.mktemp("narrow"))
-    with narrow_networks(folder), first_compiler():
+    with narrow_networks(folder):
         yield folder
 
 
@@ -103,14 +109,12 @@ def _leaves_no_traces(untouched):
 @pytest.fixture(scope="session")
 def engine(narrow_package):
     """Double precision, as many threads as the machine has, OpenBLAS if it is there; narrow networks."""
-    with both_compilers():
-        engine = Engine(precision="double", heap=3 * GIB // 2)
-    with engine:
+    with Engine(precision="double", heap=3 * GIB // 2) as engine:
         yield engine
 
 
 def wide_engine_of(**settings):
-    with wide_networks(), both_compilers():
+    with wide_networks():
         engine = Engine(**settings)
     return engine
 

@@ -186,8 +186,7 @@ def test_dml_on_a_cluster_trains_as_on_one_machine(capfd, cluster, prepared, eng
     names = {"X": "train_X", "Y": "train_Y", "X_val": "val_X", "Y_val": "val_Y", "mean_std": "mean_std"}
     files = {name: prepared / "matrices" / file for name, file in names.items()}
     here = {"out": tmp_path / "here", "history": tmp_path / "here.csv", "shuffle_block": 10}
-    both_compilers = {"SYSTEMDS_STANDALONE_OPTS": "-Xms2g -Xmx2g -Xmn1g"}
-    outcome = run_systemds("dml/train.dml", environment=both_compilers, **files, **run, **here)
+    outcome = run_systemds("dml/train.dml", **files, **run, **here)
     assert outcome.code == 0, outcome
     found, expected = (engine.matrices.read(tmp_path / name / "tensors") for name in ("there", "here"))
     assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()

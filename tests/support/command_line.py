@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from narrow import FIRST_COMPILER
+from java_compilers import java_options
 
 from sysds_resnet import convert, predict
 from sysds_resnet.scoring import labelled
@@ -92,7 +92,7 @@ def run_systemds(script, *options, cwd=ROOT, environment=None, package=None, **a
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "SYSTEMDS_STANDALONE_OPTS": f"-Xms2g -Xmx2g -Xmn1g {FIRST_COMPILER}",
+            "SYSTEMDS_STANDALONE_OPTS": " ".join(["-Xms2g -Xmx2g -Xmn1g", *java_options()]),
             **(environment or {}),
         },
     )

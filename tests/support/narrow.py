@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from java_compilers import java_options
 from reference import random_resnet
 
 import sysds_resnet
@@ -25,11 +26,6 @@ WIDE = {
     "dml/network/registry.dml": ("unit(0, 7, 2, C, 64, 1, 1)", "c_in = 64\n", "width = 64 * 2^(s-1)"),
     "network/names.py": ("STEM_FILTERS = 64\n",),
 }
-FIRST_COMPILER = "-XX:TieredStopAtLevel=1"
-"""An option of JVMs that live for a test: Java's second compiler would take as long there as all else."""
-
-_OPTIONS = process.jvm_options
-
 narrow_resnet = functools.partial(random_resnet, stem=STEM)
 """The reference in PyTorch that is as narrow."""
 
@@ -44,7 +40,7 @@ def write_package(folder):
         for place in places:
             _replace(copy / path, place, place.replace("64", str(STEM)))
     option = '"-XX:+ExitOnOutOfMemoryError",'
-    _replace(copy / "engine" / "jvm" / "process.py", option, f'{option} "{FIRST_COMPILER}",')
+    _replace(copy / "engine" / "jvm" / "process.py", option, f"{option} *{java_options()!r},")
     return folder
 
 
@@ -60,22 +56,6 @@ def networks(stem, dml):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "dml_home", lambda: dml)
         patch.setattr(names, "STEM_FILTERS", stem)
-        yield
-
-
-@contextmanager
-def first_compiler():
-    """Meanwhile JVMs start with `FIRST_COMPILER`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "jvm_options", lambda heap: [*_OPTIONS(heap), FIRST_COMPILER])
-        yield
-
-
-@contextmanager
-def both_compilers():
-    """Meanwhile JVMs start without it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "jvm_options", _OPTIONS)
         yield
 
 

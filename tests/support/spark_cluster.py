@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from narrow import FIRST_COMPILER
+from java_compilers import java_options
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 
@@ -15,7 +15,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 def spark_cluster(folder, workers=2, memory="2g"):
     """Start a cluster and give its URL; it is gone afterwards."""
     options = ["--workers", str(workers), "--memory", memory, "--folder", str(folder)]
-    environment = os.environ | {"JAVA_TOOL_OPTIONS": FIRST_COMPILER}  # which executors get too
+    own = {"JAVA_TOOL_OPTIONS": " ".join(java_options())}  # which executors get too
+    environment = os.environ | (own if java_options() else {})
     command = ["bash", SCRIPT, "start", *options]
     started = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert started.returncode == 0, started

@@ -5,7 +5,7 @@ import pytest
 import torch
 from dml_resnet import DmlResNet
 from dml_runner import to_engine
-from narrow import wide_networks
+from narrow import STEM, wide_networks
 from reference import random_resnet
 from torch.nn import functional
 
@@ -47,10 +47,14 @@ def relative_distance(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.long)])
-def test_lars_trajectory_is_pytorchs(wide_engine, depth):
-    reference = random_resnet(depth, CLASSES)
-    network = DmlResNet(wide_engine, reference, depth)
+@pytest.mark.parametrize(
+    ("stem", "depth"),
+    [(STEM, 18), *(pytest.param(64, depth, marks=pytest.mark.long) for depth in (18, 50))],
+)
+def test_lars_trajectory_is_pytorchs(request, stem, depth):
+    reference = random_resnet(depth, CLASSES, stem=stem)
+    engine = request.getfixturevalue("engine" if stem == STEM else "wide_engine")
+    network = DmlResNet(engine, reference, depth)
     reference.train()
     velocities, first = {}, None
     data = batches(4)
@@ -63,7 +67,7 @@ def test_lars_trajectory_is_pytorchs(wide_engine, depth):
         found = network.step(images, labels, learning_rate(step), "lars", MOMENTUM, WEIGHT_DECAY)
         assert abs(found - loss.item()) <= 1e-7 * abs(loss.item()), f"step {step}"
         first = first or loss.item()
-    assert loss.item() < 0.6 * first, "the loop must have learned, or it shows little"
+    assert loss.item() < 0.7 * first, "the loop must have learned, or it shows little"
 
 
 # Relative distances from double precision at 64 x 64 and batch 8, measured over six batches. Logits: at most
