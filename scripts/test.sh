@@ -10,7 +10,10 @@ command -v chromedriver >/dev/null || { install_first chromium && install_first 
   echo "going on without Chromium: the tests of pages will fail" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-# two processes, since many tests wait for others; one where markers are asked for: the long tests need the memory
-workers=(-n 2 --dist loadgroup --no-loadscope-reorder)
+# a process more than cores, since many tests wait for others, and 6 GiB for each; one where markers are asked for:
+# the long tests need the memory
+cores=$(nproc) memory=$(awk '/MemTotal/ {print int($2 / 1024 / 1024)}' /proc/meminfo)
+processes=$((memory / 6 < cores + 1 ? memory / 6 : cores + 1))
+workers=(-n "$((processes > 1 ? processes : 1))" --dist loadgroup --no-loadscope-reorder)
 case " $* " in *" -m "*) workers=() ;; esac
 exec .venv/bin/python -m pytest "${workers[@]}" "$@"

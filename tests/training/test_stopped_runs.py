@@ -169,6 +169,7 @@ def test_a_jvm_that_ends_is_replaced_and_leaves_no_trace(run, shared, capfd, mon
     shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_jvm_that_always_ends_ends_the_run_which_goes_on_later(run, shared, capfd, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(State, "update", dying(99, EngineDied("JVM: killed"), step=4))

@@ -1,4 +1,4 @@
-// Memory of pretended GPUs: what CUDA's run time, driver and libraries (runtime.cpp, kernels.cpp, cudnn.cpp) share.
+// Memory of pretended GPUs: what CUDA's run time, driver and libraries (the .cpp files beside this one) share.
 //
 // A GPU's memory is the host's, filled with NaN when it is handed out, as nothing else is promised of it. What is
 // not in the memory of the current GPU, or beyond what was asked for, is refused as a GPU refuses it.
