@@ -12,8 +12,8 @@ command -v chromedriver >/dev/null || { install_first chromium && install_first 
 .venv/bin/ruff format --check .
 # a process more than cores, since many tests wait for others, and 6 GiB for each; one where markers are asked for:
 # the long tests need the memory
-cores=$(nproc) memory=$(awk '/MemTotal/ {print int($2 / 1024 / 1024)}' /proc/meminfo)
-processes=$((memory / 6 < cores + 1 ? memory / 6 : cores + 1))
-workers=(-n "$((processes > 1 ? processes : 1))" --dist loadgroup --no-loadscope-reorder)
+processes=$(.venv/bin/python -c "from sysds_resnet.system.machine import cores, memory_limit
+print(max(1, min(cores() + 1, memory_limit() // (6 * 2**30))))")
+workers=(-n "$processes" --dist loadgroup --no-loadscope-reorder)
 case " $* " in *" -m "*) workers=() ;; esac
 exec .venv/bin/python -m pytest "${workers[@]}" "$@"
