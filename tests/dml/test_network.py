@@ -40,6 +40,9 @@ def long(cases):
     return [pytest.param(*case, marks=pytest.mark.long) for case in cases]
 
 
+CASES = [*NARROW, *long(WIDE)]
+
+
 def batch(size, channels=3, seed=0):
     """Images and labels."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +89,7 @@ def batch_statistics(model):
     return model.train()
 
 
-@pytest.mark.parametrize(("stem", "depth", "size"), [*NARROW, *long(WIDE)])
+@pytest.mark.parametrize(("stem", "depth", "size"), CASES)
 def test_logits_in_evaluation(network, stem, depth, size):
     reference = random_resnet(depth, CLASSES, stem=stem)
     images, _ = batch(size)
@@ -95,7 +98,7 @@ def test_logits_in_evaluation(network, stem, depth, size):
     assert_close(network(stem, depth).logits(images), expected, 1e-9)
 
 
-@pytest.mark.parametrize(("stem", "depth", "size"), [*NARROW, WIDE[0], *long(WIDE[1:])])
+@pytest.mark.parametrize(("stem", "depth", "size"), CASES)
 def test_gradients_and_statistics_in_training(network, stem, depth, size):
     reference = random_resnet(depth, CLASSES, stem=stem)
     images, labels = batch(size)

@@ -141,6 +141,7 @@ def test_a_pool_of_forked_workers_says_what_is_wrong(model):
     assert model.predict(IMAGES).shape == (1,)
 
 
+@pytest.mark.long
 def test_children_that_end_as_programs_do_leave_the_model_alone(narrow_package):
     """With finalizers, atexit and the garbage collector, which a test's own process must be spared."""
     program = """

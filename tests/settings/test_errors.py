@@ -168,7 +168,10 @@ def test_prediction_without_images_is_named(shared, folder, weights, capfd, flag
 # Places to write
 
 
-@pytest.mark.parametrize(("command", "data"), [("evaluate", "--dataset"), ("predict", "--input")])
+@pytest.mark.parametrize(
+    ("command", "data"),
+    [pytest.param("evaluate", "--dataset", marks=pytest.mark.long), ("predict", "--input")],
+)
 def test_a_result_that_cannot_be_written_is_named(shared, folder, images, capfd, command, data):
     write_weights(folder / "w.safetensors", arrays(narrow_resnet(18, num_classes=2)))
     (folder / "file").touch()

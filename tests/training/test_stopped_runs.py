@@ -114,6 +114,7 @@ def test_a_second_signal_ends_a_run_at_once(narrow_package, tmp_path):
     assert_gone(jvm)
 
 
+@pytest.mark.long
 def test_a_run_stopped_in_its_evaluation_evaluates_when_resumed(run, shared, capfd, monkeypatch, tmp_path):
     """An evaluation may take an hour; it need not be waited for."""
     folder, batches = tmp_path / "run", []

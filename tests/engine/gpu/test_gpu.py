@@ -179,6 +179,7 @@ def test_what_runs_on_the_cpu_and_is_copied_is_known(gpus, log):
     assert from_gpu < 4096  # norms of tensors and metrics
 
 
+@pytest.mark.long
 def test_a_step_in_single_precision_is_near_the_one_in_double(gpus, single):
     """Within what the CPU's FP32 would be off as well; `-m long` has a network for which that is little."""
     images, labels = batch(16)  # three micro-batches at once, and one
@@ -222,6 +223,7 @@ def test_pytorchs_scores_with_its_weights(gpus):
     assert np.abs(model.logits(images) - expected).max() < 1e-10 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_memory_that_is_full_is_told(single):
     images, labels = np.tile(batch(8)[0], (8, 4, 4, 1)), np.zeros(64, int)  # 8 MB after the stem
     whole = TrainSettings(base_lr=0.5, micro_batch=64).make_optimizer(10)

@@ -211,7 +211,7 @@ def test_readers_are_threads_where_processes_can_share_nothing(monkeypatch, sour
 @pytest.mark.parametrize(
     ("mounts", "place"),
     [
-        ({"/dev/shm": "noexec,size=64m"}, "/tmp"),  # Docker's default
+        pytest.param({"/dev/shm": "noexec,size=64m"}, "/tmp", marks=pytest.mark.long),  # Docker's default
         ({"/dev/shm": "noexec,size=64m", "/tmp": "noexec"}, "/var/tmp"),
         pytest.param({"/dev/shm": "size=1m"}, "/tmp", marks=pytest.mark.long),
         pytest.param({"/dev/shm": "ro"}, "/tmp", marks=pytest.mark.long),
