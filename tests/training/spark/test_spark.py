@@ -76,19 +76,28 @@ def here(settings, state, dataset):
 
 @pytest.fixture(scope="module")
 def listening():
-    """Addresses on which something of the run of `undisturbed`, or of its cluster, has listened."""
+    """Addresses on which something of the run of `stepped`, or of its cluster, has listened."""
     return set()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, dataset, listening):
+def stepped(cluster, dataset, listening):
+    """A step, and an evaluation, by two executors."""
+
     def look(step):
         driver = psutil.Process().children(recursive=True)
         for process in [psutil.Process(), *driver, *cluster_processes(cluster.folder)]:
             listening.update(addresses(process))
 
     with engine_of(cluster) as engine:
-        return train(engine, dataset, spark_steps, 3, look)
+        return train(engine, dataset, spark_steps, 1, look)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, dataset):
+    """Three steps, and an evaluation, by two executors."""
+    with engine_of(cluster) as engine:
+        return train(engine, dataset, spark_steps, 3)
 
 
 def addresses(process):
@@ -104,6 +113,11 @@ def difference(found, expected):
     return max(np.abs(found[name] - array).max() / np.abs(array).max() for name, array in expected.items())
 
 
+def test_two_executors_make_the_same_step_as_one_machine(stepped, engine, dataset):
+    assert difference(stepped[0], train(engine, dataset, here, 1)[0]) < 1e-12
+
+
+@pytest.mark.long
 def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, dataset):
     expected = train(engine, dataset, here, 3)
     assert difference(undisturbed[0], expected[0]) < 1e-12
@@ -128,7 +142,7 @@ def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
         assert scale > 0 or name.startswith(("conv1", "bn1"))
 
 
-def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(undisturbed, listening):
+def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(stepped, listening):
     assert sum(name == "java" for name, _ in listening) and {name for name, _ in listening} > {"java"}
     assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
 
@@ -190,7 +204,7 @@ def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset):
     assert difference(found[0], train(engine, dataset, here, 1)[0]) < 1e-12
 
 
-def test_nothing_is_left_behind(undisturbed, cluster):
+def test_nothing_is_left_behind(stepped, cluster):
     assert executors_left(cluster.folder) == []
     assert list((cluster.folder / "scratch").iterdir()) == []
 
