@@ -12,7 +12,8 @@ from spark_cluster import executors_left
 
 from sysds_resnet.training import run as run_module
 
-pytestmark = pytest.mark.long
+# the processes that tests start have the real networks, and so have those of this one
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("wide")]
 
 
 @pytest.fixture(scope="module")
