@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from command_line import assert_gone, finish, jvms_of, run_here, share_engine, start_process
+from narrow import wide_networks
 from training_runs import assert_same_end
 
 from sysds_resnet import train
@@ -17,6 +18,15 @@ SETTINGS = [
 ]
 
 
+# the real networks, as the processes have them that are killed: their checkpoints take a while to write
+pytestmark = pytest.mark.usefixtures("wide")
+
+
+@pytest.fixture(scope="module")
+def engine(wide_engine):
+    return wide_engine
+
+
 @pytest.fixture(scope="module")
 def undisturbed(engine, tmp_path_factory):
     """A function from a number of epochs to the folder of a run that nothing disturbed."""
@@ -24,7 +34,7 @@ def undisturbed(engine, tmp_path_factory):
 
     def run(epochs):
         if not (folder / str(epochs)).exists():
-            with pytest.MonkeyPatch.context() as patch:
+            with pytest.MonkeyPatch.context() as patch, wide_networks():
                 share_engine(patch, engine)
                 assert (
                     train.main([*SETTINGS, "--epochs", str(epochs), "--out", str(folder / str(epochs))]) == 0
