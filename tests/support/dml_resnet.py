@@ -27,13 +27,10 @@ INIT_VELOCITIES = """
 source("dml/optim/optimizer.dml") as optim
 velocities = optim::init_velocities(model)
 """
-STEP = """
+STEP = f"""{GRADIENTS}
 source("dml/optim/optimizer.dml") as optim
-source("dml/training/gradients.dml") as trainer
 opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                       eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-settings = trainer::settings(matrix(0, 1, 1), matrix(1, 1, 1), label_smoothing, 0, eps)
-[grads, metrics] = trainer::batch_gradients(X, y, model, plan, settings, micro_batch)
 [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
 """
 

@@ -48,10 +48,10 @@ def relative_distance(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("stem", "depth"),
-    [(STEM, 18), *(pytest.param(64, depth, marks=pytest.mark.long) for depth in (18, 50))],
+    ("stem", "depth", "learned"),
+    [(STEM, 18, 0.7), *(pytest.param(64, depth, 0.6, marks=pytest.mark.long) for depth in (18, 50))],
 )
-def test_lars_trajectory_is_pytorchs(request, stem, depth):
+def test_lars_trajectory_is_pytorchs(request, stem, depth, learned):
     reference = random_resnet(depth, CLASSES, stem=stem)
     engine = request.getfixturevalue("engine" if stem == STEM else "wide_engine")
     network = DmlResNet(engine, reference, depth)
@@ -67,7 +67,7 @@ def test_lars_trajectory_is_pytorchs(request, stem, depth):
         found = network.step(images, labels, learning_rate(step), "lars", MOMENTUM, WEIGHT_DECAY)
         assert abs(found - loss.item()) <= 1e-7 * abs(loss.item()), f"step {step}"
         first = first or loss.item()
-    assert loss.item() < 0.7 * first, "the loop must have learned, or it shows little"
+    assert loss.item() < learned * first, "the loop must have learned, or it shows little"
 
 
 # Relative distances from double precision at 64 x 64 and batch 8, measured over six batches. Logits: at most
