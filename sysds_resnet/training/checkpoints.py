@@ -92,7 +92,13 @@ class Checkpoints:
             raise self._failure
 
     def save_if_due(self, state: State) -> None:
-        """Saves the state if enough steps or minutes have passed since the last checkpoint."""
+        """Saves the state if enough steps or minutes have passed since the last checkpoint.
+
+        If that one could not be written, its failure is noted here, and the next attempt is due a minute
+        later.
+        """
+        if self._writing is not None and self._writing.done():
+            self._wait()
         on_step = self._every_steps is not None and state.progress.step % self._every_steps == 0
         if on_step or time.monotonic() >= self._due:
             self.save(state)

@@ -1,8 +1,10 @@
 """Checkpoint files: damage of every kind is seen, and what is saved is what training had."""
 
+import concurrent.futures
 import json
 import resource
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -227,6 +229,31 @@ def test_a_full_disk_leaves_the_one_before_and_the_next_try_succeeds(trained, fo
         assert (folder / "step-00000001.safetensors").read_bytes() == before
         saved.save(state)
     assert read_checkpoint(folder / "step-00000002.safetensors")[0]["progress"]["step"] == 2
+
+
+def test_after_one_that_could_not_be_written_the_next_attempt_comes_a_minute_later(
+    trained, folder, monkeypatch
+):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    notes = []
+    with saver(folder, notes) as saved:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+            saved.save(trained)
+            concurrent.futures.wait([saved._writing])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        failed = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: failed)
+        saved.save_if_due(trained)
+        assert len(notes) == 1 and notes[0].startswith("checkpoint not saved: ")
+        monkeypatch.setattr(time, "monotonic", lambda: failed + 59)
+        saved.save_if_due(trained)
+        assert saved._writing is None
+        monkeypatch.setattr(time, "monotonic", lambda: failed + 61)
+        saved.save_if_due(trained)
+        monkeypatch.undo()
+    assert read_checkpoint(folder / "step-00000001.safetensors")[0]["progress"]["step"] == 1
 
 
 def test_a_last_one_that_cannot_be_written_is_an_error(trained, folder):
