@@ -91,7 +91,7 @@ def plot_schedule(settings: ScheduleSettings) -> None:
                 f"--config {value}/config.yaml"
             )
     images = settings.images or len(
-        open_dataset(settings.dataset, "train", layout=settings.layout, num_images=settings.num_images)
+        open_dataset(settings.dataset, "train", **settings.where(), num_images=settings.num_images)
     )
     if images < settings.batch_size:
         raise UserError(

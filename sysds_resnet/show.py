@@ -68,7 +68,7 @@ def command(settings: ShowSettings) -> None:
     dataset = open_dataset(
         settings.dataset,
         settings.split,
-        layout=settings.layout,
+        **settings.where(),
         image_size=settings.image_size,
         resize_size=settings.resize_size,
         augmentation=settings.augmentation(),

@@ -12,6 +12,7 @@ from sysds_resnet.images.datasets import ArrayDataset, Dataset
 from sysds_resnet.images.digits import open_digits
 from sysds_resnet.images.encoded import EncodedDataset, list_images, open_images
 from sysds_resnet.images.pixels.transforms import Augmentation
+from sysds_resnet.images.sources.division import PartSource
 from sysds_resnet.images.sources.layouts import Layout, open_source
 from sysds_resnet.images.sources.photos import photos_folder
 from sysds_resnet.images.sources.shards import ShardSource
@@ -48,6 +49,8 @@ def open_dataset(
     num_images: int | None = None,
     num_classes: int | None = None,
     layout: Layout | None = None,
+    val_split: float | None = None,
+    split_seed: int = 0,
 ) -> Dataset:
     """Opens one split of a data set.
 
@@ -67,6 +70,10 @@ def open_dataset(
         num_images: The number of synthetic images in this split; None means 256 for train, 64 for val.
         num_classes: The number of synthetic classes; None means 10.
         layout: The layout of the data set at a path; None means the first one that the files show signs of.
+        val_split: The share of the training images of a data set at a path that is for validation instead, of
+            each class; None means that the data set has validation images of its own.
+        split_seed: The seed of the choice of this share, at least 0. Like that of the digits, the division
+            does not depend on `seed`.
 
     Raises:
         UserError: If an option is out of range or does not suit the data set, or if the folder is missing,
@@ -91,10 +98,11 @@ def open_dataset(
             ("augmentation", augmentation or DEFAULT_AUGMENTATION, DEFAULT_AUGMENTATION),
             ("resize_size", resize_size, None),
             ("layout", layout, None),
+            ("val_split", val_split, None),
         ):
             if value != default:
                 raise UserError(
-                    f"{name}: found {value} for {spec}, expected none, as it has none: leave it out"
+                    f"{name}: found {value} for {spec}, expected none, as it takes none: leave it out"
                 )
     if spec == "digits":
         return open_digits(split, image_size=image_size)
@@ -102,12 +110,13 @@ def open_dataset(
         return SyntheticDataset(
             split, image_size=image_size, seed=seed, num_images=num_images, num_classes=num_classes
         )
-    source = open_source(photos_folder() if spec == "photos" else spec, split, layout)
+    source = open_source(photos_folder() if spec == "photos" else spec, split, layout, val_split, split_seed)
+    shards = source.whole if isinstance(source, PartSource) else source
     return EncodedDataset(
         source,
         image_size=image_size,
         resize_size=resize_size,
         augmentation=augmentation if split == "train" else None,
         seed=seed,
-        **({"mean": source.mean, "std": source.std} if isinstance(source, ShardSource) else {}),
+        **({"mean": shards.mean, "std": shards.std} if isinstance(shards, ShardSource) else {}),
     )

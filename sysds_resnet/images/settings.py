@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sysds_resnet.images import BUILT_IN, Augmentation, Dataset, Layout
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.images.pixels.transforms import Policy
@@ -28,6 +30,26 @@ class DataSettings(Settings):
         description="Layout of the data set at a path; by default the first of these that its files show "
         "signs of.",
     )
+    val_split: float | None = setting(
+        None,
+        group="data",
+        resume="place",
+        gt=0,
+        lt=1,
+        description="Share of each class's training images that is for validation, for a data set without "
+        "validation images; often 0.1.",
+    )
+    split_seed: int = setting(
+        0,
+        group="data",
+        resume="place",
+        ge=0,
+        description="Seed of the choice of the images that val_split takes.",
+    )
+
+    def where(self) -> dict[str, Any]:
+        """Gives the arguments of `open_dataset` that say where a data set has its images."""
+        return {"layout": self.layout, "val_split": self.val_split, "split_seed": self.split_seed}
 
     def located(self, elsewhere: bool) -> str:
         """Gives the data set in the form that `open_dataset` takes.

@@ -114,7 +114,7 @@ def _open(settings: PrepareSettings, split: Split) -> Dataset:
     return open_dataset(
         settings.located(settings.engine == "spark"),
         split,
-        layout=settings.layout,
+        **settings.where(),
         image_size=size,
         resize_size=None if own_size else size,
         augmentation=None,

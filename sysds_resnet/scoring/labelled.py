@@ -77,9 +77,7 @@ def outcomes_on_spark(settings: EvaluateSettings, bad: BadImages) -> tuple[Outco
 
 
 def _open(settings: EvaluateSettings, sizes: dict[str, int | None], classes: list[str] | int) -> Dataset:
-    dataset = open_dataset(
-        settings.located(settings.engine == "spark"), "val", layout=settings.layout, **sizes
-    )
+    dataset = open_dataset(settings.located(settings.engine == "spark"), "val", **settings.where(), **sizes)
     print_notes(dataset)
     check_classes(dataset, classes, settings)
     return dataset

@@ -89,7 +89,9 @@ def check_identity(
             wanted.pop(name, None)
         _check_equal(path, wanted, described)
         if place is not None:  # an older version, which identified a data set by its place alone, wrote it
-            _check_equal(path, place, {k: str(described.get("settings", {}).get(k)) for k in place})
+            before = {name: TrainSettings.model_fields[name].default for name in place}
+            before |= described.get("settings", {})
+            _check_equal(path, place, {name: str(before[name]) for name in place})
             note(f"{path}: an older version wrote it without digests of the data, which are not checked")
     before = described.get("machine", {})
     others = [

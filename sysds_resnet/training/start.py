@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sysds_resnet.classes.comparison import compare_class_names, describe_difference
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import Dataset, open_dataset
 from sysds_resnet.network.model import Model
 from sysds_resnet.network.names import Weights, infer_backbone, is_body
@@ -116,17 +116,22 @@ def introduction(
 def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:
     """Opens the training or validation images of a run."""
     training = split == "train"
-    return open_dataset(
-        settings.located(settings.engine == "spark"),
-        split,
-        layout=settings.layout,
-        image_size=settings.image_size if training else settings.eval_size or settings.image_size,
-        resize_size=settings.resize_size,
-        augmentation=settings.augmentation(),
-        seed=settings.seed,
-        num_images=settings.num_images if training else None,
-        num_classes=settings.num_classes,
-    )
+    try:
+        return open_dataset(
+            settings.located(settings.engine == "spark"),
+            split,
+            **settings.where(),
+            image_size=settings.image_size if training else settings.eval_size or settings.image_size,
+            resize_size=settings.resize_size,
+            augmentation=settings.augmentation(),
+            seed=settings.seed,
+            num_images=settings.num_images if training else None,
+            num_classes=settings.num_classes,
+        )
+    except NoSuchSplit as error:
+        if training:
+            raise
+        raise NoSuchSplit(f"{error}, or take a share of the training images with --val-split 0.1") from error
 
 
 def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:

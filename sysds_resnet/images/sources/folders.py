@@ -27,8 +27,10 @@ from sysds_resnet.images.sources.walk import LeftOut, Walk
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
-def open_folders(root: Path, split: Split) -> FileSource:
+def open_folders(root: Path, split: Split, undivided: bool = False) -> FileSource:
     """Opens a split of PATH/train/CLASS/... and PATH/val/CLASS/..., or PATH/CLASS/... for evaluation only.
+
+    With `undivided`, the images in PATH/CLASS/... may also be opened as the training split, to be divided.
 
     The classes and the order of the files are those of torchvision's ImageFolder, except that files and
     folders of tools are left out. The classes are those of the training split, if there is one: some of them
@@ -37,11 +39,11 @@ def open_folders(root: Path, split: Split) -> FileSource:
     if not root.is_dir():
         raise UserError(f"data set {root}: found a file, expected a folder with {_LAYOUT}: check the path")
     folders, notes = find_split_folders(root)
-    if not folders and split == "train":
+    if not folders and split == "train" and not undivided:
         _check_level(root, folders_in(root))
         raise NoSuchSplit(
             f"data set {root}: found no train/ to train on{stray_files(root)}, expected {_LAYOUT}: rearrange "
-            "the folder"
+            "the folder, or have a share of its images taken for validation with --val-split 0.1"
         )
     if folders and split not in folders:
         there = next(iter(folders.values())).name

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images.sources.array_files import find_array, open_arrays
 from sysds_resnet.images.sources.base import Source
+from sysds_resnet.images.sources.division import divide
 from sysds_resnet.images.sources.files import Split, find_files
 from sysds_resnet.images.sources.folders import find_split_folders, folders_in, open_folders
 from sysds_resnet.images.sources.lists import open_lists
@@ -25,7 +26,13 @@ from sysds_resnet.system.shared_files import is_url
 Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folders"]
 
 
-def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | None = None) -> Source:
+def open_source(
+    path: str | os.PathLike[str],
+    split: Split,
+    layout: Layout | None = None,
+    val_split: float | None = None,
+    split_seed: int = 0,
+) -> Source:
     """Opens the images of one split of a data set.
 
     PATH/classes.txt, with one name in a line, names classes that would be numbered otherwise.
@@ -45,11 +52,24 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
             Labels are numbers from 0 or names, and mean the same in both splits.
         split: The split, "train" or "val".
         layout: The layout; None means the first one, in this order, of which there are signs.
+        val_split: The share of the training images that is for validation; None means that the data set has
+            validation images of its own. With a share, folders may be PATH/CLASS/..., a table needs no column
+            "split", and validation images of the data set's own are not used.
+        split_seed: The seed of the choice of this share, at least 0.
 
     Raises:
         UserError: If there is no data set, it is not as its layout says, or the two splits contradict each
             other.
     """
+    if val_split is None:
+        return _open(path, split, layout)
+    return divide(_open(path, "train", layout, undivided=True), split, val_split, split_seed, os.fspath(path))
+
+
+def _open(
+    path: str | os.PathLike[str], split: Split, layout: Layout | None, undivided: bool = False
+) -> Source:
+    """Opens a split that the data set has itself; `undivided` if training images will give the other one."""
     if is_url(os.fspath(path)):
         if layout not in (None, "shards"):
             raise UserError(
@@ -66,11 +86,11 @@ def open_source(path: str | os.PathLike[str], split: Split, layout: Layout | Non
     if layout is None:
         layout = _signs(root, split)
         other: Split = "val" if split == "train" else "train"
-        if layout != (others := _signs(root, other)):
+        if not undivided and layout != (others := _signs(root, other)):
             _check_alike(root, split, layout, other, others)
         if layout == "folders" and (tars := find_files(root, split, ".tar").files):
             notes = [f"data set {root}: images are from its folders, not from {tars[0].name}"]
-    source = _LAYOUTS[layout][1](root, split)
+    source = open_folders(root, split, undivided) if layout == "folders" else _LAYOUTS[layout][1](root, split)
     source.notes.extend(notes)
     if len(source.classes) == 1:
         source.notes.append(f"data set {root}: all images are of one class, {source.classes[0]!r}")

@@ -75,7 +75,13 @@ def open_table(root: Path, split: Split) -> FileSource:
         notes = _notes_on_test(root, found["val"])
         tables = {name: _rows_of(table, split_named(table.file.stem) or name) for name, table in read.items()}
     else:
-        tables, notes = _by_split(_read_table(root))
+        table = _read_table(root)
+        tables, notes = _by_split(table) if "split" in table.rows else ({"train": table}, [])
+        if "split" not in table.rows and split == "val":
+            raise NoSuchSplit(
+                f"{table.file}: found columns path and label, expected one called 'split' with train and val "
+                "too: add it, or give a folder with train.csv and val.csv"
+            )
     if split not in tables:
         raise NoSuchSplit(
             f"data set {root}: found no images for {split}, expected a {split}.csv, or {split} in a column "
@@ -117,12 +123,7 @@ def _notes_on_test(root: Path, val: Path | None) -> list[str]:
 
 
 def _by_split(table: _Table) -> tuple[dict[Split, _Table], list[str]]:
-    """Gives the rows of each split that is there, and notes on rows that are left out."""
-    if "split" not in table.rows:
-        raise UserError(
-            f"{table.file}: found columns path and label, expected one called 'split' with train and val "
-            "too: add it, or give a folder with train.csv and val.csv"
-        )
+    """Gives the rows of each split that the column "split" names, and notes on rows that are left out."""
     told, kinds = _kinds(table)
     counts = kinds.value_counts()
     notes = []
