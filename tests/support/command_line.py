@@ -59,8 +59,13 @@ def start_python(*arguments, cwd=None, **environment):
 
 
 def finish(process, timeout=120):
-    """Wait for a process and give its outcome."""
-    out, err = process.communicate(timeout=timeout)
+    """Wait for a process and give its outcome; one that takes too long is killed with its children."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        for late in [*psutil.Process(process.pid).children(recursive=True), process]:
+            late.kill()
+        raise
     return Outcome(process.returncode, out, err)
 
 
