@@ -19,9 +19,9 @@ SCALES = {
 }
 
 
-def write_networks(folder, *depths):
+def write_networks(folder, *depths, make=narrow_resnet):
     """Networks of these depths and different scales of pixels, as files that know their sizes and classes."""
-    networks = {depth: narrow_resnet(depth, len(CLASSES), seed=depth) for depth in depths}
+    networks = {depth: make(depth, len(CLASSES), seed=depth) for depth in depths}
     for depth, network in networks.items():
         beside = {**SCALES[depth], "classes": CLASSES, "image_size": [SIZE, SIZE], "resize_size": SHORT}
         write_weights(folder / f"{depth}.safetensors", arrays(network), metadata=describe(beside))

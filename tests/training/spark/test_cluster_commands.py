@@ -13,29 +13,38 @@ from command_line import (
     finish,
     jvms_of,
     run_here,
+    share_engine,
     start_process,
     wait_for,
 )
+from reference import random_resnet
 from scoring_reference import write_images, write_networks
 from training_runs import assert_same_end
 
 from sysds_resnet.images.sources.shards import MANIFEST, FileRecord, Manifest
 
+# executors have the real networks, and so have the processes that tests start and this one
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("wide")]
 
-@pytest.mark.long
+
+@pytest.fixture
+def here(wide_engine, monkeypatch):
+    """Commands of this process that need no cluster use an engine of the session."""
+    share_engine(monkeypatch, wide_engine)
+
+
 def test_the_cluster_prepares_what_one_machine_prepares(cluster, capfd, folder):
     data = ["--dataset", "synthetic", "--image-size", 32, "--shard-images", 50, "--blocks", 40]
     options = ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
     for out, more in (("here", []), ("cluster", options)):
         assert run_here(capfd, "prepare", *data, *more, "--out", folder / out).code == 0
-    here, there = (Manifest.read(folder / out / MANIFEST) for out in ("here", "cluster"))
-    assert there == here
-    assert {name: FileRecord.of(folder / "cluster" / name) for name in there.files} == here.files
+    one, many = (Manifest.read(folder / out / MANIFEST) for out in ("here", "cluster"))
+    assert many == one
+    assert {name: FileRecord.of(folder / "cluster" / name) for name in many.files} == one.files
 
 
-@pytest.mark.long
-def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, folder):
-    write_networks(folder, 18)
+def test_the_cluster_predicts_what_one_machine_predicts(cluster, here, capfd, folder):
+    write_networks(folder, 18, make=random_resnet)
     images = write_images(folder / "images", 5)
     options = ["--weights", folder / "18.safetensors", "--tta", "flip", "--precision", "double", "--top", 3]
     run_here(capfd, "predict", *options, "--input", folder / "images", "--out", folder / "here.parquet")
@@ -55,9 +64,8 @@ def test_the_cluster_predicts_what_one_machine_predicts(cluster, shared, capfd, 
     pd.testing.assert_frame_equal(good, expected.set_index("path"), check_dtype=False, rtol=1e-9)
 
 
-@pytest.mark.long
-def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, shared, capfd, folder):
-    write_networks(folder, 18)
+def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, here, capfd, folder):
+    write_networks(folder, 18, make=random_resnet)
     write_images(folder / "data" / "train", 7)
     images = write_images(folder / "data" / "val", 150)  # more than a task has
     (images[3]).write_bytes(b"no image")
@@ -70,11 +78,10 @@ def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, shared, capfd
     assert "1 images cannot be read and were left out" in outcome.out
     for name in ("classes.csv", "confusion.csv", "bad_images.csv"):
         assert (folder / "there" / name).read_text() == (folder / "here" / name).read_text()
-    here, there = (json.loads((folder / out / "scores.json").read_text()) for out in ("here", "there"))
-    assert there == {**here, "loss": pytest.approx(here["loss"], rel=1e-9)}
+    one, many = (json.loads((folder / out / "scores.json").read_text()) for out in ("here", "there"))
+    assert many == {**one, "loss": pytest.approx(one["loss"], rel=1e-9)}
 
 
-@pytest.mark.long
 def test_a_killed_driver_is_resumed_exactly(cluster, capfd, folder):
     data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 32]
     options = [*data, "--model", "resnet18", "--batch-size", 8, "--micro-batch", 4, "--precision", "double"]

@@ -83,6 +83,7 @@ def test_a_scratch_folder_without_room_for_gradients(cluster, copied, capfd, tmp
         assert_one_line_error(outcome, "scratch: found no space left on its device", "another --scratch")
         assert list(small.iterdir()) == []
     finally:
+        executors_left(cluster.folder)  # while they end, files there may be open
         subprocess.run(["umount", small], check=True)
     assert checkpoints(run) == before
 
