@@ -13,6 +13,8 @@ from gpu_steps import batch
 from sysds_resnet import ResNet
 
 GIB = 2**30
+# the processes that tests start have the real networks, and so have the commands of this one
+pytestmark = pytest.mark.usefixtures("wide")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def matrices(tmp_path):
 
 
 @pytest.mark.long
-def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path):
+def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, wide_engine, matrices, tmp_path):
     """In memory for weights, average, velocities, gradients and both updates' results: 90 MB each."""
     steps = {
         "epochs": 4,
@@ -78,14 +80,16 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices
         )
         assert outcome.code == 0, outcome
         assert ("gpu_conv2d_backward_filter" in outcome.out) == bool(options)
-        trained.append(engine.matrices.read(out / "tensors"))
+        trained.append(wide_engine.matrices.read(out / "tensors"))
     assert np.linalg.norm(trained[1] - trained[0]) < 1e-9 * np.linalg.norm(trained[0])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("program", ["evaluate", "predict"])
-def test_scoring_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, engine, matrices, tmp_path, capfd, program):
-    ResNet(18, 10, seed=3, engine=engine).save(tmp_path / "weights.safetensors")
+def test_scoring_in_dml_on_a_gpu_is_that_on_the_cpu(
+    libraries, wide_engine, matrices, tmp_path, capfd, program
+):
+    ResNet(18, 10, seed=3, engine=wide_engine).save(tmp_path / "weights.safetensors")
     paths = tmp_path / "weights.safetensors", tmp_path / "weights"
     assert run_here(capfd, "convert", *paths, "--to", "systemds").code == 0
     arguments = {"weights": tmp_path / "weights", "X": matrices["X"], "format": "csv", "batch_size": 3}
