@@ -12,9 +12,7 @@ from gpu_steps import batch
 
 from sysds_resnet import ResNet
 
-GIB = 2**30
-# the processes that tests start have the real networks, and so have the commands of this one
-pytestmark = pytest.mark.usefixtures("wide")
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,7 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, wide_engine, mat
         "num_classes": 10,
     }
     validation = {"X_val": matrices["X"], "Y_val": matrices["Y"]}
-    machine = {"LD_LIBRARY_PATH": str(libraries), "SOFTWARE_GPU_MEMORY": str(700 * 2**20)}
+    machine = {"LD_LIBRARY_PATH": str(libraries), "SOFTWARE_GPU_MEMORY": str(700 * MIB)}
     trained = []
     for options in ((), ("-gpu", "-stats", "999")):
         out = tmp_path / f"weights{len(options)}"
@@ -85,6 +83,7 @@ def test_training_in_dml_on_a_gpu_is_that_on_the_cpu(libraries, wide_engine, mat
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("wide")  # the processes that run DML programs have the real networks
 @pytest.mark.parametrize("program", ["evaluate", "predict"])
 def test_scoring_in_dml_on_a_gpu_is_that_on_the_cpu(
     libraries, wide_engine, matrices, tmp_path, capfd, program
@@ -115,7 +114,7 @@ def test_dml_programs_say_in_one_line_why_there_is_no_gpu():
 def test_training_goes_on_with_smaller_micro_batches_when_memory_is_full(libraries, tmp_path, capfd):
     flags = ["--dataset", "synthetic", "--num-images", 128, "--image-size", 128, "--model", "resnet18"]
     flags += ["--epochs", 1, "--batch-size", 128, "--micro-batch", 128, "--heap", "2g", "--device", "gpu"]
-    with software_gpus.installed(libraries, memory=GIB):
+    with software_gpus.installed(libraries, memory=128 * MIB):
         outcome = run_here(capfd, "train", *flags, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     assert "GPU: found the memory of software GPU full" in outcome.err
