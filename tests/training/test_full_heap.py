@@ -79,6 +79,7 @@ def test_memory_that_is_not_enough_for_one_image_is_an_error(shared, capfd, monk
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("wide")  # networks of an eighth of the channels would fit
 def test_a_heap_that_is_too_small_halves_the_micro_batch(capfd, tmp_path):
     """A real one: the JVM ends, and another goes on."""
     data = ["--dataset", "synthetic", "--num-images", 128, "--num-classes", 4, "--image-size", 64]
