@@ -180,5 +180,5 @@ def test_every_setting_of_a_run_says_what_it_is():
     for name in TrainSettings.model_fields:
         facts = facts_of(TrainSettings, name)
         assert facts["group"] and facts["resume"] in ("same", "place", "free"), name
-    assert names_where(TrainSettings, resume="place") == ("dataset", "layout")
+    assert names_where(TrainSettings, resume="place") == ("dataset", "layout", "val_split", "split_seed")
     assert "seed" in names_where(TrainSettings, resume="same", matters=True)
