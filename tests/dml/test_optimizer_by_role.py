@@ -50,6 +50,18 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
         assert_close(results[2 * i + 1], expected[1])
 
 
+def test_norms_of_tensors_of_any_size(dml):
+    """Of one element too, as the placeholders of gradients wrt frozen tensors are."""
+    norms = dml(
+        """source("dml/optim/tensors.dml") as tensors
+        L = list(matrix(-3, rows=1, cols=1), matrix(2, rows=2, cols=2), matrix(5, rows=1, cols=3))
+        norms = tensors::norms(L, matrix("1 1 0", rows=3, cols=1))
+        """,
+        "norms",
+    )
+    assert norms.tolist() == [[3.0], [4.0], [0.0]]
+
+
 @pytest.mark.parametrize(
     ("name", "nesterov", "inside", "expected"),
     [

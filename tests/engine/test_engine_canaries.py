@@ -201,3 +201,22 @@ def test_a_constant_of_one_call_becomes_that_of_another(engine):
     """
     v = engine.to_numpy(engine.run(program, {"x": 0.1}, {"c": "matrix", "v": "matrix"})["v"])
     assert v[0, 0] == 0.5, mended("average_factors of dml/optim/optimizer.dml")
+
+
+def test_a_list_is_taken_for_a_scalar_if_its_matrix_has_one_element(quick_dml):
+    """as.scalar(as.matrix(L[i])) becomes L[i]; sum(X^2) of a 1 x 1 matrix is as.scalar(X)^2."""
+    try:
+        quick_dml(
+            """L = list(matrix(3, rows=1, cols=1), matrix(2, rows=2, cols=2))
+            squares = matrix(0, rows=2, cols=1)
+            for (i in 1:2) {
+              X = as.matrix(L[i])
+              squares[i,1] = sum(X^2)
+            }
+            """,
+            "squares",
+        )
+    except RuntimeError as error:
+        assert "does not exist in the symbol table" in str(error)
+    else:
+        pytest.fail(mended("dml/optim/tensors.dml (norms)"))
