@@ -163,7 +163,8 @@ def test_whole_network_in_each_way_that_programs_run(dml):
 
 
 @pytest.mark.parametrize(("stem", "depth"), [(STEM, 18), (STEM, 50), *long((64, depth) for depth in STAGES)])
-def test_statistics_and_weights_after_three_steps(own_network, stem, depth):
+def test_statistics_and_weights_after_three_steps(own_network, network, stem, depth):
+    network.cache_clear()  # the heap has no room for another ResNet-152
     reference = random_resnet(depth, CLASSES, stem=stem)
     network = own_network(stem, depth)
     optimizer = torch.optim.SGD(reference.train().parameters(), momentum=0.9)
