@@ -209,7 +209,8 @@ def restore(
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads a checkpoint and gives its description (format, identity, progress) and its tensors by name.
 
-    The names of the tensors begin with "model/", "velocity/" or "average/".
+    The names of the tensors begin with "model/", "average/", and "velocity/" or "first_moment/" and
+    "second_moment/".
 
     Raises:
         UserError: If a single bit is not as it was written, or the format is an unknown one.

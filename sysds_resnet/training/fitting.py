@@ -65,7 +65,7 @@ def fit_arrays(
     settings = build(TrainSettings, dict(values))
     train_set, val_set = _dataset(model, images, labels), _validation(model, validation)
     settings = resolve(settings, model.engine, train_set, model.network.depth)
-    state = State.fresh(model)
+    state = State.fresh(model, settings.optimizer)
     frozen = model.network.units_of(settings.frozen_parts)
     optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
     known = [dataset for dataset in (train_set, val_set) if dataset is not None]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
-from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.optimizer import Optimizer, OptimizerName
 from sysds_resnet.training.schedule import Schedule, ScheduleName
 
 
@@ -42,7 +42,7 @@ class Hyperparameters(Settings):
         description="The number of images that stay together when images are shuffled, for data that take "
         "long to read one by one.",
     )
-    optimizer: Literal["lars", "sgd", "nesterov"] = setting(
+    optimizer: OptimizerName = setting(
         "lars", group="optimizer", common=True, description="The optimizer that updates the weights."
     )
     schedule: ScheduleName = setting(
@@ -114,20 +114,47 @@ class Hyperparameters(Settings):
         description="The ratio of onecycle's first learning rate to its last one.",
     )
     momentum: float = setting(
-        0.9, group="optimizer", ge=0, lt=1, description="The share of the velocity that each step keeps."
+        0.9,
+        group="optimizer",
+        ge=0,
+        lt=1,
+        description="The share of the velocity that each step of lars, sgd and nesterov keeps.",
+    )
+    beta1: float = setting(
+        0.9,
+        group="optimizer",
+        ge=0,
+        lt=1,
+        description="The share of the first moment, an average of gradients, that each step of adamw and "
+        "lamb keeps.",
+    )
+    beta2: float = setting(
+        0.999,
+        group="optimizer",
+        ge=0,
+        lt=1,
+        description="The share of the second moment, an average of squared gradients, that each step of "
+        "adamw and lamb keeps.",
+    )
+    adam_eps: float = setting(
+        1e-8,
+        group="optimizer",
+        gt=0,
+        description="The number that adamw and lamb add to the root of the second moment.",
     )
     weight_decay: float = setting(
         1e-4,
         group="optimizer",
         common=True,
         ge=0,
-        description="The L2 weight decay of convolutions and of the final layer's weights.",
+        description="The weight decay of convolutions and of the final layer's weights: decoupled with adamw "
+        "and lamb, otherwise L2.",
     )
     norm_weight_decay: float = setting(
-        0.0, group="optimizer", ge=0, description="The L2 weight decay of the norms' scales and shifts."
+        0.0, group="optimizer", ge=0, description="The weight decay of the norms' scales and shifts."
     )
     bias_weight_decay: float = setting(
-        0.0, group="optimizer", ge=0, description="The L2 weight decay of the final layer's bias."
+        0.0, group="optimizer", ge=0, description="The weight decay of the final layer's bias."
     )
     conv_lr_factor: float = setting(
         1.0, group="optimizer", ge=0, description="The factor of the learning rate for convolutions."
@@ -224,6 +251,9 @@ _SCHEDULE_SETTINGS = (
 _OPTIMIZER_SETTINGS = (
     "optimizer",
     "momentum",
+    "beta1",
+    "beta2",
+    "adam_eps",
     "weight_decay",
     "norm_weight_decay",
     "bias_weight_decay",

@@ -69,6 +69,9 @@ def check_identity(
 ) -> None:
     """Compares a run with a checkpoint that it is to go on from.
 
+    A setting that the checkpoint lacks is newer than it, and counts as its default, with which a run does
+    what older versions did.
+
     Args:
         path: The path of the checkpoint.
         wanted: The identity of the run.
@@ -79,6 +82,7 @@ def check_identity(
         UserError: If something differs that decides what the weights become; the message names it.
     """
     wanted = dict(wanted)
+    described = {**described, "settings": TrainSettings().fixed() | described.get("settings", {})}
     place, data, now = (wanted.pop(name, None) for name in ("place", "data", "machine"))
     if "data" in described:
         wanted.pop("training images", None)  # their number, which `_check_data` covers

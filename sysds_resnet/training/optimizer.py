@@ -7,6 +7,8 @@ from typing import Literal
 
 from sysds_resnet.training.schedule import Schedule
 
+OptimizerName = Literal["lars", "sgd", "nesterov", "adamw", "lamb"]
+
 _NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every")
 
 
@@ -17,7 +19,7 @@ class Optimizer:
     Attributes:
         optimizer: The name of the optimizer.
         schedule: The schedule of the learning rate.
-        momentum: The momentum of the velocities, for every optimizer.
+        momentum: The momentum of the velocities of lars, sgd and nesterov.
         weight_decay, norm_weight_decay, bias_weight_decay: The weight decays of the weights, of the norms and
             of the final bias.
         conv_lr_factor, norm_lr_factor, fc_lr_factor: The factors of the learning rate for convolutions, norms
@@ -25,13 +27,15 @@ class Optimizer:
         clip_norm: The bound to which the gradient's norm is clipped; 0 for none.
         frozen: The number of units that are not trained (dml/network/registry.dml).
         trust_coeff, trust_eps, trust_clip, lr_in_momentum, nesterov: The settings of LARS.
+        beta1, beta2: The shares of the first and of the second moments that an update by adamw or lamb keeps.
+        adam_eps: The number that adamw and lamb add to the root of the second moments.
         label_smoothing: The share of the target probability that is spread evenly over all classes.
         micro_batch: The number of images whose gradients are computed at a time, a divisor of the batch size.
         ema_decay: The decay of the moving average of the weights; 0 for none.
         ema_every: The number of steps between updates of this average.
     """
 
-    optimizer: Literal["lars", "sgd", "nesterov"]
+    optimizer: OptimizerName
     schedule: Schedule
     momentum: float
     weight_decay: float
@@ -47,6 +51,9 @@ class Optimizer:
     trust_clip: bool
     lr_in_momentum: bool
     nesterov: bool
+    beta1: float
+    beta2: float
+    adam_eps: float
     label_smoothing: float
     micro_batch: int
     ema_decay: float

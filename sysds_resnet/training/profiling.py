@@ -37,7 +37,7 @@ _KINDS = {
         "max_pool2d.*",
     },
     "pass": {"pixelwise.*"},
-    "update": {"tensors.*", "sgd.*", "lars.*"},
+    "update": {"tensors.*", "sgd.*", "lars.*", "adamw.*", "lamb.*"},
 }
 
 

@@ -33,6 +33,11 @@ class Progress:
     best_top1: float | None = None
     best_epoch: int | None = None
 
+    @property
+    def updates(self) -> int:
+        """The number of updates of the weights: that of the steps without those that were left out."""
+        return self.step - self.skipped
+
     def skip(self) -> None:
         """Counts a step that was done without its update."""
         self.step += 1

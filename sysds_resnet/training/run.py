@@ -133,7 +133,7 @@ class _Session:
         if not (folder / CONFIG_FILE).exists():
             classes = classes_text(train_set.classes)
             write_texts({folder / CONFIG_FILE: config_text(settings), folder / CLASSES_FILE: classes})
-        self._state = state = State.fresh(model)
+        self._state = state = State.fresh(model, settings.optimizer)
         identity = identity_of(settings, self._sets, model)
         restored = restore(folder / CHECKPOINTS_FOLDER, state, identity, warn)
         step = state.progress.step

@@ -16,13 +16,14 @@ from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
 from sysds_resnet.network.model import Model
 from sysds_resnet.network.workers import MicroBatchProgram
 from sysds_resnet.report.events import StepMetrics
-from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer
+from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer, OptimizerName
 from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.schedule import PLAN
 
-_VELOCITIES = """
+_MOMENTS = """
 source("dml/optim/optimizer.dml") as optim
-velocities = optim::init_velocities(model)
+[first, second] = optim::init_moments(model, optimizer)
+n_second = length(second)
 """
 _GRADIENTS = MicroBatchProgram(
     single=Program(
@@ -63,8 +64,7 @@ gradients = tensors::add(gradients, others)
     "device",
     held=True,
 )
-_UPDATE = Program(
-    f"""
+_UPDATE = f"""
 source("dml/optim/optimizer.dml") as optim
 source("dml/optim/schedule.dml") as schedule
 {PLAN}
@@ -75,12 +75,13 @@ opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_dec
                       lr_in_momentum=lr_in_momentum, norm_weight_decay=norm_weight_decay,
                       bias_weight_decay=bias_weight_decay, conv_lr_factor=conv_lr_factor,
                       norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor, clip_norm=clip_norm,
-                      frozen=frozen)
-[model, velocities, grad_norm] = optim::update(model, gradients, velocities, registry, opt, lr)
-""",
-    {"model": "list", "velocities": "list", "lr": "double", "grad_norm": "double"},
-    "device",
-    held=True,
+                      frozen=frozen, beta1=beta1, beta2=beta2, adam_eps=adam_eps)
+[model, first, second, grad_norm] = optim::update(model, gradients, first, second, registry, opt, lr, updates)
+"""
+_UPDATED = {"model": "list", "first": "list", "lr": "double", "grad_norm": "double"}
+_UPDATES = (  # of optimizers with one list of moments, and with two
+    Program(f"second = list()\n{_UPDATE}", _UPDATED, "device", held=True),
+    Program(_UPDATE, {**_UPDATED, "second": "list"}, "device", held=True),
 )
 _AVERAGE = Program(
     """
@@ -103,21 +104,29 @@ class State:
 
     Attributes:
         model: The model, whose weights are those of this state.
-        velocities: The handle of the list of velocities, in registry order.
+        moments: The handles of what the optimizer keeps between updates, lists in registry order: that of the
+            velocities, or those of the first and of the second moments (dml/optim/optimizer.dml).
         average: The handle of the moving average of the weights; None if there is none.
         progress: The progress of the run.
     """
 
     model: Model
-    velocities: JavaObject
+    moments: tuple[JavaObject, ...]
     average: JavaObject | None = None
     progress: Progress = field(default_factory=Progress)
 
     @classmethod
-    def fresh(cls, model: Model) -> State:
-        """Gives the state of a model at the start of training, with velocities of 0."""
-        inputs = {"model": model.weights}
-        return cls(model, model.engine.run(_VELOCITIES, inputs, {"velocities": "list"})["velocities"])
+    def fresh(cls, model: Model, optimizer: OptimizerName = "lars") -> State:
+        """Gives the state of a model at the start of training, with moments of 0.
+
+        Args:
+            model: The model to train.
+            optimizer: The name of the optimizer that will train it; lars, sgd and nesterov keep the same.
+        """
+        inputs = {"model": model.weights, "optimizer": optimizer}
+        outputs = {"first": "list", "second": "list", "n_second": "int"}
+        made = model.engine.run(_MOMENTS, inputs, outputs)
+        return cls(model, (made["first"], made["second"]) if made["n_second"] else (made["first"],))
 
     def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         """Copies the images of a batch (N, H, W, C) into the engine, which may be computing meanwhile."""
@@ -151,29 +160,32 @@ class State:
         """
         network = self.model.network
         loss, top1, top5, n = metrics
+        names = ("first", "second")[: len(self.moments)]
         updated = network.engine.run(
-            _UPDATE,
+            _UPDATES[len(self.moments) - 1],
             {
                 "model": self.model.weights,
-                "velocities": self.velocities,
+                **dict(zip(names, self.moments, strict=True)),
                 "gradients": gradients,
                 "registry": network.registry,
                 "step": self.progress.step,
+                "updates": self.progress.updates,
                 **optimizer.schedule.inputs(),
                 **{k: v for k, v in vars(optimizer).items() if k not in _NOT_OF_UPDATES},
             },
         )
+        moments = tuple(updated[name] for name in names)
         done = StepMetrics(loss / n, top1 / n, top5 / n, updated["lr"], updated["grad_norm"])
         if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
             # the updated lists are dropped, and with them everything that this step would have changed
-            self._free(updated["model"], updated["velocities"], gradients)
+            self._free(updated["model"], *moments, gradients)
             raise NotFinite(
                 f"step {self.progress.step + 1}: found loss {done.loss:g} and gradient norm "
                 f"{done.grad_norm:g}, expected finite numbers; look at the images, or lower base_lr",
                 done,
             )
-        before = self.model.weights, self.velocities
-        self.model.weights, self.velocities = updated["model"], updated["velocities"]
+        before = self.model.weights, *self.moments
+        self.model.weights, self.moments = updated["model"], moments
         self._free(*before, gradients)
         self.progress.step += 1
         if optimizer.ema_decay:
@@ -201,7 +213,7 @@ class State:
 
     def _free(self, *lists: JavaObject) -> None:
         """Frees what is in lists but not in this state."""
-        kept = [self.model.weights, self.velocities, *([] if self.average is None else [self.average])]
+        kept = [self.model.weights, *self.moments, *([] if self.average is None else [self.average])]
         self.model.engine.free(lists, keep=kept)
 
     def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:

@@ -86,8 +86,8 @@ def test_training_refuses_what_does_not_fit(engine, registry, changes, found):
     images = list(X=X, Y=y, blocks=list())
     validation = list(X=nothing, Y=nothing, blocks=list())
     while(FALSE){{}}
-    [model, velocities, history] = loop::train(images, validation, list(), list(), registry, recipe, H, W,
-      batch_size, micro_batch, 0, FALSE)
+    [model, first, second, history] = loop::train(images, validation, list(), list(), list(), registry,
+      recipe, H, W, batch_size, micro_batch, 0, FALSE)
     """
     inputs = {
         "name": "lars",

@@ -67,10 +67,10 @@ def stepped(request, engine, registry, images, mean_std):
     """Whether with fused operators, and the tensors after the same training, step by step from Python."""
     start = f"""{PARTS}
     model = initial::init(registry, {SEED}, FALSE)
-    velocities = optim::init_velocities(model)
+    [first, second] = optim::init_moments(model, "lars")
     p = plans::build(registry, {MICRO_BATCH}, {SIZE}, {SIZE}, TRUE, FALSE)
     """
-    names = ("model", "velocities", "p")
+    names = ("model", "first", "second", "p")
     state = engine.run(start, {"registry": registry}, dict.fromkeys(names, "list"))
     steps = len(images["X"]) // BATCH
     step = f"""{PARTS}
@@ -82,7 +82,7 @@ def stepped(request, engine, registry, images, mean_std):
       trust_coeff=trust_coeff, eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
     settings = trainer::settings(mean, std, 0.0, 0, 1e-5)
     [grads, metrics] = trainer::batch_gradients(pixels, y, model, p, settings, {MICRO_BATCH})
-    [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
+    [model, first, second, grad_norm] = optim::update(model, grads, first, second, registry, opt, lr, step)
     """
     order = f"{PARTS}samples = data::order({len(images['X'])}, {SEED}, epoch, 1)\n"
     settings = {name: float(value) for name, value in OPTIMIZER.items() if name != "warmup_epochs"}
@@ -102,7 +102,7 @@ def stepped(request, engine, registry, images, mean_std):
                 **settings,
                 **state,
             }
-            outputs = {"model": "list", "velocities": "list", "metrics": "matrix"}
+            outputs = {"model": "list", "first": "list", "second": "list", "metrics": "matrix"}
             state |= engine.run(Program(step, outputs, "host" if request.param else "plain"), inputs)
             del state["metrics"]
     pack = f"{PARTS}tensors = weights::pack(model, registry)\n"

@@ -1,4 +1,7 @@
-"""The optimizer that a name chooses: its settings, and each role's update against formulas in NumPy."""
+"""The optimizer that a name chooses: its settings, and each role's update against formulas in NumPy.
+
+AdamW and LAMB have their updates in test_adamw_and_lamb.py.
+"""
 
 import numpy as np
 import pytest
@@ -28,7 +31,8 @@ def test_each_role_is_updated_in_its_own_way(dml, name):
         model = list({lists["w"]})
         grads = list({lists["g"]})
         velocities = list({lists["v"]})
-        [model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
+        [model, velocities, none, norm] = optim::update(model, grads, velocities, list(), registry, opt,
+                                                           lr, 0)
         """
         + "".join(
             f"w{i} = as.matrix(model[{i + 1}])\nv{i} = as.matrix(velocities[{i + 1}])\n" for i in range(7)
@@ -69,6 +73,8 @@ def test_norms_of_tensors_of_any_size(dml):
         ("lars", True, False, (1, 1, 0)),
         ("sgd", False, True, (0, 0, 0)),  # the rate of SGD is outside, as PyTorch's
         ("nesterov", False, True, (0, 1, 0)),
+        ("adamw", False, False, (0, 0, 0)),
+        ("lamb", False, False, (1, 0, 0)),
     ],
 )
 def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
@@ -77,7 +83,7 @@ def test_optimizer_by_name(quick_dml, name, nesterov, inside, expected):
         + """opt = optim::settings(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=nesterov, lr_in_momentum=inside)
         out = matrix(0, rows=1, cols=3)
-        out[1,1] = as.integer(as.scalar(opt["lars"]))
+        out[1,1] = as.integer(as.scalar(opt["trust_ratios"]))
         out[1,2] = as.integer(as.scalar(opt["nesterov"]))
         out[1,3] = as.integer(as.scalar(opt["lr_in_momentum"]))
         """,
@@ -97,18 +103,20 @@ def test_unknown_optimizer_is_refused(quick_dml):
         n = length(opt)
         """
     )
-    with pytest.raises(UserError, match="optimizer: found adam, expected lars, sgd or nesterov"):
+    with pytest.raises(UserError, match="optimizer: found adam, expected lars, sgd, nesterov, adamw or lamb"):
         quick_dml(program, "n:int")
 
 
 def test_settings_of_an_update_are_fp64_in_single_precision(engine_single):
     program = (
         OPTIM
-        + """registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
+        + """source("dml/optim/lars.dml") as lars
+        registry = list(tensors=cbind(seq(1, 7), matrix(0, rows=7, cols=1)))
         opt = optim::settings(name="sgd", momentum=0.9, weight_decay=decay, trust_coeff=0.001, eps=0.0,
                              trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
         none = matrix(0, rows=7, cols=1)
-        [norm, of_velocity, of_weights, statistics] = optim::factors(registry, opt, lr, none, none, none)
+        [norm, scale, lrs, decays, statistics] = optim::rates(registry, opt, lr, none)
+        [of_velocity, of_weights] = lars::factors(opt, lrs, decays, scale, none, none, none)
         """
     )
     inputs, outputs = {"decay": 0.1, "lr": 0.3}, {"of_velocity": "matrix", "of_weights": "matrix"}
@@ -118,12 +126,52 @@ def test_settings_of_an_update_are_fp64_in_single_precision(engine_single):
     assert of_weights[:, 1].tolist() == [-0.3, -0.3, -0.3, 0, 0, -0.3, -0.3]
 
 
-def test_velocities_begin_at_zero_in_every_shape(quick_dml):
+@pytest.mark.parametrize(
+    ("name", "count"), [("lars", 0), ("sgd", 0), ("nesterov", 0), ("adamw", 2), ("lamb", 2)]
+)
+def test_moments_begin_at_zero_in_every_shape(quick_dml, name, count):
     program = """
-    v = optim::init_velocities(list(A, B))
-    first = as.matrix(v[1])
-    second = as.matrix(v[2])
+    [first, second] = optim::init_moments(list(A, B), name)
+    count = length(second)
+    a = as.matrix(first[1])
+    b = as.matrix(first[2])
+    if (count > 0) {
+      a = rbind(a, as.matrix(second[1]))
+      b = rbind(b, as.matrix(second[2]))
+    }
     """
-    first, second = quick_dml(OPTIM + program, "first second", A=np.ones((2, 3)), B=np.ones((1, 4)))
-    assert np.array_equal(first, np.zeros((2, 3)))
-    assert np.array_equal(second, np.zeros((1, 4)))
+    inputs = {"A": np.ones((2, 3)), "B": np.ones((1, 4)), "name": name}
+    a, b, found = quick_dml(OPTIM + program, "a b count:int", **inputs)
+    times = 2 if count else 1
+    assert found == count
+    assert np.array_equal(a, np.zeros((2 * times, 3)))
+    assert np.array_equal(b, np.zeros((times, 4)))
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "nesterov", "adamw", "lamb"])
+def test_frozen_units_stay_and_the_norm_is_that_of_the_others(dml, name):
+    """A frozen unit has 1 x 1 gradients (`backward` in dml/network/network.dml)."""
+    rng = np.random.default_rng(0)
+    filters, row, gradient = (rng.standard_normal(shape) for shape in ((4, 3), (1, 3), (4, 3)))
+    program = """
+    units = matrix("1 1 1 1 1 2", rows=6, cols=1)
+    registry = list(tensors=cbind(matrix("1 2 3 4 5 1", rows=6, cols=1), units))
+    opt = optim::settings(name=name, momentum=0.9, weight_decay=0.01, trust_coeff=0.001, eps=0.0,
+                          trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE, clip_norm=0.5, frozen=1)
+    model = list(filters, row, row, row, row, filters)
+    none = matrix(0, rows=1, cols=1)
+    grads = list(none, none, none, none, none, gradient)
+    [first, second] = optim::init_moments(model, name)
+    for (k in 1:2) {
+      [model, first, second, norm] = optim::update(model, grads, first, second, registry, opt, 0.1, k - 1)
+    }
+    a = as.matrix(model[1])
+    b = as.matrix(model[2])
+    c = as.matrix(model[5])
+    trained = as.matrix(model[6])
+    """
+    inputs = dict(filters=filters, row=row, gradient=gradient, name=name)
+    a, b, c, trained, norm = dml(OPTIM + program, "a b c trained norm:double", **inputs)
+    assert np.array_equal(a, filters) and np.array_equal(b, row) and np.array_equal(c, row)
+    assert not np.array_equal(trained, filters)
+    assert norm == pytest.approx(np.linalg.norm(gradient), rel=1e-14)

@@ -33,7 +33,7 @@ opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_dec
                       eps=trust_eps, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE,
                       norm_weight_decay=norm_weight_decay, bias_weight_decay=bias_weight_decay,
                       conv_lr_factor=conv_lr_factor, norm_lr_factor=norm_lr_factor, fc_lr_factor=fc_lr_factor,
-                      clip_norm=clip_norm)
+                      clip_norm=clip_norm, beta1=beta1, beta2=beta2, adam_eps=adam_eps)
 samples = data::order(4, seed, 0, 1)
 settings = trainer::settings(matrix(0, 1, 3), matrix(1, 1, 3), label_smoothing, 0, 1e-5)
 recipe = loop::recipe(opt, plan, settings, seed, ema_decay, ema_every, 1)
@@ -42,8 +42,8 @@ X = matrix(1, 4, 3072)
 images = list(X=X, Y=0*samples + 1, blocks=list())
 validation = list(X=nothing, Y=nothing, blocks=list())
 while(FALSE){{}}
-[model, velocities, history] = loop::train(images, validation, list(), list(), registry, recipe, 32, 32,
-  batch_size, 0, 0, FALSE)
+[model, first, second, history] = loop::train(images, validation, list(), list(), list(), registry, recipe,
+  32, 32, batch_size, 0, 0, FALSE)
 """
 ALL_FITS = "micro_batch: found 0"  # where the program stops if nothing before is wrong
 NO_NUMBERS = {"schedule", "optimizer", "trust_clip", "lr_in_momentum"}

@@ -29,6 +29,8 @@ FUNCTIONS = {
     "as_fp64": "X",
     "plus": "X Y",
     "weighted_sum": "X Y Z one two three",
+    "weighted_square": "X Y one two",
+    "over_root": "X out three",
 }
 NUMBERS = {"one": 0.9, "two": -3.0, "three": 1e-4}
 # what each computes, in NumPy
@@ -51,9 +53,11 @@ EXPECTED = {
     "as_fp64": lambda x: x,
     "plus": lambda x, y: x + y,
     "weighted_sum": lambda x, y, z, one, two, three: one * x + two * y + three * z,
+    "weighted_square": lambda x, y, one, two: one * x + two * y**2,
+    "over_root": lambda x, y, three: x / (np.sqrt(y) + three),
 }
 SUMS = ("sums", "squares", "moments", "dots", "relu_dots")
-FP64 = ("as_fp64", "plus", "weighted_sum")  # whatever activations are
+FP64 = ("as_fp64", "plus", "weighted_sum", "weighted_square", "over_root")  # whatever activations are
 DENSE = ("norm_relu", "norm_add_relu", "shift_relu", "shift_add_relu", "relu_backward", "relu_backward_add")
 
 

@@ -97,7 +97,7 @@ def test_a_diverging_run_stops_before_the_weights_are_spoilt(fresh):
 
 def test_a_batch_that_micro_batches_do_not_divide_is_refused(model):
     optimizer = TrainSettings(micro_batch=3).make_optimizer(steps_per_epoch=1)
-    state = State(model, velocities=None)
+    state = State(model, moments=())
     found = message(state.update, random_images(4), np.array([0, 1, 2, 0]), optimizer)
     assert found.startswith("micro_batch: found 3 for a batch of 4 images, expected a divisor of it")
 
@@ -107,7 +107,7 @@ def test_micro_batches_add_up_as_in_dml(model):
     images, labels = random_images(6), np.array([0, 1, 2, 0, 2, 1])
     engine, network = model.engine, model.network
     optimizer = TrainSettings(micro_batch=2).make_optimizer(steps_per_epoch=1)
-    gradients, metrics = State(model, velocities=None)._gradients(images, labels, optimizer)
+    gradients, metrics = State(model, moments=())._gradients(images, labels, optimizer)
     program = """
     source("dml/training/data.dml") as data
     source("dml/training/gradients.dml") as trainer

@@ -184,10 +184,10 @@ def test_other_numbers_of_channels_need_no_mean(engine):
 def test_wrong_images_and_labels_are_named_and_change_nothing(model, change, found):
     images, labels = change(random_images(4), np.array([0, 1, 2, 0]))
     assert found in message(model.evaluate, images, labels)
-    state = State(model, velocities=None)
+    state = State(model, moments=())
     weights, optimizer = model.weights, TrainSettings(micro_batch=4).make_optimizer(steps_per_epoch=1)
     assert found in message(state.update, images, labels, optimizer)
-    assert model.weights is weights and state.velocities is None and state.progress.step == 0
+    assert model.weights is weights and state.moments == () and state.progress.step == 0
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ def trained_state(engine):
     return state
 
 
-def step(state):
+def step(state, optimizer="sgd"):
     rng = np.random.default_rng(state.progress.step)
-    settings = TrainSettings(micro_batch=4, optimizer="sgd", base_lr=0.01, ema_decay=0.9)
+    settings = TrainSettings(micro_batch=4, optimizer=optimizer, base_lr=0.01, ema_decay=0.9)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     state.update(images, rng.integers(0, CLASSES, 4), settings.make_optimizer(2))
 
 
-def fresh(engine):
-    return State.fresh(ResNet(18, CLASSES, engine=engine, seed=4))
+def fresh(engine, optimizer="sgd"):
+    return State.fresh(ResNet(18, CLASSES, engine=engine, seed=4), optimizer)
 
 
 def saver(folder, notes=None, identity=IDENTITY, keep=2, every_steps=None):

@@ -23,15 +23,15 @@ source("dml/training/gradients.dml") as trainer
 settings = trainer::settings(matrix(0, 1, 1), matrix(1, 1, 1), label_smoothing, 0, eps)
 [grads, metrics] = trainer::batch_gradients(X, y, model, plan, settings, micro_batch)
 """
-INIT_VELOCITIES = """
+INIT_MOMENTS = """
 source("dml/optim/optimizer.dml") as optim
-velocities = optim::init_velocities(model)
+[velocities, second] = optim::init_moments(model, "lars")
 """
 STEP = f"""{GRADIENTS}
 source("dml/optim/optimizer.dml") as optim
 opt = optim::settings(name=optimizer, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001,
                       eps=0.0, trust_clip=FALSE, nesterov=FALSE, lr_in_momentum=TRUE)
-[model, velocities, grad_norm] = optim::update(model, grads, velocities, registry, opt, lr)
+[model, velocities, second, grad_norm] = optim::update(model, grads, velocities, list(), registry, opt, lr, 0)
 """
 
 
@@ -110,7 +110,7 @@ class DmlResNet:
         """Move one step and return the mean loss before it."""
         if self.velocities is None:
             inputs = {"model": self.model}
-            self.velocities = self.engine.run(INIT_VELOCITIES, inputs, {"velocities": "list"})["velocities"]
+            self.velocities = self.engine.run(INIT_MOMENTS, inputs, {"velocities": "list"})["velocities"]
         micro_batch = micro_batch or len(images)
         inputs = {
             "y": labels.numpy()[:, None] + 1.0,

@@ -5,6 +5,7 @@ import json
 import resource
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,8 +92,11 @@ def arrays(state):
     network = state.model.network
     lists = {"model": state.model.weights, "average": state.average}
     found = {f"{n}/{k}": a for n, handle in lists.items() for k, a in network.from_engine(handle).items()}
-    velocities = network.from_engine(state.velocities, trained_only=True)
-    return found | {f"velocity/{name}": array for name, array in velocities.items()}
+    names = ["velocity"] if len(state.moments) == 1 else ["first_moment", "second_moment"]
+    for moment, handle in zip(names, state.moments, strict=True):
+        kept = network.from_engine(handle, trained_only=True)
+        found |= {f"{moment}/{name}": array for name, array in kept.items()}
+    return found
 
 
 def assert_equal(found, expected):
@@ -101,26 +105,40 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
-def test_what_is_saved_is_the_state_at_that_moment(engine, folder):
-    """Training goes on while the file is written."""
-    state = fresh(engine)
-    step(state)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+def test_what_is_saved_is_the_state_at_that_moment(engine, folder, optimizer):
+    """Training goes on while the file is written, and from the file it goes on with the same bits."""
+    state = fresh(engine, optimizer)
+    step(state, optimizer)
     state.progress.losses.append(0.1 + 0.2)
-    expected, progress = arrays(state), Progress(step=1, losses=[0.1 + 0.2])
+    state.progress.skip()
+    expected, progress = arrays(state), replace(state.progress, losses=[0.1 + 0.2])
     with saver(folder) as saved:
         saved.save(state)
-        step(state)
+        step(state, optimizer)
         state.progress.losses.append(5.0)
-    other = fresh(engine)
-    assert restore(folder, other, IDENTITY, pytest.fail).name == "step-00000001.safetensors"
+    other = fresh(engine, optimizer)
+    assert restore(folder, other, IDENTITY, pytest.fail).name == "step-00000002.safetensors"
     assert_equal(arrays(other), expected)
-    assert other.progress == progress
-    step(other)
+    assert other.progress == progress and (progress.step, progress.updates) == (2, 1)
+    step(other, optimizer)
     assert_equal(arrays(other), arrays(state))
 
 
+def test_the_names_of_tensors_tell_what_the_optimizer_keeps(engine, folder):
+    names = {}
+    for optimizer in ("lars", "adamw"):
+        with saver(folder / optimizer) as saved:
+            saved.save(fresh(engine, optimizer))
+        [path] = (folder / optimizer).iterdir()
+        names[optimizer] = {name.partition("/")[0] for name in read_checkpoint(path)[1]}
+    assert names == {"lars": {"model", "velocity"}, "adamw": {"model", "first_moment", "second_moment"}}
+    weights = ResNet.load(folder / "adamw" / "step-00000000.safetensors", engine).state_dict()
+    assert_equal(weights, fresh(engine).model.state_dict())
+
+
 def test_it_is_due_by_steps_and_by_minutes(trained, folder):
-    state = State(trained.model, trained.velocities)
+    state = State(trained.model, trained.moments)
     with saver(folder, keep=9, every_steps=3) as saved:
         for number in range(1, 8):
             state.progress = Progress(step=number)
@@ -203,7 +221,7 @@ def test_weights_that_are_not_finite_are_not_saved(engine, trained, folder):
         pytest.raises(UserError, match=r"found NaN or infinity in model/fc.bias"),
         saver(folder, notes) as saved,
     ):
-        saved.save(State(spoilt, trained.velocities))
+        saved.save(State(spoilt, trained.moments))
     assert notes and not checkpoints.checkpoints(folder)
 
 
@@ -211,7 +229,7 @@ def test_a_full_disk_leaves_the_one_before_and_the_next_try_succeeds(trained, fo
     """A limit on the size of files stands for the disk; the engine's process does not see it."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     notes = []
-    state = State(trained.model, trained.velocities)
+    state = State(trained.model, trained.moments)
     with saver(folder, notes) as saved:
         saved.save(trained)
         saved._wait()

@@ -28,13 +28,13 @@ def test_the_newest_are_kept_and_leftovers_of_killed_processes_removed(trained, 
     (folder / ".step-00000009.safetensors.123.tmp").write_text("half")
     with saver(folder, keep=3) as saved:
         for number in (5, 9, 11, 12):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=number)))
+            saved.save(State(trained.model, trained.moments, None, Progress(step=number)))
     names = [path.name for path in sorted(folder.iterdir())]
     assert names == [f"step-{number:08d}.safetensors" for number in (9, 11, 12)]
 
 
 def test_a_damaged_newer_one_neither_counts_nor_takes_the_intact_ones_with_it(engine, trained, folder):
-    state = State(trained.model, trained.velocities)
+    state = State(trained.model, trained.moments)
     with saver(folder) as saved:
         state.progress = Progress(step=2)
         saved.save(state)
@@ -67,7 +67,7 @@ def test_one_that_cannot_be_renamed_or_removed_is_a_note(engine, trained, folder
 
     with saver(folder) as saved:
         for step in (1, 2):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=step)))
+            saved.save(State(trained.model, trained.moments, None, Progress(step=step)))
     (folder / name(9)).write_bytes(b"damaged")
     notes = []
     with monkeypatch.context() as patch:
@@ -78,7 +78,7 @@ def test_one_that_cannot_be_renamed_or_removed_is_a_note(engine, trained, folder
     monkeypatch.setattr(retention.Path, "unlink", refuse)
     with saver(folder, notes, keep=1) as saved:
         for step in (3, 4):
-            saved.save(State(trained.model, trained.velocities, None, Progress(step=step)))
+            saved.save(State(trained.model, trained.moments, None, Progress(step=step)))
     assert steps(folder) == [name(step) for step in (1, 2, 3, 4, 9)]
     assert sorted(notes) == [
         f"{folder / name(step)}: not removed (operation not permitted); remove it by hand"

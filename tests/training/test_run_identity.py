@@ -128,6 +128,15 @@ def test_a_checkpoint_of_an_older_version_is_compared_by_what_it_says(identity, 
         check_identity(tmp_path, now, older | {"training images": 11}, notes.append)
 
 
+def test_a_setting_that_is_newer_than_a_checkpoint_has_its_default_there(identity, tmp_path):
+    now = identity()
+    older = now | {"settings": {k: v for k, v in now["settings"].items() if k not in ("beta1", "adam_eps")}}
+    check_identity(tmp_path, now, older, pytest.fail)
+    changed = now | {"settings": now["settings"] | {"beta1": 0.8}}
+    with pytest.raises(UserError, match=r"^beta1: found 0.8, expected 0.9 as in"):
+        check_identity(tmp_path, changed, older, pytest.fail)
+
+
 # The command
 
 

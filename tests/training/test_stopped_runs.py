@@ -170,6 +170,18 @@ def test_a_jvm_that_ends_is_replaced_and_leaves_no_trace(run, shared, capfd, mon
     shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("lamb", marks=pytest.mark.long)])
+def test_moments_and_the_number_of_updates_go_on_too(shared, capfd, monkeypatch, tmp_path, optimizer):
+    flags = [optimizer if flag == "sgd" else flag for flag in SETTINGS]
+    assert run_here(capfd, "train", *flags, "--out", tmp_path / "undisturbed").code == 0
+    monkeypatch.setattr(State, "update", dying(1, EngineDied("JVM: killed")))
+    outcome = run_here(capfd, "train", *flags, "--out", tmp_path / "run")
+    assert outcome.code == 0 and "going on in a new one from step 2" in outcome.err, outcome
+    assert_same_end(tmp_path / "run", tmp_path / "undisturbed")
+    for name in ("run", "undisturbed"):
+        shutil.rmtree(tmp_path / name)
+
+
 @pytest.mark.long
 def test_a_jvm_that_always_ends_ends_the_run_which_goes_on_later(run, shared, capfd, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:

@@ -22,6 +22,7 @@ MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])
 SETTINGS = dict(
     batch_size=BATCH, micro_batch=BATCH, optimizer="sgd", schedule="constant", base_lr=0.05, warmup_epochs=0
 )
+ADAMW = dict(optimizer="adamw", base_lr=0.002, weight_decay=0.1, norm_weight_decay=0.02)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (STEPS * BATCH, 32, 32, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, CLASSES, STEPS * BATCH)
@@ -32,7 +33,7 @@ def ours(engine, reference, depth, settings):
     model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
     settings = TrainSettings(model=f"resnet{depth}", **SETTINGS | settings)
     optimizer = settings.make_optimizer(STEPS, model.network.units_of(settings.frozen_parts))
-    state = State.fresh(model)
+    state = State.fresh(model, settings.optimizer)
     for start in range(0, len(IMAGES), BATCH):
         state.update(IMAGES[start : start + BATCH], LABELS[start : start + BATCH], optimizer)
     return state
@@ -62,7 +63,10 @@ def groups(model, s):
 def theirs(reference, settings):
     """PyTorch's model after the same, its average, and the gradient's norms."""
     s = TrainSettings(**SETTINGS | settings)
-    optimizer = torch.optim.SGD(groups(reference, s), momentum=s.momentum)
+    if s.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups(reference, s), betas=(s.beta1, s.beta2), eps=s.adam_eps)
+    else:
+        optimizer = torch.optim.SGD(groups(reference, s), momentum=s.momentum)
     averaged = AveragedModel(reference, multi_avg_fn=get_ema_multi_avg_fn(s.ema_decay), use_buffers=True)
     reference.train()
     for name, module in reference.named_children():
@@ -96,6 +100,7 @@ def assert_same(found, expected, tolerance=1e-8):
         (18, {"weight_decay": 0.01, "norm_weight_decay": 0.02, "bias_weight_decay": 0.05}),
         (18, {"conv_lr_factor": 0.5, "norm_lr_factor": 0.0, "fc_lr_factor": 3.0}),
         *[(18, {"freeze": part}) for part in ("stem", "layer1", "layer4")],
+        (18, ADAMW | {"bias_weight_decay": 0.05, "fc_lr_factor": 3.0, "clip_norm": 1.5, "freeze": "layer1"}),
         pytest.param(50, {"freeze": "stem"}, marks=pytest.mark.long),
         pytest.param(
             50,
@@ -142,10 +147,12 @@ def test_gradient_norm_is_that_of_the_whole_batch(engine, micro_batch):
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(("every", "warmup"), [(1, 0), (2, 0), (1, 2 / STEPS)])
-def test_averaged_weights_are_those_of_torch(engine, every, warmup):
+@pytest.mark.parametrize(
+    ("every", "warmup", "changes"), [(1, 0, {}), (2, 0, {}), (1, 2 / STEPS, {}), (1, 0, ADAMW)]
+)
+def test_averaged_weights_are_those_of_torch(engine, every, warmup, changes):
     reference = narrow_resnet(18, CLASSES)
-    settings = {"ema_decay": 0.7, "ema_every": every}
+    settings = {"ema_decay": 0.7, "ema_every": every} | changes
     if warmup:  # the average is the weights until then, and moves once after
         model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
         optimizer = TrainSettings(**SETTINGS | settings | {"warmup_epochs": warmup}).make_optimizer(STEPS)
@@ -167,6 +174,20 @@ def test_without_averaging_the_weights_are_what_is_kept(engine):
     assert state.average is None and state.averaged is state.model.weights
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_a_step_whose_update_is_left_out_does_not_count_for_the_bias_correction(engine, optimizer):
+    settings = TrainSettings(**SETTINGS | {"optimizer": optimizer}).make_optimizer(STEPS)
+    ends = []
+    for left_out in (False, True):
+        state = State.fresh(ResNet(18, CLASSES, engine=engine, seed=3, mean=MEAN, std=STD), optimizer)
+        for _ in range(2):
+            state.update(IMAGES[:BATCH], LABELS[:BATCH], settings)
+            if left_out:
+                state.progress.skip()
+        ends.append(state.model.state_dict())
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 # Steps whose loss or gradient is not finite
 
 
@@ -180,12 +201,12 @@ def test_a_step_that_is_not_finite_changes_nothing(state, scale):
     weights = state.model.state_dict()
     spoilt = {n: a * scale if n == "fc.weight" else a for n, a in weights.items()}
     state.model.load_state_dict(spoilt)
-    before = (state.model.weights, state.velocities)
+    before = (state.model.weights, state.moments)
     optimizer = TrainSettings(**SETTINGS).make_optimizer(STEPS)
     with pytest.raises(NotFinite, match=r"step 1: found loss \S+ and gradient norm \S+, expected") as error:
         state.update(IMAGES[:BATCH], LABELS[:BATCH], optimizer)
     assert not np.isfinite([error.value.metrics.loss, error.value.metrics.grad_norm]).all()
-    assert (state.model.weights, state.velocities) == before and state.progress.step == 0
+    assert (state.model.weights, state.moments) == before and state.progress.step == 0
 
 
 def run_loop(state, failing, **options):

@@ -26,9 +26,11 @@ import org.apache.sysds.runtime.instructions.cp.VariableCPInstruction;
 public class GpuFunctions {
   private static final String OPTIMIZER = "dml/optim/optimizer.dml::";
   private static final String TENSORS = "dml/optim/tensors.dml::";
-  private static final Set ON_CPU = new HashSet(Arrays.asList(new String[] {"dml/optim/lars.dml::clip",
-    "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors", OPTIMIZER + "average_factors", OPTIMIZER + "factors",
-    OPTIMIZER + "kinds", OPTIMIZER + "settings", "dml/training/gradients.dml::row_of"}));
+  private static final Set ON_CPU = new HashSet(Arrays.asList(new String[] {"dml/optim/adamw.dml::factors",
+    "dml/optim/adamw.dml::weight_factors", "dml/optim/lamb.dml::quotients", "dml/optim/lars.dml::clip",
+    "dml/optim/lars.dml::factors", "dml/optim/lars.dml::trust_ratios", "dml/optim/sgd.dml::factors",
+    OPTIMIZER + "average_factors", OPTIMIZER + "kinds", OPTIMIZER + "rates", OPTIMIZER + "settings",
+    "dml/training/gradients.dml::row_of"}));
 
   /**
    * Changes these functions in a compiled program.
@@ -50,6 +52,12 @@ public class GpuFunctions {
       }
       else if (name.endsWith(TENSORS + "weighted_sums")) {
         replace(function, null, "GPU°spoof°weighted_sums");
+      }
+      else if (name.endsWith(TENSORS + "weighted_squares")) {
+        replace(function, null, "GPU°spoof°weighted_squares");
+      }
+      else if (name.endsWith(TENSORS + "over_roots")) {
+        replace(function, null, "GPU°spoof°over_roots");
       }
       else if (name.endsWith(TENSORS + "add")) {
         replace(function, null, "GPU°spoof°add");

@@ -98,6 +98,8 @@ _PIXELWISE = {
     "as_fp64": Pixelwise("out", "X", fp64=True),
     "plus": Pixelwise("sum", "A.add(B)", fp64=True),
     "weighted_sum": Pixelwise("out", "X.mul(a).add(Y.mul(b)).add(Z.mul(c))", fp64=True),
+    "weighted_square": Pixelwise("out", "X.mul(a).add(Y.mul(Y).mul(b))", fp64=True),
+    "over_root": Pixelwise("out", "X.div(Y.sqrt().add(eps))", fp64=True),
     "sums": Pixelwise("sum", sums=("X",)),
     "squares": Pixelwise("sum_sq", sums=("X.mul(X)",), fp64=True),
     "moments": Pixelwise("sums", sums=("X", "X.mul(X)")),

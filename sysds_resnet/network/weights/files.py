@@ -39,7 +39,10 @@ from sysds_resnet.network.weights.metadata import METADATA_KEY, check_fits, deco
 from sysds_resnet.network.weights.state_dicts import choose_state_dict
 from sysds_resnet.system.files import write_whole
 
-MODEL, VELOCITY, AVERAGE = "model/", "velocity/", "average/"  # prefixes of names in a run's checkpoint
+# What names in a run's checkpoint begin with: those of weights, of their average, of the optimizer's moments.
+MODEL, AVERAGE = "model/", "average/"
+VELOCITY, FIRST_MOMENT, SECOND_MOMENT = "velocity/", "first_moment/", "second_moment/"
+_MOMENTS = (VELOCITY, FIRST_MOMENT, SECOND_MOMENT)
 
 describe = encode_header
 
@@ -137,12 +140,12 @@ def _ends(weights: Weights) -> tuple[int, int | None]:
 
 
 def _parts(entries: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Splits a run's checkpoint into its parts, without velocities; gives anything else as it is."""
-    if not all(isinstance(name, str) and name.startswith((MODEL, VELOCITY, AVERAGE)) for name in entries):
+    """Splits a run's checkpoint into its parts, without moments; gives anything else as it is."""
+    if not all(isinstance(name, str) and name.startswith((MODEL, AVERAGE, *_MOMENTS)) for name in entries):
         return entries
     parts: dict[str, dict[str, Any]] = {}
     for name, tensor in entries.items():
-        if not name.startswith(VELOCITY):
+        if not name.startswith(_MOMENTS):
             part, _, rest = name.partition("/")
             parts.setdefault(part, {})[rest] = tensor
     return parts

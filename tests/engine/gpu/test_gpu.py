@@ -72,7 +72,7 @@ def two_steps(engine):
         state.model.weights = trained
         losses.append(state.model.evaluate(*batch(4))["loss"])
     network = state.model.network
-    return losses, state.model.state_dict(), *map(network.from_engine, (state.velocities, state.average))
+    return losses, state.model.state_dict(), *map(network.from_engine, (*state.moments, state.average))
 
 
 @pytest.fixture(scope="module")

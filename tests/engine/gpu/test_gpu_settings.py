@@ -57,6 +57,32 @@ def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
     assert relative_error(steps(gpus), steps(engine)) < 1e-9
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_updates_with_second_moments_are_those_of_the_cpu(gpus, engine, name):
+    """Each kind of arithmetic is one operator on the GPU, for all tensors."""
+    rates = dict(base_lr=0.01, warmup_epochs=0, weight_decay=0.05)
+    run = TrainSettings(optimizer=name, micro_batch=4, clip_norm=0.5, freeze="stem", ema_decay=0.5, **rates)
+    images, labels = batch(8)
+
+    def steps(engine):
+        model = ResNet(18, 10, seed=3, engine=engine)
+        network, made = model.network, run.make_optimizer(10, model.network.units_of(run.frozen_parts))
+        state = State.fresh(model, name)
+        for _ in range(2):
+            state.update(images, labels, made)
+        kept = [network.from_engine(handle, trained_only=True) for handle in state.moments]
+        return model.state_dict(), *kept, network.from_engine(state.average)
+
+    with gpus.gpu_operators() as operators:
+        found = steps(gpus)
+    assert max(map(relative_error, found, steps(engine))) < 1e-9
+    counts = {"weighted_sums": 4, "weighted_squares": 1, "over_roots": 1, "norms": 3}
+    expected = {kind: 2 * count for kind, count in counts.items()}
+    expected["weighted_sums"] += 1  # of the average, which is the weights themselves after the first step
+    assert {kind: operators[f"gpu_{kind}"].count for kind in counts} == expected
+    assert "gpu_sqrt" not in operators
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("precision", "smallest", "largest"), [("single", 1e-8, 1e-5), ("tf32", 1e-5, 1e-1)])
 @pytest.mark.usefixtures("wide")

@@ -56,7 +56,7 @@ def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=S
             batch = next(source)
             during(step)
             loss = source.update(batch, optimizer).loss
-            velocities = state.model.network.from_engine(state.velocities, trained_only=True)
+            velocities = state.model.network.from_engine(*state.moments, trained_only=True)
             changed = state.model.state_dict() | {f"{name} velocity": v for name, v in velocities.items()}
             found.append(changed | {"loss": np.array(loss)})
     if engine.spark:

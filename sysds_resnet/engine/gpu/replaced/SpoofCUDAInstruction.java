@@ -15,6 +15,7 @@ import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
 import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
 import org.apache.sysds.runtime.instructions.cp.ScalarObject;
+import org.apache.sysds.runtime.instructions.gpu.context.ExecutionConfig;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUContext;
 import org.apache.sysds.runtime.instructions.gpu.context.GPUObject;
 import org.apache.sysds.runtime.matrix.data.LibMatrixCUDA;
@@ -28,9 +29,10 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
  * engine's parser knows. The parser leaves everything about GPU°spoof to this class.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/ProgramConverter.java
  *
- * weighted_sums, norms, add, sum_parts: these compute the functions of the same names in dml/optim/tensors.dml, with
- * inputs and outputs in variables of the names there. With them an update of ResNet-50 takes five operators, and the
- * host waits for the GPU twice; with the engine's operators it takes 1900, and the host waits 270 times.
+ * weighted_sums, weighted_squares, over_roots, norms, add, sum_parts: these compute the functions of the same names in
+ * dml/optim/tensors.dml, with inputs and outputs in variables of the names there. With them an update of ResNet-50 by
+ * LARS takes five operators, and the host waits for the GPU twice; with the engine's operators it takes 1900, and the
+ * host waits 270 times.
  *
  * keep: this leaves the matrices of variables, or of lists, in memory until the program has ended. Whenever a variable
  * with a matrix or with a list of matrices is removed, the engine looks for each matrix in all other variables and in
@@ -42,6 +44,14 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
  * Java that Janino knows.
  */
 public class SpoofCUDAInstruction extends GPUInstruction {
+  // what the engine's kernels call operators
+  // https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/cuda/kernels/SystemDS.cu
+  private static final Integer PLUS = Integer.valueOf(0);
+  private static final Integer TIMES = Integer.valueOf(2);
+  private static final Integer OVER = Integer.valueOf(3);
+  private static final Integer NO = Integer.valueOf(0);
+  private static final Integer ROW = Integer.valueOf(1); // the rows of cells that are taken as a single row
+
   private final String[] names;
 
   /** Makes an instruction of a text: GPU°spoof°, the operation, and for keep the names of its variables. */
@@ -56,8 +66,11 @@ public class SpoofCUDAInstruction extends GPUInstruction {
   }
 
   public void processInstruction(ExecutionContext context) {
-    if (instOpcode.equals("weighted_sums")) {
-      addWeighted(context);
+    if (instOpcode.equals("weighted_sums") || instOpcode.equals("weighted_squares")) {
+      compute(context, "factors", "sums");
+    }
+    else if (instOpcode.equals("over_roots")) {
+      compute(context, "eps", "quotients");
     }
     else if (instOpcode.equals("add")) {
       add(context);
@@ -73,27 +86,36 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     }
   }
 
-  private void addWeighted(ExecutionContext context) {
+  /** Computes a matrix for each chosen tensor, by a row of numbers of its own; the others are those of X. */
+  private void compute(ExecutionContext context, String numbers, String results) {
     GPUContext gpu = context.getGPUContext(0);
     List X = list(context, "X");
     List Y = list(context, "Y");
-    List Z = list(context, "Z");
+    List Z = instOpcode.equals("weighted_sums") ? list(context, "Z") : null;
     MatrixBlock chosen = context.getMatrixInput("chosen");
-    MatrixBlock factors = context.getMatrixInput("factors");
-    ArrayList sums = new ArrayList();
+    MatrixBlock rows = context.getMatrixInput(numbers);
+    ArrayList computed = new ArrayList();
     for (int t = 0; t < X.size(); t++) {
       MatrixObject x = (MatrixObject) X.get(t);
-      if (chosen.get(t, 0) == 1) {
-        Pointer a = number(factors.get(t, 0));
-        Pointer b = number(factors.get(t, 1));
-        Pointer c = factors.get(t, 2) == 0 ? null : number(factors.get(t, 2));
-        x = addWeighted(gpu, x, (MatrixObject) Y.get(t), (MatrixObject) Z.get(t), a, b, c);
+      MatrixObject y = (MatrixObject) Y.get(t);
+      if (chosen.get(t, 0) != 1) {
+        computed.add(x);
       }
-      sums.add(x);
+      else if (instOpcode.equals("over_roots")) {
+        computed.add(divideByRoot(gpu, x, y, Double.valueOf(rows.get(t, 0))));
+      }
+      else if (Z == null) {
+        computed.add(addSquare(gpu, x, y, number(rows.get(t, 0)), number(rows.get(t, 1))));
+      }
+      else {
+        Pointer c = rows.get(t, 2) == 0 ? null : number(rows.get(t, 2));
+        MatrixObject z = (MatrixObject) Z.get(t);
+        computed.add(addWeighted(gpu, x, y, z, number(rows.get(t, 0)), number(rows.get(t, 1)), c));
+      }
     }
     context.releaseMatrixInput("chosen");
-    context.releaseMatrixInput("factors");
-    context.setVariable("sums", new ListObject(sums));
+    context.releaseMatrixInput(numbers);
+    context.setVariable(results, new ListObject(computed));
   }
 
   private void add(ExecutionContext context) {
@@ -135,26 +157,77 @@ public class SpoofCUDAInstruction extends GPUInstruction {
   /** Computes ax + by + cz, or ax + by where c is null. */
   private MatrixObject addWeighted(GPUContext gpu, MatrixObject x, MatrixObject y, MatrixObject z, Pointer a, Pointer b,
     Pointer c) {
-    int rows = (int) x.getNumRows();
-    int cols = (int) x.getNumColumns();
-    MatrixObject sum = ExecutionContext.createMatrixObject(x.getDataCharacteristics());
-    sum.getDataCharacteristics().setNonZeros(-1);
-    GPUObject memory = gpu.createGPUObject(sum);
-    sum.setGPUObject(gpu, memory);
-    memory.addWriteLock();
-    memory.acquireDeviceModifyDense(false);
+    GPUObject memory = make(gpu, x);
     Pointer out = memory.getDensePointer();
-    // cuBLAS takes matrices as stored column by column
-    LibMatrixCUDA.cudaSupportFunctions.cublasgeam(gpu.getCublasHandle(), cublasOperation.CUBLAS_OP_N,
-      cublasOperation.CUBLAS_OP_N, cols, rows, a, read(gpu, x), cols, b, read(gpu, y), cols, out, cols);
+    addWeighted(gpu, x, a, read(gpu, x), b, read(gpu, y), out);
     if (c != null) {
-      LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), rows * cols, c, read(gpu, z), 1, out, 1);
+      int cells = cells(x).intValue();
+      LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells, c, read(gpu, z), 1, out, 1);
       z.getGPUObject(gpu).releaseInput();
     }
     x.getGPUObject(gpu).releaseInput();
     y.getGPUObject(gpu).releaseInput();
     memory.releaseOutput();
-    return sum;
+    return memory.getMatrixObject();
+  }
+
+  /** Computes ax + by for cells of the shape of a matrix, at addresses of which out may be that of x or y. */
+  private static void addWeighted(GPUContext gpu, MatrixObject shape, Pointer a, Pointer x, Pointer b, Pointer y,
+    Pointer out) {
+    int rows = (int) shape.getNumRows();
+    int cols = (int) shape.getNumColumns();
+    // cuBLAS takes matrices as stored column by column
+    LibMatrixCUDA.cudaSupportFunctions.cublasgeam(gpu.getCublasHandle(), cublasOperation.CUBLAS_OP_N,
+      cublasOperation.CUBLAS_OP_N, cols, rows, a, x, cols, b, y, cols, out, cols);
+  }
+
+  /** Computes ax + by^2. */
+  private MatrixObject addSquare(GPUContext gpu, MatrixObject x, MatrixObject y, Pointer a, Pointer b) {
+    GPUObject memory = make(gpu, x);
+    Pointer out = memory.getDensePointer();
+    Pointer factor = read(gpu, y);
+    Integer cells = cells(x);
+    launch(gpu, "matrix_matrix_cellwise_op", cells, new Object[] {factor, factor, out, ROW, cells, NO, NO, TIMES});
+    addWeighted(gpu, x, a, read(gpu, x), b, out, out);
+    x.getGPUObject(gpu).releaseInput();
+    y.getGPUObject(gpu).releaseInput();
+    memory.releaseOutput();
+    return memory.getMatrixObject();
+  }
+
+  /** Computes x / (sqrt(y) + eps). */
+  private MatrixObject divideByRoot(GPUContext gpu, MatrixObject x, MatrixObject y, Double eps) {
+    GPUObject memory = make(gpu, x);
+    Pointer out = memory.getDensePointer();
+    Integer cells = cells(x);
+    launch(gpu, "matrix_sqrt", cells, new Object[] {read(gpu, y), out, cells});
+    launch(gpu, "matrix_scalar_op", cells, new Object[] {out, eps, out, cells, PLUS, NO});
+    launch(gpu, "matrix_matrix_cellwise_op", cells, new Object[] {read(gpu, x), out, out, ROW, cells, NO, NO, OVER});
+    x.getGPUObject(gpu).releaseInput();
+    y.getGPUObject(gpu).releaseInput();
+    memory.releaseOutput();
+    return memory.getMatrixObject();
+  }
+
+  /** Starts one of the engine's kernels, which compute each cell of a result by itself. */
+  private static void launch(GPUContext gpu, String kernel, Integer cells, Object[] arguments) {
+    ExecutionConfig config = ExecutionConfig.getConfigForSimpleVectorOperations(cells.intValue());
+    LibMatrixCUDA.getCudaKernels(gpu).launchKernel(kernel, config, arguments);
+  }
+
+  /** Makes room for a matrix of the shape of another one, to write to until releaseOutput is called. */
+  private static GPUObject make(GPUContext gpu, MatrixObject shape) {
+    MatrixObject made = ExecutionContext.createMatrixObject(shape.getDataCharacteristics());
+    made.getDataCharacteristics().setNonZeros(-1);
+    GPUObject memory = gpu.createGPUObject(made);
+    made.setGPUObject(gpu, memory);
+    memory.addWriteLock();
+    memory.acquireDeviceModifyDense(false);
+    return memory;
+  }
+
+  private static Integer cells(MatrixObject matrix) {
+    return Integer.valueOf((int) (matrix.getNumRows() * matrix.getNumColumns()));
   }
 
   private static List list(ExecutionContext context, String name) {
