@@ -24,6 +24,10 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+class WrongValue(UserError, ValueError):
+    """A `UserError` about a value, where callers expect Python's ValueError, as scikit-learn does."""
+
+
 class NotFinite(UserError):
     """A NaN or an infinity in the loss or the gradient of a step, which then changed nothing.
 

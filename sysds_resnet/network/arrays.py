@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,6 +142,29 @@ def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
         classes = [class_labels(part, n, num_classes) + 1.0 for part in (labels.own, labels.other)]
         return np.column_stack([*classes, labels.share])
     return class_labels(labels, n, num_classes).reshape(n, 1) + 1.0
+
+
+def weigh(y: np.ndarray, class_weight: Sequence[float]) -> np.ndarray:
+    """Puts the weight of each image beside its class number.
+
+    Args:
+        y: The class numbers, as `check_labels` gives them, of shape (n, 1).
+        class_weight: The weight of each class; empty for none.
+
+    Returns:
+        float64 of shape (n, 2), as `targets` in dml/layers/cross_entropy.dml takes it; without weights, `y`.
+
+    Raises:
+        UserError: If the images are mixed, and so have more than one class.
+    """
+    if not class_weight:
+        return y
+    if y.shape[1] != 1:
+        raise UserError(
+            "class_weight: found one with mixed images, expected images of one class each; leave one of "
+            "the two out"
+        )
+    return np.column_stack([y, np.asarray(class_weight, dtype=float)[y[:, 0].astype(int) - 1]])
 
 
 def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:

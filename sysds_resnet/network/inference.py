@@ -24,15 +24,27 @@ folded = folding::fold(model, eps)
     {"folded": "list"},
     "device",
 )
-TAKE_BATCH = """
-source("dml/training/data.dml") as data
-source("dml/training/gradients.dml") as trainer
-y = data::check_labels(y, num_classes)
+_TAKE_PIXELS = """
 if (packed) {
   X = data::unpack(X)
 }
 pixels = data::normalize(X, mean, std)
-"""  # the beginning of the programs that one worker runs
+"""
+TAKE_BATCH = f"""
+source("dml/training/data.dml") as data
+source("dml/training/gradients.dml") as trainer
+y = data::check_labels(y, num_classes)
+{_TAKE_PIXELS}"""  # the beginning of the programs that one worker runs
+_FEATURES = Program(
+    f"""
+source("dml/training/data.dml") as data
+source("dml/network/inference.dml") as inference
+{_TAKE_PIXELS}
+features = inference::features(pixels, folded, plan)
+""",
+    {"features": "matrix"},
+    "device",
+)
 _EVALUATE = MicroBatchProgram(
     single=Program(
         f"""{TAKE_BATCH}
@@ -126,6 +138,19 @@ class Inference:
             total += engine.to_numpy(results["metrics"])[0]
             logits.append(engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
+
+    def features(
+        self, weights: JavaObject, images: SentImages, mean: np.ndarray, std: np.ndarray
+    ) -> np.ndarray:
+        """Computes the features of images, of shape (N, F), one part of the images after the other.
+
+        The arguments are those of `evaluate`.
+        """
+        network, engine = self._network, self._network.engine
+        plan, folded = network.plan(images.size, *images.shape[1:3]), self.fold(weights)
+        inputs = {"packed": images.packed, "mean": mean, "std": std, "folded": folded, "plan": plan}
+        results = (engine.run(_FEATURES, {"X": part, **inputs}) for part in images.parts)
+        return np.concatenate([engine.to_numpy(found["features"]) for found in results])[: len(images)]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

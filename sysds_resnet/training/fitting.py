@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.settings.fields import names_where
+from sysds_resnet.system.checks import as_array
 from sysds_resnet.system.similar_names import refuse_unknown
 from sysds_resnet.training.loop import evaluate_state, training_loop
 from sysds_resnet.training.settings import TrainSettings
@@ -51,6 +52,8 @@ def fit_arrays(
     images: np.ndarray,
     labels: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray] | None,
+    class_weight: Sequence[float] | None,
+    on_epoch: Callable[[EpochEvent], None] | None,
     values: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Trains a model on images in arrays, without a run folder, and gives a row for each epoch.
@@ -64,10 +67,11 @@ def fit_arrays(
     refuse_unknown(values, [name for name in TrainSettings.model_fields if name not in elsewhere], "fit")
     settings = build(TrainSettings, dict(values))
     train_set, val_set = _dataset(model, images, labels), _validation(model, validation)
+    weights = _class_weight(class_weight, model.network.num_classes)
     settings = resolve(settings, model.engine, train_set, model.network.depth)
     state = State.fresh(model, settings.optimizer)
     frozen = model.network.units_of(settings.frozen_parts)
-    optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
+    optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen, weights)
     known = [dataset for dataset in (train_set, val_set) if dataset is not None]
     with (
         Readers(known, settings.workers) as readers,
@@ -81,7 +85,12 @@ def fit_arrays(
             validate=partial(evaluate_state, state, val_set, readers),
             on_nan=settings.on_nan,
         )
-        rows = [asdict(event) for event in events if isinstance(event, EpochEvent)]
+        rows = []
+        for event in events:
+            if isinstance(event, EpochEvent):
+                rows.append(asdict(event))
+                if on_epoch is not None:
+                    on_epoch(event)
     model.weights = state.averaged
     return pd.DataFrame(rows)
 
@@ -104,3 +113,20 @@ def _validation(model: Model, validation: object) -> ArrayDataset | None:
         return _dataset(model, *validation)
     except UserError as error:
         raise UserError(f"validation: {error}") from error
+
+
+def _class_weight(weights: object, num_classes: int) -> tuple[float, ...]:
+    """Gives checked weights of the classes; none if there are none."""
+    if weights is None:
+        return ()
+    array = as_array("class_weight", weights)
+    if array.shape != (num_classes,) or array.dtype.kind not in "iuf":
+        raise UserError(
+            f"class_weight: found {array.dtype} of shape {array.shape}, expected {num_classes} numbers, one "
+            "for each class; give them"
+        )
+    if not (np.isfinite(array) & (array >= 0)).all():
+        raise UserError(
+            f"class_weight: found {array.tolist()!s:.80}, expected finite numbers of at least 0; correct them"
+        )
+    return tuple(array.astype(float).tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -224,16 +225,22 @@ class Hyperparameters(Settings):
             **{name: getattr(self, name) for name in _SCHEDULE_SETTINGS},
         )
 
-    def make_optimizer(self, steps_per_epoch: int, frozen: int = 0) -> Optimizer:
+    def make_optimizer(
+        self, steps_per_epoch: int, frozen: int = 0, class_weight: Sequence[float] = ()
+    ) -> Optimizer:
         """Gives the optimizer and schedule of a run whose settings are resolved.
 
-        `frozen` is the number of units that are not trained.
+        Args:
+            steps_per_epoch: The number of steps in an epoch.
+            frozen: The number of units that are not trained.
+            class_weight: The factor of each class's images in the loss; empty for 1.
         """
         return Optimizer(
             schedule=self.make_schedule(steps_per_epoch),
             nesterov=self.lars_nesterov,
             frozen=frozen,
             micro_batch=self.micro_batch,
+            class_weight=tuple(class_weight),
             **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
         )
 

@@ -20,7 +20,7 @@ from sysds_resnet.training.state import State
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 
 _PASSES = {"forward_train": "forward", "backward": "backward", "update": "update"}
-_WALKS = ("network", "gradients")  # DML files whose own work belongs to no layer
+_WALKS = ("network", "inference", "gradients")  # DML files whose own work belongs to no layer
 _POOLS = ("pool", "pool_backward")
 # The DML functions of each kind of work, by the file's name without folders and ending, and the function's.
 _KINDS = {

@@ -11,7 +11,7 @@ from py4j.java_gateway import JavaObject
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out
+from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out, weigh
 from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
 from sysds_resnet.network.model import Model
 from sysds_resnet.network.workers import MicroBatchProgram
@@ -239,7 +239,7 @@ class State:
         engine, workers = network.engine, network.engine.workers
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
         sent.check(engine, network.channels, self.model.std)
-        y = check_labels(labels, len(images), network.num_classes)
+        y = weigh(check_labels(labels, len(images), network.num_classes), optimizer.class_weight)
         plan = network.plan(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
         for i in range(0, len(sent.parts), workers):

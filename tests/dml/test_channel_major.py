@@ -53,6 +53,9 @@ def check_against_pytorch(channel_major, reference):
     with torch.no_grad():
         expected = reference.eval()(preprocessed(model, images)).numpy()
     assert np.abs(model.logits(images) - expected).max() < 1e-10 * np.abs(expected).max()
+    with torch.no_grad():
+        features = reference.features(preprocessed(model, images)).numpy()
+    assert np.abs(model.features(images, batch_size=4) - features).max() < 1e-10 * np.abs(features).max()
     before = {name: value.clone() for name, value in reference.state_dict().items()}
     loss = functional.cross_entropy(
         reference.train()(preprocessed(model, images)), torch.from_numpy(labels), label_smoothing=0.1

@@ -69,6 +69,32 @@ def test_cross_entropy_of_mixed_labels(dml, label_smoothing):
     assert hits == (logits.argmax(dim=1) == mixed.argmax(dim=1)).sum()
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy_of_weighted_images(dml, label_smoothing):
+    rng = np.random.default_rng(1)
+    logits = random(40, 10).requires_grad_()
+    y, weights = torch.from_numpy(rng.integers(0, 10, 40)), torch.from_numpy(rng.exponential(size=40))
+    weights[:3] = torch.tensor([0.0, 1.0, 1000.0])
+    each = functional.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="none")
+    (each * weights).sum().backward()
+    loss, d_logits, hits = dml(
+        LOSS
+        + """Y = loss::targets(y, 10, label_smoothing)
+        log_p = loss::log_softmax(logits)
+        loss = loss::forward(log_p, Y)
+        d_logits = loss::backward(log_p, Y)
+        h = loss::hits(logits, y, 1)
+        """,
+        "loss:double d_logits h:double",
+        logits=logits.detach().numpy(),
+        y=np.column_stack([y + 1, weights]),
+        label_smoothing=label_smoothing,
+    )
+    assert_close(loss, (each * weights).sum().item())
+    assert_close(d_logits, logits.grad)
+    assert hits == (logits.argmax(dim=1) == y).sum()
+
+
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("n", "classes"), [(1, 2), (200, 10), (300, 1000)])

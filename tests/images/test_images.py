@@ -179,7 +179,7 @@ def test_arrays_of_wrong_type_or_with_labels_out_of_range_are_refused():
     images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     good = {"mean": np.zeros(3), "std": np.ones(3)}
     for arrays, options in (
-        ((images.astype(float), np.array([0, 1])), good),
+        ((images.astype(complex), np.array([0, 1])), good),
         ((images[0], np.array([0, 1])), good),
         ((images[:0], np.array([], dtype=int)), good),
         ((images, np.array([0.5, 1.0])), good),

@@ -69,7 +69,8 @@ def test_fit_without_validation_leaves_its_columns_empty(fresh):
             {},
             "labels: found 3 at position 3, expected whole",
         ),
-        (random_images(4) / 1.0, np.zeros(4, int), {}, "images: found float64 of shape (4, 32, 32, 3)"),
+        (random_images(4) > 100, np.zeros(4, int), {}, "images: found bool, expected numbers from 0 to 255"),
+        (random_images(4) / 255, np.zeros(4, int), {}, "images: found values from 0 to 1, expected pixels"),
         (random_images(4), np.zeros(3, int), {}, "labels: found int64 of shape (3,)"),
         (random_images(4), np.zeros(4, int), {"batch_size": 5}, "batch_size: found 5 for 4 training images"),
         (random_images(4), np.zeros(4, int), {"micro_batch": 3}, "micro_batch: found 3 with batch_size 4"),
@@ -86,6 +87,53 @@ def test_fit_refuses_what_it_cannot_use_and_changes_nothing(fresh, images, label
     weights = fresh.weights
     assert found in message(fresh.fit, images, labels, **{"epochs": 1, "batch_size": 4, **settings})
     assert fresh.weights is weights
+
+
+def test_float_images_are_trained_on_as_uint8_ones_are(initial):
+    ends = []
+    for dtype in (np.uint8, np.float32, np.float64):
+        model = copy.copy(initial)
+        images = random_images(6).astype(dtype)
+        model.fit(images, np.array([0, 1, 2, 0, 1, 2]), epochs=1, batch_size=3, warmup_epochs=0)
+        ends.append(model.state_dict())
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], array, err_msg=name)
+        np.testing.assert_array_equal(ends[2][name], array, err_msg=name)
+
+
+def test_each_epoch_is_told_when_it_is_done(fresh):
+    told = []
+    settings = dict(epochs=2, batch_size=2, warmup_epochs=0, on_epoch=told.append)
+    table = fresh.fit(random_images(4), np.array([0, 1, 2, 0]), **settings)
+    assert [(event.epoch, event.train_loss) for event in told] == list(
+        zip(table["epoch"], table["train_loss"], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ([1, 2], "class_weight: found int64 of shape (2,), expected 3 numbers, one for each class"),
+        ([1, 2, -1], "class_weight: found [1, 2, -1], expected finite numbers of at least 0"),
+        ([1, 2, np.nan], "class_weight: found [1.0, 2.0, nan], expected finite numbers"),
+        ("balanced", "class_weight: found <U8 of shape ()"),
+    ],
+)
+def test_weights_of_classes_that_are_none_are_refused(fresh, weights, found):
+    images, labels = random_images(4), np.array([0, 1, 2, 0])
+    assert found in message(fresh.fit, images, labels, epochs=1, batch_size=4, class_weight=weights)
+
+
+def test_classes_are_weighted_in_the_loss_that_is_reported(initial):
+    """A weight of 0 leaves a class out of loss and gradient; the loss is divided by all images."""
+    images, labels = random_images(6), np.array([0, 1, 2, 0, 1, 2])
+    settings = dict(epochs=1, batch_size=6, warmup_epochs=0)
+    losses = {}
+    for weights in (None, (1, 1, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2)):
+        model = copy.copy(initial)
+        losses[weights] = model.fit(images, labels, class_weight=weights, **settings)["train_loss"][0]
+    assert losses[None] == losses[1, 1, 1]
+    assert sum(losses[weights] for weights in list(losses)[2:]) == pytest.approx(2 * losses[None], rel=1e-12)
 
 
 def test_a_diverging_run_stops_before_the_weights_are_spoilt(fresh):

@@ -121,6 +121,17 @@ def test_logits_are_pytorchs(model, images, expected):
     assert_close(model.logits(images), expected, 1e-9)
 
 
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_features_are_pytorchs(model, reference, images, batch_size):
+    normalised = torch.from_numpy(((images - MEAN) / STD).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        features = reference.features(normalised).numpy()
+    assert_close(model.features(images, batch_size), features, 1e-9)
+    weights = model.state_dict()
+    logits = features @ weights["fc.weight"].T + weights["fc.bias"]
+    assert_close(model.logits(images), logits, 1e-9)
+
+
 def test_float_images_give_the_same_as_uint8(model, images):
     for dtype in (np.float32, np.float64):
         np.testing.assert_array_equal(model.logits(images.astype(dtype)), model.logits(images))
@@ -150,6 +161,16 @@ def test_evaluation_is_pytorchs(model, images, expected, batch_size):
     scores = model.evaluate(images, labels, batch_size)
     loss = functional.cross_entropy(torch.from_numpy(expected), torch.from_numpy(labels)).item()
     assert scores == {"loss": pytest.approx(loss, rel=1e-9), "top1": 0.4, "top5": 0.8}
+
+
+def test_features_of_bottlenecks_and_of_images_that_were_sent_are_pytorchs(engine, images):
+    reference = narrow_resnet(50, CLASSES)
+    model = reference_model(engine, reference)
+    normalised = torch.from_numpy(((images - MEAN) / STD).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        features = reference.features(normalised).numpy()
+    assert features.shape == (5, 32 * STEM)
+    assert_close(model.features(model.send(images, batch_size=3)), features, 1e-9)
 
 
 def test_other_numbers_of_channels_need_no_mean(engine):

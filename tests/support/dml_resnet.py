@@ -14,9 +14,9 @@ plan = plan::build(registry, N, H, W, TRUE, FALSE)
 """
 FORWARD = """
 source("dml/network/folding.dml") as folding
-source("dml/network/network.dml") as network
+source("dml/network/inference.dml") as inference
 folded = folding::fold(model, eps)
-logits = network::forward(X, folded, plan)
+logits = inference::forward(X, folded, plan)
 """
 GRADIENTS = """
 source("dml/training/gradients.dml") as trainer

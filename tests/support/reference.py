@@ -92,13 +92,17 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(inputs, num_classes)
 
-    def forward(self, x):
-        """Map images to logits."""
+    def features(self, x):
+        """Map images to what the final layer takes."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         for stage in (1, 2, 3, 4):
             x = getattr(self, f"layer{stage}")(x)
-        return self.fc(x.mean(dim=(2, 3)))
+        return x.mean(dim=(2, 3))
+
+    def forward(self, x):
+        """Map images to logits."""
+        return self.fc(self.features(x))
 
 
 def random_resnet(depth, num_classes=10, channels=3, seed=0, dtype=torch.float64, stem=64):

@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sysds_resnet import ResNet
 from sysds_resnet.batches.readers import Readers
-from sysds_resnet.errors import NotFinite
+from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.images import ArrayDataset
 from sysds_resnet.training import loop
 from sysds_resnet.training.settings import FROZEN_PARTS, TrainSettings
@@ -28,11 +29,12 @@ IMAGES = RNG.integers(0, 256, (STEPS * BATCH, 32, 32, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, CLASSES, STEPS * BATCH)
 
 
-def ours(engine, reference, depth, settings):
+def ours(engine, reference, depth, settings, class_weight=()):
     """The state after training on the batches one after the other."""
     model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
     settings = TrainSettings(model=f"resnet{depth}", **SETTINGS | settings)
-    optimizer = settings.make_optimizer(STEPS, model.network.units_of(settings.frozen_parts))
+    frozen = model.network.units_of(settings.frozen_parts)
+    optimizer = settings.make_optimizer(STEPS, frozen, class_weight)
     state = State.fresh(model, settings.optimizer)
     for start in range(0, len(IMAGES), BATCH):
         state.update(IMAGES[start : start + BATCH], LABELS[start : start + BATCH], optimizer)
@@ -60,7 +62,7 @@ def groups(model, s):
             yield {"params": [w], "lr": s.base_lr * s.norm_lr_factor, "weight_decay": s.norm_weight_decay}
 
 
-def theirs(reference, settings):
+def theirs(reference, settings, class_weight=()):
     """PyTorch's model after the same, its average, and the gradient's norms."""
     s = TrainSettings(**SETTINGS | settings)
     if s.optimizer == "adamw":
@@ -77,7 +79,11 @@ def theirs(reference, settings):
     for step in range(STEPS):
         part = slice(step * BATCH, (step + 1) * BATCH)
         optimizer.zero_grad()
-        functional.cross_entropy(reference(pixels[part]), torch.from_numpy(LABELS[part])).backward()
+        factors = torch.tensor(class_weight or [1.0] * CLASSES, dtype=torch.float64)
+        sum_of_losses = functional.cross_entropy(
+            reference(pixels[part]), torch.from_numpy(LABELS[part]), weight=factors, reduction="sum"
+        )
+        (sum_of_losses / BATCH).backward()
         parameters = [w for w in reference.parameters() if w.requires_grad]
         norms.append(torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm or np.inf).item())
         optimizer.step()
@@ -126,6 +132,22 @@ def test_training_is_pytorchs(engine, depth, settings):
             np.testing.assert_array_equal(array, start[name], err_msg=name)
         elif settings.get("norm_lr_factor") != 0.0:
             assert not np.array_equal(array, start[name]), name
+
+
+@pytest.mark.parametrize("class_weight", [(1.0, 2.5, 0.0, 0.3, 7.0), (1.0,) * CLASSES])
+def test_training_with_weights_of_classes_is_pytorchs(engine, class_weight):
+    reference = narrow_resnet(18, CLASSES)
+    state = ours(engine, reference, 18, {}, class_weight)
+    trained, _, _ = theirs(reference, {}, class_weight)
+    assert_same(state.model.state_dict(), arrays(trained))
+
+
+def test_weights_of_classes_are_for_images_of_one_class(engine):
+    model = ResNet(18, CLASSES, engine=engine)
+    mixed = MixedLabels(LABELS[:BATCH], LABELS[:BATCH], np.ones(BATCH))
+    optimizer = TrainSettings(**SETTINGS).make_optimizer(STEPS, class_weight=[1.0] * CLASSES)
+    with pytest.raises(UserError, match="class_weight: found one with mixed images, expected"):
+        State.fresh(model).update(IMAGES[:BATCH], mixed, optimizer)
 
 
 @pytest.mark.parametrize("micro_batch", [2, 4])

@@ -50,3 +50,23 @@ def resize(pixels: np.ndarray, height: int, width: int, box: Box | None = None) 
     )
     fast.Resizer().resize(source, result, options)
     return np.frombuffer(result.get_buffer(), np.uint8).reshape(height, width, 3)
+
+
+def resize_values(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes an image of any scale and any number of channels, without rounding its values to whole numbers.
+
+    Args:
+        image: The image, numbers of shape (H, W, C).
+        height: The height of the result in pixels.
+        width: The width of the result in pixels.
+
+    Returns:
+        The resized image, float32 of shape (height, width, C), whose channels are those of Pillow's
+        `Image.resize` in mode F. An image that has this size is given back as it is.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    channels = np.moveaxis(image, -1, 0).astype(np.float32, order="C")
+    pictures = [Image.fromarray(channel) for channel in channels]
+    resized = [picture.resize((width, height), Image.Resampling.BILINEAR) for picture in pictures]
+    return np.stack([np.asarray(picture) for picture in resized], axis=-1)

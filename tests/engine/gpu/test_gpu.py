@@ -219,8 +219,9 @@ def test_pytorchs_scores_with_its_weights(gpus):
     images, _ = batch(6)
     pixels = torch.from_numpy(((images - model.mean) / model.std).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
-        expected = reference.eval()(pixels).numpy()
+        expected, features = reference.eval()(pixels).numpy(), reference.features(pixels).numpy()
     assert np.abs(model.logits(images) - expected).max() < 1e-10 * np.abs(expected).max()
+    assert np.abs(model.features(images, batch_size=4) - features).max() < 1e-10 * np.abs(features).max()
 
 
 @pytest.mark.long

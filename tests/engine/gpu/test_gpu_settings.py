@@ -34,6 +34,7 @@ def gpus(request, libraries):
         {"lars_nesterov": True, "trust_clip": True, "lr_in_momentum": False},
         {"freeze": "layer2"},
         {"mixed": True, "label_smoothing": 0.1},
+        {"weighted": True, "label_smoothing": 0.1},
         {"gray": True},
     ],
     ids=str,
@@ -45,13 +46,14 @@ def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
         labels = MixedLabels(labels, labels[::-1], np.linspace(0, 1, 8))
     if changes.pop("gray", False):
         images = images[..., :1]
+    weights = np.linspace(0, 2, 10) if changes.pop("weighted", False) else ()
     run = TrainSettings(base_lr=0.5, micro_batch=4, **changes)
 
     def steps(engine):
         model = ResNet(18, 10, images.shape[3], seed=3, engine=engine)
         state, frozen = State.fresh(model), model.network.units_of(run.frozen_parts)
         for _ in range(2):
-            state.update(images, labels, run.make_optimizer(10, frozen))
+            state.update(images, labels, run.make_optimizer(10, frozen, weights))
         return model.state_dict()
 
     assert relative_error(steps(gpus), steps(engine)) < 1e-9
