@@ -41,7 +41,6 @@ class ResNet(Model):
         labels: np.ndarray,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
         *,
-        class_weight: Sequence[float] | None = None,
         on_epoch: Callable[[EpochEvent], None] | None = None,
         **settings: Any,
     ) -> pd.DataFrame:
@@ -51,10 +50,10 @@ class ResNet(Model):
             images: The training images, of shape (N, H, W, C), uint8 or floating point in 0..255.
             labels: The labels of the images, as `evaluate` takes them.
             validation: The images and labels to evaluate on after each epoch.
-            class_weight: The factor of each class's images in the training loss, at least 0, of shape
-                (num_classes,); by default 1. The loss of a batch is still divided by its number of images.
             on_epoch: A function that is called after each epoch, with what the table will say of it.
             **settings: Settings of `sysds_resnet.train.TrainSettings`: epochs, batch_size, optimizer, ...
+                class_weights may also be numbers of shape (num_classes,), by which the loss of each class's
+                images is multiplied; the loss of a batch is still divided by its number of images.
 
         Returns:
             A table with a row for each epoch, and the columns of metrics.jsonl.
@@ -65,7 +64,7 @@ class ResNet(Model):
         if not self._fitting.acquire(blocking=False):
             raise UserError("fit: found another thread training this model, expected one; wait for its end")
         try:
-            return fit_arrays(self, images, labels, validation, class_weight, on_epoch, settings)
+            return fit_arrays(self, images, labels, validation, on_epoch, settings)
         finally:
             self._fitting.release()
 

@@ -191,7 +191,7 @@ class ResNetClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classi
         self.history_ = model.fit(
             normalized(images, *scaling, self._dtype()),
             labels,
-            class_weight=factors,
+            class_weights=factors,
             on_epoch=self._print if self.verbose else None,
             seed=seed,
             **self._settings(len(images)),

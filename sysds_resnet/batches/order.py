@@ -10,10 +10,14 @@ import numpy as np
 from sysds_resnet.errors import UserError
 
 REPETITION = 2**32
-"""The number that each repetition of a sample adds to its epoch, to augment it anew; no run has as many."""
+"""The number that each repetition of a sample in an epoch adds to the epoch, so that the sample is augmented
+anew; no run has as many epochs."""
 
 Order = Callable[[int], np.ndarray]
-"""A function of an epoch alone that gives its order: a permutation of 0..n-1, integers of shape (n,)."""
+"""A function of an epoch alone that gives the order of n samples in it: different integers of shape (n,).
+
+A number below n is the position of a sample. Where a sample comes more than once in an epoch, and others
+therefore do not come, the numbers of its further appearances are its position plus n, plus 2n and so on."""
 
 
 def sequential_order(n: int) -> Order:
@@ -142,7 +146,10 @@ class BatchOrder(Iterator[BatchSamples]):
         parts = []
         for repetition in range(self._repeats):
             first, end = (-(-(place - repetition) // self._repeats) for place in (start, stop))
-            parts.append(SamplesAt(order[first:end], epoch + repetition * REPETITION))
+            appearances, samples = np.divmod(order[first:end], self._n)
+            for appearance in np.unique(appearances):
+                seen = int(appearance) * self._repeats + repetition
+                parts.append(SamplesAt(samples[appearances == appearance], epoch + seen * REPETITION))
         return parts
 
     def _checked_order(self, epoch: int) -> np.ndarray:
@@ -151,8 +158,11 @@ class BatchOrder(Iterator[BatchSamples]):
         order = np.asarray(self._order(epoch))
         if order.shape != (n,) or order.dtype.kind not in "iu":
             raise ValueError(f"order({epoch}): {order.dtype} of shape {order.shape}, not integers of ({n},)")
-        if order.min() < 0 or order.max() >= n or np.bincount(order, minlength=n).max() > 1:
-            raise ValueError(f"order({epoch}) is not a permutation of 0..{n - 1}")
+        again = order[order >= n]
+        if order.min() < 0 or len(np.unique(order)) < n or not np.isin(again - n, order).all():
+            raise ValueError(
+                f"order({epoch}) is not a permutation of 0..{n - 1}, nor of samples that come again"
+            )
         return order.astype(np.int64)
 
 

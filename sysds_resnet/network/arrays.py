@@ -144,12 +144,12 @@ def check_labels(labels: object, n: int, num_classes: int) -> np.ndarray:
     return class_labels(labels, n, num_classes).reshape(n, 1) + 1.0
 
 
-def weigh(y: np.ndarray, class_weight: Sequence[float]) -> np.ndarray:
+def weigh(y: np.ndarray, class_weights: Sequence[float]) -> np.ndarray:
     """Puts the weight of each image beside its class number.
 
     Args:
-        y: The class numbers, as `check_labels` gives them, of shape (n, 1).
-        class_weight: The weight of each class; empty for none.
+        y: The class numbers, as `check_labels` gives them, of shape (n, 1); 0 in rows without an image.
+        class_weights: The weight of each class; empty for none.
 
     Returns:
         float64 of shape (n, 2), as `targets` in dml/layers/cross_entropy.dml takes it; without weights, `y`.
@@ -157,14 +157,14 @@ def weigh(y: np.ndarray, class_weight: Sequence[float]) -> np.ndarray:
     Raises:
         UserError: If the images are mixed, and so have more than one class.
     """
-    if not class_weight:
+    if not class_weights:
         return y
     if y.shape[1] != 1:
         raise UserError(
-            "class_weight: found one with mixed images, expected images of one class each; leave one of "
+            "class_weights: found one with mixed images, expected images of one class each; leave one of "
             "the two out"
         )
-    return np.column_stack([y, np.asarray(class_weight, dtype=float)[y[:, 0].astype(int) - 1]])
+    return np.column_stack([y, np.array([0.0, *class_weights])[y[:, 0].astype(int)]])
 
 
 def lay_out(images: np.ndarray, size: int, engine: Engine) -> SentImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,8 +18,8 @@ from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.settings.fields import names_where
-from sysds_resnet.system.checks import as_array
 from sysds_resnet.system.similar_names import refuse_unknown
+from sysds_resnet.training.class_weights import class_weights
 from sysds_resnet.training.loop import evaluate_state, training_loop
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.start import resolve
@@ -52,7 +52,6 @@ def fit_arrays(
     images: np.ndarray,
     labels: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray] | None,
-    class_weight: Sequence[float] | None,
     on_epoch: Callable[[EpochEvent], None] | None,
     values: Mapping[str, Any],
 ) -> pd.DataFrame:
@@ -65,9 +64,11 @@ def fit_arrays(
         if name in values:
             raise UserError(f"{name}: found a setting {kind}, expected those of training; leave it out")
     refuse_unknown(values, [name for name in TrainSettings.model_fields if name not in elsewhere], "fit")
-    settings = build(TrainSettings, dict(values))
+    values = dict(values)
+    asked = values.pop("class_weights", None)  # may be numbers here
+    settings = build(TrainSettings, values)
     train_set, val_set = _dataset(model, images, labels), _validation(model, validation)
-    weights = _class_weight(class_weight, model.network.num_classes)
+    weights = class_weights(asked, train_set)
     settings = resolve(settings, model.engine, train_set, model.network.depth)
     state = State.fresh(model, settings.optimizer)
     frozen = model.network.units_of(settings.frozen_parts)
@@ -113,20 +114,3 @@ def _validation(model: Model, validation: object) -> ArrayDataset | None:
         return _dataset(model, *validation)
     except UserError as error:
         raise UserError(f"validation: {error}") from error
-
-
-def _class_weight(weights: object, num_classes: int) -> tuple[float, ...]:
-    """Gives checked weights of the classes; none if there are none."""
-    if weights is None:
-        return ()
-    array = as_array("class_weight", weights)
-    if array.shape != (num_classes,) or array.dtype.kind not in "iuf":
-        raise UserError(
-            f"class_weight: found {array.dtype} of shape {array.shape}, expected {num_classes} numbers, one "
-            "for each class; give them"
-        )
-    if not (np.isfinite(array) & (array >= 0)).all():
-        raise UserError(
-            f"class_weight: found {array.tolist()!s:.80}, expected finite numbers of at least 0; correct them"
-        )
-    return tuple(array.astype(float).tolist())

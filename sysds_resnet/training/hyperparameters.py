@@ -18,7 +18,12 @@ class Hyperparameters(Settings):
     """The settings of how weights are trained: epochs, batches, learning rate and optimizer."""
 
     epochs: int = setting(
-        8, group="training", common=True, ge=1, description="The number of passes over the training images."
+        8,
+        group="training",
+        common=True,
+        resume="free",
+        ge=1,
+        description="The number of passes over the training images; may be changed with --resume.",
     )
     batch_size: int = setting(
         64, group="training", common=True, ge=1, description="The number of images in a training step."
@@ -226,21 +231,21 @@ class Hyperparameters(Settings):
         )
 
     def make_optimizer(
-        self, steps_per_epoch: int, frozen: int = 0, class_weight: Sequence[float] = ()
+        self, steps_per_epoch: int, frozen: int = 0, class_weights: Sequence[float] = ()
     ) -> Optimizer:
         """Gives the optimizer and schedule of a run whose settings are resolved.
 
         Args:
             steps_per_epoch: The number of steps in an epoch.
             frozen: The number of units that are not trained.
-            class_weight: The factor of each class's images in the loss; empty for 1.
+            class_weights: The factor of each class's images in the loss; empty for 1.
         """
         return Optimizer(
             schedule=self.make_schedule(steps_per_epoch),
             nesterov=self.lars_nesterov,
             frozen=frozen,
             micro_batch=self.micro_batch,
-            class_weight=tuple(class_weight),
+            class_weights=tuple(class_weights),
             **{name: getattr(self, name) for name in _OPTIMIZER_SETTINGS},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ _SPLITS = ("training", "validation")
 _ADVICE = "resume with what the run began with, or start another from its weights with --init-from"
 
 
-def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> dict[str, Any]:
+def identity_of(
+    settings: TrainSettings, sets: list[Dataset], model: Model, weights: Sequence[float] = ()
+) -> dict[str, Any]:
     """Gives what a resumed run is compared by: whatever decides what the weights become.
 
     Args:
         settings: The settings of the run, resolved.
         sets: The training and the validation images.
         model: The model, whose mean and standard deviation the images are normalized with.
+        weights: The weights of the classes in the loss; empty if there are none.
     """
     training = sets[0]
     return {
@@ -45,6 +48,8 @@ def identity_of(settings: TrainSettings, sets: list[Dataset], model: Model) -> d
         "mean": model.mean.ravel().tolist(),
         "std": model.std.ravel().tolist(),
         "machine": machine(model.engine),
+        # not with an empty value, which older checkpoints lack
+        **({"class weights": list(weights)} if weights else {}),
     }
 
 

@@ -9,7 +9,7 @@ from sysds_resnet.training.schedule import Schedule
 
 OptimizerName = Literal["lars", "sgd", "nesterov", "adamw", "lamb"]
 
-_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every", "class_weight")
+_NOT_OF_UPDATES = ("schedule", "micro_batch", "label_smoothing", "ema_decay", "ema_every", "class_weights")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Optimizer:
         micro_batch: The number of images whose gradients are computed at a time, a divisor of the batch size.
         ema_decay: The decay of the moving average of the weights; 0 for none.
         ema_every: The number of steps between updates of this average.
-        class_weight: The factor of each class's images in the loss; empty for 1.
+        class_weights: The factor of each class's images in the loss; empty for 1.
     """
 
     optimizer: OptimizerName
@@ -59,4 +59,4 @@ class Optimizer:
     micro_batch: int
     ema_decay: float
     ema_every: int
-    class_weight: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()

@@ -27,6 +27,7 @@ from sysds_resnet.system.command_lines import python_command
 from sysds_resnet.system.console import say, warn
 from sysds_resnet.system.signals import StopSignals
 from sysds_resnet.training.checkpoints import Checkpoints, restore
+from sysds_resnet.training.class_weights import class_weights
 from sysds_resnet.training.dry_run import engine_command
 from sysds_resnet.training.identity import identity_of
 from sysds_resnet.training.loop import evaluate_state, training_loop
@@ -44,6 +45,7 @@ from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
 from sysds_resnet.training.start import (
     introduction,
+    new_length,
     open_set,
     resolve,
     sizes_of,
@@ -134,19 +136,22 @@ class _Session:
             classes = classes_text(train_set.classes)
             write_texts({folder / CONFIG_FILE: config_text(settings), folder / CLASSES_FILE: classes})
         self._state = state = State.fresh(model, settings.optimizer)
-        identity = identity_of(settings, self._sets, model)
+        weights = class_weights(settings.class_weights, train_set)
+        identity = identity_of(settings, self._sets, model, weights)
         restored = restore(folder / CHECKPOINTS_FOLDER, state, identity, warn)
         step = state.progress.step
         self._restarts.reached(step)
-        update_config(folder, settings, step)
+        changed = update_config(folder, settings, step)
         say(introduction(settings, folder, engine, self._sets, restored or origin, step))
         warn_of_small_norms(settings)
         frozen = model.network.units_of(settings.frozen_parts)
-        self._optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen)
+        self._optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen, weights)
+        if "epochs" in changed:
+            say(new_length(self._optimizer, state.progress, engine))
         began = time.perf_counter()
         with self._report() as report, self._checkpoints(identity, report.note) as saved:
             last = self._watch(report, saved)
-            finished = state.progress.epoch == settings.epochs or self._reached()
+            finished = state.progress.epoch >= settings.epochs or self._reached()
             if finished:
                 state.model.weights = state.averaged
                 state.model.save(folder / WEIGHTS_FILE, **sizes_of(settings, self._sets[1]))
@@ -241,9 +246,13 @@ class _Session:
         return self._stopped() or self._reached()
 
     def _reached(self) -> bool:
-        """Tells whether the accuracy that ends training was reached."""
-        threshold, best = self._settings.acc_thresh, self._state.progress.best_top1
-        return threshold is not None and best is not None and 100 * best >= threshold
+        """Tells whether the accuracy that ends training was reached, or the patience is at its end."""
+        threshold, patience = self._settings.acc_thresh, self._settings.patience
+        progress = self._state.progress
+        if progress.best_top1 is None:
+            return False
+        reached = threshold is not None and 100 * progress.best_top1 >= threshold
+        return reached or (patience is not None and progress.epoch - progress.best_epoch >= patience)
 
 
 def _resuming(folder: Path) -> str:

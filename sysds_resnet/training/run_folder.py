@@ -156,18 +156,21 @@ def check_settings(settings: TrainSettings, folder: Path) -> None:
             )
 
 
-def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
-    """Updates config.yaml if a resumed run finds its data elsewhere now, or has another micro-batch.
+def update_config(folder: Path, settings: TrainSettings, step: int) -> set[str]:
+    """Updates config.yaml if a resumed run has its data elsewhere now, more epochs, or another micro-batch.
 
     Args:
         folder: The folder of the run.
         settings: The settings of the resumed run, resolved.
         step: The step from which the run goes on.
+
+    Returns:
+        The names of the settings that were changed.
     """
     before = build(TrainSettings, read_config(folder))
     changed = {
         name: getattr(settings, name)
-        for name in (*names_where(TrainSettings, resume="place"), "micro_batch")
+        for name in (*names_where(TrainSettings, resume="place"), "epochs", "micro_batch")
         if getattr(settings, name) != getattr(before, name)
     }
     if changed:
@@ -175,6 +178,7 @@ def update_config(folder: Path, settings: TrainSettings, step: int) -> None:
         write_config(
             folder, before.model_copy(update=changed), f"{', '.join(texts)} from step {step} on, as asked for"
         )
+    return set(changed)
 
 
 def write_config(folder: Path, settings: TrainSettings, remark: str | None = None) -> None:

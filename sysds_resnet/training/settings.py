@@ -125,6 +125,19 @@ class TrainSettings(
         ge=1,
         description="The number of steps between checkpoints, beside those that save_minutes asks for.",
     )
+    class_weights: str | None = setting(
+        None,
+        group="training",
+        value="balanced|FILE",
+        description="The weights of the classes in the loss: balanced for weights that make up for uneven "
+        "numbers of images, or a YAML file with a number for the name of each class.",
+    )
+    sampling: Literal["all", "balanced"] = setting(
+        "all",
+        group="training",
+        description="The images of an epoch: all once, or balanced for as many of each class, those of small "
+        "classes several times, augmented anew each time.",
+    )
     on_nan: Literal["stop", "skip"] = setting(
         "stop",
         group="training",
@@ -138,6 +151,14 @@ class TrainSettings(
         gt=0,
         le=100,
         description="The validation top-1 in percent at which training ends.",
+    )
+    patience: int | None = setting(
+        None,
+        group="run",
+        resume="free",
+        ge=1,
+        description="The number of epochs without a better validation top-1 after which training ends; "
+        "best.safetensors in the run folder has the weights of the best epoch.",
     )
     tensorboard: bool = setting(
         False,
@@ -225,6 +246,15 @@ class TrainSettings(
             raise UserError(
                 f"milestones: found {self.milestones}, expected epochs that increase, above 0 and below "
                 f"{self.epochs}; change --milestones or --epochs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_without_mixing(self) -> TrainSettings:
+        if self.class_weights is not None and self.mixing():
+            raise UserError(
+                "class_weights: found them with mixup or cutmix, expected images of one class each; leave "
+                "one of the two out, or take --sampling balanced"
             )
         return self
 

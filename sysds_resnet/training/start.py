@@ -14,6 +14,8 @@ from sysds_resnet.network.names import Weights, infer_backbone, is_body
 from sysds_resnet.network.weights.forms import load_weights
 from sysds_resnet.system.console import note, warn
 from sysds_resnet.training.micro_batch import choose_micro_batch
+from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.settings import TrainSettings
 
 
@@ -111,6 +113,18 @@ def introduction(
     if origin is not None:
         lines.insert(3, f"weights: {origin}")
     return "\n".join(lines)
+
+
+def new_length(optimizer: Optimizer, progress: Progress, engine: Engine) -> str:
+    """Says what another number of epochs makes of the learning rate of a run that goes on."""
+    schedule = optimizer.schedule
+    if progress.step >= schedule.total_steps:
+        return f"length:  {schedule.epochs} epochs now, which are done"
+    rate = schedule.rates(engine)[progress.step]
+    return (
+        f"length:  {schedule.epochs} epochs now; the learning rate goes on at {rate:.4g}, as if the run had "
+        f"been planned so, where its last step had {progress.lr:.4g}"
+    )
 
 
 def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset:

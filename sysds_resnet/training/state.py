@@ -239,7 +239,7 @@ class State:
         engine, workers = network.engine, network.engine.workers
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
         sent.check(engine, network.channels, self.model.std)
-        y = weigh(check_labels(labels, len(images), network.num_classes), optimizer.class_weight)
+        y = weigh(check_labels(labels, len(images), network.num_classes), optimizer.class_weights)
         plan = network.plan(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
         for i in range(0, len(sent.parts), workers):

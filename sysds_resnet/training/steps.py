@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sysds_resnet.batches.balance import balanced_order
+from sysds_resnet.batches.order import Order
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.stream import Batch, BatchStream, OnError, raise_error
 from sysds_resnet.classes.labels import MixedLabels
@@ -114,6 +116,17 @@ class LocalSteps:
         return replace(batch, images=images, labels=labels)
 
 
+def training_order(settings: TrainSettings, state: State, train: Dataset) -> Order:
+    """Gives the order of the training images in each epoch of a run."""
+
+    def order(epoch: int) -> np.ndarray:
+        return state.order(len(train), settings.seed, epoch, settings.shuffle_block)
+
+    if settings.sampling == "balanced":
+        return balanced_order(order, train.labels, settings.seed)
+    return order
+
+
 @contextmanager
 def local_steps(
     settings: TrainSettings,
@@ -136,7 +149,7 @@ def local_steps(
     """
     with BatchStream(
         train,
-        lambda epoch: state.order(len(train), settings.seed, epoch, settings.shuffle_block),
+        training_order(settings, state, train),
         settings.batch_size,
         readers,
         drop_last=True,

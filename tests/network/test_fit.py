@@ -113,15 +113,15 @@ def test_each_epoch_is_told_when_it_is_done(fresh):
 @pytest.mark.parametrize(
     ("weights", "found"),
     [
-        ([1, 2], "class_weight: found int64 of shape (2,), expected 3 numbers, one for each class"),
-        ([1, 2, -1], "class_weight: found [1, 2, -1], expected finite numbers of at least 0"),
-        ([1, 2, np.nan], "class_weight: found [1.0, 2.0, nan], expected finite numbers"),
-        ("balanced", "class_weight: found <U8 of shape ()"),
+        ([1, 2], "class_weights: found int64 of shape (2,), expected 3 numbers, one for each class"),
+        ([1, 2, -1], "class_weights: found [1, 2, -1], expected finite numbers of at least 0"),
+        ([1, 2, np.nan], "class_weights: found [1.0, 2.0, nan], expected finite numbers"),
+        ("weights.yaml", "weights.yaml: found no readable file"),
     ],
 )
 def test_weights_of_classes_that_are_none_are_refused(fresh, weights, found):
     images, labels = random_images(4), np.array([0, 1, 2, 0])
-    assert found in message(fresh.fit, images, labels, epochs=1, batch_size=4, class_weight=weights)
+    assert found in message(fresh.fit, images, labels, epochs=1, batch_size=4, class_weights=weights)
 
 
 def test_classes_are_weighted_in_the_loss_that_is_reported(initial):
@@ -131,7 +131,7 @@ def test_classes_are_weighted_in_the_loss_that_is_reported(initial):
     losses = {}
     for weights in (None, (1, 1, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2)):
         model = copy.copy(initial)
-        losses[weights] = model.fit(images, labels, class_weight=weights, **settings)["train_loss"][0]
+        losses[weights] = model.fit(images, labels, class_weights=weights, **settings)["train_loss"][0]
     assert losses[None] == losses[1, 1, 1]
     assert sum(losses[weights] for weights in list(losses)[2:]) == pytest.approx(2 * losses[None], rel=1e-12)
 

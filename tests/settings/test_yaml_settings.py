@@ -44,7 +44,10 @@ def test_what_is_written_to_config_yaml_is_read_back_the_same(yaml_file):
     [
         ({"learning_rate": 1}, "learning_rate: no such setting; expected one of config, debug, dataset"),
         ({"base-lr": 1}, "base-lr: no such setting"),
-        ({"optimizer": "adam"}, "optimizer: found adam, expected 'lars', 'sgd' or 'nesterov'"),
+        (
+            {"optimizer": "adam"},
+            "optimizer: found adam, expected 'lars', 'sgd', 'nesterov', 'adamw' or 'lamb'",
+        ),
         ({"epochs": "many"}, "epochs: found many, expected a valid integer"),
         ({"epochs": -3}, "epochs: found -3, expected greater than or equal to 1"),
         ({"trust_clip": "maybe"}, "trust_clip: found maybe, expected a valid boolean"),

@@ -29,12 +29,12 @@ IMAGES = RNG.integers(0, 256, (STEPS * BATCH, 32, 32, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, CLASSES, STEPS * BATCH)
 
 
-def ours(engine, reference, depth, settings, class_weight=()):
+def ours(engine, reference, depth, settings, class_weights=()):
     """The state after training on the batches one after the other."""
     model = ResNet.from_state_dict(arrays(reference), engine, mean=MEAN, std=STD)
     settings = TrainSettings(model=f"resnet{depth}", **SETTINGS | settings)
     frozen = model.network.units_of(settings.frozen_parts)
-    optimizer = settings.make_optimizer(STEPS, frozen, class_weight)
+    optimizer = settings.make_optimizer(STEPS, frozen, class_weights)
     state = State.fresh(model, settings.optimizer)
     for start in range(0, len(IMAGES), BATCH):
         state.update(IMAGES[start : start + BATCH], LABELS[start : start + BATCH], optimizer)
@@ -62,7 +62,7 @@ def groups(model, s):
             yield {"params": [w], "lr": s.base_lr * s.norm_lr_factor, "weight_decay": s.norm_weight_decay}
 
 
-def theirs(reference, settings, class_weight=()):
+def theirs(reference, settings, class_weights=()):
     """PyTorch's model after the same, its average, and the gradient's norms."""
     s = TrainSettings(**SETTINGS | settings)
     if s.optimizer == "adamw":
@@ -79,7 +79,7 @@ def theirs(reference, settings, class_weight=()):
     for step in range(STEPS):
         part = slice(step * BATCH, (step + 1) * BATCH)
         optimizer.zero_grad()
-        factors = torch.tensor(class_weight or [1.0] * CLASSES, dtype=torch.float64)
+        factors = torch.tensor(class_weights or [1.0] * CLASSES, dtype=torch.float64)
         sum_of_losses = functional.cross_entropy(
             reference(pixels[part]), torch.from_numpy(LABELS[part]), weight=factors, reduction="sum"
         )
@@ -134,19 +134,19 @@ def test_training_is_pytorchs(engine, depth, settings):
             assert not np.array_equal(array, start[name]), name
 
 
-@pytest.mark.parametrize("class_weight", [(1.0, 2.5, 0.0, 0.3, 7.0), (1.0,) * CLASSES])
-def test_training_with_weights_of_classes_is_pytorchs(engine, class_weight):
+@pytest.mark.parametrize("class_weights", [(1.0, 2.5, 0.0, 0.3, 7.0), (1.0,) * CLASSES])
+def test_training_with_weights_of_classes_is_pytorchs(engine, class_weights):
     reference = narrow_resnet(18, CLASSES)
-    state = ours(engine, reference, 18, {}, class_weight)
-    trained, _, _ = theirs(reference, {}, class_weight)
+    state = ours(engine, reference, 18, {}, class_weights)
+    trained, _, _ = theirs(reference, {}, class_weights)
     assert_same(state.model.state_dict(), arrays(trained))
 
 
 def test_weights_of_classes_are_for_images_of_one_class(engine):
     model = ResNet(18, CLASSES, engine=engine)
     mixed = MixedLabels(LABELS[:BATCH], LABELS[:BATCH], np.ones(BATCH))
-    optimizer = TrainSettings(**SETTINGS).make_optimizer(STEPS, class_weight=[1.0] * CLASSES)
-    with pytest.raises(UserError, match="class_weight: found one with mixed images, expected"):
+    optimizer = TrainSettings(**SETTINGS).make_optimizer(STEPS, class_weights=[1.0] * CLASSES)
+    with pytest.raises(UserError, match="class_weights: found one with mixed images, expected"):
         State.fresh(model).update(IMAGES[:BATCH], mixed, optimizer)
 
 

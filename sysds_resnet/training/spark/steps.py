@@ -16,12 +16,14 @@ from sysds_resnet.batches.stream import OnError, raise_error
 from sysds_resnet.engine.program import Program
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
+from sysds_resnet.network.arrays import weigh
 from sysds_resnet.network.inference import BN_EPS
 from sysds_resnet.report.events import StepMetrics
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark.images import RemoteBatch, RemoteImages
 from sysds_resnet.training.state import State
+from sysds_resnet.training.steps import training_order
 
 _GRADIENTS = Program(
     """
@@ -113,6 +115,7 @@ class SparkSteps:
         """Does a training step on a batch: gradients on the cluster, then the update in the driver."""
         began = time.perf_counter()
         inputs = _inputs(self._state, batch, self._dataset, self._micro_batch) | {
+            "y": weigh(batch.y, optimizer.class_weights),
             "label_smoothing": optimizer.label_smoothing,
             "frozen": optimizer.frozen,
             "folder": batch.folder,
@@ -189,7 +192,7 @@ def spark_steps(
     """Gives the training steps on the cluster of the state's engine, from where the state's progress says."""
     batches = BatchOrder(
         len(train),
-        lambda epoch: state.order(len(train), settings.seed, epoch, settings.shuffle_block),
+        training_order(settings, state, train),
         settings.batch_size,
         drop_last=True,
         repeats=settings.repeats,
