@@ -22,10 +22,10 @@ def command(settings: EvaluateSettings) -> None:
     by = outcomes_on_spark if settings.engine == "spark" else outcomes_here
     outcomes, details = by(settings, bad)
     scores = outcomes.scores()
-    print(
-        f"{scores['images']} images: loss {scores['loss']:.4f}, top-1 {100 * scores['top1']:.2f} %, "
-        f"top-5 {100 * scores['top5']:.2f} %"
-    )
+    text = f"{scores['images']} images: loss {scores['loss']:.4f}, top-1 {100 * scores['top1']:.2f} %"
+    if len(outcomes.classes) > 5:  # otherwise every image is a hit
+        text += f", top-5 {100 * scores['top5']:.2f} %"
+    print(text)
     if len(bad):
         print(printable(f"{len(bad)} images cannot be read and were left out: {bad.path}"))
     if settings.out:

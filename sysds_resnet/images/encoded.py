@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,12 @@ class EncodedDataset:
         self._augmentation = augmentation
         self._seed = seed
         self.resize_size = default_resize_size(size) if resize_size is None else resize_size
+
+    def augmented(self, augmentation: Augmentation) -> EncodedDataset:
+        """Gives the data set with another augmentation of its images, if they are augmented at all."""
+        other = copy(self)
+        other._augmentation = self._augmentation and augmentation
+        return other
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -151,7 +151,7 @@ def epoch_line(event: EpochEvent, epochs: int) -> str:
     for name, share in (("top-1", event.val_top1), ("top-5", event.val_top5)):
         if share is not None:
             parts.append(f"{name} {100 * share:6.2f} %")
-    parts.append(f"lr {event.lr:8.4f}")
+    parts.append(f"lr {event.lr:8.3g}")
     if event.images_per_s is not None:
         parts.append(f"{event.images_per_s:6.1f} images/s")
     return GAP.join([*parts, f"{event.seconds:.0f} s"])

@@ -46,10 +46,12 @@ from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
 from sysds_resnet.training.start import (
     introduction,
     new_length,
-    open_set,
+    open_sets,
     resolve,
     sizes_of,
     starting_model,
+    warn_of_chance,
+    warn_of_few_steps,
     warn_of_small_norms,
 )
 from sysds_resnet.training.state import State
@@ -71,12 +73,16 @@ def train(settings: TrainSettings) -> Path | None:
     if not settings.dry_run:
         settings.check_cluster(settings.resume or settings.out or Path())
     if settings.dry_run:
-        print_notes(*(open_set(settings, split) for split in ("train", "val")))
+        settings, sets, chosen = open_sets(settings)
+        print_notes(*sets)
+        print("".join([f"# {line}\n" for line in (chosen or "").splitlines()]), end="")
         print(config_text(settings) + engine_command(settings))
         return None
     with run_folder(settings, warn) as folder:
-        sets = [open_set(settings, split) for split in ("train", "val")]
+        settings, sets, chosen = open_sets(settings)
         print_notes(*sets)
+        if chosen:
+            say(chosen)
         restarts = Restarts(folder)
         try:
             with StopSignals() as stopped:
@@ -144,6 +150,7 @@ class _Session:
         changed = update_config(folder, settings, step)
         say(introduction(settings, folder, engine, self._sets, restored or origin, step))
         warn_of_small_norms(settings)
+        warn_of_few_steps(settings, len(train_set))
         frozen = model.network.units_of(settings.frozen_parts)
         self._optimizer = settings.make_optimizer(len(train_set) // settings.batch_size, frozen, weights)
         if "epochs" in changed:
@@ -163,6 +170,7 @@ class _Session:
             except Exception as error:  # results only report what is in the folder
                 warn(f"results.md not written: {one_line(error)}")
             say(state.progress.summary(last, (time.perf_counter() - began) / 60))
+            warn_of_chance(state.progress.best_top1, self._sets[1])
         if len(self._bad):
             say(f"{len(self._bad)} images cannot be read and were left out: {self._bad.path}")
         return finished

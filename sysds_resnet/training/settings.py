@@ -235,7 +235,13 @@ class TrainSettings(
 
         A recipe may be tried for fewer epochs than its warm-up or milestones need.
         """
-        if self.recipe is None and self.schedule != "onecycle" and self.warmup_epochs > self.epochs:
+        chosen = "epochs" not in self.model_fields_set  # by training/defaults.py, which checks them again
+        if (
+            self.recipe is None
+            and not chosen
+            and self.schedule != "onecycle"
+            and self.warmup_epochs > self.epochs
+        ):
             raise UserError(
                 f"warmup_epochs: found {self.warmup_epochs:g} with {self.epochs} epochs, expected at most "
                 "as many; shorten the warm-up or train for longer"

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from sysds_resnet.classes.comparison import compare_class_names, describe_difference
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import NoSuchSplit, UserError
-from sysds_resnet.images import Dataset, open_dataset
+from sysds_resnet.images import Dataset, EncodedDataset, SyntheticDataset, open_dataset
 from sysds_resnet.network.model import Model
 from sysds_resnet.network.names import Weights, infer_backbone, is_body
 from sysds_resnet.network.weights.forms import load_weights
+from sysds_resnet.settings.command_line import build
 from sysds_resnet.system.console import note, warn
+from sysds_resnet.training.defaults import FEW_STEPS, choose, explanation
 from sysds_resnet.training.micro_batch import choose_micro_batch
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.progress import Progress
@@ -103,11 +107,16 @@ def introduction(
     network = f"{settings.model}, {settings.optimizer}, {batch}, {settings.epochs} epochs"
     if settings.frozen_parts:
         network += f"; not trained: {', '.join(settings.frozen_parts)}"
+    steps_per_epoch, left_out = divmod(len(sets[0]), settings.batch_size)
+    steps = f"{steps_per_epoch} in an epoch, {settings.epochs * steps_per_epoch} in all"
+    if left_out:
+        steps += f"; {left_out} images do not fill a batch and are left out, others in each epoch"
     lines = [
         f"run:     {folder}{f', from step {step}' if step else ''}",
         f"data:    {settings.dataset}, {len(sets[0])} training and {len(sets[1])} validation images of "
         f"{height} x {width}, {sets[0].num_classes} classes",
         f"network: {network}",
+        f"steps:   {steps}",
         f"engine:  {engine.describe()}",
     ]
     if origin is not None:
@@ -148,6 +157,23 @@ def open_set(settings: TrainSettings, split: Literal["train", "val"]) -> Dataset
         raise NoSuchSplit(f"{error}, or take a share of the training images with --val-split 0.1") from error
 
 
+def open_sets(settings: TrainSettings) -> tuple[TrainSettings, list[Dataset], str | None]:
+    """Opens the training and validation images of a run, and chooses settings that suit them.
+
+    Returns:
+        The settings with those that were chosen, the two data sets, and what to say of the choice if there was one.
+    """
+    training = open_set(settings, "train")
+    chosen = choose(settings, len(training))
+    if not chosen:
+        return settings, [training, open_set(settings, "val")], None
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    settings = build(TrainSettings, {**given, **chosen})
+    if isinstance(training, EncodedDataset):
+        training = training.augmented(settings.augmentation())
+    return settings, [training, open_set(settings, "val")], explanation(chosen, len(training))
+
+
 def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
     """Replaces defaults by what depends on the machine and the data: the micro-batch and the image size.
 
@@ -168,6 +194,27 @@ def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: in
     asked = None if settings.micro_batch == "auto" else settings.micro_batch
     micro_batch = choose_micro_batch(engine, depth, dataset.image_size, settings.batch_size, asked)
     return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})
+
+
+def warn_of_few_steps(settings: TrainSettings, images: int) -> None:
+    """Warns of a run of so few steps that it learns next to nothing."""
+    steps = settings.epochs * (images // settings.batch_size)
+    if steps < FEW_STEPS and settings.dataset != "synthetic":
+        warn(
+            f"steps: found {steps} in all, expected {FEW_STEPS} or more, or hardly anything is learned; choose more "
+            "--epochs or a smaller --batch-size"
+        )
+
+
+def warn_of_chance(top1: float | None, dataset: Dataset) -> None:
+    """Warns of a validation that is no better than naming the most frequent class for every image."""
+    share = np.bincount(dataset.labels).max() / len(dataset)
+    if top1 is not None and top1 <= share and not isinstance(dataset, SyntheticDataset):
+        warn(
+            f"validation: found {100 * top1:.2f} % top-1, expected more than the {100 * share:.2f} % of naming the "
+            "most frequent class always; look at the images with the command show, and try a lower --base-lr, more "
+            "--epochs, or weights to start from (--init-from)"
+        )
 
 
 def warn_of_small_norms(settings: TrainSettings) -> None:

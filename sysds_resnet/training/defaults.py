@@ -1,0 +1,99 @@
+"""The settings that suit a data set by its number of images, where nobody has given others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sysds_resnet.settings.flags import flag_of
+from sysds_resnet.training.settings import TrainSettings
+
+FEW_STEPS = 100
+"""Steps of a run below which hardly anything is learned."""
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What suits data sets of fewer than `below` training images.
+
+    Small ones get small batches, for more steps in an epoch, more epochs, more weight decay, and crops that show
+    more of an image. Few epochs are enough for weights that have been trained on other images before.
+    """
+
+    below: float
+    batch_size: int
+    epochs: int
+    epochs_of_trained: int
+    weight_decay: float
+    crop_area: float
+
+
+_SIZES = (
+    _Size(1_000, 16, 60, 30, 5e-4, 0.35),
+    _Size(10_000, 32, 40, 20, 5e-4, 0.35),
+    _Size(100_000, 64, 30, 10, 5e-4, 0.25),
+    _Size(math.inf, 256, 90, 20, 1e-4, 0.08),
+)
+# The learning rate of each optimizer at batches of 256 images. That of sgd and nesterov grows with the batch, as
+# in https://arxiv.org/abs/1706.02677; that of adamw and lamb with its square root, as in
+# https://arxiv.org/abs/1904.00962. LARS's trust ratio makes up for the size of the batch.
+_RATES = {
+    "sgd": (0.2, 1.0),
+    "nesterov": (0.2, 1.0),
+    "adamw": (1e-3, 0.5),
+    "lamb": (4e-3, 0.5),
+    "lars": (5.0, 0.0),
+}
+_WITHOUT_CHOICE = (
+    "digits",
+    "synthetic",
+)  # their settings are the defaults of `TrainSettings`, the recipe digits
+
+
+def choose(settings: TrainSettings, images: int) -> dict[str, Any]:
+    """Chooses the settings of a run that were not given, by the number of its training images.
+
+    Args:
+        settings: The settings of the run.
+        images: The number of training images.
+
+    Returns:
+        The chosen settings by name; none for a run that has a recipe, goes on, or is on digits or synthetic images.
+    """
+    if settings.recipe or settings.resume or settings.dataset in _WITHOUT_CHOICE:
+        return {}
+    size = next(size for size in _SIZES if images < size.below)
+    trained = settings.init_from is not None
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    batch_size = given.get("batch_size", min(size.batch_size, images))
+    optimizer = given.get("optimizer", "adamw" if trained else "nesterov")
+    epochs = given.get("epochs", size.epochs_of_trained if trained else size.epochs)
+    rate, power = _RATES[optimizer]
+    chosen = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "optimizer": optimizer,
+        "base_lr": _rounded(rate * (batch_size / 256) ** power),
+        "schedule": "cosine",
+        "warmup_epochs": float(min(5, epochs // 10)),
+        "weight_decay": 0.05 if optimizer in ("adamw", "lamb") else size.weight_decay,
+        "label_smoothing": 0.1,
+        "crop_area": size.crop_area,
+    }
+    return {name: value for name, value in chosen.items() if name not in given}
+
+
+def explanation(chosen: Mapping[str, Any], images: int) -> str:
+    """Gives the lines by which a run says what was chosen, and how to choose otherwise."""
+    flags = " ".join(
+        f"{flag_of(name)} {value:g}" if isinstance(value, float) else f"{flag_of(name)} {value}"
+        for name, value in chosen.items()
+    )
+    return f"chosen:  {flags}\n         for {images} training images; flags or a --recipe change that"
+
+
+def _rounded(rate: float) -> float:
+    """Rounds a learning rate to two digits."""
+    return float(f"{rate:.2g}")
