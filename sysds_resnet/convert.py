@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
@@ -20,28 +18,35 @@ from sysds_resnet.network.names import Weights, check_tensors, infer_architectur
 from sysds_resnet.network.registry import Network
 from sysds_resnet.network.weights.files import describe, write_weights
 from sysds_resnet.network.weights.forms import BESIDE, COMPLETE, READING_HEAP, TENSORS, digest, load_weights
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.console import note
 
 
 class ConvertSettings(Settings):
     """Converts weights. SRC may have any of the forms below, or be a .pth file or a run folder."""
 
-    source: CliPositionalArg[Path] = Field(description="The weights to read.")
-    destination: CliPositionalArg[Path] = Field(description="The file or folder to write.")
-    to: Literal["torchvision", "huggingface", "systemds"] | None = Field(
+    source: Path = setting(positional=True, group="input", value="SRC", description="The weights to read.")
+    destination: Path = setting(
+        positional=True, group="output", value="DST", description="The file or folder to write."
+    )
+    to: Literal["torchvision", "huggingface", "systemds"] | None = setting(
         None,
+        group="output",
         description="The form to write. torchvision: a .safetensors file; huggingface: a new folder for "
         "ResNetForImageClassification and its image processor; systemds: a new folder of matrices for the "
         "DML programs. By default torchvision if DST ends in .safetensors.",
     )
-    dtype: Literal["float16", "float32", "float64"] | None = Field(
+    dtype: Literal["float16", "float32", "float64"] | None = setting(
         None,
+        group="output",
         description="The type of the numbers; by default that of SRC, and float32 for huggingface. systemds "
         "is always float64.",
     )
-    key: str | None = Field(
+    key: str | None = setting(
         None,
+        group="input",
         description="The entry or prefix of the network to take from a file with several ones; by default "
         "that of the averaged weights.",
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-from pydantic import Field
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.gpu import cuda
@@ -20,7 +19,9 @@ from sysds_resnet.engine.jvm.process import YOUNG_SHARE
 from sysds_resnet.engine.spark.checks import SPARK_VERSION, SPARK_VERSIONS
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.pixels.resample import RESAMPLER
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.system.machine import cores, memory_limit
 from sysds_resnet.training.micro_batch import STEP_SHARE, largest_micro_batch
@@ -29,8 +30,10 @@ from sysds_resnet.training.micro_batch import STEP_SHARE, largest_micro_batch
 class DoctorSettings(Settings):
     """Looks at this machine, starts the engine and multiplies; exit code 0 if training can run."""
 
-    precision: Precision = Field("single", description="The precision to try, as for training.")
-    heap: str | None = Field(None, description="The JVM heap to try, such as 12g.")
+    precision: Precision = setting(
+        "single", group="hardware", description="The precision to try, as for training."
+    )
+    heap: str | None = setting(None, group="hardware", description="The JVM heap to try, such as 12g.")
 
 
 def command(settings: DoctorSettings) -> None:

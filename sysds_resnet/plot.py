@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
@@ -17,9 +14,9 @@ from sysds_resnet.images import open_dataset
 from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run, write_png
 from sysds_resnet.report.pages import make_figure, page
 from sysds_resnet.report.summary import summary
-from sysds_resnet.settings.command_line import Settings, find_flag, run
-from sysds_resnet.settings.fields import names_where
-from sysds_resnet.settings.recipes import describe_all
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import names_where, setting
 from sysds_resnet.system.files import write_whole
 from sysds_resnet.training.settings import TrainSettings
 
@@ -30,19 +27,29 @@ SCHEDULE_HEAP = 2**30  # bytes; half a million learning rates are 4 MB
 class PlotSettings(Settings):
     """Draws runs into curves.png and curves.html, a page that needs nothing else."""
 
-    runs: CliPositionalArg[list[Path]] = Field(description="The run folders; runs may still be going.")
-    out: Path | None = Field(
-        None, description="The folder to write to; by default that of a single run, or the working directory."
+    runs: list[Path] = setting(
+        positional=True, group="input", value="RUN", description="The run folders; runs may still be going."
     )
-    x_axis: Axis = Field(
-        "step", description="The horizontal axis, also --x; hours since the start include pauses."
+    out: Path | None = setting(
+        None,
+        group="output",
+        description="The folder to write to; by default that of a single run, or the working directory.",
     )
-    schedule: bool = Field(
+    x_axis: Axis = setting(
+        "step",
+        group="output",
+        alias="--x",
+        description="The horizontal axis; hours since the start include pauses.",
+    )
+    schedule: bool = setting(
         False,
+        group="schedule",
         description="Whether to draw the learning rate of a run that has not started instead, into "
         "schedule.png and schedule.html; takes --images and the flags of sysds_resnet.train.",
     )
-    images: int | None = Field(None, description="The number of training images, with --schedule.")
+    images: int | None = setting(
+        None, group="schedule", description="The number of training images, with --schedule."
+    )
 
 
 class ScheduleSettings(TrainSettings):
@@ -50,10 +57,21 @@ class ScheduleSettings(TrainSettings):
 
     command = "plot"
 
-    runs: CliPositionalArg[list[Path]] = Field([], description="No runs are taken with --schedule.")
-    out: Path | None = Field(None, description="The folder to write to; by default the working directory.")
-    images: int | None = Field(
-        None, ge=1, description="The number of training images; by default that of the data set."
+    runs: list[Path] = setting(
+        [], positional=True, group="input", value="RUN", description="No runs are taken with --schedule."
+    )
+    out: Path | None = setting(
+        None,
+        group="output",
+        common=True,
+        description="The folder to write to; by default the working directory.",
+    )
+    images: int | None = setting(
+        None,
+        group="schedule",
+        common=True,
+        ge=1,
+        description="The number of training images; by default that of the data set.",
     )
 
 
@@ -141,11 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line, and gives the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not any(word.split("=")[0] == "--schedule" for word in argv):
-        # pydantic cannot be given a flag of two hyphens and a single letter
-        return run(PlotSettings, plot_runs, [re.sub(r"^--x(?==|$)", "--x-axis", word) for word in argv])
-    if find_flag("recipe", argv) == "list":
-        print(describe_all())
-        return 0
+        return run(PlotSettings, plot_runs, argv)
     # --schedule alone asks for the picture; with a value it is the flag of train as well
     alone = [
         i

@@ -9,23 +9,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
-
 from sysds_resnet.report.result_tables import (
     tables,
     write_results,
 )
 from sysds_resnet.report.results import results_row
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import setting
 
 
 class ResultsSettings(Settings):
     """Prints the results of runs as two tables, and writes results.json and results.md into each folder."""
 
-    runs: CliPositionalArg[list[Path]] = Field(min_length=1, description="The run folders.")
-    baseline: Path | None = Field(
+    runs: list[Path] = setting(
+        positional=True, group="input", min_length=1, value="RUN", description="The run folders."
+    )
+    baseline: Path | None = setting(
         None,
+        group="input",
+        value="RUN",
         description="The folder of a run on one card, for the scalability of runs of the same network, image "
         "size and precision.",
     )

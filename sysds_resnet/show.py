@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.batches.readers import Readers
@@ -20,6 +19,7 @@ from sysds_resnet.images import open_dataset
 from sysds_resnet.images.settings import AugmentationSettings, DataSettings, print_notes
 from sysds_resnet.images.sources.files import Split
 from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.files import check_place
 
 COLUMNS = 8
@@ -29,21 +29,41 @@ NAME_LENGTH = 18
 class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
     """Writes a contact sheet of images as the network gets them, after augmentation, with their labels."""
 
-    split: Split = Field("train", description="The split: train, or val, which is not augmented.")
-    images: int = Field(32, ge=1, le=400, description="The number of images on the sheet, drawn at random.")
-    image_size: int | None = Field(
-        None, ge=8, description="The side of the images in pixels, as for sysds_resnet.train."
+    split: Split = setting(
+        "train", group="data", common=True, description="The split: train, or val, which is not augmented."
     )
-    resize_size: int | None = Field(
+    images: int = setting(
+        32,
+        group="data",
+        common=True,
+        ge=1,
+        le=400,
+        description="The number of images on the sheet, drawn at random.",
+    )
+    image_size: int | None = setting(
         None,
+        group="data",
+        common=True,
+        ge=8,
+        description="The side of the images in pixels, as for sysds_resnet.train.",
+    )
+    resize_size: int | None = setting(
+        None,
+        group="data",
         ge=8,
         description="The shorter side of val images before the crop, as for sysds_resnet.train.",
     )
-    seed: int = Field(
-        42, ge=0, lt=2**31, description="The seed of the choice of images and of their augmentation."
+    seed: int = setting(
+        42,
+        group="data",
+        ge=0,
+        lt=2**31,
+        description="The seed of the choice of images and of their augmentation.",
     )
-    epoch: int = Field(1, ge=1, description="The epoch whose augmentation is shown, from 1.")
-    out: Path = Field(Path("images.png"), description="The PNG file to write.")
+    epoch: int = setting(
+        1, group="data", common=True, ge=1, description="The epoch whose augmentation is shown, from 1."
+    )
+    out: Path = setting(Path("images.png"), group="output", common=True, description="The PNG file to write.")
 
 
 def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from sysds_resnet.engine.jvm.memory import heap_of
 from sysds_resnet.engine.jvm.multiply import Blas, choose
@@ -27,13 +27,15 @@ from sysds_resnet.preparing.matrices import MATRICES, blocks_file
 from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.scoring.settings import EvaluateSettings, PredictSettings
 from sysds_resnet.settings.command_line import build, run
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.settings.fields import setting
+from sysds_resnet.system.command_lines import program_name, python_command
+from sysds_resnet.system.console import say
 from sysds_resnet.system.shared_files import absolute, is_url
 from sysds_resnet.system.similar_names import did_you_mean
 from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
 from sysds_resnet.training.settings import TrainSettings
 
-USAGE = """usage: python -m sysds_resnet.spark_command {dml,train,prepare,evaluate,predict} ...
+USAGE = """usage: {program} {{dml,train,prepare,evaluate,predict}} ...
 
 Prints the line for spark-submit that has SystemDS train by dml/train.dml, whose executors need no Python
 (dml --help), or that runs a command of this package (its options, --master and --executors among them).
@@ -49,22 +51,34 @@ _KINDS: dict[str, type[SparkSettings]] = {
 class DmlSettings(SparkSettings):
     """Prints the line for spark-submit that has SystemDS train by dml/train.dml."""
 
-    command: ClassVar[str] = "spark_command dml"
+    command: ClassVar[str] = "spark-command dml"
 
-    engine: Literal["spark"] = Field("spark", description="Where gradients are computed.")
-    data: str = Field(
-        description="The data set, prepared with --blocks: a path that all machines see, or a URL."
+    engine: Literal["spark"] = setting(
+        "spark", group="Spark cluster", description="Where gradients are computed."
     )
-    blocks: int = Field(ge=1, description="The number of images in a block, as the data set was prepared.")
-    out: str = Field(description="The folder for the weights, or its URL.")
-    heap: str | None = Field(
-        None, description="The JVM heap of the driver, such as 12g; by default half of the memory."
+    data: str = setting(
+        group="input",
+        description="The data set, prepared with --blocks: a path that all machines see, or a URL.",
     )
-    precision: Literal["double", "single"] = Field(
-        "double", description="The precision of matrix multiplies."
+    blocks: int = setting(
+        group="input", ge=1, description="The number of images in a block, as the data set was prepared."
     )
-    blas: Blas = Field("auto", description="What multiplies matrices, as for train.")
-    arguments: list[str] = Field([], description="More arguments of dml/train.dml, as NAME=VALUE.")
+    out: str = setting(group="output", description="The folder for the weights, or its URL.")
+    heap: str | None = setting(
+        None,
+        group="hardware",
+        description="The JVM heap of the driver, such as 12g; by default half of the memory.",
+    )
+    precision: Literal["double", "single"] = setting(
+        "double", group="hardware", description="The precision of matrix multiplies."
+    )
+    blas: Blas = setting("auto", group="hardware", description="What multiplies matrices, as for train.")
+    arguments: list[str] = setting(
+        [],
+        group="training",
+        value="NAME=VALUE",
+        description="More arguments of dml/train.dml, as NAME=VALUE.",
+    )
 
     @model_validator(mode="after")
     def _arguments_are_pairs(self) -> DmlSettings:
@@ -163,7 +177,7 @@ def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line, and gives the exit code."""
-    name, *options = argv or sys.argv[1:] or [""]
+    name, *options = (sys.argv[1:] if argv is None else argv) or [""]
     if name == "dml":
         return run(DmlSettings, lambda settings: print(shlex.join(dml_line(settings))), options)
     if name in _KINDS:
@@ -171,8 +185,18 @@ def main(argv: list[str] | None = None) -> int:
         return run(
             _KINDS[name], lambda settings: print(shlex.join(python_line(name, settings, options))), options
         )
+    if name and not name.startswith("-"):
+        known = ["dml", *_KINDS]
+        question = did_you_mean(name, known) or f": {', '.join(known)}"
+        say(
+            f"error: {name}: found no such command, expected one that spark-submit can run{question}",
+            sys.stderr,
+        )
+        return 2
     asked = name in ("-h", "--help")
-    print(USAGE, end="", file=sys.stdout if asked else sys.stderr)
+    print(
+        USAGE.format(program=program_name("spark-command")), end="", file=sys.stdout if asked else sys.stderr
+    )
     return 0 if asked else 2
 
 

@@ -17,10 +17,11 @@ from sysds_resnet.engine.jvm.multiply import choose
 from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, jvm_options, systemds_home
 from sysds_resnet.engine.spark.settings_file import cache_folder, library_folder, settings_file
 from sysds_resnet.errors import UserError, printable
+from sysds_resnet.system.command_lines import program_name
 from sysds_resnet.system.console import say, warn
 from sysds_resnet.system.machine import substitute_name
 
-USAGE = """usage: python -m sysds_resnet.systemds [-f] PROGRAM.dml [SystemDS's options] [-nvargs N=VALUE...]
+USAGE = """usage: {program} [-f] PROGRAM.dml [SystemDS's options] [-nvargs N=VALUE...]
 
 Runs a DML program with the command line of upstream's bin/systemds; Java, OpenBLAS and the heap are found
 as the other commands of this package find them. A program that is not in the working directory, and
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the program takes the place of this process. Gives the exit code otherwise."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["-h"], ["--help"]):
-        print(USAGE, end="")
+        print(USAGE.format(program=program_name("systemds")), end="")
         return 0
     try:
         if arguments in ([], ["-f"]):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from sysds_resnet.settings.command_line import find_flag, parse, run
-from sysds_resnet.settings.recipes import describe_all
+from sysds_resnet.settings.command_line import parse, run
 from sysds_resnet.training.run import train
 from sysds_resnet.training.run_folder import check_settings, read_config
 from sysds_resnet.training.settings import TrainSettings
@@ -17,9 +16,6 @@ from sysds_resnet.training.settings import TrainSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line, and gives the exit code."""
-    if find_flag("recipe", sys.argv[1:] if argv is None else argv) == "list":
-        print(describe_all())
-        return 0
     return run(TrainSettings, lambda settings: _command(settings, argv), argv)
 
 

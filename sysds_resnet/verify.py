@@ -10,8 +10,6 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
 from tqdm import tqdm
 
 from sysds_resnet.batches.order import sequential_order
@@ -23,7 +21,9 @@ from sysds_resnet.images.sources.files import Split
 from sysds_resnet.images.sources.layouts import open_source
 from sysds_resnet.images.sources.manifest import MANIFEST, FileRecord, Manifest
 from sysds_resnet.images.sources.photos import photos_folder
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import check_place, user_path, write_whole
 
@@ -34,17 +34,23 @@ SMALL = 8  # pixels along a side, since images are decoded only to be checked
 class VerifySettings(Settings):
     """Reads every image of a data set and reports those that cannot be read; ends with 1 if there are any."""
 
-    path: CliPositionalArg[str] = Field(
-        description="The data set: photos, or the path of images in one of the layouts."
+    path: str = setting(
+        positional=True,
+        group="input",
+        description="The data set: photos, or the path of images in one of the layouts.",
     )
-    layout: Layout | None = Field(
+    layout: Layout | None = setting(
         None,
+        group="input",
         description="The layout of a data set at a path; by default the first of these that there are signs "
         "of.",
     )
-    out: Path = Field(Path("verify.csv"), description="The CSV file for what cannot be read, if anything.")
-    workers: int | None = Field(
+    out: Path = setting(
+        Path("verify.csv"), group="output", description="The CSV file for what cannot be read, if anything."
+    )
+    workers: int | None = setting(
         None,
+        group="reading images",
         ge=1,
         description="The number of processes that read images; by default one for each core, at most 16.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 
 

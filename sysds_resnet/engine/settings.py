@@ -8,7 +8,7 @@ from typing import Any
 from sysds_resnet.engine.gpu.cuda import DEVICE, GPUS, choose_gpus, chosen_device
 from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
-from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 
 
@@ -17,19 +17,23 @@ class EngineSettings(Settings):
 
     precision: Precision = setting(
         "single",
-        group="engine",
+        group="hardware",
+        common=True,
         description="Precision of matrix multiplies: double, single or bf16; all else is double on CPUs.",
     )
-    device: str = setting("cpu", group="engine", resume="free", description=DEVICE)
-    gpus: int | None = setting(None, group="engine", resume="free", ge=1, description=GPUS)
+    device: str = setting(
+        "cpu", group="hardware", common=True, value="DEVICE", resume="free", description=DEVICE
+    )
+    gpus: int | None = setting(None, group="hardware", resume="free", ge=1, description=GPUS)
     blas: Blas = setting(
         "auto",
-        group="engine",
+        group="hardware",
         description="Library for matrix multiplies: auto for the fastest, openblas, or none for plain Java.",
     )
     heap: str | None = setting(
         None,
-        group="engine",
+        group="hardware",
+        value="SIZE",
         resume="free",
         matters=False,
         description="Size of the JVM's heap, such as 12g; by default half of the memory.",

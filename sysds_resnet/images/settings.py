@@ -7,7 +7,7 @@ from typing import Any
 from sysds_resnet.images import BUILT_IN, Augmentation, Dataset, Layout
 from sysds_resnet.images.pixels.mixing import Mixing
 from sysds_resnet.images.pixels.transforms import Policy
-from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.console import note
 from sysds_resnet.system.shared_files import absolute
@@ -19,6 +19,8 @@ class DataSettings(Settings):
     dataset: str = setting(
         "digits",
         group="data",
+        value="NAME|PATH|URL",
+        common=True,
         resume="place",
         description="Data set: digits, photos, synthetic, the path of images in one of the layouts, or the "
         "URL of a prepared data set.",
@@ -33,6 +35,7 @@ class DataSettings(Settings):
     val_split: float | None = setting(
         None,
         group="data",
+        common=True,
         resume="place",
         gt=0,
         lt=1,
@@ -78,6 +81,7 @@ class AugmentationSettings(Settings):
     policy: Policy = setting(
         "none",
         group="augmentation",
+        common=True,
         description="Policy of random operations: RandAugment, or TrivialAugment in its wide form.",
     )
     magnitude: int = setting(

@@ -15,20 +15,27 @@ class PrepareSettings(SparkSettings, ReadingSettings, DataSettings):
     """Writes a data set once: shards that training reads much faster, and matrices for DML programs."""
 
     out: Path = setting(
-        group="output", description="Folder to write; the same command again goes on after a stop."
+        group="output",
+        value="FOLDER",
+        common=True,
+        description="Folder to write; the same command again goes on after a stop.",
     )
-    splits: Literal["both", "train", "val"] = setting("both", group="output", description="Splits to write.")
+    splits: Literal["both", "train", "val"] = setting(
+        "both", group="output", common=True, description="Splits to write."
+    )
     image_size: int | None = setting(
         None,
         group="output",
+        common=True,
         ge=8,
         description="Side of the images: the shorter side is resized to it, and the centre cropped. By "
         "default 256, or 32 for digits and synthetic.",
     )
-    shard_images: int = setting(1000, group="output", ge=1, description="Images in a shard.")
+    shard_images: int = setting(1000, group="output", common=True, ge=1, description="Images in a shard.")
     matrices: bool = setting(
         False,
         group="output",
+        common=True,
         description="Also write SystemDS matrices for dml/train.dml and any DML program.",
     )
     blocks: int | None = setting(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.report.metrics import FILE_NAME, read_lines
-from sysds_resnet.settings.command_line import read_yaml
+from sysds_resnet.settings.yaml_files import read_yaml
 
 GIB = 2**30
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sysds_resnet.errors import printable
 from sysds_resnet.report.charts import Run
-from sysds_resnet.settings.command_line import read_yaml
+from sysds_resnet.settings.yaml_files import read_yaml
 from sysds_resnet.system.redaction import redacted_text
 
 MAIN_SETTINGS = ("dataset", "model", "optimizer", "schedule", "base_lr", "batch_size", "epochs", "seed")

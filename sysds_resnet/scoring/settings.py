@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -22,7 +22,9 @@ class ScoringSettings(EngineSettings, ReadingSettings):
     """The settings of commands that run trained networks."""
 
     weights: list[str] = setting(
-        group="networks",
+        group="input",
+        value="WEIGHTS",
+        common=True,
         min_length=1,
         description="The weights of one or more networks: .safetensors, .pth, a run folder, a Hugging Face "
         "folder, ... The probabilities of several networks are averaged.",
@@ -30,6 +32,7 @@ class ScoringSettings(EngineSettings, ReadingSettings):
     image_size: int | None = setting(
         None,
         group="views of images",
+        common=True,
         ge=32,
         description="The side of the images in pixels; by default what the weights say, or 224.",
     )
@@ -43,6 +46,7 @@ class ScoringSettings(EngineSettings, ReadingSettings):
     tta: Tta = setting(
         "none",
         group="views of images",
+        common=True,
         description="The views of each image whose probabilities are averaged: none for the centre; flip for "
         "it and its mirror image; five for corners and centre; ten for these and their mirror images.",
     )
@@ -61,16 +65,28 @@ class ScoringSettings(EngineSettings, ReadingSettings):
 class EvaluateSettings(SparkSettings, ScoringSettings, DataSettings):
     """Computes loss, top-1 and top-5 of weights on the validation images of a data set."""
 
+    examples: ClassVar = {"--weights runs/photos --dataset photos": "the scores of a run's best weights"}
+
     out: Path | None = setting(
-        None, group="output", description="The folder for scores, scores by class, and the confusion matrix."
+        None,
+        group="output",
+        common=True,
+        description="The folder for scores, scores by class, and the confusion matrix.",
     )
 
 
 class PredictSettings(SparkSettings, ScoringSettings):
     """Writes the most probable classes of images, in the order of the inputs; those of folders are sorted."""
 
+    examples: ClassVar = {
+        "--weights runs/photos --input new/*.jpg": "the five most probable classes of some files",
+        "--weights runs/photos --input new --out - --top 1": "a folder's images, to standard output",
+    }
+
     input: list[str] = setting(
-        group="images",
+        group="input",
+        value="PATH",
+        common=True,
         min_length=1,
         description="The images: one or more files, folders that are searched for images, .txt files with a "
         'path in each line, or "-" for such lines on standard input. With engine spark: folders, and '
@@ -79,13 +95,19 @@ class PredictSettings(SparkSettings, ScoringSettings):
     out: str = setting(
         "predictions.csv",
         group="output",
+        common=True,
         description='The file for predictions, .csv, .jsonl or .parquet, or "-" for standard output; with '
         "engine spark, a folder of parquet files.",
     )
     format: Format | None = setting(
-        None, group="output", description="The format of out; by default that of its ending, or csv."
+        None,
+        group="output",
+        common=True,
+        description="The format of out; by default that of its ending, or csv.",
     )
-    top: int = setting(5, group="output", ge=1, description="The number of classes to give for each image.")
+    top: int = setting(
+        5, group="output", common=True, ge=1, description="The number of classes to give for each image."
+    )
     logits: Path | None = setting(
         None, group="output", description="The .npy file for the scores, of shape (images, classes)."
     )

@@ -6,6 +6,26 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+Group = Literal[
+    "input",
+    "data",
+    "views of images",
+    "augmentation",
+    "mixing",
+    "network",
+    "training",
+    "optimizer",
+    "schedule",
+    "hardware",
+    "Spark cluster",
+    "reading images",
+    "broken images",
+    "output",
+    "run",
+    "command",
+]
+"""The headings of --help, in their order."""
+
 Resume = Literal["same", "place", "free"]
 """What a resumed run may do with a setting: "same" for one that must not change, "place" for where its data
 lie, which may change since digests tell whether the data are the same, and "free" for one that may change."""
@@ -14,9 +34,13 @@ lie, which may change since digests tell whether the data are the same, and "fre
 def setting(
     default: Any = ...,
     *,
-    group: str,
+    group: Group,
     resume: Resume = "same",
     matters: bool = True,
+    common: bool = False,
+    positional: bool = False,
+    alias: str | None = None,
+    value: str | None = None,
     **constraints: Any,
 ) -> Any:
     """Declares a field of a class of settings.
@@ -26,14 +50,26 @@ def setting(
         group: The heading under which --help lists the field.
         resume: What a resumed training run may do with the field.
         matters: Whether a run's weights or speed depend on the field, so that it tells runs apart.
+        common: Whether many people change the field, so that --help lists it where it does not list all.
+        positional: Whether the value is given without a flag.
+        alias: A second flag, such as "--x".
+        value: What the help calls the value, such as "FOLDER"; by default a name by its type.
         **constraints: The arguments of pydantic's `Field`: description, ge, le, ...
     """
-    facts = {"group": group, "resume": resume, "matters": matters}
+    facts = {
+        "group": group,
+        "resume": resume,
+        "matters": matters,
+        "common": common,
+        "positional": positional,
+        "alias": alias,
+        "value": value,
+    }
     return Field(default, json_schema_extra=facts, **constraints)
 
 
 def facts_of(settings: type[BaseModel], name: str) -> dict[str, Any]:
-    """Gives "group", "resume" and "matters" of a field that `setting` declared; empty for other fields."""
+    """Gives what `setting` was told of a field, by the names of its arguments."""
     return dict(settings.model_fields[name].json_schema_extra or {})
 
 

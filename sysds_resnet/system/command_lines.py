@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 DISTRIBUTION = "sysds-resnet"
+SCRIPT = "sysds-resnet"
 
 
 def python_command(module: str, *arguments: object) -> str:
@@ -21,6 +22,17 @@ def python_command(module: str, *arguments: object) -> str:
         arguments: The arguments of the command; each is quoted where a shell needs that.
     """
     return shlex.join([interpreter(), "-m", f"sysds_resnet.{module}", *map(str, arguments)])
+
+
+def program_name(command: str) -> str:
+    """Gives the name by which a command of this package was called, for its help.
+
+    Args:
+        command: The command's name, such as "spark-command dml".
+    """
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {command}"
+    return f"python -m sysds_resnet.{command.replace('-', '_')}"
 
 
 def install_command(extra: str) -> str:

@@ -28,10 +28,10 @@ from sysds_resnet.training.steps import local_steps
 # The groups of settings that `fit` has no use for, since the images, the model and the engine exist already
 # and nothing is written to disk, by what error messages say about them.
 _ELSEWHERE = {
-    "of images in files": ("data", "augmentation", "images", "broken images"),
+    "of images in files": ("data", "augmentation", "broken images"),
     "of the model, which is there already": ("network",),
-    "of the engine, which is there already": ("engine", "Spark cluster"),
-    "of a run folder": ("run folder",),
+    "of the engine, which is there already": ("hardware", "Spark cluster"),
+    "of a run folder": ("run",),
     "of the command": ("command",),
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.schedule import Schedule, ScheduleName
@@ -17,10 +17,10 @@ class Hyperparameters(Settings):
     """The settings of how weights are trained: epochs, batches, learning rate and optimizer."""
 
     epochs: int = setting(
-        8, group="training", ge=1, description="The number of passes over the training images."
+        8, group="training", common=True, ge=1, description="The number of passes over the training images."
     )
     batch_size: int = setting(
-        64, group="training", ge=1, description="The number of images in a training step."
+        64, group="training", common=True, ge=1, description="The number of images in a training step."
     )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
         "auto",
@@ -43,70 +43,73 @@ class Hyperparameters(Settings):
         "long to read one by one.",
     )
     optimizer: Literal["lars", "sgd", "nesterov"] = setting(
-        "lars", group="optimizer", description="The optimizer that updates the weights."
+        "lars", group="optimizer", common=True, description="The optimizer that updates the weights."
     )
     schedule: ScheduleName = setting(
         "polynomial",
-        group="learning rate",
+        group="schedule",
+        common=True,
         description="The schedule of the learning rate; all but onecycle begin with a linear warm-up.",
     )
     base_lr: float = setting(
         10.0,
-        group="learning rate",
+        group="schedule",
+        common=True,
         gt=0,
         description="The learning rate after the warm-up; for onecycle, the highest one.",
     )
     lr_scaling: Literal["none", "linear", "sqrt"] = setting(
         "none",
-        group="learning rate",
+        group="schedule",
         description="The factor of base_lr: linear for batch_size / base_batch, sqrt for its square root.",
     )
     base_batch: int = setting(
         256,
-        group="learning rate",
+        group="schedule",
         ge=1,
         description="The batch size that base_lr is meant for, with lr_scaling.",
     )
     end_lr: float = setting(
         0.0,
-        group="learning rate",
+        group="schedule",
         ge=0,
         description="The learning rate at the end of polynomial and cosine.",
     )
     power: float = setting(
-        2.0, group="learning rate", gt=0, description="The exponent of the polynomial schedule."
+        2.0, group="schedule", gt=0, description="The exponent of the polynomial schedule."
     )
     warmup_epochs: float = setting(
         0.8,
-        group="learning rate",
+        group="schedule",
+        common=True,
         ge=0,
         description="The epochs of the linear warm-up from 0; onecycle has none.",
     )
     milestones: list[Annotated[float, Field(gt=0)]] = setting(
         [30.0, 60.0, 80.0],
-        group="learning rate",
+        group="schedule",
         min_length=1,
         description="The epochs at which multistep multiplies the learning rate by gamma.",
     )
     gamma: float = setting(
-        0.1, group="learning rate", gt=0, le=1, description="The factor of multistep at each milestone."
+        0.1, group="schedule", gt=0, le=1, description="The factor of multistep at each milestone."
     )
     pct_start: float = setting(
         0.3,
-        group="learning rate",
+        group="schedule",
         gt=0,
         lt=1,
         description="The share of the steps in which the learning rate of onecycle rises.",
     )
     div_factor: float = setting(
         25.0,
-        group="learning rate",
+        group="schedule",
         gt=0,
         description="The ratio of base_lr to onecycle's first learning rate.",
     )
     final_div_factor: float = setting(
         1e4,
-        group="learning rate",
+        group="schedule",
         gt=0,
         description="The ratio of onecycle's first learning rate to its last one.",
     )
@@ -116,6 +119,7 @@ class Hyperparameters(Settings):
     weight_decay: float = setting(
         1e-4,
         group="optimizer",
+        common=True,
         ge=0,
         description="The L2 weight decay of convolutions and of the final layer's weights.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -25,30 +25,40 @@ class TrainSettings(
 ):
     """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
 
+    examples: ClassVar = {
+        "": "ResNet-50 on handwritten digits, which takes minutes",
+        "--dataset photos --val-split 0.1 --init-from resnet50.pth": "fine-tune on a folder of classes",
+        "--dataset imagenet --recipe lars-4096 --precision bf16": "a published recipe",
+        "--resume runs/digits-resnet50-20261128-120000": "go on with a run that was stopped",
+    }
+
     recipe: str | None = setting(
         None,
-        group="recipe",
+        group="training",
+        value="NAME",
+        common=True,
         resume="free",
         description="The name of a recipe: settings that flags and files win over; list shows the names.",
     )
     model: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = setting(
-        "resnet50", group="network", description="The network to train."
+        "resnet50", group="network", common=True, description="The network to train."
     )
     image_size: int | None = setting(
         None,
-        group="images",
+        group="data",
+        common=True,
         ge=32,
         description="The side of training images in pixels; by default 32 for digits and synthetic, or 224.",
     )
     eval_size: int | None = setting(
         None,
-        group="images",
+        group="data",
         ge=32,
         description="The side of validation images in pixels; by default that of training images.",
     )
     resize_size: int | None = setting(
         None,
-        group="images",
+        group="data",
         ge=32,
         description="The shorter side of validation images before the crop, in pixels; by default 256 for "
         "images of 224, and in this proportion for others.",
@@ -59,11 +69,16 @@ class TrainSettings(
     init_from: Path | None = setting(
         None,
         group="network",
+        value="WEIGHTS",
+        common=True,
         resume="free",
         description="The weights to start from, in any form that convert reads.",
     )
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = setting(
-        "none", group="training", description="The last frozen part; only what comes after it is trained."
+        "none",
+        group="training",
+        common=True,
+        description="The last frozen part; only what comes after it is trained.",
     )
     seed: int = setting(
         42,
@@ -73,11 +88,14 @@ class TrainSettings(
         description="The seed of the initial weights, the order of the images and their augmentation.",
     )
     amp: bool = setting(
-        False, group="engine", resume="free", description="Whether to use bf16: the same as --precision bf16."
+        False,
+        group="hardware",
+        resume="free",
+        description="Whether to use bf16: the same as --precision bf16.",
     )
     log_every: int = setting(
         1,
-        group="run folder",
+        group="run",
         resume="free",
         matters=False,
         ge=1,
@@ -85,7 +103,7 @@ class TrainSettings(
     )
     keep: int = setting(
         2,
-        group="run folder",
+        group="run",
         resume="free",
         matters=False,
         ge=1,
@@ -93,7 +111,7 @@ class TrainSettings(
     )
     save_minutes: float = setting(
         10.0,
-        group="run folder",
+        group="run",
         resume="free",
         matters=False,
         gt=0,
@@ -101,7 +119,7 @@ class TrainSettings(
     )
     save_steps: int | None = setting(
         None,
-        group="run folder",
+        group="run",
         resume="free",
         matters=False,
         ge=1,
@@ -115,7 +133,7 @@ class TrainSettings(
     )
     acc_thresh: float | None = setting(
         None,
-        group="run folder",
+        group="run",
         resume="free",
         gt=0,
         le=100,
@@ -123,24 +141,24 @@ class TrainSettings(
     )
     tensorboard: bool = setting(
         False,
-        group="run folder",
+        group="run",
         resume="free",
         matters=False,
         description="Whether to write TensorBoard event files into the run folder.",
     )
     profile: int | None = setting(
         None,
-        group="run folder",
+        group="run",
         resume="free",
         ge=1,
         description="The number of steps to profile, after up to ten for warm-up; writes profile.csv and "
         "profile.png into the run folder.",
     )
     num_images: int | None = setting(
-        None, group="images", ge=1, description="The number of synthetic training images."
+        None, group="data", ge=1, description="The number of synthetic training images."
     )
     num_classes: int | None = setting(
-        None, group="images", ge=2, description="The number of synthetic classes."
+        None, group="data", ge=2, description="The number of synthetic classes."
     )
     dry_run: bool = setting(
         False,
@@ -151,12 +169,19 @@ class TrainSettings(
     )
     out: Path | None = setting(
         None,
-        group="run folder",
+        group="run",
+        value="FOLDER",
+        common=True,
         resume="free",
         description="The run folder to make; by default runs/DATASET-MODEL-TIME.",
     )
     resume: Path | None = setting(
-        None, group="run folder", resume="free", description="The folder of the run to continue."
+        None,
+        group="run",
+        common=True,
+        value="RUN",
+        resume="free",
+        description="The folder of the run to continue.",
     )
 
     @model_validator(mode="after")

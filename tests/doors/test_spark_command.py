@@ -130,7 +130,11 @@ def test_wrong_options(capfd, prepared, options, found):
 
 
 def test_unknown_commands(capfd):
-    outcome = run_here(capfd, "spark_command", "fly")
+    assert_one_line_error(
+        run_here(capfd, "spark_command", "fly"), "fly: found no such command", "train, prepare"
+    )
+    assert_one_line_error(run_here(capfd, "spark_command", "trian"), "did you mean train?")
+    outcome = run_here(capfd, "spark_command")
     assert outcome.code == 2 and outcome.err.startswith("usage: python -m sysds_resnet.spark_command {dml,")
 
 

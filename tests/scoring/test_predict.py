@@ -235,7 +235,8 @@ def test_standard_output_gets_rows_and_nothing_else(weights, images, folder, cap
 MANY_ROWS = """
 import numpy, pandas
 from sysds_resnet.scoring.predictions import save
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
 
 part = pandas.DataFrame({"path": 1000 * ["x"]}), numpy.zeros((1000, 7))
 raise SystemExit(run(Settings, lambda _: save(iter(1000 * [part]), None, "csv", None), []))

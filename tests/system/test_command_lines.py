@@ -94,7 +94,5 @@ def test_no_other_module_prints_a_command_with_a_python_of_its_own():
 
 
 ALLOWED = {
-    "command_line": "the name of the program in --help",
-    "spark_command": "the name of the program in --help",
-    "systemds": "the name of the program in --help",
+    "command_lines": "the name of the program in --help",
 }

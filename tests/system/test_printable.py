@@ -18,7 +18,8 @@ from sysds_resnet.network.weights.files import write_weights
 from sysds_resnet.report.display import Display
 from sysds_resnet.report.result_tables import markdown
 from sysds_resnet.scoring.outcomes import draw_confusion
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
 from sysds_resnet.show import titles
 
 NASTY = "\x1b[2J\x1b]0;title\x07a\nb\rc\td\x7f\x9b1m\u202egpj.exe\u2066\u2069\u2028\ud800\udcff\0"
@@ -70,7 +71,8 @@ def test_commands_print_errors_in_one_line(capfd, kind):
 def test_a_name_that_the_encoding_of_the_output_lacks_is_no_traceback(encoding):
     program = """
 import sys
-from sysds_resnet.settings.command_line import Settings, run
+from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import run
 from sysds_resnet.show import titles
 class Empty(Settings): pass
 code = run(Empty, lambda _: print("日 \\udcff"), [])

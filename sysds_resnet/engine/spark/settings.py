@@ -12,7 +12,7 @@ from sysds_resnet.engine.spark.checks import check_start
 from sysds_resnet.engine.spark.cluster import Cluster, check_form, local_workers, on_this_machine
 from sysds_resnet.engine.spark.secrets import check_pairs, read_conf
 from sysds_resnet.errors import UserError
-from sysds_resnet.settings.command_line import Settings
+from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.shared_files import absolute, is_url
 
@@ -25,12 +25,14 @@ class SparkSettings(Settings):
     engine: Literal["jvm", "spark"] = setting(
         "jvm",
         group="Spark cluster",
+        common=True,
         resume="free",
         description="Where to compute: without Spark on this machine (jvm), or on a Spark cluster (spark).",
     )
     master: str | None = setting(
         None,
         group="Spark cluster",
+        value="URL",
         resume="free",
         description="URL of the master: local[N], spark://HOST:PORT, yarn, k8s://...; by default local[*].",
     )
@@ -51,12 +53,14 @@ class SparkSettings(Settings):
     executor_memory: str = setting(
         "4g",
         group="Spark cluster",
+        value="SIZE",
         resume="free",
         description="Heap of each executor, which its cores share.",
     )
     scratch: str | None = setting(
         None,
         group="Spark cluster",
+        value="FOLDER",
         resume="free",
         description="Folder that driver and executors share, for the files that they exchange: a path, or a "
         "URL such as hdfs://... By default in the run folder, if everything is on one machine.",
@@ -64,6 +68,7 @@ class SparkSettings(Settings):
     spark_conf: list[str] = setting(
         [],
         group="Spark cluster",
+        value="NAME=VALUE",
         resume="free",
         description="More of Spark's settings, as NAME=VALUE; give secrets as NAME=env:VARIABLE, or in a "
         "--spark-conf-file.",
