@@ -18,7 +18,10 @@ SCRIPT = (
 
 
 def test_every_door_is_a_command(capfd):
-    doors = {path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text()} - {"__main__", "spark_program"}
+    doors = {path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text()} - {
+        "__main__",
+        "spark_program",
+    }
     assert {name.replace("-", "_") for name in COMMANDS} == doors
     outcome = run_here(capfd, "__main__", "--help")
     assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in COMMANDS)
