@@ -19,7 +19,8 @@ from sysds_resnet.engine.jvm import multiply
 
 # Largest error relative to the largest value, by what is multiplied.
 BOUNDS = {"single": 3e-6, "bf16": 1.2e-2}
-TESTS = [__file__, str(Path(__file__).with_name("test_native_failures.py"))]
+HERE = Path(__file__).parent
+TESTS = [__file__, str(HERE / "test_native_failures.py")]
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no native helper")
 
@@ -205,7 +206,8 @@ def test_sanitizers_find_nothing(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0",  # those of Python
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", *TESTS],
+        # not with tests/conftest.py, whose imports take long and would run under the sanitizers, too
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--confcutdir={HERE}", *TESTS],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
