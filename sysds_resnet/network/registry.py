@@ -111,6 +111,26 @@ class Tensor:
         return np.ascontiguousarray(array)
 
 
+@dataclass(frozen=True)
+class Unit:
+    """One unit of the registry: a convolution without bias, and the norm after it.
+
+    Attributes:
+        conv, norm: The names of both in torchvision, such as "layer1.0.conv1" and "layer1.0.bn1".
+        block: The number of the residual block, from 1; 0 for the stem.
+        kernel: The height and width of the filters. The padding on each side is half of it, rounded down.
+        stride: The stride of the convolution.
+        shortcut: Whether the unit is a block's shortcut, beside the main path.
+    """
+
+    conv: str
+    norm: str
+    block: int
+    kernel: int
+    stride: int
+    shortcut: bool
+
+
 class Network:
     """A ResNet of some depth on an engine, without weights.
 
@@ -124,6 +144,7 @@ class Network:
         engine, depth, channels, num_classes: The arguments.
         registry: The handle of the registry (dml/network/registry.dml).
         tensors: The tensors of the network, in the order of the registry.
+        units: The convolutions with their norms, in the order of the registry; the stem comes first.
 
     Raises:
         UserError: If there is no network of this depth, or its weights are too large for the engine's heap.
@@ -149,8 +170,15 @@ class Network:
             Tensor(name, roles[role], _shape(roles[role], unit, height, width, units), engine.channel_major)
             for name, (role, unit, height, width) in zip(described["keys"].split(), rows, strict=True)
         ]
+        self.units = [self._unit(row) for row in units.tolist()]
         self._check_heap()
         self._plans: dict[tuple[int, int, int, bool], JavaObject] = {}
+
+    def _unit(self, row: list[int]) -> Unit:
+        """Gives the unit in a row of the registry's "units"."""
+        block, kernel, stride, *_, first = row
+        conv, norm = (self.tensors[i].name.removesuffix(".weight") for i in (first - 1, first))
+        return Unit(conv, norm, block, kernel, stride, shortcut=conv.endswith(".downsample.0"))
 
     def _check_heap(self) -> None:
         """Refuses weights that would fill the heap: that ends the engine for everybody who uses it."""

@@ -8,7 +8,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +62,23 @@ def write_whole(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
         for name in temporary.values():
             with contextlib.suppress(OSError):  # when all went well, the file has been renamed
                 name.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which gets its name when all is in it, or else is removed.
+
+    Raises:
+        UserError: If something of this name is there already.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path}: found a file or folder there, expected none; remove it or choose another")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = Path(temporary).resolve() / path.name
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

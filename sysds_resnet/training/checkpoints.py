@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.network.weights.containers import read_header
 from sysds_resnet.network.weights.files import describe, weights_of_checkpoint, write_weights
 from sysds_resnet.system.files import remove_temporary
 from sysds_resnet.system.forks import Opener
@@ -233,6 +235,19 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "not used"
         ) from error
     return described, tensors
+
+
+def last_description(folder: Path) -> dict[str, Any]:
+    """Gives the description in the newest checkpoint of a folder whose header can be read; empty for none.
+
+    The tensors are not read, and the checksum is not verified.
+    """
+    for path in reversed(checkpoints(folder)):
+        with suppress(UserError, ValueError, KeyError):
+            described = json.loads(read_header(path)["checkpoint"])
+            if isinstance(described, dict):
+                return described
+    return {}
 
 
 def write_checkpoint(

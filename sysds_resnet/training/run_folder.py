@@ -19,6 +19,7 @@ import yaml
 from sysds_resnet.engine.jvm.process import CRASH_FILES, LOG_FILE
 from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.report.metrics import FILE_NAME as METRICS_FILE
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.settings.fields import names_where
 from sysds_resnet.settings.yaml_files import read_yaml
@@ -139,6 +140,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return values
+
+
+def run_of(path: Path) -> Path | None:
+    """Gives the run folder that a path is, or in which a file of weights or a checkpoint lies, or None."""
+    folder = path.resolve()
+    if not folder.is_dir():
+        folder = folder.parent
+        folder = folder.parent if folder.name == CHECKPOINTS_FOLDER else folder
+    return folder if all((folder / name).is_file() for name in (CONFIG_FILE, METRICS_FILE)) else None
 
 
 def check_settings(settings: TrainSettings, folder: Path) -> None:

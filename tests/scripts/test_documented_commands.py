@@ -179,6 +179,8 @@ SEQUENCE = [
     (f"{PY}convert microsoft-resnet-50/ resnet50.safetensors", ""),
     (f"{PY}convert runs/mine mine-hf --to huggingface", ""),
     (f"{PY}convert runs/mine mine-dml --to systemds", ""),
+    (f"{PY}convert runs/mine mine.onnx", ""),
+    (f"{PY}convert runs/mine checked.onnx --check --dataset DATA", ""),
     (f"{PY}doctor", ""),
     (
         f"{PY}train --dataset photos --image-size 64 --init-from runs/digits --freeze layer1 --optimizer sgd "

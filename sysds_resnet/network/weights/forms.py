@@ -1,23 +1,26 @@
-"""Weights in every form that is read: files, Hugging Face folders, run folders, and matrices from DML."""
+"""Weights in every form that is read: files, Hugging Face folders, run folders, and matrices for DML."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sysds_resnet.classes.file import CLASSES_FILE, named_classes
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
-from sysds_resnet.network.names import Weights
+from sysds_resnet.network.names import Weights, check_tensors, infer_architecture
 from sysds_resnet.network.registry import Network
 from sysds_resnet.network.weights.containers import path_of
 from sysds_resnet.network.weights.files import LoadedWeights, load_file
 from sysds_resnet.network.weights.metadata import check_fits, check_metadata, read_json
+from sysds_resnet.system.files import new_folder
 
 READING_HEAP = 2 * 2**30  # bytes; reading weights needs little
 # Names in a folder that dml/network/weights.dml wrote: two matrices, of which "complete" is written last, and
@@ -42,11 +45,15 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
     if (path / COMPLETE).exists():
         with engine_or_own(engine) as ours:
             return _read_systemds(path, ours)
-    for name in _RUN_FILES:
-        if (path / name).exists():
-            loaded = load_file(path / name, key)
-            return loaded if loaded.metadata.get("classes") else _with_names(loaded, path)
+    if (file := file_of_run(path)) is not None:
+        loaded = load_file(file, key)
+        return loaded if loaded.metadata.get("classes") else _with_names(loaded, path)
     return load_file(path, key)
+
+
+def file_of_run(path: Path) -> Path | None:
+    """Gives the file of weights that `load_weights` takes from a run folder; None for any other path."""
+    return next((path / name for name in _RUN_FILES if (path / name).exists()), None)
 
 
 @contextmanager
@@ -92,6 +99,39 @@ def _read_systemds(folder: Path, engine: Engine) -> LoadedWeights:
         return LoadedWeights(weights, {}, [text])
     check_fits(metadata, network.channels, network.num_classes, str(folder / BESIDE))
     return LoadedWeights(weights, metadata, [])
+
+
+def checked_network(weights: Weights, engine: Engine, source: str = "weights") -> Network:
+    """Gives the network that weights belong to, after a check of all their tensors.
+
+    Raises:
+        UserError: If a tensor is missing, superfluous, of another shape, or not finite.
+    """
+    found = infer_architecture(weights, source)
+    network = Network(engine, found.depth, found.channels, found.num_classes)
+    check_tensors(weights, {tensor.name: tensor.shape for tensor in network.tensors}, source)
+    return network
+
+
+def write_systemds(
+    path: Path, weights: Weights, network: Network, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes weights for the DML programs (dml/network/weights.dml): a new folder, whole or not at all.
+
+    Args:
+        path: The path of the folder.
+        weights: The weights by torchvision's names.
+        network: The network that they belong to, whose engine writes the matrices.
+        metadata: What is known beside the weights, for metadata.json, which DML does not read.
+    """
+    write = network.engine.matrices.write
+    values = np.concatenate([weights[tensor.name].reshape(-1) for tensor in network.tensors])
+    with new_folder(path) as folder:
+        if metadata:
+            text = json.dumps({"sha256": digest(values), **metadata}, indent=2)
+            (folder / BESIDE).write_text(text + "\n", encoding="utf-8")
+        write(folder / TENSORS, values.reshape(-1, 1))
+        write(folder / COMPLETE, np.array([[network.depth, network.channels, network.num_classes]]))
 
 
 def digest(values: np.ndarray) -> str:

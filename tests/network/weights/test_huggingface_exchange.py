@@ -47,7 +47,7 @@ def test_transformers_pipeline_gives_the_names_and_probabilities_that_predict_gi
     outcome = run_here(capfd, "convert", source, folder / "hf", "--to", "huggingface")
     assert (outcome.code, outcome.err) == (0, "")
     assert sorted(path.name for path in (folder / "hf").iterdir()) == [
-        "config.json", "model.safetensors", "preprocessor_config.json",
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
     ]  # fmt: skip
     assert sorted(path.name for path in folder.iterdir()) == ["hf", "source.safetensors"]
     assert {array.dtype for array in read_weights(folder / "hf").values()} == {np.dtype("f4"), np.dtype("i8")}
