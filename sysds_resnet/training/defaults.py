@@ -18,8 +18,8 @@ FEW_STEPS = 100
 class _Size:
     """What suits data sets of fewer than `below` training images.
 
-    Small ones get small batches, for more steps in an epoch, more epochs, more weight decay, and crops that show
-    more of an image. Few epochs are enough for weights that have been trained on other images before.
+    Small ones get small batches, for more steps in an epoch, more epochs, more weight decay, and crops that
+    show more of an image. Few epochs are enough for weights that have been trained on other images before.
     """
 
     below: float
@@ -36,9 +36,9 @@ _SIZES = (
     _Size(100_000, 64, 30, 10, 5e-4, 0.25),
     _Size(math.inf, 256, 90, 20, 1e-4, 0.08),
 )
-# The learning rate of each optimizer at batches of 256 images. That of sgd and nesterov grows with the batch, as
-# in https://arxiv.org/abs/1706.02677; that of adamw and lamb with its square root, as in
-# https://arxiv.org/abs/1904.00962. LARS's trust ratio makes up for the size of the batch.
+# For each optimizer, the learning rate at batches of 256 images, and the power of the batch size with which it
+# grows: for sgd as in https://arxiv.org/abs/1706.02677, for adamw and lamb as in
+# https://arxiv.org/abs/1904.00962; LARS's trust ratio makes up for the size of the batch.
 _RATES = {
     "sgd": (0.2, 1.0),
     "nesterov": (0.2, 1.0),
@@ -60,7 +60,8 @@ def choose(settings: TrainSettings, images: int) -> dict[str, Any]:
         images: The number of training images.
 
     Returns:
-        The chosen settings by name; none for a run that has a recipe, goes on, or is on digits or synthetic images.
+        The chosen settings by name; none for a run that has a recipe, goes on, or has digits or synthetic
+        images.
     """
     if settings.recipe or settings.resume or settings.dataset in _WITHOUT_CHOICE:
         return {}
