@@ -36,7 +36,7 @@ _SIZES = (
     _Size(100_000, 64, 30, 10, 5e-4, 0.25),
     _Size(math.inf, 256, 90, 20, 1e-4, 0.08),
 )
-# For each optimizer, the learning rate at batches of 256 images, and the power of the batch size with which it
+# For each optimizer the learning rate at batches of 256 images, and the power of the batch size by which it
 # grows: for sgd as in https://arxiv.org/abs/1706.02677, for adamw and lamb as in
 # https://arxiv.org/abs/1904.00962; LARS's trust ratio makes up for the size of the batch.
 _RATES = {

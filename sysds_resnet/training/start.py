@@ -202,8 +202,8 @@ def warn_of_few_steps(settings: TrainSettings, images: int) -> None:
     steps = settings.epochs * (images // settings.batch_size)
     if steps < FEW_STEPS and settings.dataset != "synthetic":
         warn(
-            f"steps: found {steps} in all, expected {FEW_STEPS} or more, or hardly anything is learned; choose "
-            "more --epochs or a smaller --batch-size"
+            f"steps: found {steps} in all, expected {FEW_STEPS} or more, or hardly anything is learned; "
+            "choose more --epochs or a smaller --batch-size"
         )
 
 
@@ -212,8 +212,8 @@ def warn_of_chance(top1: float | None, dataset: Dataset) -> None:
     share = np.bincount(dataset.labels).max() / len(dataset)
     if top1 is not None and top1 <= share and not isinstance(dataset, SyntheticDataset):
         warn(
-            f"validation: found {100 * top1:.2f} % top-1, expected more than the {100 * share:.2f} % of always "
-            "naming the most frequent class; look at the images with the command show, and try a lower "
+            f"validation: found {100 * top1:.2f} % top-1, expected more than the {100 * share:.2f} % of "
+            "always naming the most frequent class; look at the images with the command show, and try a lower "
             "--base-lr, more --epochs, or weights to start from (--init-from)"
         )
 
