@@ -213,7 +213,7 @@ def warn_of_chance(top1: float | None, dataset: Dataset) -> None:
     if top1 is not None and top1 <= share and not isinstance(dataset, SyntheticDataset):
         warn(
             f"validation: found {100 * top1:.2f} % top-1, expected more than the {100 * share:.2f} % of "
-            "always naming the most frequent class; look at the images with the command show, and try a lower "
+            "always naming the most frequent class; look at the images by the command show, and try a lower "
             "--base-lr, more --epochs, or weights to start from (--init-from)"
         )
 
