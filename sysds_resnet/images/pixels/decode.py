@@ -36,6 +36,7 @@ decoding, and 99 % of them within 5 (tests/images/pixels/test_decode.py); with 2
 """
 
 _JPEG = b"\xff\xd8\xff"
+_BAND = 256  # rows
 
 
 class Picture:
@@ -115,7 +116,7 @@ class Picture:
                 pass  # Pillow reads some of these files, and says what is wrong with the others
         try:
             with _opened(self._data) as image:
-                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+                return _to_array(image)
         except Exception as error:
             raise self._error(error) from error
 
@@ -159,6 +160,19 @@ class Picture:
         else:
             reason = f"a damaged file ({one_line(error)})"
         return image_error(self._name, reason)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    """Gives the pixels in RGB, uint8 of shape (H, W, 3).
+
+    They are taken in bands, as Pillow makes another copy of what it gives, 300 MB for the largest images.
+    """
+    image.load()
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        pixels[top : top + _BAND] = band if band.mode == "RGB" else band.convert("RGB")
+    return pixels
 
 
 def _size(data: bytes) -> tuple[int, int]:
