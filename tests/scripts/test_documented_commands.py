@@ -23,7 +23,7 @@ from sysds_resnet.settings.command_line import parse
 NOT_TRIED = {  # pattern of a command: why
     r"(\.venv/bin/)?(python -m )?pip install ['\"]?[a-z].*": "an index of packages is asked",
     r"apt-get install .*": "needs root",
-    r"curl -LO https://\S+": "asks a server; transfers from torchvision's files are tried with ones of its form",
+    r"curl -LO https://\S+": "asks a server; torchvision's files are tried with ones of their form",
     r"aws .*": "AWS's own command, which needs an account",
     r"ssh .*": "an instance that there is not",
     r"bash scripts/test\.sh.*": "runs these tests",

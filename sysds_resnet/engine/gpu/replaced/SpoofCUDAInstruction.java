@@ -66,11 +66,11 @@ public class SpoofCUDAInstruction extends GPUInstruction {
   }
 
   public void processInstruction(ExecutionContext context) {
-    if (instOpcode.equals("weighted_sums") || instOpcode.equals("weighted_squares")) {
-      compute(context, "factors", "sums");
-    }
-    else if (instOpcode.equals("over_roots")) {
+    if (instOpcode.equals("over_roots")) {
       compute(context, "eps", "quotients");
+    }
+    else if (instOpcode.startsWith("weighted_")) {
+      compute(context, "factors", "sums");
     }
     else if (instOpcode.equals("add")) {
       add(context);
@@ -140,9 +140,8 @@ public class SpoofCUDAInstruction extends GPUInstruction {
         sums.set(k % tensors, add(gpu, sum, part));
       }
       else { // into the sum made before: one new matrix for each tensor, however many parts there are
-        int cells = (int) (sum.getNumRows() * sum.getNumColumns());
-        LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells, number(1), read(gpu, part), 1,
-          read(gpu, sum), 1);
+        LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells(sum).intValue(), number(1),
+          read(gpu, part), 1, read(gpu, sum), 1);
         part.getGPUObject(gpu).releaseInput();
         sum.getGPUObject(gpu).releaseInput();
       }
@@ -161,14 +160,11 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     Pointer out = memory.getDensePointer();
     addWeighted(gpu, x, a, read(gpu, x), b, read(gpu, y), out);
     if (c != null) {
-      int cells = cells(x).intValue();
-      LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells, c, read(gpu, z), 1, out, 1);
+      LibMatrixCUDA.cudaSupportFunctions.cublasaxpy(gpu.getCublasHandle(), cells(x).intValue(), c, read(gpu, z), 1,
+        out, 1);
       z.getGPUObject(gpu).releaseInput();
     }
-    x.getGPUObject(gpu).releaseInput();
-    y.getGPUObject(gpu).releaseInput();
-    memory.releaseOutput();
-    return memory.getMatrixObject();
+    return written(gpu, memory, x, y);
   }
 
   /** Computes ax + by for cells of the shape of a matrix, at addresses of which out may be that of x or y. */
@@ -189,10 +185,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     Integer cells = cells(x);
     launch(gpu, "matrix_matrix_cellwise_op", cells, new Object[] {factor, factor, out, ROW, cells, NO, NO, TIMES});
     addWeighted(gpu, x, a, read(gpu, x), b, out, out);
-    x.getGPUObject(gpu).releaseInput();
-    y.getGPUObject(gpu).releaseInput();
-    memory.releaseOutput();
-    return memory.getMatrixObject();
+    return written(gpu, memory, x, y);
   }
 
   /** Computes x / (sqrt(y) + eps). */
@@ -203,10 +196,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     launch(gpu, "matrix_sqrt", cells, new Object[] {read(gpu, y), out, cells});
     launch(gpu, "matrix_scalar_op", cells, new Object[] {out, eps, out, cells, PLUS, NO});
     launch(gpu, "matrix_matrix_cellwise_op", cells, new Object[] {read(gpu, x), out, out, ROW, cells, NO, NO, OVER});
-    x.getGPUObject(gpu).releaseInput();
-    y.getGPUObject(gpu).releaseInput();
-    memory.releaseOutput();
-    return memory.getMatrixObject();
+    return written(gpu, memory, x, y);
   }
 
   /** Starts one of the engine's kernels, which compute each cell of a result by itself. */
@@ -224,6 +214,14 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     memory.addWriteLock();
     memory.acquireDeviceModifyDense(false);
     return memory;
+  }
+
+  /** Ends the writing of a matrix and the reading of two others, and gives it. */
+  private static MatrixObject written(GPUContext gpu, GPUObject memory, MatrixObject x, MatrixObject y) {
+    x.getGPUObject(gpu).releaseInput();
+    y.getGPUObject(gpu).releaseInput();
+    memory.releaseOutput();
+    return memory.getMatrixObject();
   }
 
   private static Integer cells(MatrixObject matrix) {
@@ -285,7 +283,7 @@ public class SpoofCUDAInstruction extends GPUInstruction {
 
   private void computeNorm(GPUContext gpu, MatrixObject tensor, Pointer norm) {
     Pointer cells = read(gpu, tensor);
-    int n = (int) (tensor.getNumRows() * tensor.getNumColumns());
+    int n = cells(tensor).intValue();
     if (isDouble()) {
       JCublas2.cublasDnrm2(gpu.getCublasHandle(), n, cells, 1, norm);
     }
