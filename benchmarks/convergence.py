@@ -235,7 +235,9 @@ def run_all(args: argparse.Namespace, sources: dict[str, Path]) -> dict[str, Any
         options = DATASETS[dataset] | {"optimizer": optimizer} | OPTIMIZERS[dataset][optimizer]
         # one micro-batch, or the norms' statistics are not the batch's, as PyTorch's are
         options |= {"micro-batch": options["batch-size"], "seed": seed}
-        options |= {"epochs": args.epochs} if args.epochs else {}
+        if args.epochs:
+            warmup = min(args.epochs, options["warmup-epochs"])
+            options |= {"epochs": args.epochs, "warmup-epochs": warmup}
         recipe = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         cell = {"dataset": dataset, "optimizer": optimizer, "seed": seed, "recipe": shlex.join(recipe)}
         if any(run.items() >= cell.items() for run in result["runs"]):
