@@ -165,7 +165,7 @@ class Picture:
 def _to_array(image: Image.Image) -> np.ndarray:
     """Gives the pixels in RGB, uint8 of shape (H, W, 3).
 
-    They are taken in bands, as Pillow makes another copy of what it gives, 300 MB for the largest images.
+    They are taken in bands, as Pillow makes another copy of what it gives, 200 MB for the largest images.
     """
     image.load()
     pixels = np.empty((image.height, image.width, 3), np.uint8)
