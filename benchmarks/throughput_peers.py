@@ -46,9 +46,9 @@ model = initial::init(registry, 42, FALSE)
 """
 
 
-def data(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def data(batch: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random images (N, H, W, 3) in 0..255 and labels."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), rng.integers(0, 1000, batch)
 
 

@@ -7,11 +7,12 @@ from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
+from sysds_resnet.errors import printable
 from sysds_resnet.settings.base import Settings
+from sysds_resnet.settings.command_line import refuse_command
 from sysds_resnet.settings.completion import SHELLS, completion
 from sysds_resnet.system.command_lines import DISTRIBUTION, SCRIPT
 from sysds_resnet.system.console import say
-from sysds_resnet.system.similar_names import did_you_mean
 
 COMMANDS = {
     "train": "train a network, or go on with a run",
@@ -51,13 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         print(completion(COMMANDS, {command: _settings(command) for command in COMMANDS}, options[0]))
         return 0
     if name == "completion":
-        found = " ".join(options) or "no shell"
+        found = printable(" ".join(options)) or "no shell"
         say(f"error: completion: found {found}, expected {' or '.join(SHELLS)}", sys.stderr)
         return 2
     if name not in COMMANDS:
-        question = did_you_mean(name, COMMANDS) or f": {', '.join(COMMANDS)}"
-        say(f"error: {name}: found no such command, expected one of {SCRIPT}{question}", sys.stderr)
-        return 2
+        return refuse_command(name, COMMANDS)
     return _module(name).main(options)
 
 

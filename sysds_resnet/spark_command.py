@@ -26,10 +26,9 @@ from sysds_resnet.images.sources.shards import MANIFEST, Manifest
 from sysds_resnet.preparing.matrices import MATRICES, blocks_file
 from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.scoring.settings import EvaluateSettings, PredictSettings
-from sysds_resnet.settings.command_line import build, run
+from sysds_resnet.settings.command_line import build, refuse_command, run
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.command_lines import program_name, python_command
-from sysds_resnet.system.console import say
 from sysds_resnet.system.shared_files import absolute, is_url
 from sysds_resnet.system.similar_names import did_you_mean
 from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
@@ -186,13 +185,7 @@ def main(argv: list[str] | None = None) -> int:
             _KINDS[name], lambda settings: print(shlex.join(python_line(name, settings, options))), options
         )
     if name and not name.startswith("-"):
-        known = ["dml", *_KINDS]
-        question = did_you_mean(name, known) or f": {', '.join(known)}"
-        say(
-            f"error: {name}: found no such command, expected one that spark-submit can run{question}",
-            sys.stderr,
-        )
-        return 2
+        return refuse_command(name, ["dml", *_KINDS])
     asked = name in ("-h", "--help")
     print(
         USAGE.format(program=program_name("spark-command")), end="", file=sys.stdout if asked else sys.stderr

@@ -6,7 +6,7 @@ import io
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,17 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
         return 130
     finally:
         settle()
+
+
+def refuse_command(name: str, known: Iterable[str]) -> int:
+    """Prints that there is no command of this name, and which one may be meant; gives the exit code 2."""
+    known = list(known)
+    question = did_you_mean(name, known) or f": {', '.join(known)}"
+    say(
+        f"error: {printable(name)}: found no such command, expected one of those that exist{question}",
+        sys.stderr,
+    )
+    return 2
 
 
 def _show_warning(

@@ -50,7 +50,7 @@ def make_parser(settings: type[Settings], every: bool = False) -> argparse.Argum
         settings: The class of the command's settings.
         every: Whether its help lists all settings, rather than those that many people change.
     """
-    program = program_name(settings.command or settings.__name__.removesuffix("Settings").lower())
+    program = program_name(_command(settings))
     names = settings.model_fields
     every = every or len(names) <= _FEW
     positional = [name for name in names if facts_of(settings, name)["positional"]]
@@ -79,11 +79,15 @@ def make_parser(settings: type[Settings], every: bool = False) -> argparse.Argum
         action="help",
         help="List the settings that many people change." if not every else "List all settings.",
     )
-    if not every or len(names) > _FEW:
+    if len(names) > _FEW:
         help_.add_argument(
             "--help-all", action=_HelpAll, nargs=0, settings=settings, help="List all settings."
         )
     return parser
+
+
+def _command(settings: type[Settings]) -> str:
+    return settings.command or settings.__name__.removesuffix("Settings").lower()
 
 
 def _add(heading: argparse._ArgumentGroup, settings: type[Settings], name: str, every: bool) -> None:
@@ -210,7 +214,7 @@ def _what_is_wrong(error: argparse.ArgumentError) -> str:
 
 def _unknown(word: str, settings: type[Settings]) -> str:
     """Says that a word is no flag, and which one was meant."""
-    command = settings.command or settings.__name__.removesuffix("Settings").lower()
+    command = _command(settings)
     if not word.startswith("-"):
         return f"{word}: found a word that belongs to no flag, expected flags of {command}; --help lists them"
     flag = word.partition("=")[0]

@@ -30,7 +30,6 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "initial-checkpoint": ("init_from", "weights"),
     "checkpoint": ("resume", "weights"),
     "weights": ("init_from",),
-    "weights-only": ("weights",),
     "opt": ("optimizer",),
     "wd": ("weight_decay",),
     "norm-wd": ("norm_weight_decay",),

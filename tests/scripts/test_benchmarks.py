@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 
@@ -76,7 +77,7 @@ def test_a_benchmark_writes_its_results(name, request, tmp_path):
     assert result["command"].startswith(f"python benchmarks/{name}.py ")
     if name == "gpu":
         assert None not in result["parts"].values() and len(result["parts"]) == 3
-        assert result["parts"]["parity"]["single"]["gradient"] < 1e-4
+        assert statistics.median(result["parts"]["parity"]["single"]["gradient"]) < 1e-4
 
 
 @pytest.mark.parametrize(("peer", "task"), CASES, ids=str)

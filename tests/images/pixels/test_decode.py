@@ -146,9 +146,10 @@ def test_resizing_without_the_fast_library_is_the_same_but_for_a_level(monkeypat
 
 
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda photo: photo.name)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])  # which other libraries decode
 @pytest.mark.parametrize("shrink", [2, 4, 8])
-def test_scaled_decoding_stays_within_its_tolerance(photo, shrink):
-    data = encoded(open_photo(photo), quality=92)
+def test_scaled_decoding_stays_within_its_tolerance(photo, mode, shrink):
+    data = encoded(open_photo(photo).convert(mode), quality=92)
     full = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     height, width = full.shape[:2]
     side = min(height, width)
@@ -159,6 +160,15 @@ def test_scaled_decoding_stays_within_its_tolerance(photo, shrink):
     difference = np.abs(Picture(data, "x").part(box, size, size, alone=True) - expected.astype(int))
     assert 0 < difference.mean() < 0.7
     assert np.percentile(difference, 99) <= 5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+@pytest.mark.parametrize("size", [(8, 8), (15, 9), (16, 17), (31, 63), (75, 50)])
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+def test_scaled_decoding_rounds_sides_up(mode, size, shrink):
+    data = encoded(open_photo(PHOTOS[0]).resize(size).convert(mode))
+    height, width = -(-size[1] // shrink), -(-size[0] // shrink)
+    assert Picture(data, "x").pixels(shrink).shape == (height, width, 3)
 
 
 def test_scaled_decoding_is_used_where_the_crop_allows(monkeypatch):
