@@ -23,9 +23,10 @@ TF32 = "NVIDIA_TF32_OVERRIDE"
 
 REPLACED = {
     "LibMatrixCuDNNConvolutionAlgorithm": "matrix.data.LibMatrixCUDA",
+    "GpuArithmetic": "instructions.gpu.GPUInstruction",
     "SpoofCUDAInstruction": "instructions.gpu.GPUInstruction",
 }
-"""Classes of the engine that this package replaces, each with another class of the same Java package."""
+"""Classes of the engine that this package replaces, and what they use, each with a class of its Java package."""
 
 _FOLDER = Path(__file__).parent
 _SMALL = 2**13  # the most values of an array that goes to the JVM in the call itself, as text

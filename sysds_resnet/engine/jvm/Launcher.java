@@ -88,6 +88,7 @@ public class Launcher {
     /** Compiles the classes that a run on a GPU needs, and runs the program there by engine/gpu/OnGpu.java. */
     private void runOnGpu() throws Exception {
         replace("LibMatrixCuDNNConvolutionAlgorithm", "org.apache.sysds.runtime.matrix.data.LibMatrixCUDA");
+        replace("GpuArithmetic", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
         replace("SpoofCUDAInstruction", "org.apache.sysds.runtime.instructions.gpu.GPUInstruction");
         ClassLoader devices = compile("gpu/Devices", null).getClassLoader();
         ClassLoader functions = compile("gpu/GpuFunctions", devices).getClassLoader();
@@ -98,7 +99,7 @@ public class Launcher {
         run.invoke(null, new Object[] {rest.toArray(new String[0])});
     }
 
-    /** Replaces a class of the engine, before it is used, by one of this package; neighbour is in its Java package. */
+    /** Puts a class into the engine, in place of its own of that name; neighbour is in the same Java package. */
     private void replace(String name, String neighbour) throws Exception {
         Map code = compile("gpu/replaced/" + name, null).getBytecodes();
         MethodHandles.privateLookupIn(Class.forName(neighbour), MethodHandles.lookup())
