@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from sysds_resnet.images.sources.base import FileSource, Source
 from sysds_resnet.images.sources.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources.walk import walk_images
 from sysds_resnet.system.files import user_path
+
+
+MEASURED = 32  # images whose sides `typical_side` looks at
 
 
 class EncodedDataset:
@@ -71,11 +74,20 @@ class EncodedDataset:
         self._seed = seed
         self.resize_size = default_resize_size(size) if resize_size is None else resize_size
 
-    def augmented(self, augmentation: Augmentation) -> EncodedDataset:
-        """Gives the data set with another augmentation of its images, if they are augmented at all."""
+    def for_training(self, image_size: int, augmentation: Augmentation) -> EncodedDataset:
+        """Gives the same images in another size and with another augmentation."""
         other = copy(self)
-        other._augmentation = self._augmentation and augmentation
+        other.image_size = (image_size, image_size)
+        other._augmentation = augmentation
         return other
+
+    def typical_side(self) -> int | None:
+        """Gives the median of the shorter sides of the first images in pixels; None if they are unreadable."""
+        sides = []
+        for index in range(min(MEASURED, len(self))):
+            with suppress(UserError), self.open(index) as picture:
+                sides.append(min(picture.height, picture.width))
+        return int(np.median(sides)) if sides else None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -96,23 +96,31 @@ class Display:
         self._pace.step(event)
         self._step, self._epoch = event.step, event.epoch
         figures = _figures(event, self._pace, heap_bytes)
-        # after an epoch's last step nothing is reported until validation is done, which may take long
-        validating = event.step % self._steps_per_epoch == 0
-        self._figures = ["validating", *figures] if validating else figures
-        if self._live is None and time.monotonic() - self._printed >= self._interval:
-            self._print(GAP.join([*self._position(), *figures]))
+        self._figures = ["validating", *figures] if event.step % self._steps_per_epoch == 0 else figures
+        self._print_if_due(figures)
+
+    def validating(self, done: int, images: int) -> None:
+        """Shows how many of the validation images have been scored since an epoch's last step."""
+        where = f"validating {done}/{images}"
+        self._figures = [where, *self._figures[1:]]
+        self._print_if_due([where])
 
     def epoch(self, event: EpochEvent) -> None:
         """Prints the line of an epoch that was done."""
         self._pace.epoch()
         self._epochs_left = self._epochs - event.epoch
-        if self._figures[0] == "validating":
+        if self._figures[0].startswith("validating"):
             self._figures = self._figures[1:]
         self._print(epoch_line(event, self._epochs))
 
     def note(self, text: str) -> None:
         """Prints another line that is to stay, from any thread."""
         self._print(text)
+
+    def _print_if_due(self, figures: list[str]) -> None:
+        """Prints where the run is, with some figures, if nothing else shows it for long enough."""
+        if self._live is None and time.monotonic() - self._printed >= self._interval:
+            self._print(GAP.join([*self._position(), *figures]))
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()

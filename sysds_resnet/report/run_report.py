@@ -90,6 +90,10 @@ class RunReport:
         if event.step % self._log_every == 0 or event.metrics.skipped:
             self.record("step", _step_line(event))
 
+    def validating(self, done: int, images: int) -> None:
+        """Shows how many of the validation images have been scored."""
+        self._guarded("display of validation", lambda: self._display.validating(done, images))
+
     def record(self, event: str, values: Mapping[str, Any]) -> None:
         """Writes a line to metrics.jsonl, and its figures for TensorBoard.
 

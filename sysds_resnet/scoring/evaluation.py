@@ -30,10 +30,19 @@ def evaluate(
     readers: Readers,
     on_error: OnError = raise_error,
     stopped: Callable[[], bool] = lambda: False,
+    scored: Callable[[int], object] = lambda _: None,
 ) -> dict[str, float] | None:
     """Computes the mean "loss" and the shares "top1" and "top5" over the images that can be read.
 
-    It also gives their number, "images". It asks `stopped` after each batch, and gives None if that is true.
+    It also gives their number, "images".
+
+    Args:
+        model: The network.
+        dataset: The images, with labels.
+        readers: The readers of the images.
+        on_error: A function that is told of images that cannot be read.
+        stopped: A function that is asked after each batch; None is given if it is true.
+        scored: A function that is told after each batch how many images have been scored.
 
     Raises:
         UserError: If `on_error` raises it, or no image can be read.
@@ -43,6 +52,7 @@ def evaluate(
         scores = model.evaluate(batch.images, batch.labels)
         total += len(batch.labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
         n += len(batch.labels)
+        scored(n)
         if stopped():
             return None
     if not n:

@@ -1,4 +1,4 @@
-"""The settings that suit a data set by its number of images, where nobody has given others."""
+"""The settings that suit a data set by the number and size of its images, where nobody has given others."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sysds_resnet.imagenet import DEFAULT_IMAGE_SIZE
 from sysds_resnet.settings.flags import flag_of
 from sysds_resnet.training.settings import TrainSettings
 
 FEW_STEPS = 100
 """Steps of a run below which hardly anything is learned."""
+
+SMALLEST, SIZE_STEP = 64, 32
+"""The least side of training images that is chosen, and what its sides are multiples of: the network halves
+images five times, and its first layers are made for large ones."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,13 @@ _WITHOUT_CHOICE = (
 )  # their settings are the defaults of `TrainSettings`, the recipe digits
 
 
-def choose(settings: TrainSettings, images: int) -> dict[str, Any]:
-    """Chooses the settings of a run that were not given, by the number of its training images.
+def choose(settings: TrainSettings, images: int, side: int | None = None) -> dict[str, Any]:
+    """Chooses the settings of a run that were not given, by the training images.
 
     Args:
         settings: The settings of the run.
         images: The number of training images.
+        side: The usual length of their shorter side in pixels; None if they have the size of training.
 
     Returns:
         The chosen settings by name; none for a run that has a recipe, goes on, or has digits or synthetic
@@ -83,16 +89,19 @@ def choose(settings: TrainSettings, images: int) -> dict[str, Any]:
         "label_smoothing": 0.1,
         "crop_area": size.crop_area,
     }
+    if side is not None and not trained:  # others have learned from larger images
+        chosen["image_size"] = min(DEFAULT_IMAGE_SIZE, max(SMALLEST, SIZE_STEP * -(-side // SIZE_STEP)))
     return {name: value for name, value in chosen.items() if name not in given}
 
 
-def explanation(chosen: Mapping[str, Any], images: int) -> str:
+def explanation(chosen: Mapping[str, Any], images: int, side: int | None = None) -> str:
     """Gives the lines by which a run says what was chosen, and how to choose otherwise."""
+    what = f"{images} training images" + (f" of about {side} pixels" if "image_size" in chosen else "")
     flags = " ".join(
         f"{flag_of(name)} {value:g}" if isinstance(value, float) else f"{flag_of(name)} {value}"
         for name, value in chosen.items()
     )
-    return f"chosen:  {flags}\n         for {images} training images; flags or a --recipe change that"
+    return f"chosen:  {flags}\n         for {what}; flags or a --recipe change that"
 
 
 def _rounded(rate: float) -> float:

@@ -117,10 +117,12 @@ def evaluate_state(
     readers: Readers,
     on_error: OnError = raise_error,
     stopped: Callable[[], bool] = lambda: False,
+    scored: Callable[[int], object] = lambda _: None,
 ) -> dict[str, float] | None:
     """Evaluates the weights that the run keeps: the moving average if there is one, or else the newest.
 
     Gives the scores of `evaluate`, which are None if it is stopped meanwhile; without a data set, no scores.
+    `stopped` and `scored` are called as by `evaluate`.
     """
     if val is None:
         return {}
@@ -128,6 +130,6 @@ def evaluate_state(
     trained = model.weights
     model.weights = state.averaged
     try:
-        return evaluate(model, val, readers, on_error, stopped)
+        return evaluate(model, val, readers, on_error, stopped, scored)
     finally:
         model.weights = trained

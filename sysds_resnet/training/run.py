@@ -212,7 +212,7 @@ class _Session:
         try:
             while self._restarts.changes:
                 report.record("micro_batch", self._restarts.changes.pop(0))
-            for event in self._events(update):
+            for event in self._events(update, report.validating):
                 self._restarts.reached(progress.step)
                 report.add(event)
                 if isinstance(event, EpochEvent):
@@ -228,7 +228,9 @@ class _Session:
             ) from error
         return last
 
-    def _events(self, update: Update | None) -> Iterator[StepEvent | EpochEvent]:
+    def _events(
+        self, update: Update | None, validating: Callable[[int, int], None]
+    ) -> Iterator[StepEvent | EpochEvent]:
         """Runs the training loop on the run's data, here or on a cluster, and yields its events."""
         settings, state, bad = self._settings, self._state, self._bad
         train_set, val_set = self._sets
@@ -239,7 +241,15 @@ class _Session:
             else:
                 readers = stack.enter_context(Readers(self._sets, settings.workers))
                 steps = stack.enter_context(local_steps(settings, state, train_set, readers, bad, update))
-                validate = partial(evaluate_state, state, val_set, readers, bad, self._ended)
+                validate = partial(
+                    evaluate_state,
+                    state,
+                    val_set,
+                    readers,
+                    bad,
+                    self._ended,
+                    lambda images: validating(images, len(val_set)),
+                )
             yield from training_loop(
                 state,
                 steps,

@@ -165,14 +165,16 @@ def open_sets(settings: TrainSettings) -> tuple[TrainSettings, list[Dataset], st
         was one.
     """
     training = open_set(settings, "train")
-    chosen = choose(settings, len(training))
+    side = training.typical_side() if isinstance(training, EncodedDataset) else None
+    chosen = choose(settings, len(training), side)
     if not chosen:
         return settings, [training, open_set(settings, "val")], None
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     settings = build(TrainSettings, {**given, **chosen})
     if isinstance(training, EncodedDataset):
-        training = training.augmented(settings.augmentation())
-    return settings, [training, open_set(settings, "val")], explanation(chosen, len(training))
+        size = settings.image_size or training.image_size[0]
+        training = training.for_training(size, settings.augmentation())
+    return settings, [training, open_set(settings, "val")], explanation(chosen, len(training), side)
 
 
 def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:

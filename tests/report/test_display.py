@@ -67,6 +67,8 @@ def test_it_says_that_the_network_is_being_validated_or_that_an_update_was_left_
     here = terminal()
     here.send("d.step(step(10))")
     here.wait_for(lambda lines: lines[1].startswith("validating  loss 1.500"))
+    here.send("d.validating(40, 100)")
+    here.wait_for(lambda lines: lines[1].startswith("validating 40/100  loss 1.500"))
     here.send("d.epoch(epoch(1))")
     here.wait_for(lambda lines: lines[3].startswith("loss 1.500"))
     here.send("d.step(step(11, 2, loss=float('nan'), skipped=True))")

@@ -48,6 +48,18 @@ def test_a_log_of_slow_steps_has_lines_about_them(clock):
     assert lines[-1] == epoch_line(epoch(1), 20)
 
 
+def test_a_log_of_a_long_validation_has_lines_about_it(clock):
+    log = io.StringIO()
+    with Display(200, 20, stream=log, interval=60) as shown:
+        shown.step(step(10))
+        for done in range(10, 101, 10):
+            clock.now += 25
+            shown.validating(done, 100)
+    lines = log.getvalue().splitlines()
+    assert [re.search(r"validating (\d+)/100$", line)[1] for line in lines] == ["30", "60", "90"]
+    assert lines[0].startswith("epoch  1/20  step  10/200")
+
+
 def test_the_eta_is_that_of_the_steps_and_validations_left(clock):
     log = io.StringIO()
     run_of(clock, log, range(1, 26), interval=0)
