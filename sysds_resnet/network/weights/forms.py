@@ -26,7 +26,8 @@ READING_HEAP = 2 * 2**30  # bytes; reading weights needs little
 # Names in a folder that dml/network/weights.dml wrote: two matrices, of which "complete" is written last, and
 # the metadata that `convert` puts beside them.
 TENSORS, COMPLETE, BESIDE = "tensors", "complete", "metadata.json"
-_RUN_FILES = ("weights.safetensors", "best.safetensors")  # in the folder of a run: at its end, and before
+# In the folder of a run, the first of them is taken.
+_RUN_FILES = {"weights.safetensors": "at its end", "best.safetensors": "after its best epoch"}
 
 
 def load_weights(path: str | Path, engine: Engine | None = None, key: str | None = None) -> LoadedWeights:
@@ -47,6 +48,7 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
             return _read_systemds(path, ours)
     if (file := file_of_run(path)) is not None:
         loaded = load_file(file, key)
+        loaded = loaded._replace(notes=[*loaded.notes, *_which_of_run(file)])
         return loaded if loaded.metadata.get("classes") else _with_names(loaded, path)
     return load_file(path, key)
 
@@ -54,6 +56,17 @@ def load_weights(path: str | Path, engine: Engine | None = None, key: str | None
 def file_of_run(path: Path) -> Path | None:
     """Gives the file of weights that `load_weights` takes from a run folder; None for any other path."""
     return next((path / name for name in _RUN_FILES if (path / name).exists()), None)
+
+
+def _which_of_run(taken: Path) -> list[str]:
+    """Says which weights of a run were taken, where there are others; as lines."""
+    others = [name for name in _RUN_FILES if name != taken.name and (taken.parent / name).exists()]
+    run = taken.parent
+    return [
+        f"{run}: took the weights {_RUN_FILES[taken.name]} ({taken.name}); those {_RUN_FILES[other]} are "
+        f"{run / other}"
+        for other in others
+    ]
 
 
 @contextmanager
