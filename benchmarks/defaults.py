@@ -1,9 +1,9 @@
 """What `train --dataset DATA` with nothing else comes to on data sets of several sizes.
 
-    python benchmarks/defaults.py --data FOLDER [--images 90 2000] [--only photos] [--out FILE.json] [-- FLAGS]
+    python benchmarks/defaults.py --data FOLDER [--images 90 2000] [--only photos] [--out FILE] [-- FLAGS]
 
-FOLDER has a train.parquet and a test.parquet with images and labels, such as CIFAR-10 in the layout of Hugging
-Face. From its train.parquet the first images of each class are taken, as many of each; all of test.parquet is
+FOLDER has a train.parquet and a test.parquet with images and labels, such as CIFAR-10 as Hugging Face has it.
+From its train.parquet the first images of each class are taken, as many of each; all of test.parquet is
 the validation set. The first data set, photos, is one of files, as small as people's first ones are: 72 crops
 of three photographs, and 30 for validation. Flags after -- are given to every run. Each run is a process
 of its own, as a user starts it.

@@ -26,7 +26,6 @@ from sysds_resnet.images.sources.files import IMG_EXTENSIONS
 from sysds_resnet.images.sources.walk import walk_images
 from sysds_resnet.system.files import user_path
 
-
 MEASURED = 32  # images whose sides `typical_side` looks at
 
 
@@ -82,7 +81,7 @@ class EncodedDataset:
         return other
 
     def typical_side(self) -> int | None:
-        """Gives the median of the shorter sides of the first images in pixels; None if they are unreadable."""
+        """Gives the median of the first images' shorter sides in pixels; None if they are unreadable."""
         sides = []
         for index in range(min(MEASURED, len(self))):
             with suppress(UserError), self.open(index) as picture:

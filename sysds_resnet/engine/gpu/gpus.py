@@ -26,7 +26,7 @@ REPLACED = {
     "GpuArithmetic": "instructions.gpu.GPUInstruction",
     "SpoofCUDAInstruction": "instructions.gpu.GPUInstruction",
 }
-"""Classes of the engine that this package replaces, and what they use, each with a class of its Java package."""
+"""Classes that replace the engine's, and what they use, each with another class of its Java package."""
 
 _FOLDER = Path(__file__).parent
 _SMALL = 2**13  # the most values of an array that goes to the JVM in the call itself, as text

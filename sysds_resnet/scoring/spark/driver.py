@@ -25,11 +25,14 @@ from sysds_resnet.scoring.spark.executor import (
     predict_files,
     schema,
     score_labelled,
+    score_vectors,
+    vectors_schema,
 )
 from sysds_resnet.scoring.spark.tables import read_images
 from sysds_resnet.settings.command_line import build
 
 if TYPE_CHECKING:
+    from pyspark import Broadcast, SparkContext
     from pyspark.sql import SparkSession
 
 
@@ -72,6 +75,46 @@ def _function(spark: SparkSession, networks: Networks, classes: list[str] | int)
     hints = {"columns": Iterator[tuple[pd.Series, pd.Series]], "return": Iterator[pd.DataFrame]}
     predict.__annotations__ = hints
     return pandas_udf(predict, schema(networks.top, classes))
+
+
+class Scorer:
+    """A network that was read once, as functions of columns that give vectors.
+
+    Args:
+        settings: The weights, of one network, and how it scores.
+
+    Attributes:
+        classes: The names of the classes, if they have names.
+        num_classes: The number of classes.
+
+    Raises:
+        UserError: If the weights cannot be read.
+    """
+
+    def __init__(self, settings: ScoringSettings) -> None:
+        self._networks, classes = gather_networks(settings, 1)
+        self.classes = None if isinstance(classes, int) else classes
+        self.num_classes = classes if isinstance(classes, int) else len(classes)
+        # Executors keep a JVM for each broadcast, so a session has a single one.
+        self._sent: tuple[SparkContext, Broadcast[Networks]] | None = None
+
+    def function(self, spark: SparkSession, features: bool) -> Any:
+        """Makes a function of a column of image files that gives the structs of `score_vectors`."""
+        from pyspark.sql.functions import pandas_udf
+
+        context = spark.sparkContext
+        if self._sent is None or self._sent[0] is not context:
+            self._sent = context, context.broadcast(self._networks)
+        known = self._sent[1]
+
+        def score(columns: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+            for files in columns:
+                names = pd.Series(["in a row"] * len(files))
+                yield score_vectors(known, names, files, features)
+
+        score.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
+        # Spark may compute what is deterministic several times, once for each column made of it.
+        return pandas_udf(score, vectors_schema(features)).asNondeterministic()
 
 
 def gather_networks(settings: ScoringSettings, top: int) -> tuple[Networks, list[str] | int]:

@@ -7,6 +7,7 @@ machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sysds_resnet.batches.reading import read
+from sysds_resnet.batches.reading import Samples, read
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.encoded import EncodedDataset
 from sysds_resnet.images.sources.base import BytesSource
 from sysds_resnet.images.views import View, seen_in
-from sysds_resnet.network.inference import default_batch
+from sysds_resnet.network.inference import default_batch, log_softmax
 from sysds_resnet.network.model import Model
 from sysds_resnet.scoring.ensemble import Ensemble
 from sysds_resnet.scoring.outcomes import rows_of
@@ -89,16 +90,8 @@ def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series
         UserError: If an image cannot be read, unless it is to be skipped.
     """
     ensemble, networks = _ensemble(known), known.value
-    contents = [file["bytes"] if isinstance(file, dict) else file for file in files]
-    dataset = EncodedDataset(BytesSource([str(name) for name in names], contents), **networks.sizes)
-    seen = seen_in(dataset, networks.views)
-    size = default_batch(ensemble.engine, *seen.image_size)
     tables, reasons = [], {}
-    for start in range(0, len(contents), size):
-        places = np.arange(start, min(start + size, len(contents)))
-        samples = read(seen, places, 0, replace=False)
-        if samples.errors and networks.on_error == "raise":
-            raise UserError(samples.errors[0][1])
+    for samples in _samples_of(known, names, files):
         reasons |= dict(samples.errors)
         if len(samples.indices):
             scores = ensemble.scores(samples.images, len(networks.views))
@@ -106,12 +99,72 @@ def predict_files(known: Broadcast[Networks], names: pd.Series, files: pd.Series
             tables.append(table.set_index(samples.indices))
     columns = [field.name for field in schema(networks.top, ensemble.classes or ensemble.num_classes)]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns[:-1])
-    table = table.reindex(range(len(contents)))
+    table = table.reindex(range(len(files)))
     table["error"] = pd.Series(reasons, dtype=object)
     for name in table.columns:
         if name.startswith("class_"):
             table[name] = table[name].astype("Int64")  # integers that may be missing
     return table[columns]
+
+
+def vectors_schema(features: bool) -> StructType:
+    """Gives the schema of the structs that `score_vectors` gives."""
+    from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
+
+    names = ["logits", "probabilities", *(["features"] if features else [])]
+    fields = [StructField(name, ArrayType(DoubleType())) for name in names]
+    return StructType([StructField("prediction", DoubleType()), *fields, StructField("error", StringType())])
+
+
+def score_vectors(
+    known: Broadcast[Networks], names: pd.Series, files: pd.Series, features: bool
+) -> pd.DataFrame:
+    """Computes for each image the class, the logits and the probabilities of all, in an executor.
+
+    Args:
+        known: The network to score with, a single one that sees each image once.
+        names: The names of the images.
+        files: The bytes of the files, or structs with a field "bytes".
+        features: Whether to give the features too, of which the final layer makes the logits.
+
+    Raises:
+        UserError: If an image cannot be read, unless it is to be skipped.
+    """
+    [model] = _ensemble(known).models
+    weight, bias = model.weights["fc.weight"], model.weights["fc.bias"]
+    columns = [field.name for field in vectors_schema(features)]
+    table = pd.DataFrame(None, range(len(files)), columns, dtype=object)
+    for samples in _samples_of(known, names, files):
+        for place, reason in samples.errors:
+            table.at[place, "error"] = reason
+        if not len(samples.indices):
+            continue
+        if features:
+            found = model.features(samples.images)
+            logits = found @ weight.T + bias
+            table.loc[samples.indices, "features"] = pd.Series(list(found), samples.indices)
+        else:
+            logits = model.logits(samples.images)
+        table.loc[samples.indices, "logits"] = pd.Series(list(logits), samples.indices)
+        probabilities = pd.Series(list(np.exp(log_softmax(logits))), samples.indices)
+        table.loc[samples.indices, "probabilities"] = probabilities
+        table.loc[samples.indices, "prediction"] = logits.argmax(axis=1).astype(float)
+    return table
+
+
+def _samples_of(known: Broadcast[Networks], names: pd.Series, files: pd.Series) -> Iterator[Samples]:
+    """Reads the images in some files, in batches that fit the engine's heap."""
+    networks, engine = known.value, _ensemble(known).engine
+    contents = [file["bytes"] if isinstance(file, dict) else file for file in files]
+    dataset = EncodedDataset(BytesSource([str(name) for name in names], contents), **networks.sizes)
+    seen = seen_in(dataset, networks.views)
+    size = default_batch(engine, *seen.image_size)
+    for start in range(0, len(contents), size):
+        places = np.arange(start, min(start + size, len(contents)))
+        samples = read(seen, places, 0, replace=False)
+        if samples.errors and networks.on_error == "raise":
+            raise UserError(samples.errors[0][1])
+        yield samples
 
 
 @dataclass(frozen=True, eq=False)
