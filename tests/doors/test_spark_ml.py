@@ -11,11 +11,12 @@ from PIL import Image
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import StringIndexer
-from pyspark.sql import SparkSession
 from scipy.special import softmax
 from striped_images import striped_images
 
 from sysds_resnet import ResNet
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.engine.spark.session import spark_session
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.encoded import open_files
 from sysds_resnet.spark_ml import ResNetClassificationModel, ResNetClassifier
@@ -27,19 +28,9 @@ SMALL = {"model": "resnet18", "imageSize": 32, "epochs": 2, "batchSize": 8, "val
 
 @pytest.fixture(scope="module")
 def spark():
-    conf = {
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
-    }
-    builder = SparkSession.builder.master("local[1]").appName("test_spark_ml")
-    for name, value in conf.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    yield session
-    session.stop()
+    conf = {"spark.sql.shuffle.partitions": "1", "spark.sql.execution.arrow.maxRecordsPerBatch": "64"}
+    with spark_session(Cluster("local[1]", 1, "", memory=2**30), conf) as session:
+        yield session
 
 
 @pytest.fixture(scope="module")
