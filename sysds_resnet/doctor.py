@@ -72,7 +72,8 @@ def command(settings: DoctorSettings) -> None:
     _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
     with Engine(settings.precision, heap) as engine:
         _line("engine", f"started: {engine.describe()}")
-        helper = "loaded: single precision and bf16 multiply with oneDNN"
+        threads = "the OpenMP library that this package brings" if blas.openmp() else "the system's libgomp"
+        helper = f"loaded: single precision and bf16 multiply with oneDNN, in threads of {threads}"
         _line("helper", helper if engine.multiply.native else engine.multiply.note or "not used")
         _line("multiply", f"tried: within {_multiply(engine):.0e} of NumPy's in FP64")
         if engine.threads != cores():

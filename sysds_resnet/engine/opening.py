@@ -116,18 +116,22 @@ def load_blas(jvm: JVMView, multiply: Multiply, folder: Path) -> Multiply:
         return multiply
     helper = jvm.org.apache.sysds.utils.NativeHelper
     os.symlink(multiply.library, folder / blas.LIBRARY)
-    helper.initialize(str(folder), "openblas")
-    if helper.isNativeLibraryLoaded():
-        return multiply
-    return Multiply("double", None, False, _loading_problem(jvm, multiply, folder))
+    # the engine loads copies in other folders, which do not find an OpenMP library that the package brings
+    problem = _loading_problem(jvm, *(blas.openmp() if multiply.native else []))
+    if not problem:
+        helper.initialize(str(folder), "openblas")
+        if helper.isNativeLibraryLoaded():
+            return multiply
+        libraries = [folder / blas.LIBRARY, *([blas.helper_library()] if multiply.native else [])]
+        problem = _loading_problem(jvm, *libraries) or f"the engine does not load {multiply.library}"
+    return Multiply("double", None, False, problem)
 
 
-def _loading_problem(jvm: JVMView, multiply: Multiply, folder: Path) -> str:
-    """Gives the reason why the engine has not loaded a library or its helper, which it does not tell."""
-    helper = [blas.helper_library()] if multiply.native else []
-    for library in (folder / blas.LIBRARY, *helper):
+def _loading_problem(jvm: JVMView, *libraries: Path) -> str:
+    """Loads libraries into the JVM, and gives the reason why one does not load, or an empty text."""
+    for library in libraries:
         try:
             jvm.System.load(str(library))
         except Py4JJavaError as error:
             return f"the engine does not load {library.name}: {one_line(error.java_exception)}"
-    return f"the engine does not load {multiply.library}"
+    return ""

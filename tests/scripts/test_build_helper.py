@@ -2,7 +2,10 @@
 
 import errno
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import pytest
 from helper_build import load_build_script
@@ -10,17 +13,22 @@ from helper_build import load_build_script
 from sysds_resnet.engine.jvm import multiply
 
 build = load_build_script()
-LIBRARY = "sysds_resnet/engine/native/lib/" + build.LIBRARY
+FOLDER = "sysds_resnet/engine/native/lib"
+LIBRARIES = [f"{FOLDER}/{build.LIBRARY}", f"{FOLDER}/{build.ONEDNN}"]
+BOTH = sorted([build.LIBRARY, build.ONEDNN])
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine where a test can install a compiler, and a source in a folder with a space."""
-    for name in ("CXX", "CXXFLAGS", "LDFLAGS"):
+    for name in ("CXX", "CXXFLAGS", "LDFLAGS", build.WANTED):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(build, "LOAD", "")  # what the stand-in makes is no library
-    monkeypatch.setattr(build, "_file", lambda package, name: tmp_path / "a b" / "include" / "x" / "y" / name)
+    packages = tmp_path / "a b" / "include" / "x" / "y"
+    packages.mkdir(parents=True)
+    (packages / build.ONEDNN).write_text("oneDNN")
+    monkeypatch.setattr(build, "_file", lambda package, name: packages / name)
     native = tmp_path / "my source" / "sysds_resnet" / "engine" / "native"
     native.mkdir(parents=True)
 
@@ -40,7 +48,7 @@ def machine(tmp_path, monkeypatch):
         warnings = []
         hook = build.HelperHook()
         hook.root, hook.target_name = str(native.parents[2]), target
-        hook.app = SimpleNamespace(display_warning=warnings.append)
+        hook.app = SimpleNamespace(display_warning=warnings.append, abort=sys.exit)
         data = {"artifacts": [], "force_include": {}}
         hook.initialize(version, data)
         data["files"] = sorted(path.name for path in native.glob("lib/*"))
@@ -53,16 +61,34 @@ def machine(tmp_path, monkeypatch):
 
 def assert_without(machine, reason):
     data, warnings = machine.run()
-    assert data["files"] == [build.REASON] and "pure_python" not in data
+    assert data["files"] == [build.REASON] and "pure_python" not in data and "tag" not in data
+    assert data["artifacts"] == [f"{FOLDER}/{build.REASON}"]
     assert warnings == [f"built without the native helper: {reason}"] and "\n" not in reason
     assert (machine.native / "lib" / build.REASON).read_text() == f"{reason}\n"
 
 
-def test_the_library_makes_the_wheel_one_for_this_platform(machine):
+def test_the_libraries_make_the_wheel_one_for_this_platform(machine):
     machine.install("g++")
     data, warnings = machine.run()
-    assert not warnings and data["files"] == [build.LIBRARY] and data["artifacts"] == [LIBRARY]
+    assert not warnings and data["files"] == BOTH and data["artifacts"] == LIBRARIES
     assert data["pure_python"] is False and data["tag"] == "py3-none-linux_x86_64"
+
+
+def test_onednn_lies_beside_the_library_that_was_linked_against_it(machine):
+    machine.install("g++")
+    told = machine.run()[0]["told"]
+    assert (machine.native / "lib" / build.ONEDNN).read_text() == "oneDNN"
+    assert Path(told[-1]).with_name(build.ONEDNN) == Path(told[told.index("-Wl,-rpath,$ORIGIN") - 1])
+
+
+def test_only_names_that_debuggers_read_are_taken_out_of_onednn(machine):
+    machine.install("g++")
+    strip = machine.install("strip", compiles='echo stripped > "$2"')
+    assert machine.run()[0]["told"] == ["--strip-unneeded", ANY]
+    assert (machine.native / "lib" / build.ONEDNN).read_text() == "stripped\n"
+    strip.write_text("#!/bin/sh\nexit 1\n")
+    data, warnings = machine.run()
+    assert not warnings and data["files"] == BOTH
 
 
 def test_paths_with_spaces_stay_whole(machine):
@@ -86,17 +112,48 @@ def test_cxx_and_flags_are_heeded(machine, monkeypatch):
 def test_gcc_is_taken_where_cxx_is_clang(machine):
     machine.install("g++")
     machine.install("c++", says="Debian clang version 14.0.6")
-    assert machine.run()[0]["files"] == [build.LIBRARY]
+    assert machine.run()[0]["files"] == BOTH
 
 
 def test_without_a_compiler_the_package_is_built_and_says_why(machine, monkeypatch):
     (machine.native / "lib").mkdir()
-    (machine.native / "lib" / build.LIBRARY).write_text("of another version")
+    for name in BOTH:
+        (machine.native / "lib" / name).write_text("of another version")
     assert_without(machine, "found no C++ compiler; install g++, then sysds-resnet again")
     monkeypatch.setattr(multiply, "HELPER_FOLDER", machine.native)
     assert multiply.helper_problem() == (
         "it was not compiled: found no C++ compiler; install g++, then sysds-resnet again"
     )
+
+
+def test_a_package_for_all_platforms_has_no_helper_and_says_why(machine, monkeypatch):
+    machine.install("g++")
+    machine.run()
+    monkeypatch.setenv(build.WANTED, "0")
+    for system in (build.sys.platform, "darwin"):
+        monkeypatch.setattr(build.sys, "platform", system)
+        data, warnings = machine.run()
+        assert data["files"] == [build.REASON] and "tag" not in data and not warnings
+    monkeypatch.setattr(multiply, "HELPER_FOLDER", machine.native)
+    assert multiply.helper_problem() == (
+        "it was not compiled: SYSDS_RESNET_HELPER=0, as in the wheel for all platforms; install g++, then "
+        "sysds-resnet from its source"
+    )
+
+
+def test_a_build_that_must_have_the_helper_fails_without_a_compiler(machine, monkeypatch):
+    monkeypatch.setenv(build.WANTED, "1")
+    with pytest.raises(
+        SystemExit, match=r"^SYSDS_RESNET_HELPER=1: .* cannot be made: found no C\+\+ compiler"
+    ):
+        machine.run()
+    machine.install("g++")
+    assert machine.run()[0]["files"] == BOTH
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+    with pytest.raises(
+        SystemExit, match=r"^SYSDS_RESNET_HELPER=1: found linux on aarch64, expected linux on x86_64; "
+    ):
+        machine.run()
 
 
 def test_clang_alone_is_named(machine):
@@ -142,7 +199,7 @@ def test_a_read_only_source_makes_a_wheel_all_the_same(machine, monkeypatch, ver
     monkeypatch.setattr(build, "_replace", read_only)
     data, warnings = machine.run(version)
     if version == "standard":
-        assert not warnings and list(data["force_include"].values()) == [LIBRARY]
+        assert not warnings and list(data["force_include"].values()) == LIBRARIES
     else:
         assert warnings == [f"built without the native helper: {machine.native}: Read-only file system"]
 
@@ -161,3 +218,7 @@ def test_the_helper_compiles_in_a_folder_with_a_space(tmp_path):
     library = tmp_path / build.LIBRARY
     build.compile_helper(folder / "helper.cpp", library)
     assert library.stat().st_size > 10**5
+    assert (
+        library.with_name(build.ONEDNN).stat().st_size
+        < build._file("onednn-cpu-gomp", build.ONEDNN).stat().st_size
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,8 @@ INSTALL_HINT = "apt-get install libopenblas0-pthread libgomp1"
 LIBRARY = "libopenblas.so"  # the name that the engine loads; only development packages have it
 # The engine takes the first lib/libsystemds_openblas-Linux-x86_64.so on the class path.
 HELPER_FOLDER = Path(__file__).resolve().parents[1] / "native"
+# Beside the package: what scripts/build_wheels.sh adds to a wheel that is to run on all distributions.
+BUNDLED = Path(__file__).resolve().parents[3] / "sysds_resnet.libs"
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,9 @@ def helper_problem() -> str | None:
             return "it was not compiled; install g++, then sysds-resnet again"
         return f"it was not compiled: {reason}"
     try:
-        ctypes.CDLL(str(onednn()))  # which the helper asks the loader for by name
-        ctypes.CDLL(str(library))
-    except (OSError, PackageNotFoundError) as error:
+        for path in (*openmp(), onednn(), library):  # each needs those before it, by name
+            ctypes.CDLL(str(path))
+    except OSError as error:
         return f"it does not load: {error}; install sysds-resnet again"
     return None
 
@@ -153,8 +154,13 @@ def has_bf16() -> bool:
 
 
 def onednn() -> Path:
-    """Gives the path of the oneDNN library that the native helper is linked against."""
-    package = distribution("onednn-cpu-gomp")
-    return next(
-        Path(package.locate_file(path)).resolve() for path in package.files if path.name == "libdnnl.so.3"
-    )
+    """Gives the path of the oneDNN library that the native helper is linked against, which lies beside it."""
+    return HELPER_FOLDER / "lib" / "libdnnl.so.3"  # by scripts/build_helper.py
+
+
+def openmp() -> list[Path]:
+    """Gives the path of the OpenMP library that the package brings for oneDNN and the native helper.
+
+    There is none where the two use the system's libgomp.so.1, as after an installation from source.
+    """
+    return sorted(BUNDLED.glob("libgomp-*.so*"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from sysds_resnet.engine.jvm.folders import loading_options
-from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, LIBRARY, Multiply
+from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, LIBRARY, Multiply, openmp
 from sysds_resnet.engine.jvm.process import class_path, engine_jars, jvm_options
 from sysds_resnet.engine.spark.checks import spark_home
 from sysds_resnet.engine.spark.cluster import Cluster, local_path
@@ -81,6 +81,8 @@ def executor_conf(cluster: Cluster, multiply: Multiply) -> dict[str, str]:
     files = [MAPRED_SITE]
     if multiply.library:
         files.append(library_folder(multiply.library) / LIBRARY)
+    if multiply.native:
+        files += openmp()  # which that library needs, and finds there
     return {
         "spark.jars": ",".join(path.as_uri() for path in engine_jars()),
         # executors find them in their working folder

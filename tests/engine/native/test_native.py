@@ -1,5 +1,6 @@
 """The native helper (engine/native/helper.cpp) against NumPy and PyTorch, and what is chosen without it."""
 
+import ctypes
 import shutil
 from contextlib import ExitStack
 from functools import cache
@@ -13,6 +14,9 @@ from torch.nn import functional
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm import multiply
+from sysds_resnet.engine.spark.cluster import Cluster
+from sysds_resnet.engine.spark.conf import executor_conf
+from sysds_resnet.errors import NotAsAsked
 
 GIB = 2**30
 # Largest error of a product, relative to its largest value, by what is multiplied.
@@ -201,6 +205,51 @@ def test_one_thread_gives_the_same_to_rounding(native, start, precision):
     for name in outputs:
         found, expected = engine.to_numpy(one[name]), native.to_numpy(many[name])
         assert relative_error(found, expected) <= 1e-6, name
+
+
+# With an OpenMP library that the package brings
+
+
+@pytest.fixture
+def bundled(monkeypatch, tmp_path):
+    """The system's library in the place of the one that a wheel brings."""
+    folder = tmp_path / "a package.libs"
+    folder.mkdir()
+    ctypes.CDLL("libgomp.so.1")
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    system = next(line.split(maxsplit=5)[5] for line in lines if "/libgomp.so.1" in line)
+    library = folder / "libgomp-f9a9ad78.so.1.0.0"
+    shutil.copy(system, library)
+    monkeypatch.setattr(multiply, "BUNDLED", folder)
+    return library
+
+
+def test_onednn_and_the_helper_take_their_threads_from_the_openmp_that_the_package_brings(bundled):
+    with Engine("single", heap=GIB // 2) as engine:
+        assert str(engine.multiply) == "FP32 by oneDNN"
+        a = np.arange(12.0).reshape(3, 4)
+        found = engine.run("C = A %*% B", {"A": a, "B": a.T}, {"C": "matrix"})
+        assert np.array_equal(engine.to_numpy(found["C"]), a @ a.T)
+        maps = Path(f"/proc/{engine._owned.process.pid}/maps").read_text().splitlines()
+    assert {line.split(maxsplit=5)[5] for line in maps if "libgomp" in line} == {str(bundled)}
+
+
+def test_an_openmp_library_that_does_not_load_is_named(bundled, monkeypatch):
+    bundled.write_bytes(b"not a library")
+    assert f"it does not load: {bundled}" in multiply.choose("single", "auto", own_jvm=True).note
+    monkeypatch.setattr(multiply, "helper_problem", lambda: None)  # the JVM may miss what Python has
+    with pytest.warns(
+        NotAsAsked, match=rf"in FP64 by plain Java \(the engine does not load {bundled.name}: "
+    ):
+        Engine("single", heap=GIB // 2).close()
+
+
+def test_spark_sends_it_to_executors_with_onednn(bundled, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cluster = Cluster("local-cluster[1,1,1024]", 1, "")
+    for native in (True, False):
+        chosen = multiply.Multiply("single", bundled, native)
+        assert (bundled.as_uri() in executor_conf(cluster, chosen)["spark.files"].split(",")) == native
 
 
 # What is chosen
