@@ -21,7 +21,7 @@ from sysds_resnet.engine.jvm import multiply
 
 HEAP = 512 * 2**20
 EVERY_WHEEL = (
-    "sysds_resnet/dml/train.dml",
+    "sysds_resnet/dml/train.*",
     "sysds_resnet/py.typed",
     "sysds_resnet-*.dist-info/licenses/LICENSE",
     "sysds_resnet-*.dist-info/licenses/licenses/onednn/THIRD-PARTY-PROGRAMS",

@@ -69,9 +69,9 @@ def finish(process, timeout=120):
     return Outcome(process.returncode, out, err)
 
 
-def wait_for(process, what):
-    """Wait until something about a running process is true."""
-    deadline = time.monotonic() + 120
+def wait_for(process, what, timeout=120):
+    """Wait until something about a running process is true; fail after so many seconds, or if it ends."""
+    deadline = time.monotonic() + timeout
     while not what():
         assert process.poll() is None and time.monotonic() < deadline, finish(process, timeout=1)
         time.sleep(0.02)

@@ -90,7 +90,7 @@ def test_a_killed_driver_is_resumed_exactly(cluster, capfd, folder):
     assert finish(start_process("train", *options, "--out", folder / "whole"), 300).code == 0
     killed = start_process("train", *options, "--out", folder / "killed")
     metrics = folder / "killed" / "metrics.jsonl"
-    wait_for(killed, lambda: metrics.exists() and '"step": 5,' in metrics.read_text())
+    wait_for(killed, lambda: metrics.exists() and '"step": 5,' in metrics.read_text(), 300)
     jvms = jvms_of(killed)
     killed.kill()
     finish(killed)
