@@ -71,8 +71,8 @@ class ResNetClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classi
     Labels `y` are of any type that scikit-learn's classifiers take. `transform` gives the features of images,
     the mean activations before the final layer.
 
-    Parameters that are settings of `python -m sysds_resnet.train` mean the same and have the same ranges. But
-    for `heap`, they have the same defaults. `fit` checks them.
+    Parameters that are settings of the command train mean the same and have the same ranges. But for `heap`,
+    they have the same defaults. `fit` checks them.
 
     All estimators of a process with the same `precision`, `heap` and `threads` share one engine. This is a
     JVM that starts when it is first needed and ends with the process. A pickled estimator takes no JVM along.

@@ -103,7 +103,7 @@ class ResNetClassifier(Estimator, _Columns, HasLabelCol, DefaultParamsReadable, 
     StringIndexer leaves there, the model has them too.
 
     The images are collected by the process that calls `fit`, into a table in its temporary folder, and that
-    process trains by itself, as `python -m sysds_resnet.train` does. To train on the executors, prepare the
+    process trains by itself, as the command train does. To train on the executors, prepare the
     images by spark-submit and train there (docs/spark.md).
 
     Args:

@@ -18,6 +18,7 @@ from untouched import Untouched
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.report import run_report
+from sysds_resnet.training import start
 
 torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
@@ -178,9 +179,13 @@ def quick_dml(wide_engine):
 
 @pytest.fixture
 def shared(engine, monkeypatch):
-    """Commands of this process use the session's engine, and draw no curves, a second an epoch."""
+    """Commands of this process use the session's engine, and draw no curves, a second an epoch.
+
+    They do not warn of few steps, which runs of tests have.
+    """
     share_engine(monkeypatch, engine)
     monkeypatch.setattr(run_report, "plot_curves", lambda *_: None)
+    monkeypatch.setattr(start, "FEW_STEPS", 0)
     yield
     if engine.heap_used() > GIB // 2:
         # Errors hold the frames that they came through, and these a run's weights, until Python collects

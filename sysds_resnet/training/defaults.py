@@ -9,7 +9,7 @@ from typing import Any
 
 from sysds_resnet.imagenet import DEFAULT_IMAGE_SIZE
 from sysds_resnet.settings.flags import flag_of
-from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.settings import OF_DEFAULTS, TrainSettings
 
 FEW_STEPS = 100
 """Steps of a run below which hardly anything is learned."""
@@ -51,10 +51,6 @@ _RATES = {
     "lamb": (4e-3, 0.5),
     "lars": (5.0, 0.0),
 }
-_WITHOUT_CHOICE = (
-    "digits",
-    "synthetic",
-)  # their settings are the defaults of `TrainSettings`, the recipe digits
 
 
 def choose(settings: TrainSettings, images: int, side: int | None = None) -> dict[str, Any]:
@@ -69,7 +65,7 @@ def choose(settings: TrainSettings, images: int, side: int | None = None) -> dic
         The chosen settings by name; none for a run that has a recipe, goes on, or has digits or synthetic
         images.
     """
-    if settings.recipe or settings.resume or settings.dataset in _WITHOUT_CHOICE:
+    if settings.recipe or settings.resume or settings.dataset in OF_DEFAULTS:
         return {}
     size = next(size for size in _SIZES if images < size.below)
     trained = settings.init_from is not None

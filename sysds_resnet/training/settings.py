@@ -17,6 +17,9 @@ from sysds_resnet.images.settings import AugmentationSettings, DataSettings
 from sysds_resnet.settings.fields import names_where, setting
 from sysds_resnet.training.hyperparameters import Hyperparameters
 
+OF_DEFAULTS = ("digits", "synthetic")
+"""The data sets that the defaults of `TrainSettings` are for; training/defaults.py chooses for others."""
+
 FROZEN_PARTS = ("none", "stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -235,7 +238,7 @@ class TrainSettings(
 
         A recipe may be tried for fewer epochs than its warm-up or milestones need.
         """
-        chosen = "epochs" not in self.model_fields_set  # by training/defaults.py, which checks them again
+        chosen = self.dataset not in OF_DEFAULTS and "epochs" not in self.model_fields_set
         if (
             self.recipe is None
             and not chosen

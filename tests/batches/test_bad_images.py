@@ -70,7 +70,7 @@ def test_training_skips_broken_images_and_lists_each_once(photos, folder, capfd)
 def test_evaluation_and_prediction_stop_or_skip(photos, folder, capfd):
     flags = ["--on-error", "skip", "--max-bad", "0.4"]
     run_here(capfd, "train", "--dataset", photos, "--out", folder / "run", *TINY, *flags)
-    weights = ["--weights", folder / "run"]
+    weights = ["--weights", folder / "run" / "weights.safetensors"]
     outcome = run_here(capfd, "evaluate", *weights, "--dataset", photos)
     assert_one_line_error(outcome, "1.png")
     prediction = ["--input", photos / "val", "--out", folder / "p" / "predictions.csv"]

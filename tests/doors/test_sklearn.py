@@ -46,7 +46,7 @@ def test_a_fit_is_that_of_resnet_on_normalized_images(engine):
     model = ResNet(18, 3, seed=seed, engine=engine, mean=np.zeros(3), std=np.ones(3))
     settings = {"epochs": 2, "batch_size": 5, "warmup_epochs": 0}
     pixels = (images - classifier.mean_) / classifier.std_
-    history = model.fit(pixels, labels, class_weight=[2, 1, 0.5], label_smoothing=0.1, seed=seed, **settings)
+    history = model.fit(pixels, labels, class_weights=[2, 1, 0.5], label_smoothing=0.1, seed=seed, **settings)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(classifier.weights_[name], array, err_msg=name)
     assert classifier.history_["train_loss"].tolist() == history["train_loss"].tolist()
@@ -70,6 +70,7 @@ def test_features_and_probabilities_are_pytorchs_with_its_weights():
     assert_close(classifier.predict_proba(images), probabilities, 1e-4)
 
 
+@pytest.mark.usefixtures("wide")  # a narrow network learns less
 def test_it_learns_what_can_be_seen():
     images, labels = striped_images(48)
     names = np.array(["low", "middle", "high"])[labels]

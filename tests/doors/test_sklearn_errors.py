@@ -28,7 +28,10 @@ def shared(engine, monkeypatch):
         ({"epochs": 0}, "epochs: found 0, expected greater than or equal to 1"),
         ({"batch_size": "many"}, "batch_size: found many, expected a valid integer"),
         ({"base_lr": -1.0}, "base_lr: found -1"),
-        ({"optimizer": "adam"}, "optimizer: found adam, expected 'lars', 'sgd' or 'nesterov'"),
+        (
+            {"optimizer": "adam"},
+            "optimizer: found adam, expected 'lars', 'sgd', 'nesterov', 'adamw' or 'lamb'",
+        ),
         ({"warmup_epochs": 3}, "warmup_epochs: found 3 with 1 epochs, expected at most as many"),
         ({"image_size": 16}, "image_size: found 16, expected a whole number of at least 32"),
         ({"image_shape": (5, 5)}, "image_shape: found (5, 5) for images of shape (32, 32, 3)"),

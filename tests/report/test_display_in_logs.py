@@ -92,7 +92,7 @@ def test_the_eta_follows_a_run_that_has_become_slower(clock):
 
 def test_the_line_of_an_epoch_without_validation_has_no_figures_of_it():
     event = epoch(3, val_loss=None, val_top1=None, val_top5=None, images_per_s=None)
-    assert epoch_line(event, 20) == "epoch  3/20  train loss 1.8294  lr   9.6239  36 s"
+    assert epoch_line(event, 20) == "epoch  3/20  train loss 1.8294  lr     9.62  36 s"
     assert epoch_line(epoch(1), 20).startswith(LINE)
 
 

@@ -44,7 +44,9 @@ def test_training_starts_from_weights_with_a_new_final_layer(trained, shared, ca
     """At a learning rate of almost 0, they stay where they began."""
     settings = changed(SETTINGS, num_classes=6, base_lr=1e-30, epochs=1)
     outcome = run_here(capfd, "train", *settings, "--init-from", trained, "--out", folder / "run")
-    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.code == 0 and outcome.err.startswith(f"note: {trained}: took the weights at its end"), (
+        outcome
+    )
     assert f"weights: {trained}, but for a new final layer: 6 classes for its 4\n" in outcome.out
     start, found = (load_file(path / "weights.safetensors") for path in (trained, folder / "run"))
     assert found["fc.weight"].shape == (6, 8 * STEM)
@@ -91,9 +93,9 @@ def test_frozen_parts_are_what_they_were(trained, shared, capfd, folder):
 
 
 def test_weights_of_another_network_are_refused(trained, shared, capfd, folder):
-    settings = changed(SETTINGS, model="resnet34")
-    outcome = run_here(capfd, "train", *settings, "--init-from", trained, "--out", folder / "run")
-    assert_one_line_error(outcome, trained, "found weights of resnet18 for 3 channels", "--model resnet18")
+    settings, weights = changed(SETTINGS, model="resnet34"), trained / "weights.safetensors"
+    outcome = run_here(capfd, "train", *settings, "--init-from", weights, "--out", folder / "run")
+    assert_one_line_error(outcome, weights, "found weights of resnet18 for 3 channels", "--model resnet18")
     outcome = run_here(capfd, "train", *SETTINGS, "--init-from", folder / "no", "--out", folder / "run")
     assert_one_line_error(outcome, folder / "no")
 

@@ -142,7 +142,6 @@ def test_the_same_config_gives_the_same_weights(run, shared, capfd, tmp_path):
     [
         (["--batch-size", "16"], "batch_size: found 16, expected 8 as in"),
         (["--seed", "8"], "seed: found 8, expected 7 as in"),
-        (["--epochs", "4"], "epochs: found 4, expected 2 as in"),
     ],
 )
 def test_other_settings_are_refused_when_resuming(run, shared, capfd, flags, found):
