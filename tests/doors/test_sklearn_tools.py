@@ -92,6 +92,7 @@ def test_a_pickled_estimator_has_no_part_of_the_engine_and_scores_as_before():
     np.testing.assert_array_equal(again.predict_proba(images), expected)
 
 
+@pytest.mark.long
 def test_processes_of_a_search_have_an_engine_each(narrow_package, tmp_path):
     """In a process of its own, which also loads an estimator that was fitted here and ends its JVM."""
     images, labels = striped_images(12)
