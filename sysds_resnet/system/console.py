@@ -59,15 +59,6 @@ def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
     return True
 
 
-def reader_has_gone() -> bool:
-    """Tells whether nobody reads the standard output any more, as when head has ended."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
-
-
 def settle() -> None:
     """Writes what standard output and standard error still hold, or drops it, at the end of a command.
 
