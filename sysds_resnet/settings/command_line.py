@@ -19,7 +19,7 @@ from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.flags import read_flags
 from sysds_resnet.settings.recipes import read_recipe
 from sysds_resnet.settings.yaml_files import read_yaml
-from sysds_resnet.system.console import reader_has_gone, say, settle, warn
+from sysds_resnet.system.console import say, settle, warn
 from sysds_resnet.system.similar_names import did_you_mean
 
 S = TypeVar("S", bound="Settings")
@@ -77,10 +77,7 @@ def _what_does_not_fit(error: ValidationError) -> str:
 
 
 def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command and gives its exit code.
-
-    It is 0, 2 for an error that users can mend, 130 for an interrupt, or 141 if whoever reads the standard
-    output, such as head, has read enough; shells use the last two.
+    """Runs a command and gives its exit code: 0, 2 for an error that users can mend, 130 for an interrupt.
 
     Args:
         settings: The class of its settings.
@@ -94,8 +91,6 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
             warnings.simplefilter("always", NotAsAsked)
             return command(parse(settings, argv)) or 0
     except (UserError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and reader_has_gone():
-            return 141
         if "--debug" in argv:
             traceback.print_exc()
         say(f"error: {printable(str(error))}", sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import sys
 from contextlib import suppress
 from typing import TextIO
@@ -58,16 +57,6 @@ def give_up(stream: TextIO, error: OSError | ValueError) -> bool:
         return False
     _let_go(stream)
     return True
-
-
-def reader_has_gone() -> bool:
-    """Tells whether nobody reads the standard output any more, as when head has ended."""
-    try:
-        watched = select.poll()
-        watched.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told in any case
-        return bool(watched.poll(0))
-    except (AttributeError, OSError, ValueError):  # closed, or no file
-        return False
 
 
 def settle() -> None:
