@@ -131,7 +131,7 @@ def score_vectors(
         UserError: If an image cannot be read, unless it is to be skipped.
     """
     [model] = _ensemble(known).models
-    weight, bias = model.weights["fc.weight"], model.weights["fc.bias"]
+    [(weights, _, _)] = known.value.parts
     columns = [field.name for field in vectors_schema(features)]
     table = pd.DataFrame(None, range(len(files)), columns, dtype=object)
     for samples in _samples_of(known, names, files):
@@ -141,7 +141,7 @@ def score_vectors(
             continue
         if features:
             found = model.features(samples.images)
-            logits = found @ weight.T + bias
+            logits = found @ weights["fc.weight"].T + weights["fc.bias"]
             table.loc[samples.indices, "features"] = pd.Series(list(found), samples.indices)
         else:
             logits = model.logits(samples.images)
