@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from py4j import java_gateway
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import StringIndexer
 from scipy.special import softmax
 from striped_images import striped_images
 
-from sysds_resnet import ResNet
+from sysds_resnet import Engine, ResNet
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.engine.spark.session import spark_session
 from sysds_resnet.errors import UserError
@@ -57,12 +58,18 @@ def indexed(frame):
     return StringIndexer(inputCol="kind", outputCol="label").fit(frame).transform(frame)
 
 
+@pytest.fixture
+def handler(monkeypatch):
+    """Spark puts its handler of errors into py4j once more with each session object that it makes."""
+    monkeypatch.setattr(java_gateway, "get_return_value", java_gateway.get_return_value)
+
+
 def vectors(rows, name):
     return np.array([row[name].toArray() for row in rows])
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("wide")  # as are the networks of Spark's workers
+@pytest.mark.usefixtures("handler", "wide")  # as are the networks of Spark's workers
 def test_it_is_a_stage_of_pipelines_that_are_saved_and_loaded(spark, frame, tmp_path):
     estimator = ResNetClassifier(
         embeddingCol="embedding", runFolder=str(tmp_path / "run"), settings={"ema_decay": 0.5}, **SMALL
@@ -83,8 +90,8 @@ def test_it_is_a_stage_of_pipelines_that_are_saved_and_loaded(spark, frame, tmp_
 
     # what the same weights give outside of Spark
     trained.saveWeights(str(tmp_path / "weights.safetensors"))
-    alone = ResNet.load(tmp_path / "weights.safetensors", heap="2g", precision="single")
-    with alone.engine:
+    with Engine("single", heap=2**31) as engine:
+        alone = ResNet.load(tmp_path / "weights.safetensors", engine)
         data = open_files([row.path for row in rows], image_size=32)
         images = np.stack([data.image(i, 0) for i in range(len(data))])
         close = {"rtol": 1e-4, "atol": 1e-5}
