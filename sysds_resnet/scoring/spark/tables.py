@@ -106,7 +106,7 @@ def files_of(frame: DataFrame, name: str) -> Column:
 
 
 def _read_paths(paths: pd.Series) -> pd.Series:
-    return paths.map(_content)
+    return pd.Series([_content(path) for path in paths], dtype=object)  # in which None stays None
 
 
 _read_paths.__annotations__ = {"paths": pd.Series, "return": pd.Series}  # which pyspark reads
