@@ -132,24 +132,25 @@ def score_vectors(
     """
     [model] = _ensemble(known).models
     [(weights, _, _)] = known.value.parts
-    columns = [field.name for field in vectors_schema(features)]
-    table = pd.DataFrame(None, range(len(files)), columns, dtype=object)
+    # None where there is nothing, which Spark takes for null; pandas would put NaN there
+    values: dict[str, list[Any]] = {field.name: [None] * len(files) for field in vectors_schema(features)}
     for samples in _samples_of(known, names, files):
         for place, reason in samples.errors:
-            table.at[place, "error"] = reason
+            values["error"][place] = reason
         if not len(samples.indices):
             continue
+        found = {}
         if features:
-            found = model.features(samples.images)
-            logits = found @ weights["fc.weight"].T + weights["fc.bias"]
-            table.loc[samples.indices, "features"] = pd.Series(list(found), samples.indices)
+            found["features"] = model.features(samples.images)
+            found["logits"] = found["features"] @ weights["fc.weight"].T + weights["fc.bias"]
         else:
-            logits = model.logits(samples.images)
-        table.loc[samples.indices, "logits"] = pd.Series(list(logits), samples.indices)
-        probabilities = pd.Series(list(np.exp(log_softmax(logits))), samples.indices)
-        table.loc[samples.indices, "probabilities"] = probabilities
-        table.loc[samples.indices, "prediction"] = logits.argmax(axis=1).astype(float)
-    return table
+            found["logits"] = model.logits(samples.images)
+        found["probabilities"] = np.exp(log_softmax(found["logits"]))
+        found["prediction"] = found["logits"].argmax(axis=1).astype(float)
+        for name, rows in found.items():
+            for place, row in zip(samples.indices.tolist(), rows, strict=True):
+                values[name][place] = row
+    return pd.DataFrame(values, dtype=object)
 
 
 def _samples_of(known: Broadcast[Networks], names: pd.Series, files: pd.Series) -> Iterator[Samples]:
