@@ -65,7 +65,7 @@ def check_engine(helper: bool) -> list[str]:
         engine.run("print(sum(matrix(1, 99, 99) %*% matrix(1, 99, 99)))", {})
         wanted = "FP32 by the native helper" if helper else "no native helper"
         _expect(engine.multiply.native == helper, "engine", engine.multiply, wanted)
-        loaded = loaded_libraries(Path(f"/proc/{engine._open.owned.process.pid}/maps").read_text())
+        loaded = loaded_libraries(Path(f"/proc/{engine._owned.process.pid}/maps").read_text())
     if helper:
         expected = sorted(map(str, [*multiply.openmp(), multiply.onednn()]))
         _expect(loaded == expected, "engine", f"{', '.join(loaded)} in the JVM", ", ".join(expected))

@@ -116,7 +116,8 @@ class Picture:
                 pass  # Pillow reads some of these files, and says what is wrong with the others
         try:
             with _opened(self._data) as image:
-                image.draft(None, (self.width // shrink, self.height // shrink))  # does nothing but to JPEG
+                # Pillow's decoder of JPEG takes this fraction; its other decoders give the full size
+                image.draft(None, (self.width // shrink, self.height // shrink))
                 return _to_array(image)
         except Exception as error:
             raise self._error(error) from error

@@ -146,7 +146,7 @@ def test_resizing_without_the_fast_library_is_the_same_but_for_a_level(monkeypat
 
 
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda photo: photo.name)
-@pytest.mark.parametrize("mode", ["RGB", "CMYK"])  # which other libraries decode
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])  # decoded by simplejpeg and by Pillow
 @pytest.mark.parametrize("shrink", [2, 4, 8])
 def test_scaled_decoding_stays_within_its_tolerance(photo, mode, shrink):
     data = encoded(open_photo(photo).convert(mode), quality=92)
