@@ -9,12 +9,17 @@ from sysds_resnet.errors import UserError
 
 if TYPE_CHECKING:
     from sysds_resnet.engine import Engine
+    from sysds_resnet.report.callbacks import Callback
     from sysds_resnet.resnet import ResNet
 
-__all__ = ["Engine", "ResNet", "UserError"]
+__all__ = ["Callback", "Engine", "ResNet", "UserError"]
 __version__ = "0.1.0"
 
-_MODULES = {"Engine": "sysds_resnet.engine", "ResNet": "sysds_resnet.resnet"}
+_MODULES = {
+    "Callback": "sysds_resnet.report.callbacks",
+    "Engine": "sysds_resnet.engine",
+    "ResNet": "sysds_resnet.resnet",
+}
 
 
 def __getattr__(name: str) -> type:

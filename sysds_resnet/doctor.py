@@ -23,6 +23,7 @@ from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.command_line import run
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.command_lines import install_command
+from sysds_resnet.system.extras import installed_extras
 from sysds_resnet.system.machine import cores, memory_limit
 from sysds_resnet.training.micro_batch import STEP_SHARE, largest_micro_batch
 
@@ -70,6 +71,7 @@ def command(settings: DoctorSettings) -> None:
     usable = spark in [f"pyspark {version}" for version in SPARK_VERSIONS]
     missing = f"--engine spark needs {SPARK_VERSION}; run {install_command('spark')}"
     _line("Spark", f"{spark}: {'usable, with --engine spark' if usable else missing}")
+    _line("extras", _extras())
     with Engine(settings.precision, heap) as engine:
         _line("engine", f"started: {engine.describe()}")
         threads = "the OpenMP library that this package brings" if blas.openmp() else "the system's libgomp"
@@ -115,6 +117,18 @@ def _problem(find: Callable[[], java.Java]) -> java.Java | str:
         return find()
     except UserError as error:
         return str(error)
+
+
+def _extras() -> str:
+    """Tells which extras of this package are installed, and how to get another one."""
+    there = installed_extras()
+    missing = [name for name, found in there.items() if not found]
+    text = f"installed: {', '.join(name for name, found in there.items() if found) or 'none'}"
+    if missing:
+        text += (
+            f"; not installed: {', '.join(missing)}, such as {missing[0]} by {install_command(missing[0])}"
+        )
+    return text
 
 
 def _version(package: str) -> str:

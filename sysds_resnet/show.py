@@ -20,6 +20,7 @@ from sysds_resnet.images.settings import AugmentationSettings, DataSettings, pri
 from sysds_resnet.images.sources.files import Split
 from sysds_resnet.settings.command_line import run
 from sysds_resnet.settings.fields import setting
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import check_place
 
 COLUMNS = 8
@@ -68,7 +69,8 @@ class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
 
 def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
     """Writes images, uint8 of shape (n, H, W, 3), with a title above each, as a PNG."""
-    from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
+    with extra("plots", str(path)):
+        from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)

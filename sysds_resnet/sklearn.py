@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from sysds_resnet import Engine, ResNet
 from sysds_resnet.engine.of_process import engine_of_process
-from sysds_resnet.errors import UserError, WrongValue, one_line
+from sysds_resnet.errors import WrongValue
 from sysds_resnet.images.pixels.normalization import mean_and_std, normalized
 from sysds_resnet.images.rows import shape_of_images, to_rows
 from sysds_resnet.network.registry import MIN_SIZE
@@ -22,18 +22,14 @@ from sysds_resnet.report.display import epoch_line
 from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.system.checks import whole
 from sysds_resnet.system.console import say
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.forks import opening
 
-try:
+with extra("sklearn", "scikit-learn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils import Tags, check_random_state, compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise UserError(
-        f"scikit-learn: found none that fits ({one_line(error)}), expected version 1.6 or later; run "
-        "pip install 'scikit-learn>=1.6'"
-    ) from error
 
 AT_A_TIME = 256
 """The number of images that are normalized at a time to be scored."""

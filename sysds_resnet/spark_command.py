@@ -29,8 +29,8 @@ from sysds_resnet.scoring.settings import EvaluateSettings, PredictSettings
 from sysds_resnet.settings.command_line import build, refuse_command, run
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.command_lines import program_name, python_command
-from sysds_resnet.system.shared_files import absolute, is_url
 from sysds_resnet.system.similar_names import did_you_mean
+from sysds_resnet.system.urls import absolute, is_url
 from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
 from sysds_resnet.training.settings import TrainSettings
 

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sysds_resnet.errors import UserError, one_line
+from sysds_resnet.errors import UserError
 from sysds_resnet.network.weights.forms import file_of_run
 from sysds_resnet.scoring.settings import PredictSettings
 from sysds_resnet.scoring.spark.driver import Scorer
 from sysds_resnet.scoring.spark.tables import files_of
 from sysds_resnet.settings.command_line import build
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.similar_names import did_you_mean
 from sysds_resnet.training.run import train
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.spark.frames import collect_images
 
-try:
+with extra("spark", "Spark ML"):
     from pyspark.ml import Estimator, Model
     from pyspark.ml.functions import array_to_vector
     from pyspark.ml.param import Param, Params, TypeConverters
@@ -43,11 +44,6 @@ try:
         MLWritable,
         MLWriter,
     )
-except ImportError as error:
-    raise UserError(
-        f"pyspark: found none with Spark ML ({one_line(error)}), expected one; run pip install "
-        "'sysds-resnet[spark]'"
-    ) from error
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -4,6 +4,7 @@ import numpy as np
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.datasets import ArrayDataset
+from sysds_resnet.system.extras import extra
 
 NATIVE_SIZE = 8
 MAX_VALUE = 16
@@ -29,8 +30,9 @@ def open_digits(split: str, *, image_size: int | None = None, split_seed: int = 
         UserError: If `image_size` is not a multiple of 8.
     """
     # Importing scikit-learn takes longer than all other imports of this package together.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with extra("samples", "digits"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
     if size < NATIVE_SIZE or size % NATIVE_SIZE:

@@ -10,7 +10,7 @@ from sysds_resnet.images.pixels.transforms import Policy
 from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
 from sysds_resnet.system.console import note
-from sysds_resnet.system.shared_files import absolute
+from sysds_resnet.system.urls import absolute
 
 
 class DataSettings(Settings):

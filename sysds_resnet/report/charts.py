@@ -13,6 +13,7 @@ import pandas as pd
 
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.report.metrics import FILE_NAME, read_lines
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:  # the import takes half a second, which a start can do without
@@ -238,7 +239,8 @@ def write_png(
         charts: The charts to draw, as far as there are values.
         steps_per_epoch: The steps of an epoch, for a second axis with steps above one with epochs.
     """
-    from matplotlib.figure import Figure
+    with extra("plots", str(path)):
+        from matplotlib.figure import Figure
 
     charts = drawn(runs, charts)
     columns = 1 if len(charts) < 2 else 2

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,20 @@ from sysds_resnet.errors import one_line
 from sysds_resnet.system.files import write_whole
 
 FILE_NAME = "metrics.jsonl"
+
+# The names of figures in TensorBoard and MLflow, by event and name; all numbers of "resources" are figures.
+_FIGURES = {
+    "step": {
+        name: f"train/{name}" for name in ("loss", "top1", "lr", "grad_norm", "images_per_s", "data_wait_s")
+    },
+    "epoch": {
+        "train_loss": "epoch/train_loss",
+        "val_loss": "val/loss",
+        "val_top1": "val/top1",
+        "val_top5": "val/top5",
+    },
+}
+_NO_FIGURES = ("step", "time")
 
 
 class MetricsFile:
@@ -106,6 +120,20 @@ class MetricsFile:
             file.write(text)
         self._size += len(text)
         self._waiting = []
+
+
+def scalars(event: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Gives the figures in a line of metrics.jsonl by the names that they have in TensorBoard and MLflow.
+
+    Args:
+        event: The event of the line: "step", "epoch" or "resources"; others have none.
+        values: The values of the line by name; None is left out.
+    """
+    if event == "resources":
+        names = {name: f"resources/{name}" for name in values if name not in _NO_FIGURES}
+    else:
+        names = _FIGURES.get(event, {})
+    return {tag: values[name] for name, tag in names.items() if values.get(name) is not None}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

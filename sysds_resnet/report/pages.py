@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sysds_resnet.report.charts import AXES, CHARTS, Axis, Chart, Line, Run, color_of, drawn
+from sysds_resnet.system.extras import extra
 
 if TYPE_CHECKING:  # the import takes a second, which --help can do without
     import plotly.graph_objects as go
@@ -23,7 +24,8 @@ def make_figure(
 
     The arguments are those of `write_png`.
     """
-    from plotly.subplots import make_subplots
+    with extra("plots", "curves.html"):
+        from plotly.subplots import make_subplots
 
     charts = drawn(runs, charts)
     inner = max(len(charts) * (_PLOT + _GAP) - _GAP, 2 * _PLOT)

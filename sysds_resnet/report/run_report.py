@@ -1,4 +1,4 @@
-"""The reports of a run while it goes on: the terminal, metrics.jsonl, TensorBoard and the curves.
+"""The reports of a run while it goes on: the terminal, metrics.jsonl, the curves, and other tools.
 
 None of them can end a run: what fails is noted once, and tried again with the next event.
 """
@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sysds_resnet.errors import one_line
+from sysds_resnet.report.callbacks import Callbacks
 from sysds_resnet.report.charts import plot_curves
 from sysds_resnet.report.display import Display
 from sysds_resnet.report.events import EpochEvent, StepEvent
+from sysds_resnet.report.guard import Guard
 from sysds_resnet.report.metrics import MetricsFile
 from sysds_resnet.report.resources import ResourceSampler
 from sysds_resnet.report.tensorboard import TensorBoardFile
@@ -32,6 +33,7 @@ class RunReport:
         heap_used: A function that gives the bytes of the engine's heap in use.
         log_every: The number of steps between lines in metrics.jsonl.
         tensorboard: Whether to write TensorBoard's files.
+        callbacks: The callbacks to tell of what is written to metrics.jsonl.
 
     Raises:
         UserError: If TensorBoard's files are asked for, and its package is not installed.
@@ -48,23 +50,25 @@ class RunReport:
         heap_used: Callable[[], int | None],
         log_every: int = 1,
         tensorboard: bool = False,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self._folder, self._title, self._log_every = folder, title, log_every
         self._done, self._heap_used = done, heap_used
-        self._failing: set[str] = set()
+        self._guard = Guard(self.note)
         step, step_in_epoch = done()
         self._display = Display(total_steps, epochs, step)
         self._metrics = MetricsFile(folder, step, step_in_epoch == 0, self.note)
         self._tensorboard = TensorBoardFile(folder, step, self.note) if tensorboard else None
+        self._callbacks = callbacks
         self._open = ExitStack()
 
     def __enter__(self) -> RunReport:
-        self._guarded("display", lambda: self._open.enter_context(self._display))
-        self._guarded("resources", lambda: self._open.enter_context(self._sampler()))
+        self._guard("display", lambda: self._open.enter_context(self._display))
+        self._guard("resources", lambda: self._open.enter_context(self._sampler()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._guarded("display", self._open.close)
+        self._guard("display", self._open.close)
 
     def note(self, text: str) -> None:
         """Prints a line that is to stay, from any thread; if that fails, nothing happens."""
@@ -75,13 +79,13 @@ class RunReport:
         """Reports a step or an epoch."""
         if isinstance(event, EpochEvent):
             self.record("epoch", asdict(event))
-            self._guarded("curves.png", lambda: plot_curves(self._folder, self._title))
-            self._guarded("display of an epoch", lambda: self._display.epoch(event))
+            self._guard("curves.png", lambda: plot_curves(self._folder, self._title))
+            self._guard("display of an epoch", lambda: self._display.epoch(event))
             return
         heap = None
         with suppress(Exception):  # if the JVM has ended, the training loop reports it
             heap = self._heap_used()
-        self._guarded("display of a step", lambda: self._display.step(event, heap))
+        self._guard("display of a step", lambda: self._display.step(event, heap))
         if event.metrics.skipped:
             self.note(
                 f"step {event.step}: update left out, loss {event.metrics.loss:g}, gradient norm "
@@ -92,18 +96,20 @@ class RunReport:
 
     def validating(self, done: int, images: int) -> None:
         """Shows how many of the validation images have been scored."""
-        self._guarded("display of validation", lambda: self._display.validating(done, images))
+        self._guard("display of validation", lambda: self._display.validating(done, images))
 
     def record(self, event: str, values: Mapping[str, Any]) -> None:
-        """Writes a line to metrics.jsonl, and its figures for TensorBoard.
+        """Writes a line to metrics.jsonl, and hands it to TensorBoard and the callbacks.
 
         Args:
             event: The event that the line is about.
             values: The values of the line by name, "step" among them.
         """
-        self._guarded("metrics.jsonl", lambda: self._metrics.write(event, **values))
+        self._guard("metrics.jsonl", lambda: self._metrics.write(event, **values))
         if self._tensorboard is not None:
-            self._guarded("tensorboard", lambda: self._tensorboard.write(event, **values))
+            self._guard("tensorboard", lambda: self._tensorboard.write(event, **values))
+        if self._callbacks is not None:
+            self._callbacks.record(event, values)
 
     def _sampler(self) -> ResourceSampler:
         return ResourceSampler(
@@ -111,16 +117,6 @@ class RunReport:
             lambda: self._done()[0],
             self._heap_used,
         )
-
-    def _guarded(self, what: str, report: Callable[[], object]) -> None:
-        """Makes a report, or notes that it fails; this is noted once until it has succeeded again."""
-        try:
-            report()
-            self._failing.discard(what)
-        except Exception as error:
-            if what not in self._failing:
-                self._failing.add(what)
-                self.note(f"{what} not written: {one_line(error)}; the run goes on")
 
 
 def _step_line(event: StepEvent) -> dict[str, Any]:

@@ -9,24 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.system.command_lines import install_command
+from sysds_resnet.errors import one_line
+from sysds_resnet.report.metrics import scalars
+from sysds_resnet.system.extras import extra
 
 FOLDER = "tensorboard"
-
-# The tags of TensorBoard by event and name in metrics.jsonl; all numbers of "resources" are written, too.
-_TAGS = {
-    "step": {
-        name: f"train/{name}" for name in ("loss", "top1", "lr", "grad_norm", "images_per_s", "data_wait_s")
-    },
-    "epoch": {
-        "train_loss": "epoch/train_loss",
-        "val_loss": "val/loss",
-        "val_top1": "val/top1",
-        "val_top5": "val/top5",
-    },
-}
-_NOT_SCALARS = ("step", "time")
 
 
 class TensorBoardFile:
@@ -48,15 +35,10 @@ class TensorBoardFile:
     """
 
     def __init__(self, folder: Path, step: int = 0, note: Callable[[str], None] = lambda text: None) -> None:
-        try:
+        with extra("tensorboard", "tensorboard"):
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
             from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError as error:
-            raise UserError(
-                f"tensorboard: found {one_line(error)}, expected the package to be installed; do "
-                f"{install_command('tensorboard')}"
-            ) from error
         self._event, self._summary, self._note = Event, Summary, note
         self._waiting = io.BytesIO()
         self._records = RecordWriter(self._waiting)
@@ -80,17 +62,11 @@ class TensorBoardFile:
             values: The values by name: "step", "time" in Unix seconds (by default now), and the figures, of
                 which None is left out.
         """
-        if event == "resources":
-            tags = {name: f"resources/{name}" for name in values if name not in _NOT_SCALARS}
-        else:
-            tags = _TAGS.get(event, {})
-        scalars = [
-            self._summary.Value(tag=tag, simple_value=values[name])
-            for name, tag in tags.items()
-            if values.get(name) is not None
+        found = [
+            self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(event, values).items()
         ]
-        if scalars:
-            when, summary = values.get("time", time.time()), self._summary(value=scalars)
+        if found:
+            when, summary = values.get("time", time.time()), self._summary(value=found)
             self._append(self._event(wall_time=when, step=values["step"], summary=summary))
 
     def _append(self, *events: Any) -> None:

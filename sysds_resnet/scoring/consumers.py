@@ -23,8 +23,8 @@ from sysds_resnet.network.inference import BN_EPS
 from sysds_resnet.network.registry import Unit
 from sysds_resnet.network.walk import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, walk
 from sysds_resnet.network.weights.forms import load_weights
-from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.system.console import note
+from sysds_resnet.system.extras import extra
 
 if TYPE_CHECKING:
     import torch
@@ -55,13 +55,8 @@ def onnxruntime_package(path: Path) -> ModuleType:
     Raises:
         UserError: If it is not installed.
     """
-    try:
+    with extra("onnx", str(path)):
         import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"{path}: found no package onnxruntime, expected it to check this file; run "
-            f"{install_command('onnx')}"
-        ) from error
     return onnxruntime
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from sysds_resnet.errors import printable
 from sysds_resnet.network.inference import log_softmax
 from sysds_resnet.system.csv_cells import to_cell
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         classes: The names of the K classes.
         path: The file to write.
     """
-    from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
+    with extra("plots", str(path)):
+        from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     if len(classes) <= NAMED_CLASSES:

@@ -9,17 +9,19 @@ from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.network.inference import log_softmax
+from sysds_resnet.system.arrow import arrow
 from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import write_whole
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter as Writer
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -167,7 +169,8 @@ class ParquetWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._writer: pq.ParquetWriter | None = None
+        self._arrow = arrow("parquet")
+        self._writer: Writer | None = None
         self._waiting: list[pd.DataFrame] = []
 
     def write(self, table: pd.DataFrame) -> None:
@@ -184,11 +187,12 @@ class ParquetWriter:
             self._writer.close()
 
     def _flush(self) -> None:
+        pa = self._arrow
         kinds = {"path": pa.string(), "class": pa.int64(), "prob": pa.float64(), "label": pa.string()}
         table = pd.concat(self._waiting)
         schema = pa.schema([(name, kinds[name.split("_")[0]]) for name in table.columns])
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, schema)
+            self._writer = pa.parquet.ParquetWriter(self._file, schema)
         self._writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
         self._waiting = []
 

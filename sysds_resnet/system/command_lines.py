@@ -40,17 +40,21 @@ def install_command(extra: str) -> str:
 
     It names the packages themselves, since this package need not be on the index that pip asks.
     """
+    arguments = requirements_of(extra) or ["-e", f".[{extra}]"]
+    return shlex.join([interpreter(), "-m", "pip", "install", *arguments])
+
+
+def requirements_of(extra: str) -> list[str]:
+    """Gives the requirements of one of this package's extras; none if this package is not installed."""
     try:
         listed = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # this package is run from its source, without an installation
         listed = []
-    wanted = [
+    return [
         "; ".join(part for part in _without_extra(requirement) if part)
         for requirement in listed
         if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", requirement)
     ]
-    arguments = wanted or ["-e", f".[{extra}]"]
-    return shlex.join([interpreter(), "-m", "pip", "install", *arguments])
 
 
 def interpreter() -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
-from pyarrow import ArrowException
-from pyarrow.fs import FileSystem, LocalFileSystem
-
 from sysds_resnet.errors import UserError, one_line
-from sysds_resnet.system.files import user_path
+from sysds_resnet.system.arrow import arrow
+from sysds_resnet.system.urls import KINDS, is_url
 
-KINDS = ("file", "s3", "s3a", "hdfs", "viewfs")
-"""The kinds of URLs that are read, by what stands before ://."""
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 
 def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
@@ -25,6 +23,7 @@ def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
     Raises:
         UserError: If it cannot be written.
     """
+    pa = arrow(path)
     try:
         system, name = open_system(path)
         temporary = f"{name}.{uuid4().hex}.tmp"  # unique: a task that is thought lost may still be writing
@@ -32,21 +31,11 @@ def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
         with system.open_output_stream(temporary) as file:
             write(file)
         system.move(temporary, name)
-    except (OSError, ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: cannot be written ({one_line(error)}), expected room in a folder that all machines "
             "share; check --scratch"
         ) from error
-
-
-def is_url(name: str) -> bool:
-    """Tells whether a name is the URL of a file or folder, rather than a path of this machine."""
-    return "://" in name
-
-
-def absolute(name: str) -> str:
-    """Gives a URL as it is, and any other path as an absolute one, which holds wherever a process runs."""
-    return name if is_url(name) else os.path.abspath(user_path(name))
 
 
 def open_system(name: str) -> tuple[FileSystem, str]:
@@ -56,8 +45,9 @@ def open_system(name: str) -> tuple[FileSystem, str]:
         OSError, ArrowException: If there is no such file system.
         UserError: If a URL holds a password, which would be written down with it.
     """
+    fs = arrow(name).fs
     if not is_url(name):
-        return LocalFileSystem(), name
+        return fs.LocalFileSystem(), name
     kind, _, rest = name.partition("://")
     login, at, place = rest.partition("/")[0].rpartition("@")
     if at and ":" in login:
@@ -69,7 +59,7 @@ def open_system(name: str) -> tuple[FileSystem, str]:
         raise OSError(f"{kind}: is none of the kinds of URLs that are read: {', '.join(KINDS)}")
     try:
         # Arrow calls Hadoop's s3a by the name s3
-        return FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
+        return fs.FileSystem.from_uri(name.replace("s3a://", "s3://", 1))
     except OSError as error:
         if not any(library in str(error) for library in ("libhdfs", "libjvm")):
             raise

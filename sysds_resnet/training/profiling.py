@@ -13,6 +13,7 @@ import pandas as pd
 from sysds_resnet.engine.recorder import Call, Matrix
 from sysds_resnet.errors import one_line
 from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.state import State
@@ -124,7 +125,8 @@ def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -
 
 def plot(table: pd.DataFrame, path: Path) -> None:
     """Draws a table of `tabulate`: milliseconds of each layer by kind, and the speed of its multiplies."""
-    from matplotlib.figure import Figure
+    with extra("plots", str(path)):
+        from matplotlib.figure import Figure
 
     layers = list(dict.fromkeys(table["layer"]))
     figure = Figure(figsize=(12, 1.5 + 0.22 * len(layers)), layout="constrained")

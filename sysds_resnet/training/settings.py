@@ -16,6 +16,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.settings import AugmentationSettings, DataSettings
 from sysds_resnet.settings.fields import names_where, setting
 from sysds_resnet.training.hyperparameters import Hyperparameters
+from sysds_resnet.training.run_settings import RunSettings
 
 OF_DEFAULTS = ("digits", "synthetic")
 """The data sets that the defaults of `TrainSettings` are for; training/defaults.py chooses for others."""
@@ -24,7 +25,13 @@ FROZEN_PARTS = ("none", "stem", "layer1", "layer2", "layer3", "layer4")
 
 
 class TrainSettings(
-    EngineSettings, SparkSettings, ReadingSettings, Hyperparameters, AugmentationSettings, DataSettings
+    EngineSettings,
+    SparkSettings,
+    ReadingSettings,
+    Hyperparameters,
+    RunSettings,
+    AugmentationSettings,
+    DataSettings,
 ):
     """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
 
@@ -96,38 +103,6 @@ class TrainSettings(
         resume="free",
         description="Whether to use bf16: the same as --precision bf16.",
     )
-    log_every: int = setting(
-        1,
-        group="run",
-        resume="free",
-        matters=False,
-        ge=1,
-        description="The number of steps between lines in metrics.jsonl.",
-    )
-    keep: int = setting(
-        2,
-        group="run",
-        resume="free",
-        matters=False,
-        ge=1,
-        description="The number of newest checkpoints to keep.",
-    )
-    save_minutes: float = setting(
-        10.0,
-        group="run",
-        resume="free",
-        matters=False,
-        gt=0,
-        description="The minutes between checkpoints; there is one more after each epoch.",
-    )
-    save_steps: int | None = setting(
-        None,
-        group="run",
-        resume="free",
-        matters=False,
-        ge=1,
-        description="The number of steps between checkpoints, beside those that save_minutes asks for.",
-    )
     class_weights: str | None = setting(
         None,
         group="training",
@@ -147,37 +122,6 @@ class TrainSettings(
         resume="free",
         description="What to do when a loss or gradient is not finite; skip leaves the update out.",
     )
-    acc_thresh: float | None = setting(
-        None,
-        group="run",
-        resume="free",
-        gt=0,
-        le=100,
-        description="The validation top-1 in percent at which training ends.",
-    )
-    patience: int | None = setting(
-        None,
-        group="run",
-        resume="free",
-        ge=1,
-        description="The number of epochs without a better validation top-1 after which training ends; "
-        "best.safetensors in the run folder has the weights of the best epoch.",
-    )
-    tensorboard: bool = setting(
-        False,
-        group="run",
-        resume="free",
-        matters=False,
-        description="Whether to write TensorBoard event files into the run folder.",
-    )
-    profile: int | None = setting(
-        None,
-        group="run",
-        resume="free",
-        ge=1,
-        description="The number of steps to profile, after up to ten for warm-up; writes profile.csv and "
-        "profile.png into the run folder.",
-    )
     num_images: int | None = setting(
         None, group="data", ge=1, description="The number of synthetic training images."
     )
@@ -190,22 +134,6 @@ class TrainSettings(
         resume="free",
         description="Whether to print the settings and the engine's command line, or the one for "
         "spark-submit, and start nothing.",
-    )
-    out: Path | None = setting(
-        None,
-        group="run",
-        value="FOLDER",
-        common=True,
-        resume="free",
-        description="The run folder to make; by default runs/DATASET-MODEL-TIME.",
-    )
-    resume: Path | None = setting(
-        None,
-        group="run",
-        common=True,
-        value="RUN",
-        resume="free",
-        description="The folder of the run to continue.",
     )
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ from training_runs import (
 from sysds_resnet.errors import EngineDied
 from sysds_resnet.report import run_report as report
 from sysds_resnet.scoring import evaluation
-from sysds_resnet.training import run as run_module
+from sysds_resnet.training import session as session_module
 from sysds_resnet.training.state import State
 
 
@@ -222,7 +222,7 @@ def test_what_only_reports_never_ends_a_run(run, shared, capfd, monkeypatch, tmp
     for name in ("MetricsFile._append", "plot_curves", "Display.step", "Display.epoch", "Display.note"):
         owner, _, method = name.rpartition(".")
         monkeypatch.setattr(getattr(report, owner) if owner else report, method, fail)
-    monkeypatch.setattr(run_module, "write_results", fail)
+    monkeypatch.setattr(session_module, "write_results", fail)
     outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome
     assert outcome.err.startswith("warning: results.md not written: ")

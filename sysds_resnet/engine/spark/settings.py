@@ -14,7 +14,7 @@ from sysds_resnet.engine.spark.secrets import check_pairs, read_conf
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
-from sysds_resnet.system.shared_files import absolute, is_url
+from sysds_resnet.system.urls import absolute, is_url
 
 SCRATCH_FOLDER = "scratch"  # its name in a run folder
 

@@ -21,7 +21,7 @@ from sysds_resnet.images.sources.strays import stray_files
 from sysds_resnet.images.sources.tables import find_table, open_table
 from sysds_resnet.images.sources.tars import open_tar, trouble_with_tars
 from sysds_resnet.system.files import user_path
-from sysds_resnet.system.shared_files import is_url
+from sysds_resnet.system.urls import is_url
 
 Layout = Literal["shards", "lists", "arrays", "table", "parquet", "tar", "folders"]
 

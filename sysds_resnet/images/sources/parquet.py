@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sysds_resnet.classes.file import first_of
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
@@ -27,10 +25,12 @@ from sysds_resnet.images.sources.files import (
     refuse_pointer,
 )
 from sysds_resnet.images.sources.labels import LabelColumn, Labelled, assign_labels
+from sysds_resnet.system.arrow import arrow
 from sysds_resnet.system.files import open_regular
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pyarrow import Array, Field, Schema
 
 _ROW_GROUPS = 4  # row groups that each process keeps in memory
 _SHOWN = 40  # characters of a column's type that an error shows
@@ -77,19 +77,20 @@ def open_parquet(root: Path, split: Split) -> ParquetSource:
     return ParquetSource([str(path) for path in found[split].files], first[1], own, root, notes + own.notes)
 
 
-def read_schema(path: Path) -> pa.Schema:
+def read_schema(path: Path) -> Schema:
     """Reads the columns of a parquet file."""
+    pa = arrow(path)
     try:
         with open_regular(path) as file:
             refuse_pointer(path, file.read(len(LFS)))
-        return pq.read_schema(path)
+        return pa.parquet.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: found no readable parquet file ({one_line(error)}), expected one: restore it"
         ) from error
 
 
-def class_names(schema: pa.Schema, label: str) -> list[str] | None:
+def class_names(schema: Schema, label: str) -> list[str] | None:
     """Gives the names of numbered classes that Hugging Face's `datasets` left in a file, if any."""
     try:
         return [str(name) for name in _features(schema)[label]["names"]]
@@ -97,7 +98,7 @@ def class_names(schema: pa.Schema, label: str) -> list[str] | None:
         return None
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def _features(schema: Schema) -> dict[str, Any]:
     """Gives what `datasets` left in a file on its columns; nothing, if others wrote it."""
     try:
         return dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
@@ -105,7 +106,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
         return {}
 
 
-def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+def _image_column(path: Path, schema: Schema) -> tuple[str, list[str]]:
     """Gives the name of the image column, and those of others with bytes too, such as masks and digests.
 
     Where there are several, it is the one that is called as images are, or that `datasets` says to be images.
@@ -133,7 +134,7 @@ def _image_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
     return image, [name for name in there if name != image]
 
 
-def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
+def _label_column(path: Path, schema: Schema) -> tuple[str, list[str]]:
     """Gives the name of the label column, and those of others that are called as labels are."""
     called = columns_called(schema.names, LABEL_COLUMNS)
     if not called:
@@ -145,27 +146,28 @@ def _label_column(path: Path, schema: pa.Schema) -> tuple[str, list[str]]:
     return label, others
 
 
-def _described(schema: pa.Schema) -> str:
+def _described(schema: Schema) -> str:
     return ", ".join(f"{field.name} ({str(field.type)[:_SHOWN]})" for field in schema)
 
 
-def _holds_images(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_struct(kind):
+def _holds_images(field: Field) -> bool:
+    types, kind = arrow(field.name).types, field.type
+    if types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
-def _kind(path: Path, field: pa.Field) -> str:
+def _kind(path: Path, field: Field) -> str:
     """Tells whether labels are numbers or names."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    types = arrow(path).types
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "numbered"
     if (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_boolean(kind)
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_boolean(kind)
     ):
         return "named"
     raise UserError(
@@ -185,13 +187,14 @@ def _labelled(path: Path) -> bool:
     return len(values) > 0 and not (pd.api.types.is_numeric_dtype(values) and (values == -1).all())
 
 
-def _labels(path: Path, schema: pa.Schema, label: str) -> LabelColumn:
+def _labels(path: Path, schema: Schema, label: str) -> LabelColumn:
     return LabelColumn(_values(path, label), lambda i: f"{path}, row {i}", class_names(schema, label))
 
 
 def _values(path: Path, label: str) -> pd.Series:
+    pa = arrow(path)
     try:
-        return pq.read_table(path, columns=[label])[label].to_pandas()
+        return pa.parquet.read_table(path, columns=[label])[label].to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: found a damaged parquet file ({one_line(error)}), expected a whole one: restore it"
@@ -221,13 +224,13 @@ class ParquetSource:
         self._column = column
         counts, groups = [], []
         for number, path in enumerate(self._files):
-            metadata = pq.read_metadata(path)
+            metadata = arrow(path).parquet.read_metadata(path)
             for group in range(metadata.num_row_groups):
                 groups.append((number, group))
                 counts.append(metadata.row_group(group).num_rows)
         self._groups = np.array(groups).reshape(-1, 2)
         self._ends = np.cumsum(counts)
-        self._cache: OrderedDict[int, pa.Array] = OrderedDict()
+        self._cache: OrderedDict[int, Array] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_cache": OrderedDict()}
@@ -261,10 +264,11 @@ class ParquetSource:
             )
         return data
 
-    def _read_group(self, group: int, index: int) -> pa.Array:
+    def _read_group(self, group: int, index: int) -> Array:
         number, within = (int(value) for value in self._groups[group])
+        pa = arrow(self._files[number])
         try:
-            with pq.ParquetFile(self._files[number], memory_map=True) as file:
+            with pa.parquet.ParquetFile(self._files[number], memory_map=True) as file:
                 rows = file.read_row_group(within, columns=[self._column])[0].combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise UserError(

@@ -20,6 +20,7 @@ from PIL import Image
 from sysds_resnet.classes.file import CLASSES_FILE, classes_text
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.sources.files import Split
+from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.system.files import user_cache
 
 RECIPE = 1
@@ -159,8 +160,8 @@ def open_photo(photo: Photo) -> Image.Image:
             return image.reduce(photo.reduce)
     except (OSError, PackageNotFoundError) as error:
         raise UserError(
-            f"photograph {photo.file}: found {one_line(error)}, expected it to come with {photo.package}: "
-            f"install {photo.package} anew"
+            f"photograph {photo.file}: found {one_line(error)}, expected it to come with {photo.package}; "
+            f"run {install_command('samples')}"
         ) from error
 
 

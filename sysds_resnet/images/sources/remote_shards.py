@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pyarrow import ArrowException, NativeFile
-from pyarrow.fs import FileSystem
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.sources.base import locate
@@ -20,7 +18,12 @@ from sysds_resnet.images.sources.shards import (
     no_such_array,
     shards_of,
 )
+from sysds_resnet.system.arrow import arrow
 from sysds_resnet.system.shared_files import open_system
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 
@@ -116,9 +119,10 @@ class RemoteShardSource(ShardSource):
 
 def reach(name: str, act: Callable[[], T]) -> T:
     """Gives what `act` gives; turns errors of the file system into a UserError that begins with `name`."""
+    pa = arrow(name)
     try:
         return act()
-    except (OSError, ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{name}: cannot be read ({one_line(error)}), expected a prepared data set there; check the URL "
             "and the access to it"

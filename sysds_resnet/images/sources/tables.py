@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sysds_resnet.classes.file import first_of
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.sources.base import FileSource
@@ -32,6 +29,7 @@ from sysds_resnet.images.sources.files import (
 from sysds_resnet.images.sources.labels import LabelColumn, assign_labels
 from sysds_resnet.images.sources.lists import common_folders, is_tools, note_on_tools, notes_on_paths
 from sysds_resnet.images.sources.parquet import class_names, read_schema
+from sysds_resnet.system.arrow import arrow
 from sysds_resnet.system.files import read_text
 
 if TYPE_CHECKING:
@@ -246,8 +244,9 @@ def _read_text_table(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     import pandas as pd  # not at the top: readers of images start sooner without it
 
+    pa = arrow(path)
     try:
-        rows = pq.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
+        rows = pa.parquet.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     return rows.set_axis(pd.RangeIndex(1, len(rows) + 1))

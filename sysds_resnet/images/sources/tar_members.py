@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from sysds_resnet.classes.file import first_of, is_text
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.images.sources.files import IMG_EXTENSIONS, LFS, refuse_pointer
 from sysds_resnet.images.sources.tools import is_tool
 from sysds_resnet.system.files import decode_text, open_regular
+from sysds_resnet.system.texts import Texts
 
 MAX_LABEL = 2**20
 """The most bytes of a member that holds a label; a larger one is refused."""
@@ -47,7 +47,7 @@ class Members:
     """
 
     places: np.ndarray
-    keys: pa.Array
+    keys: Texts
     labels: np.ndarray
     left_out: Counter[str]
     complete: bool
@@ -189,7 +189,7 @@ class _Members:
             self.left_out.update(f"{ending} without an image" for ending in self.labels[key])
         return Members(
             np.array([self.images[stem] for stem in keys], np.int64).reshape(-1, 2),
-            pa.array(keys, pa.large_string()),
+            Texts(keys),
             np.array(labels, object),
             self.left_out,
             complete,

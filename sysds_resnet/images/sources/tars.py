@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from sysds_resnet.errors import NoSuchSplit, UserError, one_line
 from sysds_resnet.images.pixels.limits import check_bytes
@@ -17,6 +16,7 @@ from sysds_resnet.images.sources.files import Split, find_files
 from sysds_resnet.images.sources.labels import LabelColumn, Labelled, assign_labels
 from sysds_resnet.images.sources.tar_members import Members, read_members
 from sysds_resnet.images.sources.walk import counts
+from sysds_resnet.system.texts import Texts
 
 
 def open_tar(root: Path, split: Split) -> TarSource:
@@ -68,7 +68,7 @@ def trouble_with_tars(root: Path) -> str | None:
 
 
 def _labels(path: Path, members: Members) -> LabelColumn:
-    return LabelColumn(members.labels, lambda i: f"{path}/{members.keys[i].as_py()}")
+    return LabelColumn(members.labels, lambda i: f"{path}/{members.keys[i]}")
 
 
 class TarSource:
@@ -97,11 +97,11 @@ class TarSource:
         self.labels, self.classes, self.notes = labels.labels, labels.classes, list(notes)
         self._shards = np.repeat(np.arange(len(files), dtype=np.int32), [len(part.keys) for part in members])
         self._offsets, self._sizes = np.concatenate([part.places for part in members]).T
-        self._keys = pa.chunked_array([part.keys for part in members]).combine_chunks()
+        self._keys = Texts.joined([part.keys for part in members])
 
     def name(self, index: int) -> str:
         """Gives the file of sample `index`, and the name of the member without its ending."""
-        return f"{self._files[self._shards[index]]}/{self._keys[index].as_py()}"
+        return f"{self._files[self._shards[index]]}/{self._keys[index]}"
 
     def relative_name(self, index: int) -> str:
         """Gives the name of sample `index` without the folder of the data set."""

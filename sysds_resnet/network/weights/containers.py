@@ -23,6 +23,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.network.names import Weights, fail
 from sysds_resnet.network.weights.metadata import read_json, shorten
 from sysds_resnet.system.command_lines import install_command
+from sysds_resnet.system.extras import extra
 
 # A crafted file makes older versions of PyTorch run code in spite of weights_only=True: CVE-2025-32434,
 # CVE-2026-24747.
@@ -215,10 +216,8 @@ def _read_shards(index: Path) -> Content:
 
 
 def _read_torch(path: Path) -> Mapping[Any, Any]:
-    try:
+    with extra("torch", str(path)):
         import torch
-    except ImportError:
-        fail(path, f"reading it needs PyTorch; run {install_command('torch')}")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
         fail(path, f"torch {torch.__version__} reads .pth unsafely; run {install_command('torch')}")
     try:

@@ -25,7 +25,8 @@ from sysds_resnet.network.names import fail
 from sysds_resnet.network.preprocessing import check_preprocessing
 from sysds_resnet.network.registry import Network, Unit
 from sysds_resnet.network.walk import POOL_KERNEL, POOL_PADDING, POOL_STRIDE, walk
-from sysds_resnet.system.command_lines import DISTRIBUTION, install_command
+from sysds_resnet.system.command_lines import DISTRIBUTION
+from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 
 OPSET = 13
@@ -52,10 +53,8 @@ def onnx_package(path: str | Path) -> ModuleType:
     Raises:
         UserError: If it is not installed.
     """
-    try:
+    with extra("onnx", str(path)):
         import onnx
-    except ImportError:
-        fail(path, f"found no package onnx, expected it to write this file; run {install_command('onnx')}")
     return onnx
 
 

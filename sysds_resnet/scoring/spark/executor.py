@@ -17,14 +17,12 @@ import pandas as pd
 
 from sysds_resnet.batches.reading import Samples, read
 from sysds_resnet.engine import Engine
-from sysds_resnet.errors import UserError
 from sysds_resnet.images import Dataset
-from sysds_resnet.images.encoded import EncodedDataset
-from sysds_resnet.images.sources.base import BytesSource
 from sysds_resnet.images.views import View, seen_in
-from sysds_resnet.network.inference import default_batch, log_softmax
+from sysds_resnet.network.inference import log_softmax
 from sysds_resnet.network.model import Model
 from sysds_resnet.scoring.ensemble import Ensemble
+from sysds_resnet.scoring.files_in_memory import samples_of
 from sysds_resnet.scoring.outcomes import rows_of
 from sysds_resnet.scoring.predictions import to_table
 
@@ -154,18 +152,9 @@ def score_vectors(
 
 
 def _samples_of(known: Broadcast[Networks], names: pd.Series, files: pd.Series) -> Iterator[Samples]:
-    """Reads the images in some files, in batches that fit the engine's heap."""
     networks, engine = known.value, _ensemble(known).engine
-    contents = [file["bytes"] if isinstance(file, dict) else file for file in files]
-    dataset = EncodedDataset(BytesSource([str(name) for name in names], contents), **networks.sizes)
-    seen = seen_in(dataset, networks.views)
-    size = default_batch(engine, *seen.image_size)
-    for start in range(0, len(contents), size):
-        places = np.arange(start, min(start + size, len(contents)))
-        samples = read(seen, places, 0, replace=False)
-        if samples.errors and networks.on_error == "raise":
-            raise UserError(samples.errors[0][1])
-        yield samples
+    skip = networks.on_error == "skip"
+    return samples_of(list(map(str, names)), list(files), engine, networks.sizes, networks.views, skip)
 
 
 @dataclass(frozen=True, eq=False)

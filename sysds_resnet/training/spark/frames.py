@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.system.arrow import arrow
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Row
@@ -37,6 +35,7 @@ def collect_images(frame: DataFrame, image: Column, label: str, path: Path) -> N
     """
     from pyspark.sql.functions import col
 
+    pa = arrow(path)
     classes = _check_labels(frame, label)
     names = frame.schema[label].metadata.get("ml_attr", {}).get("vals") or [str(i) for i in range(classes)]
     schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
@@ -44,19 +43,19 @@ def collect_images(frame: DataFrame, image: Column, label: str, path: Path) -> N
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     chosen = frame.select(image.alias("image"), col(f"`{label}`").cast("long").alias("label"))
     rows = chosen.toLocalIterator(prefetchPartitions=True)
-    with pq.ParquetWriter(path, schema) as file:
+    with pa.parquet.ParquetWriter(path, schema) as file:
         while part := list(islice(rows, ROWS)):
-            file.write_batch(_batch(part, schema))
+            file.write_batch(pa.record_batch(_columns(part), schema=schema))
 
 
-def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
+def _columns(rows: list[Row]) -> list[list[Any]]:
     images = [None if row.image is None else bytes(row.image) for row in rows]
     if None in images:
         raise UserError(
             "imageCol: found a row without an image, or with a path that its executor cannot open, expected "
             "a file in each row; filter such rows out"
         )
-    return pa.record_batch([images, [row.label for row in rows]], schema=schema)
+    return [images, [row.label for row in rows]]
 
 
 def _check_labels(frame: DataFrame, label: str) -> int:

@@ -16,7 +16,7 @@ from sysds_resnet.engine.spark import settings_file
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.images.sources.inputs import find_inputs
-from sysds_resnet.system import files, machine, shared_files
+from sysds_resnet.system import files, machine, urls
 
 NO_NAME = 54321  # a user whom /etc/passwd does not know
 
@@ -129,7 +129,7 @@ def test_a_home_that_cannot_be_written_to_is_a_one_line_error(monkeypatch, tmp_p
 
 @pytest.mark.parametrize(
     "opened",
-    [lambda path: open_dataset(path, "train"), lambda path: find_inputs([path]), shared_files.absolute],
+    [lambda path: open_dataset(path, "train"), lambda path: find_inputs([path]), urls.absolute],
 )
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/images", "~nobody-of-this-name"])
 def test_a_home_of_nobody_is_a_one_line_error(opened, path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import boto3
 import numpy as np
+import pyarrow.fs
 import pytest
 from command_line import assert_one_line_error, run_here
 from moto.server import ThreadedMotoServer
@@ -13,7 +14,6 @@ from moto.server import ThreadedMotoServer
 from sysds_resnet import prepare
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import open_dataset
-from sysds_resnet.system import shared_files
 
 BUCKET = "data"
 REGION = "us-east-1"
@@ -107,7 +107,7 @@ KINDS = "file, s3, s3a, hdfs, viewfs"
 )
 def test_kinds_of_urls_that_are_not_read_are_refused_before_any_connection(url, monkeypatch):
     monkeypatch.setattr(
-        shared_files, "FileSystem", SimpleNamespace(from_uri=lambda _: pytest.fail("Arrow was asked"))
+        pyarrow.fs, "FileSystem", SimpleNamespace(from_uri=lambda _: pytest.fail("Arrow was asked"))
     )
     with pytest.raises(UserError) as error:
         open_dataset(url, "train")
@@ -120,7 +120,7 @@ def test_a_missing_hadoop_client_is_named_in_short(kind, monkeypatch):
     def from_uri(_):
         raise OSError("Unable to load libjvm\n" + "dlopen(/usr/lib/jvm/libjvm.so) failed\n" * 500)
 
-    monkeypatch.setattr(shared_files, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    monkeypatch.setattr(pyarrow.fs, "FileSystem", SimpleNamespace(from_uri=from_uri))
     with pytest.raises(UserError) as error:
         open_dataset(f"{kind}://host:8020/set", "train")
     text = str(error.value)
@@ -133,7 +133,7 @@ def test_other_failures_of_hadoop_keep_their_cause(monkeypatch):
     def from_uri(_):
         raise OSError("HDFS connection failed")
 
-    monkeypatch.setattr(shared_files, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    monkeypatch.setattr(pyarrow.fs, "FileSystem", SimpleNamespace(from_uri=from_uri))
     with pytest.raises(UserError, match=r"hdfs://host/set: cannot be read \(HDFS connection failed\)"):
         open_dataset("hdfs://host/set", "train")
 

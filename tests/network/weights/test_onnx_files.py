@@ -183,7 +183,7 @@ def test_what_cannot_be_written_is_one_line_and_leaves_no_file(folder, engine, m
         assert "cannot be written (no space left on device)" in refused()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnx", None)
-        assert "found no package onnx" in refused()
+        assert "extra 'onnx'" in refused()
     with monkeypatch.context() as patch:
         patch.setattr("sysds_resnet.network.weights.onnx_files._MOST_BYTES", 1000)
         assert "expected less than 2 GiB" in refused()

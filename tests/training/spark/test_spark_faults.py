@@ -10,7 +10,7 @@ import yaml
 from command_line import assert_one_line_error, finish, run_here, start_process, wait_for
 from spark_cluster import executors_left
 
-from sysds_resnet.training import run as run_module
+from sysds_resnet.training import session as session_module
 
 # the processes that tests start have the real networks, and so have those of this one
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("wide")]
@@ -54,13 +54,13 @@ def test_a_shard_that_executors_cannot_read(cluster, copied, capfd, monkeypatch,
     run, data = copied
     shard = data / "train-00001-images.npy"
     content, before = shard.read_bytes(), checkpoints(run)
-    begin = run_module.spark_steps
+    begin = session_module.spark_steps
 
     def steps(*arguments):
         shard.unlink() if damage == "missing" else shard.write_bytes(content[:-1])
         return begin(*arguments)
 
-    monkeypatch.setattr(run_module, "spark_steps", steps)
+    monkeypatch.setattr(session_module, "spark_steps", steps)
     outcome = run_here(capfd, "train", "--resume", run)
     assert_one_line_error(outcome, shard, "found no such array as was prepared", "restore the file")
     shard.write_bytes(content)
