@@ -125,9 +125,7 @@ def _extras() -> str:
     missing = [name for name, found in there.items() if not found]
     text = f"installed: {', '.join(name for name, found in there.items() if found) or 'none'}"
     if missing:
-        text += (
-            f"; not installed: {', '.join(missing)}, such as {missing[0]} by {install_command(missing[0])}"
-        )
+        text += f"; not installed: {', '.join(missing)}; {missing[0]} by {install_command(missing[0])}"
     return text
 
 
