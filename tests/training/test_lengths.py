@@ -1,11 +1,13 @@
 """How long a run is: its patience, and more epochs for a run that was finished."""
 
 import math
+import shutil
 
 import pytest
-from command_line import assert_one_line_error, run_here
+from command_line import assert_one_line_error, run_here, share_engine
 from training_runs import SETTINGS, assert_same_end
 
+from sysds_resnet import train
 from sysds_resnet.report.metrics import read_metrics
 from sysds_resnet.training import loop
 
@@ -15,6 +17,23 @@ def flags(epochs, schedule="constant"):
     settings = list(SETTINGS)
     settings[settings.index("--epochs") + 1] = str(epochs)
     return [*settings, "--warmup-epochs", "0", "--schedule", schedule]
+
+
+@pytest.fixture(scope="module")
+def trained(engine, tmp_path_factory):
+    """A run of two epochs, whose rate follows a cosine; no test changes it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        share_engine(patch, engine)
+        assert train.main([*flags(2, "cosine"), "--out", str(run)]) == 0
+    yield run
+    shutil.rmtree(run)
+
+
+@pytest.fixture
+def finished(trained, folder):
+    """A copy of that run, which a test may go on with."""
+    return shutil.copytree(trained, folder / "run")
 
 
 @pytest.fixture
@@ -34,6 +53,7 @@ def test_patience_ends_a_run_that_gets_no_better(shared, capfd, folder, validati
     assert (folder / "run" / "best.safetensors").exists()
 
 
+@pytest.mark.long
 def test_patience_is_counted_from_the_best_epoch_when_a_run_goes_on(shared, capfd, folder, validations):
     validations += [0.5, 0.4]
     assert run_here(capfd, "train", *flags(2), "--out", folder / "run").code == 0
@@ -59,23 +79,20 @@ def test_a_finished_run_goes_on_for_more_epochs(shared, capfd, folder):
     assert again.code == 0 and "no epoch left to train" in again.out and "length:" not in again.out
 
 
-def test_the_rate_goes_on_as_if_the_run_had_been_planned_so(shared, capfd, folder):
+def test_the_rate_goes_on_as_if_the_run_had_been_planned_so(shared, capfd, finished):
     """Half of a cosine of twice the length is done when the shorter one has reached 0."""
-    assert run_here(capfd, "train", *flags(2, "cosine"), "--out", folder / "run").code == 0
-    outcome = run_here(capfd, "train", "--resume", folder / "run", "--epochs", "4")
-    rates = read_metrics(folder / "run", "step")["lr"].tolist()
+    outcome = run_here(capfd, "train", "--resume", finished, "--epochs", "4")
+    rates = read_metrics(finished, "step")["lr"].tolist()
     base = float(SETTINGS[SETTINGS.index("--base-lr") + 1])
     assert rates[4] == pytest.approx(base * (1 + math.cos(math.pi / 2)) / 2)
     assert f"goes on at {rates[4]:.4g}," in outcome.out and f"its last step had {rates[3]:.4g}" in outcome.out
 
 
-def test_fewer_epochs_than_are_done_end_a_run(shared, capfd, folder):
-    assert run_here(capfd, "train", *flags(2), "--out", folder / "run").code == 0
-    outcome = run_here(capfd, "train", "--resume", folder / "run", "--epochs", "1")
+def test_fewer_epochs_than_are_done_end_a_run(shared, capfd, finished):
+    outcome = run_here(capfd, "train", "--resume", finished, "--epochs", "1")
     assert outcome.code == 0 and "length:  1 epochs now, which are done" in outcome.out
 
 
-def test_other_settings_than_the_epochs_still_cannot_change(shared, capfd, folder):
-    assert run_here(capfd, "train", *flags(1), "--out", folder / "run").code == 0
-    outcome = run_here(capfd, "train", "--resume", folder / "run", "--epochs", "2", "--momentum", "0.5")
+def test_other_settings_than_the_epochs_still_cannot_change(shared, capfd, finished):
+    outcome = run_here(capfd, "train", "--resume", finished, "--epochs", "3", "--momentum", "0.5")
     assert_one_line_error(outcome, "momentum: found 0.5, expected 0.8 as in")
