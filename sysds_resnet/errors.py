@@ -61,7 +61,9 @@ class NoSuchSplit(UserError):
 
 
 def one_line(error: BaseException) -> str:
-    """Gives what another library's exception says, on one line of at most `MAX_FOREIGN` characters."""
+    """Gives what an exception says on one line, of at most `MAX_FOREIGN` characters if a library raised it."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     text = " ".join(str(error).split()) or type(error).__name__

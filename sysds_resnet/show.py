@@ -69,7 +69,7 @@ class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
 
 def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
     """Writes images, uint8 of shape (n, H, W, 3), with a title above each, as a PNG."""
-    with extra("plots", str(path)):
+    with extra("plots", "pictures"):
         from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     columns = min(COLUMNS, len(images))

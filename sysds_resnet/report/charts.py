@@ -239,7 +239,7 @@ def write_png(
         charts: The charts to draw, as far as there are values.
         steps_per_epoch: The steps of an epoch, for a second axis with steps above one with epochs.
     """
-    with extra("plots", str(path)):
+    with extra("plots", "pictures"):
         from matplotlib.figure import Figure
 
     charts = drawn(runs, charts)

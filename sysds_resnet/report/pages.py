@@ -24,7 +24,7 @@ def make_figure(
 
     The arguments are those of `write_png`.
     """
-    with extra("plots", "curves.html"):
+    with extra("plots", "pictures"):
         from plotly.subplots import make_subplots
 
     charts = drawn(runs, charts)

@@ -138,7 +138,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
         classes: The names of the K classes.
         path: The file to write.
     """
-    with extra("plots", str(path)):
+    with extra("plots", "pictures"):
         from matplotlib.figure import Figure  # the import takes half a second, which --help can do without
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

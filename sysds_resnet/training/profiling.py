@@ -125,7 +125,7 @@ def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -
 
 def plot(table: pd.DataFrame, path: Path) -> None:
     """Draws a table of `tabulate`: milliseconds of each layer by kind, and the speed of its multiplies."""
-    with extra("plots", str(path)):
+    with extra("plots", "pictures"):
         from matplotlib.figure import Figure
 
     layers = list(dict.fromkeys(table["layer"]))
