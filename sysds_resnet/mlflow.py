@@ -16,13 +16,11 @@ import pandas as pd
 from sysds_resnet.engine.of_process import engine_of_process
 from sysds_resnet.errors import UserError
 from sysds_resnet.network.inference import log_softmax
+from sysds_resnet.report.mlflow_runs import MODEL_CONFIG
 from sysds_resnet.scoring.ensemble import load_ensemble
 from sysds_resnet.scoring.files_in_memory import samples_of
 from sysds_resnet.scoring.settings import PredictSettings
 from sysds_resnet.settings.command_line import build
-
-HEAP = "2g"
-"""The size of the JVM's heap, unless the model's configuration has another."""
 
 
 class ImageClassifier:
@@ -41,11 +39,11 @@ class ImageClassifier:
     """
 
     def __init__(self, weights: str, config: dict[str, Any]) -> None:
-        values = {"precision": "single", "heap": HEAP, **config}
-        self._threads = values.pop("threads", None)
-        self._settings = build(PredictSettings, {"input": ["-"], "weights": [weights], **values})
-        self._engine = engine_of_process(self._settings.precision, self._settings.heap, self._threads)
-        self._ensemble, self._sizes = load_ensemble(self._settings, self._engine)
+        values = {**MODEL_CONFIG, **config}
+        threads = values.pop("threads")
+        settings = build(PredictSettings, {"input": ["-"], "weights": [weights], **values})
+        self._engine = engine_of_process(settings.precision, settings.heap, threads)
+        self._ensemble, self._sizes = load_ensemble(settings, self._engine)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classifies image files.

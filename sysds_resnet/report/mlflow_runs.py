@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,9 @@ ID_FILE = "mlflow_run.txt"
 LOADER = "sysds_resnet.mlflow"
 """The module by which MLflow loads the model."""
 
+MODEL_CONFIG = {"precision": "single", "heap": "2g", "threads": None}
+"""The configuration of the model's engine, unless another is given where the model is loaded."""
+
 _FILES = ("config.yaml", "curves.png", "curves.html", "results.md", "results.json", "classes.txt")
 _LONGEST_VALUE = 6000  # characters of a parameter that MLflow takes
 _INTERVAL_S = 2.0  # seconds between messages with metrics of steps
@@ -53,17 +57,11 @@ class MlflowCallback(Callback):
         uri: The tracking server, such as http://localhost:5000, or a folder.
 
     Raises:
-        UserError: If MLflow is not installed, or the URI has a password, which would be in config.yaml.
+        UserError: If MLflow is not installed.
     """
 
     def __init__(self, uri: str) -> None:
-        address = urlsplit(uri)
-        if address.password is not None:
-            raise UserError(
-                f"mlflow: found a password in the URI of {address.hostname}, expected none, since the URI is "
-                "written to config.yaml; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            )
-        if address.scheme in ("", "file"):
+        if urlsplit(uri).scheme in ("", "file"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else MLflow 3.7 and later refuses it
         # MLflow waits for minutes on a server that is not there
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -158,12 +156,15 @@ class MlflowCallback(Callback):
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(self._uri)
         try:
-            with mlflow.start_run(run_id=self._id):
+            with mlflow.start_run(run_id=self._id), warnings.catch_warnings():
+                # it asks for an example of an image, though the signature says what an input is
+                warnings.filterwarnings("ignore", ".*An input example was not provided")
                 mlflow.pyfunc.log_model(
                     name="model",
                     loader_module=LOADER,
                     data_path=str(weights),
                     signature=_signature(),
+                    model_config=MODEL_CONFIG,
                     pip_requirements=[f"{DISTRIBUTION}=={version(DISTRIBUTION)}"],
                 )
         finally:

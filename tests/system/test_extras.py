@@ -72,7 +72,7 @@ def test_training_and_scoring_need_no_extra(core, engine, monkeypatch, capfd, im
         (("train", "--dataset", "IMAGES", *SMALL, "--mlflow", "runs"), "mlflow"),
         (("show", "--dataset", "IMAGES", "--out", "OUT.png", "--workers", 1), "plots"),
         (("verify", "PARQUET"), "parquet"),
-        (("verify", "s3://bucket/data"), "parquet"),
+        (("train", "--dataset", "s3://bucket/data", *SMALL), "parquet"),
     ],
 )
 def test_what_needs_an_extra_names_the_command_that_installs_it(
