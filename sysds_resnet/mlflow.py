@@ -31,17 +31,18 @@ class ImageClassifier:
 
     Args:
         weights: The path of a .safetensors file of a run.
-        config: The configuration: "precision", by default "single"; "heap", the size of the JVM's heap, by
-            default "2g"; "threads", by default as many as there are cores.
+        config: The configuration: "engine_precision", by default "single"; "engine_heap", the size of the
+            JVM's heap, by default "2g"; "engine_threads", by default as many as there are cores.
 
     Raises:
         UserError: If the configuration has anything else, or the weights cannot be read.
     """
 
     def __init__(self, weights: str, config: dict[str, Any]) -> None:
-        values = {**MODEL_CONFIG, **config}
-        threads = values.pop("threads")
+        engine = {**MODEL_CONFIG, **config}
+        values = {name: engine[f"engine_{name}"] for name in ("precision", "heap")}
         settings = build(PredictSettings, {"input": ["-"], "weights": [weights], **values})
+        threads = engine["engine_threads"]
         self._engine = engine_of_process(settings.precision, settings.heap, threads)
         self._ensemble, self._sizes = load_ensemble(settings, self._engine)
 

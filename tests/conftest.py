@@ -1,6 +1,7 @@
 """Engines for the tests: each is a JVM, started when the first test asks for it."""
 
 import gc
+import os
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.report import run_report
 from sysds_resnet.training import start
 
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # tests call nobody
 torch.set_num_threads(1)  # leave a core to the JVM
 GIB = 2**30
 WIDE = "wide"

@@ -34,8 +34,11 @@ ID_FILE = "mlflow_run.txt"
 LOADER = "sysds_resnet.mlflow"
 """The module by which MLflow loads the model."""
 
-MODEL_CONFIG = {"precision": "single", "heap": "2g", "threads": None}
-"""The configuration of the model's engine, unless another is given where the model is loaded."""
+MODEL_CONFIG = {"engine_precision": "single", "engine_heap": "2g", "engine_threads": None}
+"""The configuration of the model, unless another is given where it is loaded.
+
+MLflow keeps these as parameters of the run, among which are the settings of training.
+"""
 
 _FILES = ("config.yaml", "curves.png", "curves.html", "results.md", "results.json", "classes.txt")
 _LONGEST_VALUE = 6000  # characters of a parameter that MLflow takes
@@ -61,13 +64,13 @@ class MlflowCallback(Callback):
     """
 
     def __init__(self, uri: str) -> None:
+        with extra("mlflow", "mlflow"):
+            from mlflow import MlflowClient
         if urlsplit(uri).scheme in ("", "file"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else MLflow 3.7 and later refuses it
         # MLflow waits for minutes on a server that is not there
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        with extra("mlflow", "mlflow"):
-            from mlflow import MlflowClient
         self._uri, self._client = uri, MlflowClient
         self._metrics: list[Metric] = []
         self._sent = time.monotonic()
@@ -153,7 +156,7 @@ class MlflowCallback(Callback):
     def _log_model(self, weights: Path) -> None:
         import mlflow
 
-        before = mlflow.get_tracking_uri()
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
         mlflow.set_tracking_uri(self._uri)
         try:
             with mlflow.start_run(run_id=self._id), warnings.catch_warnings():

@@ -14,6 +14,7 @@ from training_runs import SETTINGS
 
 import sysds_resnet.mlflow
 from sysds_resnet import ResNet
+from sysds_resnet.batches.reading import read
 from sysds_resnet.images.encoded import open_files
 from sysds_resnet.report.metrics import read_lines, scalars
 from sysds_resnet.report.mlflow_runs import EXPERIMENT, ID_FILE
@@ -22,7 +23,9 @@ from sysds_resnet.report.mlflow_runs import EXPERIMENT, ID_FILE
 @pytest.fixture
 def store(folder, monkeypatch):
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for name in ("ALLOW_FILE_STORE", "HTTP_REQUEST_MAX_RETRIES", "HTTP_REQUEST_TIMEOUT", "TRACKING_URI"):
+        monkeypatch.setenv(f"MLFLOW_{name}", "1")  # so that they are as before when the test ends
+        monkeypatch.delenv(f"MLFLOW_{name}")
     return (folder / "store").as_uri()
 
 
@@ -60,15 +63,17 @@ def test_a_run_is_kept_with_its_settings_metrics_files_and_model(
     assert {"config.yaml", "results.md", "classes.txt"} <= files
 
     monkeypatch.setattr(sysds_resnet.mlflow, "engine_of_process", lambda *_: engine)
-    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", store)
-    model = mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/model", model_config={"precision": "double"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    model = mlflow.pyfunc.load_model(
+        f"runs:/{found.info.run_id}/model", model_config={"engine_precision": "double"}
+    )
     table = pd.DataFrame({"image": pictures}, index=range(10, 15))
     predicted = model.predict(table)
     paths = []
     for number, picture in enumerate(pictures):
         paths.append(str(folder / f"{number}.png"))
         (folder / f"{number}.png").write_bytes(picture)
-    images = open_files(paths, image_size=32).batch(range(5))[0]
+    images = read(open_files(paths, image_size=32), np.arange(5), 0, replace=False).images
     expected = ResNet.load(run / "weights.safetensors", engine=engine).predict_proba(images)
     np.testing.assert_allclose(np.stack(predicted["probabilities"]), expected, rtol=1e-9)
     assert predicted["class"].tolist() == expected.argmax(axis=1).tolist()
@@ -92,7 +97,9 @@ def test_a_resumed_run_goes_on_in_the_same_place(shared, capfd, folder, store):
     assert steps == [2, 4, 6] and found.info.status == "FINISHED"
 
 
-def test_a_server_that_is_not_there_is_one_line_before_the_first_step(shared, capfd, folder, monkeypatch):
+def test_a_server_that_is_not_there_is_one_line_before_the_first_step(
+    shared, capfd, folder, store, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     outcome = run_here(capfd, "train", *SETTINGS, "--mlflow", "http://127.0.0.1:9", "--out", folder / "run")
     assert_one_line_error(outcome, "mlflow: http://127.0.0.1:9 cannot be used (", "check --mlflow")
