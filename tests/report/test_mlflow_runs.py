@@ -77,7 +77,7 @@ def test_a_run_is_kept_with_its_settings_metrics_files_and_model(
     expected = ResNet.load(run / "weights.safetensors", engine=engine).predict_proba(images)
     np.testing.assert_allclose(np.stack(predicted["probabilities"]), expected, rtol=1e-9)
     assert predicted["class"].tolist() == expected.argmax(axis=1).tolist()
-    assert predicted["label"].tolist() == [str(k) for k in predicted["class"]]
+    assert predicted["label"].tolist() == [f"pattern{k}" for k in predicted["class"]]
     np.testing.assert_allclose(predicted["probability"], expected.max(axis=1), rtol=1e-9)
     assert len(model.predict(table[:0])) == 0
     with pytest.raises(Exception, match="in row 11: found"):

@@ -21,7 +21,7 @@ OF_EXTRAS = (
 
 @pytest.fixture
 def core(monkeypatch):
-    """Python without the packages of the extras, as far as imports go; pandas, once loaded, needs some of one."""
+    """Python without the packages of the extras, as far as imports go; pandas may have loaded pyarrow."""
     lacking = [name for name in OF_EXTRAS if name != "pyarrow"]
     for name in [name for name in sys.modules if name.partition(".")[0] in lacking]:
         monkeypatch.delitem(sys.modules, name)
