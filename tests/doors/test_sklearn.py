@@ -74,7 +74,7 @@ def test_it_learns_what_can_be_seen():
     images, labels = striped_images(48)
     names = np.array(["low", "middle", "high"])[labels]
     classifier = ResNetClassifier(
-        epochs=16, batch_size=9, optimizer="sgd", base_lr=0.05, random_state=0, ema_decay=0.5
+        epochs=8, batch_size=9, optimizer="sgd", base_lr=0.05, random_state=0, ema_decay=0.5
     )
     classifier.fit(images[:36], names[:36])
     assert classifier.score(images[36:], names[36:]) == 1

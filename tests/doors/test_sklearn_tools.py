@@ -53,12 +53,12 @@ def test_validation_and_search_use_one_engine_and_leave_no_matrices(engine, monk
     monkeypatch.setattr(sysds_resnet.sklearn, "engine_of_process", of_process.engine_of_process)
     images, labels = striped_images(12)
     classifier, held = ResNetClassifier(**{**QUICK, "batch_size": 4}), []
-    for _ in range(3):
+    for _ in range(2):
         scores = cross_val_score(classifier, images, labels, cv=2)
         assert scores.shape == (2,) and np.isfinite(scores).all()
         gc.collect()
         held.append(len(ThreadSafeFinalizer.finalizers))  # one for each object in a JVM
-    assert held[0] == held[1] == held[2] and len(opened) == 1
+    assert held[0] == held[1] and len(opened) == 1
     search = GridSearchCV(classifier, {"base_lr": np.array([0.5, 1.0]), "batch_size": np.array([3, 6])}, cv=2)
     search.fit(images, labels)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
