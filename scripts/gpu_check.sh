@@ -11,7 +11,7 @@ if [ -n "${PYTHON:-}" ] && "$PYTHON" -c 'import sysds_resnet' 2>/dev/null; then
   python="$PYTHON"
 else
   [ -z "${WHEELS:-}" ] || export PIP_NO_INDEX=1 PIP_FIND_LINKS="$WHEELS"
-  set_up ".[gpu,plots,samples,torch]"
+  set_up ".[gpu,parquet,plots,samples,torch]"
   .venv/bin/pip install -q --disable-pip-version-check torchvision || echo "going on without PyTorch's figures" >&2
   python=.venv/bin/python
 fi

@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
-set_up ".[plots,samples]"
+set_up ".[parquet,plots,samples]"
 exec .venv/bin/python -m sysds_resnet.train "$@"

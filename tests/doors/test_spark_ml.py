@@ -20,6 +20,7 @@ from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.engine.spark.session import spark_session
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.encoded import open_files
+from sysds_resnet.images.sources.layouts import open_source
 from sysds_resnet.spark_ml import ResNetClassificationModel, ResNetClassifier
 from sysds_resnet.training.spark.frames import collect_images
 
@@ -161,6 +162,15 @@ def test_a_row_without_an_image_is_refused(spark):
 def test_a_model_of_no_weights_is_refused(spark):
     with pytest.raises(UserError, match="weights"):
         ResNetClassificationModel(b"no weights").numClasses  # noqa: B018
+
+
+def test_tables_that_spark_writes_are_data_sets(frame, tmp_path):
+    for split in ("train", "val"):
+        frame.selectExpr("content as image", "kind as label").write.parquet(str(tmp_path / split))
+    source = open_source(tmp_path, "val")
+    assert source.classes == list(NAMES) and np.bincount(source.labels).tolist() == [16, 16]
+    assert {bytes(source.read(i)) for i in range(32)} == {bytes(row.content) for row in frame.collect()}
+    assert source.notes == []
 
 
 def test_names_of_classes_go_into_the_table(indexed, tmp_path):
