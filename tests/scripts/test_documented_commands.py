@@ -171,7 +171,7 @@ SEQUENCE = [
     ("bash scripts/quickstart.sh --out runs/digits", f"{TINY} --batch-size 64"),
     (f"{PY}train --resume runs/digits", ""),
     (f"{PY}plot runs/digits", ""),
-    (f"{PY}train --dataset DATA --image-size 64 --batch-size 64 --epochs 20 --out runs/mine", TINY),
+    (f"{PY}train --dataset DATA --out runs/mine", f"{TINY} --image-size 64"),
     (f"{PY}evaluate --weights runs/mine --dataset DATA", SCORED),
     (f"{PY}predict --weights runs/mine --input DATA/val --out predictions.csv", SCORED),
     (f"{PY}verify DATA", ""),
