@@ -15,7 +15,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.network.weights.forms import file_of_run
 from sysds_resnet.scoring.settings import PredictSettings
 from sysds_resnet.scoring.spark.driver import Scorer
-from sysds_resnet.scoring.spark.tables import files_of
+from sysds_resnet.scoring.spark.tables import files_of, names_of
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.system.extras import extra
 from sysds_resnet.system.similar_names import did_you_mean
@@ -219,8 +219,9 @@ class ResNetClassificationModel(Model, _Columns, MLReadable, MLWritable):
             )
         scored = f"{self.uid}_scored"
         function = self._scorer_of().function(dataset.sparkSession, "features" in names)
-        image = files_of(dataset, self.getOrDefault("imageCol"))
-        frame = dataset.withColumn(scored, function(image))
+        image = self.getOrDefault("imageCol")
+        files = files_of(dataset, image)
+        frame = dataset.withColumn(scored, function(names_of(dataset, image), files))
         if self.getOrDefault("handleInvalid") == "skip":
             frame = frame.filter(f"`{scored}`.error is null")
         for field, name in names.items():

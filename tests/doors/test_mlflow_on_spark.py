@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from command_line import run_here
+from command_line import run_here, share_engine
 from mlflow.pyfunc import load_model, spark_udf
 from PIL import Image
 from py4j import java_gateway
@@ -24,10 +24,16 @@ def handler(monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("wide", "handler")  # executors have the real network
-def test_columns_of_image_files_get_the_classes_of_the_model(shared, wide_engine, capfd, folder, monkeypatch):
+def test_columns_of_image_files_get_the_classes_of_the_model(wide_engine, capfd, folder, monkeypatch):
+    share_engine(monkeypatch, wide_engine)
     store = (folder / "store").as_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for name, value in (
+        ("ALLOW_FILE_STORE", "true"),
+        ("HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("HTTP_REQUEST_TIMEOUT", "9"),
+    ):
+        monkeypatch.setenv(f"MLFLOW_{name}", value)  # which the run would set
     outcome = run_here(capfd, "train", *SETTINGS, "--mlflow", store, "--out", folder / "run")
     assert outcome.code == 0, outcome
     uri = f"runs:/{(folder / 'run' / ID_FILE).read_text().strip()}/model"

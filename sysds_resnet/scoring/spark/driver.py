@@ -99,7 +99,7 @@ class Scorer:
         self._sent: tuple[SparkContext, Broadcast[Networks]] | None = None
 
     def function(self, spark: SparkSession, features: bool) -> Any:
-        """Makes a function of a column of image files that gives the structs of `score_vectors`."""
+        """Makes a function of the columns of `names_of` and `files_of`; it gives what `score_vectors` gives."""
         from pyspark.sql.functions import pandas_udf
 
         context = spark.sparkContext
@@ -107,12 +107,12 @@ class Scorer:
             self._sent = context, context.broadcast(self._networks)
         known = self._sent[1]
 
-        def score(columns: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-            for files in columns:
-                names = pd.Series(["in a row"] * len(files))
+        def score(columns: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+            for names, files in columns:
                 yield score_vectors(known, names, files, features)
 
-        score.__annotations__ = {"columns": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
+        hints = {"columns": Iterator[tuple[pd.Series, pd.Series]], "return": Iterator[pd.DataFrame]}
+        score.__annotations__ = hints
         # Spark may compute what is deterministic several times, once for each column made of it.
         return pandas_udf(score, vectors_schema(features)).asNondeterministic()
 

@@ -105,6 +105,19 @@ def files_of(frame: DataFrame, name: str) -> Column:
     return pandas_udf(_read_paths, "binary")(col(f"`{name}`"))
 
 
+def names_of(frame: DataFrame, name: str) -> Column:
+    """Gives the names of the image files in such a column: the paths, or "in a row" for bytes."""
+    from pyspark.sql.functions import coalesce, col, lit
+    from pyspark.sql.types import StringType
+
+    unnamed = lit("in a row")
+    return (
+        coalesce(col(f"`{name}`"), unnamed)
+        if isinstance(frame.schema[name].dataType, StringType)
+        else unnamed
+    )
+
+
 def _read_paths(paths: pd.Series) -> pd.Series:
     return pd.Series([_content(path) for path in paths], dtype=object)  # in which None stays None
 
