@@ -99,7 +99,7 @@ class Scorer:
         self._sent: tuple[SparkContext, Broadcast[Networks]] | None = None
 
     def function(self, spark: SparkSession, features: bool) -> Any:
-        """Makes a function of the columns of `names_of` and `files_of`; it gives what `score_vectors` gives."""
+        """Makes a function of the columns of `names_of` and `files_of` that gives vectors of scores."""
         from pyspark.sql.functions import pandas_udf
 
         context = spark.sparkContext

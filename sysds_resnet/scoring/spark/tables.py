@@ -110,12 +110,9 @@ def names_of(frame: DataFrame, name: str) -> Column:
     from pyspark.sql.functions import coalesce, col, lit
     from pyspark.sql.types import StringType
 
-    unnamed = lit("in a row")
-    return (
-        coalesce(col(f"`{name}`"), unnamed)
-        if isinstance(frame.schema[name].dataType, StringType)
-        else unnamed
-    )
+    if isinstance(frame.schema[name].dataType, StringType):
+        return coalesce(col(f"`{name}`"), lit("in a row"))
+    return lit("in a row")
 
 
 def _read_paths(paths: pd.Series) -> pd.Series:
