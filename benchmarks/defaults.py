@@ -1,12 +1,13 @@
 """What `train --dataset DATA` with nothing else comes to on data sets of several sizes.
 
-    python benchmarks/defaults.py --data FOLDER [--images 90 2000] [--only photos] [--out FILE] [-- FLAGS]
+    python benchmarks/defaults.py --data FOLDER [--images 90 2000] [--validation 1000] [--only photos]
+        [--out FILE] [-- FLAGS]
 
 FOLDER has a train.parquet and a test.parquet with images and labels, such as CIFAR-10 as Hugging Face has it.
-From its train.parquet the first images of each class are taken, as many of each; all of test.parquet is
-the validation set. The first data set, photos, is one of files, as small as people's first ones are: 72 crops
-of three photographs, and 30 for validation. Flags after -- are given to every run. Each run is a process
-of its own, as a user starts it.
+From its train.parquet the first images of each class are taken, as many of each; the first of test.parquet,
+--validation in all, are the validation set. The first data set, photos, is one of files, as small as people's
+first ones are: 72 crops of three photographs, and 30 for validation. Flags after -- are given to every run.
+Each run is a process of its own, as a user starts it.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ def photos(folder: Path) -> None:
                     shutil.copy(file, folder / split / source.name)
 
 
-def subset(source: Path, images: int, folder: Path) -> None:
-    """Writes a data set of so many training images, as many of each class."""
-    table = parquet.read_table(source / "train.parquet")
-    labels = np.array(table["label"])
-    classes = np.unique(labels)
-    first = [np.flatnonzero(labels == label)[: images // len(classes)] for label in classes]
-    parquet.write_table(table.take(np.sort(np.concatenate(first))), folder / "train.parquet")
-    parquet.write_table(parquet.read_table(source / "test.parquet"), folder / "val.parquet")
+def subset(source: Path, images: int, validation: int, folder: Path) -> None:
+    """Writes a data set of so many images for training and validation, as many of each class."""
+    for name, split, count in (("train", "train", images), ("test", "val", validation)):
+        table = parquet.read_table(source / f"{name}.parquet")
+        labels = np.array(table["label"])
+        classes = np.unique(labels)
+        first = [np.flatnonzero(labels == label)[: count // len(classes)] for label in classes]
+        parquet.write_table(table.take(np.sort(np.concatenate(first))), folder / f"{split}.parquet")
 
 
 def run(data: Path, flags: list[str], folder: Path) -> dict[str, object]:
@@ -60,7 +61,7 @@ def run(data: Path, flags: list[str], folder: Path) -> dict[str, object]:
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - began
-    epochs = [line for line in read_metrics(out) if line["event"] == "epoch"]
+    epochs = read_metrics(out, "epoch").to_dict("records")
     said = done.stdout.splitlines()
     chosen = next((i for i, line in enumerate(said) if line.startswith("chosen:")), None)
     return {
@@ -83,6 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, nargs="*", default=[90, 2000])
+    parser.add_argument("--validation", type=int, default=1000)
     parser.add_argument("--only", nargs="+", help="names of data sets: photos, or numbers of images")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/defaults.json"))
     arguments = parser.parse_args(own[: own.index("--")] if "--" in own else own)
@@ -101,7 +103,7 @@ def main() -> None:
             if name == "photos":
                 photos(data)
             else:
-                subset(arguments.data, int(name), data)
+                subset(arguments.data, int(name), arguments.validation, data)
             result["runs"][name] = found = run(data, flags, Path(temporary))
         print(name, json.dumps(found), flush=True)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ class StepEvent:
 class EpochEvent:
     """An epoch that was done and validated; the fields are the columns of metrics.jsonl.
 
+    With five classes or fewer `val_top5` is None, since the right one is always among the best five.
     In an epoch that was resumed, images_per_s, seconds and data_wait_s only cover what was done since then.
     """
 

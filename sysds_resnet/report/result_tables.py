@@ -20,19 +20,26 @@ from sysds_resnet.system.files import write_whole
 def tables(runs: Sequence[Results]) -> str:
     """Gives both tables for several runs in Markdown.
 
-    In the first one, the precisions of a network on the same number of cards share a row.
+    In the first one, the precisions of a network on the same number of cards share a row. Where no run was on
+    GPUs, cards are called workers.
     """
     names = [name for name in PRECISIONS.values() if name != "FP64" or any(r.precision == name for r in runs)]
+    share = next((results.share for results in runs if results.device == "gpu"), "worker")
+    shares = f"{share.capitalize()}s"
     first: list[dict[str, str]] = []
     for results in runs:
-        start = {"Model": results.model, "Cards": f"x{results.cards}"}
+        start = {"Model": results.model, shares: f"x{results.cards}"}
         open_rows = [row for row in first if start.items() <= row.items() and results.precision not in row]
         if not open_rows:
             first.append(start)
         (open_rows or [start])[0][results.precision] = _summary(results)
-    columns = ["Model", "Cards", *names]
+    columns = ["Model", shares, *names]
     rows = [[row.get(name, NOT_MEASURED) for name in columns] for row in first]
-    heads = ["Convergence criteria", "Configuration (x denotes number of cards)", "Performance (images/s)"]
+    heads = [
+        "Convergence criteria",
+        f"Configuration (x denotes number of {share}s)",
+        "Performance (images/s)",
+    ]
     heads += ["Accuracy (%)", "Power (W)", "Scalability", "Memory (GiB)", "Stability"]
     return f"{markdown(columns, rows)}\n\n{markdown(heads, [_figures(results) for results in runs])}"
 

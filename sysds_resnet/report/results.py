@@ -32,7 +32,9 @@ class Results:
         run: The name of the run folder.
         model, image_size: The network, and the side of its training images in pixels.
         precision: The precision of matrix multiplies: FP32, AMP (bf16) or FP64.
-        cards: The number of shares that a batch is divided into, which are its micro-batches.
+        device: What computed, "cpu" or "gpu".
+        cards: The number of shares that a batch is divided into, which are its micro-batches: the cards of a
+            run on GPUs, and the workers of one on CPUs.
         batch_size: The number of images in a share.
         criterion: The criterion by which training ends.
         top1: The validation top-1 after the last epoch that was validated, from 0 to 1.
@@ -54,6 +56,7 @@ class Results:
     model: str
     image_size: int | None
     precision: str
+    device: str
     cards: int
     batch_size: int
     criterion: str
@@ -68,6 +71,11 @@ class Results:
     scalability: float | None
     stability: int
     disturbances: list[str]
+
+    @property
+    def share(self) -> str:
+        """The name of a share of a batch."""
+        return "card" if self.device == "gpu" else "worker"
 
     @property
     def seconds(self) -> float:
@@ -108,6 +116,7 @@ def results_row(folder: Path, baseline: Results | None = None) -> Results:
             model=config["model"],
             image_size=config["image_size"],
             precision=PRECISIONS[config["precision"]],
+            device="gpu" if config.get("device", "cpu") != "cpu" or config.get("gpus") else "cpu",
             cards=cards,
             batch_size=batch_size,
             criterion=f"{config['epochs']} epochs" if threshold is None else f"top1 {threshold:g}%",
@@ -206,7 +215,8 @@ def _over(lines: Sequence[Line], name: str, function: Any, unit: float = 1.0) ->
 def _compared(results: Results, baseline: Results) -> Results:
     if baseline.cards != 1:
         raise UserError(
-            f"baseline: found {baseline.run} with {baseline.cards} cards, expected 1; choose another"
+            f"baseline: found {baseline.run} with {baseline.cards} {baseline.share}s, expected 1; choose "
+            "another"
         )
     alike = ("model", "image_size", "precision")
     if any(getattr(results, name) != getattr(baseline, name) for name in alike):

@@ -84,7 +84,8 @@ def training_loop(
                 train_loss=float(np.mean(progress.losses)) if progress.losses else math.nan,
                 val_loss=scores.get("loss"),
                 val_top1=scores.get("top1"),
-                val_top5=scores.get("top5"),
+                # of five classes or fewer, every image is a hit
+                val_top5=scores.get("top5") if state.model.network.num_classes > 5 else None,
                 lr=progress.lr,
                 images_per_s=n / seconds if n else None,
                 seconds=seconds,

@@ -87,16 +87,22 @@ def test_a_row_has_the_figures_of_the_run(make):
     assert row.images_per_s == pytest.approx(64)
     assert row.top1 == 0.2 and row.stability == 1
     assert tables([row]).splitlines() == [
-        "| Model | Cards | FP32 | AMP |",
+        "| Model | Workers | FP32 | AMP |",
         "| --- | --- | --- | --- |",
         "| resnet50 | x4 | Acc@1=20.00, FPS=64.0, Time=1m44s, BatchSize=128 | not measured |",
         "",
-        "| Convergence criteria | Configuration (x denotes number of cards) | Performance (images/s) "
+        "| Convergence criteria | Configuration (x denotes number of workers) | Performance (images/s) "
         "| Accuracy (%) | Power (W) | Scalability | Memory (GiB) | Stability |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| 2 epochs | resnet50, bs:128, 4x, FP32 | 64.0 "
         "| 20.00 | not measured | not measured | not measured | 1 |",
     ]
+
+
+@pytest.mark.parametrize("config", [{"device": "gpu"}, {"device": "cuda:0"}, {"gpus": 4}])
+def test_shares_of_batches_on_gpus_are_cards(make, config):
+    text = tables([results_row(make(**config)), results_row(make("other"))])
+    assert text.startswith("| Model | Cards |") and "(x denotes number of cards)" in text
 
 
 @pytest.mark.parametrize("log_every", [2, 3, 4])
@@ -259,7 +265,7 @@ def test_what_is_no_run_is_named(make, tmp_path, capfd):
 
 def test_a_baseline_of_several_cards_is_refused(make, capfd):
     outcome = run_here(capfd, "results", make("run"), "--baseline", make("four"))
-    assert_one_line_error(outcome, "baseline: found four with 4 cards, expected 1")
+    assert_one_line_error(outcome, "baseline: found four with 4 workers, expected 1")
 
 
 def test_no_run_is_refused(capfd):
