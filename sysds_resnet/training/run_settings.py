@@ -86,7 +86,6 @@ class RunSettings(Settings):
         None,
         group="run",
         value="URI",
-        common=True,
         resume="free",
         matters=False,
         description="The MLflow server or folder to keep the run in: settings, metrics, pictures and model.",

@@ -70,6 +70,7 @@ def test_features_and_probabilities_are_pytorchs_with_its_weights():
     assert_close(classifier.predict_proba(images), probabilities, 1e-4)
 
 
+@pytest.mark.long
 def test_it_learns_what_can_be_seen():
     images, labels = striped_images(48)
     names = np.array(["low", "middle", "high"])[labels]
@@ -145,6 +146,7 @@ def test_labels_are_of_any_type(fitted, names):
     assert len(names) == 2 or same_weights(classifier, fitted)
 
 
+@pytest.mark.long
 def test_grey_images_and_rows_are_the_same_images():
     images, labels = striped_images(channels=1)
     rows = images.reshape(len(images), -1)

@@ -21,6 +21,15 @@ LINES = ResNetClassifier(
 )
 # Those that fit many times, or many images; they run with -m long.
 MANY_FITS = {
+    "check_dict_unchanged",
+    "check_dtype_object",
+    "check_estimators_nan_inf",
+    "check_fit_check_is_fitted",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_supervised_y_2d",
+    "check_transformer_preserve_dtypes",
     "check_class_weight_classifiers",
     "check_classifier_data_not_an_array",
     "check_classifiers_classes",

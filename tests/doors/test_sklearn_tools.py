@@ -68,6 +68,7 @@ def test_validation_and_search_use_one_engine_and_leave_no_matrices(engine, monk
     assert len(ThreadSafeFinalizer.finalizers) <= held[0]
 
 
+@pytest.mark.long
 def test_a_model_is_in_the_engine_only_while_it_is_the_last_that_was_used():
     images, labels = striped_images(8)
     first, second = (ResNetClassifier(**{**QUICK, "random_state": i}).fit(images, labels) for i in (1, 2))

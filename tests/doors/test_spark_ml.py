@@ -134,6 +134,7 @@ def test_parameters_are_those_of_train_by_spark_s_manner_of_names():
         ResNetClassifier(epochs="many")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -153,17 +154,20 @@ def test_what_does_not_fit_is_refused_before_training(indexed, change, found):
         ResNetClassifier(**{**SMALL, **change}).fit(frame)
 
 
+@pytest.mark.long
 def test_a_row_without_an_image_is_refused(spark):
     frame = spark.createDataFrame([(None, 0), (bytearray(b"x"), 1)], "content binary, label int")
     with pytest.raises(UserError, match="imageCol: found a row without an image"):
         ResNetClassifier(**SMALL).fit(frame)
 
 
+@pytest.mark.long
 def test_a_model_of_no_weights_is_refused(spark):
     with pytest.raises(UserError, match="weights"):
         ResNetClassificationModel(b"no weights").numClasses  # noqa: B018
 
 
+@pytest.mark.long
 def test_tables_that_spark_writes_are_data_sets(frame, tmp_path):
     for split in ("train", "val"):
         frame.selectExpr("content as image", "kind as label").write.parquet(str(tmp_path / split))
@@ -173,6 +177,7 @@ def test_tables_that_spark_writes_are_data_sets(frame, tmp_path):
     assert source.notes == []
 
 
+@pytest.mark.long
 def test_names_of_classes_go_into_the_table(indexed, tmp_path):
     collect_images(indexed, indexed.content, "label", tmp_path / "train.parquet")
     table = pq.read_table(tmp_path / "train.parquet")

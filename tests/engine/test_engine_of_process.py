@@ -51,6 +51,7 @@ def test_another_engine_takes_the_place_of_one_that_is_closed_or_has_ended():
     assert third is not killed and product(third) == 42
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 def test_a_forked_process_has_an_engine_of_its_own():
     parents = engine_of_process(**SMALL)

@@ -84,6 +84,7 @@ def test_a_run_is_kept_with_its_settings_metrics_files_and_model(
         model.predict(table.assign(image=[pictures[0], b"no image", *pictures[2:]]))
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_in_the_same_place(shared, capfd, folder, store):
     run = folder / "run"
     outcome = run_here(capfd, "train", *SETTINGS, "--mlflow", store, "--out", run)

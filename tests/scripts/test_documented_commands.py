@@ -73,7 +73,7 @@ def kind(command):
         return "program"
     if re.fullmatch(r"python benchmarks/\w+\.py.*", command.text):
         return "benchmark"
-    if re.fullmatch(r"""(\.venv/bin/)?pip install (-e )?["']?\.(\[\w+\])?["']?""", command.text):
+    if re.fullmatch(r"""(\.venv/bin/)?pip install (-e )?["']?\.(\[[\w,]+\])?["']?""", command.text):
         return "extra"
     return None
 
@@ -149,8 +149,9 @@ def test_benchmarks_have_the_options_that_documents_give_them(command):
 def test_extras_are_of_this_project_and_it_is_asked_of_no_index(command):
     project = (ROOT / "pyproject.toml").read_text()
     assert "sysds-resnet" not in command.text  # which no index has
-    if extra := re.search(r"\[(\w+)\]", command.text):
-        assert f"\n{extra[1]} = [" in project.partition("[project.optional-dependencies]")[2]
+    if extras := re.search(r"\[([\w,]+)\]", command.text):
+        for extra in extras[1].split(","):
+            assert f"\n{extra} = [" in project.partition("[project.optional-dependencies]")[2]
 
 
 @pytest.mark.parametrize("script", sorted({w for c in ALL for w in c.words if w.startswith("scripts/")}))

@@ -83,9 +83,10 @@ RUN = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "given",
-    [("--class-weights", "balanced"), pytest.param(("--sampling", "balanced"), marks=pytest.mark.long)],
+    [("--class-weights", "balanced"), ("--sampling", "balanced")],
     ids=str,
 )
 def test_a_run_with_weights_or_balance_goes_on_with_the_same(shared, capfd, folder, uneven, given):

@@ -170,7 +170,8 @@ def test_a_jvm_that_ends_is_replaced_and_leaves_no_trace(run, shared, capfd, mon
     shutil.rmtree(tmp_path / "run")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("lamb", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
 def test_moments_and_the_number_of_updates_go_on_too(shared, capfd, monkeypatch, tmp_path, optimizer):
     flags = [optimizer if flag == "sgd" else flag for flag in SETTINGS]
     assert run_here(capfd, "train", *flags, "--out", tmp_path / "undisturbed").code == 0

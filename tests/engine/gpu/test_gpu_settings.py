@@ -62,6 +62,7 @@ def test_other_steps_are_those_of_the_cpu(gpus, engine, changes):
     assert relative_error(steps(gpus), steps(engine)) < 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_updates_with_second_moments_are_those_of_the_cpu(gpus, engine, name):
     """Each kind of arithmetic is one operator on the GPU, for all tensors."""

@@ -13,6 +13,7 @@ from sysds_resnet.errors import OutOfMemory
 from sysds_resnet.images import BUILT_IN
 from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.settings.command_line import build
+from sysds_resnet.system.command_lines import install_command
 
 SPARK = ["--engine", "spark"]
 LOST = "Job aborted due to stage failure: Task 0 in stage 4.0 failed 4 times, most recent failure: "
@@ -37,7 +38,7 @@ def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
     monkeypatch.setattr(spark_checks, "version", lambda name: version)
     outcome = run_here(capfd, "train", *SPARK, "--master", "local[2]", "--out", tmp_path / "run")
     assert_one_line_error(
-        outcome, f"pyspark: found {version}, expected 3.5.0 to", SPARK_VERSION, "-m pip install pyspark=="
+        outcome, f"pyspark: found {version}, expected 3.5.0 to", SPARK_VERSION, install_command("spark")
     )
 
 

@@ -66,7 +66,9 @@ def metadata_of(path):
 # Scores
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    "depth", [pytest.param(n, marks=[pytest.mark.long] if n > 50 else []) for n in DEPTHS]
+)
 def test_onnx_runtime_gives_the_logits_of_this_project_and_of_pytorch(folder, engine, depth):
     reference = narrow_resnet(depth, num_classes=3)
     path, model = exported(folder, engine, reference)
@@ -97,7 +99,7 @@ def test_networks_of_other_channels_and_classes_have_the_same_logits(folder, eng
     assert_alike(by_runtime(path, images)[0], model.logits(images))
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 5])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 70)])
 def test_any_number_and_size_of_images_is_taken(folder, engine, n, height, width):
     reference = narrow_resnet(50, num_classes=3)
