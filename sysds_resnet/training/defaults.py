@@ -23,23 +23,27 @@ images five times, and its first layers are made for large ones."""
 class _Size:
     """What suits data sets of fewer than `below` training images.
 
-    Small ones get small batches, for more steps in an epoch, more epochs, more weight decay, and crops that
-    show more of an image. Few epochs are enough for weights that have been trained on other images before.
+    Small ones get small batches, for more steps in an epoch, more epochs, smaller images, which take less
+    time, more weight decay, and crops that show more of an image. AdamW learns from few steps; Nesterov's
+    momentum does better where there are many. Few epochs are enough for weights that have been trained on
+    other images before.
     """
 
     below: float
     batch_size: int
     epochs: int
     epochs_of_trained: int
+    optimizer: str
     weight_decay: float
     crop_area: float
+    largest: int
 
 
 _SIZES = (
-    _Size(1_000, 16, 60, 30, 5e-4, 0.35),
-    _Size(10_000, 32, 40, 20, 5e-4, 0.35),
-    _Size(100_000, 64, 30, 10, 5e-4, 0.25),
-    _Size(math.inf, 256, 90, 20, 1e-4, 0.08),
+    _Size(1_000, 16, 60, 30, "adamw", 5e-4, 0.35, 128),
+    _Size(10_000, 32, 40, 20, "adamw", 5e-4, 0.35, 160),
+    _Size(100_000, 64, 30, 10, "nesterov", 5e-4, 0.25, DEFAULT_IMAGE_SIZE),
+    _Size(math.inf, 256, 90, 20, "nesterov", 1e-4, 0.08, DEFAULT_IMAGE_SIZE),
 )
 # For each optimizer the learning rate at batches of 256 images, and the power of the batch size by which it
 # grows: for sgd as in https://arxiv.org/abs/1706.02677, for adamw and lamb as in
@@ -71,7 +75,7 @@ def choose(settings: TrainSettings, images: int, side: int | None = None) -> dic
     trained = settings.init_from is not None
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     batch_size = given.get("batch_size", min(size.batch_size, images))
-    optimizer = given.get("optimizer", "adamw" if trained else "nesterov")
+    optimizer = given.get("optimizer", "adamw" if trained else size.optimizer)
     epochs = given.get("epochs", size.epochs_of_trained if trained else size.epochs)
     rate, power = _RATES[optimizer]
     chosen = {
@@ -85,19 +89,25 @@ def choose(settings: TrainSettings, images: int, side: int | None = None) -> dic
         "label_smoothing": 0.1,
         "crop_area": size.crop_area,
     }
+    if not trained:
+        # else the gradients of the first steps are many times as large, and small batches do not outlive them
+        chosen["zero_init_residual"] = True
     if side is not None and not trained:  # others have learned from larger images
-        chosen["image_size"] = min(DEFAULT_IMAGE_SIZE, max(SMALLEST, SIZE_STEP * -(-side // SIZE_STEP)))
+        chosen["image_size"] = min(size.largest, max(SMALLEST, SIZE_STEP * -(-side // SIZE_STEP)))
     return {name: value for name, value in chosen.items() if name not in given}
 
 
 def explanation(chosen: Mapping[str, Any], images: int, side: int | None = None) -> str:
     """Gives the lines by which a run says what was chosen, and how to choose otherwise."""
     what = f"{images} training images" + (f" of about {side} pixels" if "image_size" in chosen else "")
-    flags = " ".join(
-        f"{flag_of(name)} {value:g}" if isinstance(value, float) else f"{flag_of(name)} {value}"
-        for name, value in chosen.items()
-    )
+    flags = " ".join(_flag(name, value) for name, value in chosen.items())
     return f"chosen:  {flags}\n         for {what}; flags or a --recipe change that"
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag_of(name)  # which is True
+    return f"{flag_of(name)} {value:g}" if isinstance(value, float) else f"{flag_of(name)} {value}"
 
 
 def _rounded(rate: float) -> float:

@@ -43,13 +43,15 @@ def test_small_data_sets_get_small_batches_and_many_epochs():
 
 
 def test_what_is_given_stays_and_decides_about_the_rest():
-    chosen = choose(settings(batch_size=128, epochs=7, label_smoothing=0.0), 2_000)
+    chosen = choose(settings(batch_size=128, epochs=7, label_smoothing=0.0), 20_000)
     assert not {"batch_size", "epochs", "label_smoothing"} & chosen.keys()
     assert chosen["base_lr"] == 0.1 and chosen["optimizer"] == "nesterov"  # 0.2 at 256, in proportion
+    assert choose(settings(zero_init_residual=False), 90).get("zero_init_residual") is None
     assert choose(settings(batch_size=64, optimizer="adamw"), 2_000)["base_lr"] == 5e-4  # by the root
-    trained = choose(settings(init_from="weights.pth"), 2_000, 32)
-    assert trained["optimizer"] == "adamw" and "image_size" not in trained
-    assert trained["epochs"] < choose(settings(), 2_000)["epochs"]
+    trained = choose(settings(init_from="weights.pth"), 20_000, 32)
+    assert trained["optimizer"] == "adamw"
+    assert not {"image_size", "zero_init_residual"} & trained.keys()
+    assert trained["epochs"] < choose(settings(), 20_000)["epochs"]
 
 
 @pytest.mark.parametrize("given", [{"dataset": "digits"}, {"recipe": "lars-4096"}, {"resume": "runs/x"}])
@@ -59,14 +61,15 @@ def test_nothing_is_chosen_where_all_is_said(given):
 
 @pytest.mark.parametrize(("side", "size"), [(8, 64), (64, 64), (65, 96), (200, 224), (3000, 224)])
 def test_images_are_enlarged_but_to_a_size_for_the_network(side, size):
-    assert choose(settings(), 2_000, side)["image_size"] == size
+    assert choose(settings(), 20_000, side)["image_size"] == size
+    assert choose(settings(), 200, side)["image_size"] == min(size, 128)
     assert "image_size" not in choose(settings(image_size=48), 2_000, side)
 
 
 def test_a_run_says_what_it_chose_and_trains_on_that(images, capfd):
     outcome = run_here(capfd, "train", "--dataset", images, "--epochs", 60, "--dry-run")
     assert outcome.code == 0, outcome
-    assert "# chosen:  --batch-size 16 --optimizer nesterov" in outcome.out and "--epochs" not in outcome.out
+    assert "# chosen:  --batch-size 16 --optimizer adamw" in outcome.out and "--epochs" not in outcome.out
     assert "24 training images of about 50 pixels; flags or a --recipe change that" in outcome.out
     assert "image_size: 64\n" in outcome.out and "batch_size: 16\n" in outcome.out
     _, sets, _ = start.open_sets(settings(dataset=str(images)))
