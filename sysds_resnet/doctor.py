@@ -120,13 +120,10 @@ def _problem(find: Callable[[], java.Java]) -> java.Java | str:
 
 
 def _extras() -> str:
-    """Tells which extras of this package are installed, and how to get another one."""
+    """Tells which extras of this package are installed; commands that need another one say how to get it."""
     there = installed_extras()
-    missing = [name for name, found in there.items() if not found]
-    text = f"installed: {', '.join(name for name, found in there.items() if found) or 'none'}"
-    if missing:
-        text += f"; not installed: {', '.join(missing)}; {missing[0]} by {install_command(missing[0])}"
-    return text
+    names = {found: ", ".join(name for name in there if there[name] is found) for found in (True, False)}
+    return f"installed: {names[True] or 'none'}; not installed: {names[False] or 'none'}"
 
 
 def _version(package: str) -> str:
