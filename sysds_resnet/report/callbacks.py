@@ -117,15 +117,17 @@ class Callbacks:
         self._guard = Guard(note)
         self._calls: queue.SimpleQueue[Callable[[Callback], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
 
-    def begin(self, run: Run) -> None:
-        """Tells the callbacks of the run, unless they know of it.
+    def begin(self, folder: Path, settings: Mapping[str, Any], total_steps: int, step: int) -> None:
+        """Tells the callbacks of a run, unless they know of it; the arguments are those of `Run`.
 
         Raises:
             UserError: If a callback fails.
         """
         if self._thread is not None or not self._callbacks:
             return
+        run = Run(folder, settings, total_steps, step, self._stop.set)
         for callback in self._callbacks:
             try:
                 callback.begin(run)
@@ -138,6 +140,10 @@ class Callbacks:
                 ) from error
         self._thread = threading.Thread(target=self._tell, name="callbacks", daemon=True)
         self._thread.start()
+
+    def stopping(self) -> bool:
+        """Tells whether a callback has asked for the run's end."""
+        return self._stop.is_set()
 
     def record(self, event: str, values: Mapping[str, Any]) -> None:
         """Has the callbacks told of a line of metrics.jsonl; any thread may call this."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from sysds_resnet.batches.bad_images import BadImages
@@ -18,7 +17,7 @@ from sysds_resnet.engine import Engine
 from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import NotFinite, UserError, one_line
 from sysds_resnet.images import Dataset
-from sysds_resnet.report.callbacks import Callbacks, Run
+from sysds_resnet.report.callbacks import Callbacks
 from sysds_resnet.report.events import EpochEvent, StepEvent
 from sysds_resnet.report.result_tables import write_results
 from sysds_resnet.report.results import results_row
@@ -81,7 +80,6 @@ class Session:
         self._settings, self._folder, self._sets = settings, folder, sets
         self._restarts, self._stopped, self._callbacks = restarts, stopped, callbacks
         self._bad = BadImages(settings, folder)
-        self._asked = Event()  # set by a callback that ends the run
 
     def run(self) -> bool:
         """Trains from the last checkpoint, or from the beginning, to the run's end or until it is stopped.
@@ -147,7 +145,7 @@ class Session:
     def _begin_callbacks(self, step: int) -> None:
         values = self._settings.model_dump(mode="json", exclude=NOT_OF_RUNS)
         total = self._optimizer.schedule.total_steps
-        self._callbacks.begin(Run(self._folder, values, total, step, self._asked.set))
+        self._callbacks.begin(self._folder, values, total, step)
 
     def _report(self) -> RunReport:
         settings, state = self._settings, self._state
@@ -236,7 +234,7 @@ class Session:
             )
 
     def _ended(self) -> bool:
-        return self._stopped() or self._asked.is_set() or self._reached()
+        return self._stopped() or self._callbacks.stopping() or self._reached()
 
     def _reached(self) -> bool:
         """Tells whether the accuracy that ends training was reached, or the patience is at its end."""

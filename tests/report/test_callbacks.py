@@ -9,7 +9,7 @@ from training_runs import SETTINGS
 
 from sysds_resnet import Callback
 from sysds_resnet.errors import UserError
-from sysds_resnet.report.callbacks import Callbacks, Run, load_callbacks
+from sysds_resnet.report.callbacks import Callbacks, load_callbacks
 from sysds_resnet.report.metrics import read_lines
 from sysds_resnet.settings.command_line import parse
 from sysds_resnet.train import TrainSettings, train
@@ -68,7 +68,8 @@ def module(folder, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path, {"epochs": 2}, 4, 0, lambda: None)
+    """What callbacks are told of a run that begins."""
+    return tmp_path, {"epochs": 2}, 4, 0
 
 
 def test_a_run_tells_what_it_writes_to_its_metrics(shared, folder):
@@ -125,7 +126,7 @@ def test_one_that_fails_is_noted_once_and_the_others_are_told(run):
 
     notes, told = [], Told()
     callbacks = Callbacks([Failing(), told], notes.append)
-    callbacks.begin(run)
+    callbacks.begin(*run)
     for step in range(1, 6):
         callbacks.record("step", {"step": step})
     callbacks.end(True)
@@ -140,7 +141,7 @@ def test_one_that_fails_at_the_beginning_ends_the_run(run):
             raise RuntimeError("no server")
 
     with pytest.raises(UserError, match=r"Failing failed at the beginning \(RuntimeError: no server\)"):
-        Callbacks([Failing()], pytest.fail).begin(run)
+        Callbacks([Failing()], pytest.fail).begin(*run)
 
 
 def test_a_slow_one_does_not_hold_up_the_run(run):
@@ -153,7 +154,7 @@ def test_a_slow_one_does_not_hold_up_the_run(run):
 
     slow = Slow()
     callbacks = Callbacks([slow], pytest.fail)
-    callbacks.begin(run)
+    callbacks.begin(*run)
     for step in range(100):
         callbacks.record("step", {"step": step})
     assert slow.calls == []
@@ -163,12 +164,22 @@ def test_a_slow_one_does_not_hold_up_the_run(run):
     assert slow.calls[-1] == ("end", False)
 
 
+def test_a_callback_may_ask_for_the_end_at_any_time(run):
+    told = Told()
+    callbacks = Callbacks([told], pytest.fail)
+    callbacks.begin(*run)
+    assert not callbacks.stopping()
+    told.run.stop()
+    assert callbacks.stopping()
+    callbacks.end(False)
+
+
 def test_a_run_begins_once_and_ends_once(run):
     told = Told()
     callbacks = Callbacks([told], pytest.fail)
     callbacks.record("step", {"step": 1})  # before the beginning there is nobody to tell
-    callbacks.begin(run)
-    callbacks.begin(run)
+    callbacks.begin(*run)
+    callbacks.begin(*run)
     callbacks.end(True)
     callbacks.end(False)
     assert told.calls == [("end", True)]
