@@ -7,7 +7,8 @@ FOLDER has a train.parquet and a test.parquet with images and labels, such as CI
 From its train.parquet the first images of each class are taken, as many of each; the first of test.parquet,
 --validation in all, are the validation set. The first data set, photos, is one of files, as small as people's
 first ones are: 72 crops of three photographs, and 30 for validation. Flags after -- are given to every run.
-Each run is a process of its own, as a user starts it.
+Each run is a process of its own, as a user starts it. The file keeps the runs of other data sets that are in
+it.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of data sets: photos, or numbers of images")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/defaults.json"))
     arguments = parser.parse_args(own[: own.index("--")] if "--" in own else own)
-    result = {
+    runs = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    conditions = {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
-        "runs": {},
     }
     for name in ["photos", *map(str, arguments.images)]:
         if arguments.only and name not in arguments.only:
@@ -104,10 +105,11 @@ def main() -> None:
                 photos(data)
             else:
                 subset(arguments.data, int(name), arguments.validation, data)
-            result["runs"][name] = found = run(data, flags, Path(temporary))
+            found = run(data, flags, Path(temporary))
         print(name, json.dumps(found), flush=True)
+        runs[name] = {**conditions, **found}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(runs, indent=1) + "\n")
 
 
 if __name__ == "__main__":
