@@ -19,7 +19,7 @@ from untouched import Untouched
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.report import run_report
-from sysds_resnet.training import start
+from sysds_resnet.training import session, start
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # tests call nobody
 torch.set_num_threads(1)  # leave a core to the JVM
@@ -183,11 +183,12 @@ def quick_dml(wide_engine):
 def shared(engine, monkeypatch):
     """Commands of this process use the session's engine, and draw no curves, a second an epoch.
 
-    They do not warn of few steps, which runs of tests have.
+    They do not warn of few steps, which runs of tests have, nor of a validation at chance.
     """
     share_engine(monkeypatch, engine)
     monkeypatch.setattr(run_report, "plot_curves", lambda *_: None)
     monkeypatch.setattr(start, "FEW_STEPS", 0)
+    monkeypatch.setattr(session, "warn_of_chance", lambda *_: None)
     yield
     if engine.heap_used() > GIB // 2:
         # Errors hold the frames that they came through, and these a run's weights, until Python collects

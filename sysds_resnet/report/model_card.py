@@ -184,8 +184,10 @@ def _training(training: Training) -> list[str]:
     by = f", by the recipe {code(str(recipe))} with the settings below" if recipe else ""
     parts = ["## Training", f"{data}{start}{by}. The name of the run is {code(training.run)}."]
     if rows := _scores(training):
-        heads = ["epoch", "validation loss", "top-1 accuracy", "top-5 accuracy"]
-        parts += ["These are its scores on all validation images:", markdown(["", *heads], rows)]
+        heads = ["", "epoch", "validation loss", "top-1 accuracy", "top-5 accuracy"]
+        if not any(row[-1] for row in rows):  # there are five classes or fewer
+            heads, rows = heads[:-1], [row[:-1] for row in rows]
+        parts += ["These are its scores on all validation images:", markdown(heads, rows)]
     if training.versions:
         versions = ", ".join(f"{name} {version}" for name, version in training.versions.items())
         parts.append(f"The run had these versions: {code(versions)}.")

@@ -93,7 +93,7 @@ def fit_arrays(
                 if on_epoch is not None:
                     on_epoch(event)
     model.weights = state.averaged
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).apply(pd.to_numeric)  # so that None is NaN
 
 
 def _dataset(model: Model, images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
