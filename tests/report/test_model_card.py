@@ -75,7 +75,8 @@ def rows_in(text):
     body = text.split("---\n", 2)[2]
     found = MarkdownIt("commonmark").enable("table").parse(body)
     cells = [found[i + 1].content for i, token in enumerate(found) if token.type in ("th_open", "td_open")]
-    return [cells[i : i + 5] for i in range(0, len(cells), 5)]
+    columns = sum(token.type == "th_open" for token in found)
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
 # What is said
