@@ -76,7 +76,7 @@ def rows_in(text):
     found = MarkdownIt("commonmark").enable("table").parse(body)
     cells = [found[i + 1].content for i, token in enumerate(found) if token.type in ("th_open", "td_open")]
     columns = sum(token.type == "th_open" for token in found)
-    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    return [cells[i : i + columns] for i in range(0, len(cells), columns or 1)]
 
 
 # What is said

@@ -17,6 +17,7 @@ _SET_BY_OTHERS = {
     *("TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY"),  # by JAX, which optax imports
 }
 _OF_A_SESSION = "userFiles-"
+_COMING = (_OF_A_SESSION, "setuptools/_vendor")  # the second when setuptools is imported, as pyspark does
 
 
 class Untouched:
@@ -68,7 +69,7 @@ def _modules():
 def _state():
     return {
         "the working folder": os.getcwd(),
-        "sys.path": tuple(folder for folder in sys.path if _OF_A_SESSION not in folder),
+        "sys.path": tuple(folder for folder in sys.path if not any(part in folder for part in _COMING)),
         "get_return_value of py4j": java_gateway.get_return_value,
         **{f"the handler of {number.name}": signal.getsignal(number) for number in _SIGNALS},
         **{
