@@ -20,6 +20,7 @@ from sysds_resnet.report.metrics import scalars
 from sysds_resnet.system.code_version import commit
 from sysds_resnet.system.command_lines import DISTRIBUTION
 from sysds_resnet.system.extras import extra
+from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -130,7 +131,7 @@ class MlflowCallback(Callback):
         if found := commit():
             tags["mlflow.source.git.commit"] = found
         made = self._client.create_run(number, tags=tags, run_name=run.folder.resolve().name).info.run_id
-        (run.folder / ID_FILE).write_text(f"{made}\n", "utf-8")
+        write_whole({run.folder / ID_FILE: lambda path: path.write_text(f"{made}\n", "utf-8")})
         return made
 
     def _tell_settings(self, settings: Mapping[str, Any]) -> None:
