@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import machine, spread
+from report import command_line, machine, spread
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
@@ -79,7 +77,7 @@ def main() -> None:
     added = [r["with"] - r["without"] for r in rounds]
     interval = 60 * TrainSettings().save_minutes
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "batch": args.batch,

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from convergence_pytorch import FIRST, Start, train_pytorch
 from PIL import Image
-from report import machine
+from report import command_line, machine
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
@@ -213,7 +213,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def begin(out: Path | None) -> dict[str, Any]:
     """The file's content so far, if there is one of this commit and machine."""
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "runs": [],

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
-from report import machine
+from report import command_line, machine
 
 from sysds_resnet.images.sources.photos import make_photos
 from sysds_resnet.report.metrics import read_metrics
@@ -91,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args(own[: own.index("--")] if "--" in own else own)
     runs = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     conditions = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
     }

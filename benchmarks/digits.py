@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from report import machine
+from report import command_line, machine
 
 from sysds_resnet.report.metrics import read_metrics
 
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args, options = parser.parse_known_args()
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "runs": [],

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import machine
+from report import command_line, machine
 from throughput_peers import data
 
 from sysds_resnet import ResNet
@@ -225,7 +224,7 @@ def main() -> None:
         Path(out).write_text(json.dumps(parts[name]()))
         return
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "card": card(),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from report import machine, spread
+from report import command_line, machine, spread
 from throughput_peers import data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +84,7 @@ def main() -> None:
                     seconds[name] += values
                 print(path.name, {name: statistics.median(values) for name, values in seconds.items()})
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "batch": arguments.batch,

@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from report import machine, spread
+from report import command_line, machine, spread
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from torchvision_reference import transforms
@@ -162,7 +162,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
     }

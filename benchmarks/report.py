@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
+import shlex
 import statistics
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +21,11 @@ from sysds_resnet.engine.jvm.multiply import onednn
 def spread(values: list[float]) -> dict[str, float]:
     """Gives the median, the least and the greatest of some figures, and how many they are."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def command_line() -> str:
+    """Gives the command line of this benchmark, with names in place of paths that are only this machine's."""
+    return shlex.join(["python", *(re.sub(r"(?<![^=])/.*/", "", word) for word in sys.argv)])
 
 
 def machine() -> dict[str, object]:

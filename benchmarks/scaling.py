@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -28,7 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import machine, spread
+from report import command_line, machine, spread
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
@@ -162,7 +160,7 @@ def main() -> None:
     results = [run for size in args.sizes for run in rounds(size, args)]
     if args.out:
         result = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": command_line(),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": machine(),
             "runs": results,

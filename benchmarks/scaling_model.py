@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
+from report import command_line
 
 RESULTS = Path(__file__).parent / "results"
 PARAMETERS = 25.6e6
@@ -173,9 +172,8 @@ def main() -> None:
             f"{row['parts_s']['compute_s']:.1f} | {row['hours']:.1f} | {row['efficiency']:.2f} |"
         )
     if args.out:
-        command = shlex.join(["python", *sys.argv])
         result = {
-            "command": command,
+            "command": command_line(),
             "bandwidth": args.bandwidth,
             "constants": constants,
             "check": checked,

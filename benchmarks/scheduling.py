@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import machine
+from report import command_line, machine
 from scaling import running_cluster
 
 from sysds_resnet import ResNet
@@ -91,7 +89,7 @@ def main() -> None:
             times = [[evaluate(length) for length in lengths] for _ in range(ROUNDS)]
             listed = dict(zip(lengths, map(statistics.median, zip(*times, strict=True)), strict=True))
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "n": ROUNDS,

@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
-from report import machine
+from report import command_line, machine
 from throughput_peers import PEERS
 
 # (peer, task, batch, image size). Upstream does not finish four steps of 32 in six minutes.
@@ -183,7 +182,7 @@ def main() -> None:
     command = [sys.executable, __file__, "--one", "roofline"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "roofline": json.loads(done.stdout.splitlines()[-1]),

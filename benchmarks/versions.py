@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-from report import machine, spread
+from report import command_line, machine, spread
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -82,7 +81,7 @@ def main() -> None:
         check=True,
     )
     result = {
-        "command": shlex.join(["python", "benchmarks/versions.py", *sys.argv[1:]]),
+        "command": command_line(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),
         "other": commit.stdout.strip(),

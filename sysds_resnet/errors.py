@@ -61,7 +61,7 @@ class NoSuchSplit(UserError):
 
 
 def one_line(error: BaseException) -> str:
-    """Gives what an exception says on one line, in `MAX_FOREIGN` characters if a library raised it."""
+    """Gives what an exception says on one line; that of a library is cut to `MAX_FOREIGN` characters."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

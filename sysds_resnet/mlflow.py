@@ -35,7 +35,7 @@ class ImageClassifier:
             JVM's heap, by default "2g"; "engine_threads", by default as many as there are cores.
 
     Raises:
-        UserError: If the configuration has anything else, or the weights cannot be read.
+        UserError: If a value does not fit, or the weights cannot be read.
     """
 
     def __init__(self, weights: str, config: dict[str, Any]) -> None:

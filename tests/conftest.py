@@ -14,6 +14,7 @@ from dml_runner import Dml
 from java_compilers import first_compiler
 from listed_images import make_source
 from narrow import narrow_networks, wide_networks, write_package
+from py4j import java_gateway
 from spark_cluster import spark_cluster
 from untouched import Untouched
 
@@ -194,6 +195,12 @@ def shared(engine, monkeypatch):
         # Errors hold the frames that they came through, and these a run's weights, until Python collects
         # them: it sees small objects. A command in a process of its own ends with its JVM.
         gc.collect()
+
+
+@pytest.fixture
+def py4j_handler(monkeypatch):
+    """Has py4j as before at the end: Spark puts its handler of errors there with each session object."""
+    monkeypatch.setattr(java_gateway, "get_return_value", java_gateway.get_return_value)
 
 
 @pytest.fixture

@@ -66,13 +66,13 @@ class MlflowCallback(Callback):
 
     def __init__(self, uri: str) -> None:
         with extra("mlflow", "mlflow"):
-            from mlflow import MlflowClient
+            import mlflow  # noqa: F401 - so that a run does not begin without it
         if urlsplit(uri).scheme in ("", "file"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else MLflow 3.7 and later refuses it
         # MLflow waits for minutes on a server that is not there
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        self._uri, self._client = uri, MlflowClient
+        self._uri = uri
         self._metrics: list[Metric] = []
         self._sent = time.monotonic()
 
@@ -82,9 +82,11 @@ class MlflowCallback(Callback):
         Raises:
             UserError: If the server cannot be reached, or refuses.
         """
+        from mlflow import MlflowClient
+
         self._folder = run.folder
         try:
-            self._client = self._client(tracking_uri=self._uri)
+            self._client = MlflowClient(tracking_uri=self._uri)
             self._id = self._known() or self._new(run)
             self._tell_settings(run.settings)
         except Exception as error:
@@ -127,7 +129,7 @@ class MlflowCallback(Callback):
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        tags = {"mlflow.source.name": f"{LOADER.partition('.')[0]}.train", "mlflow.source.type": "LOCAL"}
+        tags = {"mlflow.source.name": "sysds_resnet.train", "mlflow.source.type": "LOCAL"}
         if found := commit():
             tags["mlflow.source.git.commit"] = found
         made = self._client.create_run(number, tags=tags, run_name=run.folder.resolve().name).info.run_id

@@ -24,7 +24,7 @@ def tables(runs: Sequence[Results]) -> str:
     GPUs, cards are called workers.
     """
     names = [name for name in PRECISIONS.values() if name != "FP64" or any(r.precision == name for r in runs)]
-    share = next((results.share for results in runs if results.device == "gpu"), "worker")
+    share = "card" if any(results.device == "gpu" for results in runs) else "worker"
     shares = f"{share.capitalize()}s"
     first: list[dict[str, str]] = []
     for results in runs:

@@ -29,7 +29,7 @@ from sysds_resnet.training.settings import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = "checkpoints"
-NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of the command alone
+_NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of the command alone
 
 
 @contextmanager
@@ -205,8 +205,13 @@ def write_config(folder: Path, settings: TrainSettings, remark: str | None = Non
 
 
 def config_text(settings: TrainSettings) -> str:
-    """Gives the settings as YAML, without those of the command that do not belong to the run."""
-    return yaml.safe_dump(settings.model_dump(mode="json", exclude=NOT_OF_RUNS), sort_keys=False)
+    """Gives the settings of the run as YAML."""
+    return yaml.safe_dump(values_of_run(settings), sort_keys=False)
+
+
+def values_of_run(settings: TrainSettings) -> dict[str, Any]:
+    """Gives the settings by name, without those of the command that do not belong to the run."""
+    return settings.model_dump(mode="json", exclude=_NOT_OF_RUNS)
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:

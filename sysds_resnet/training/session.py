@@ -33,9 +33,9 @@ from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.run_folder import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
-    NOT_OF_RUNS,
     config_text,
     update_config,
+    values_of_run,
     write_texts,
 )
 from sysds_resnet.training.settings import TrainSettings
@@ -143,9 +143,8 @@ class Session:
         return finished
 
     def _begin_callbacks(self, step: int) -> None:
-        values = self._settings.model_dump(mode="json", exclude=NOT_OF_RUNS)
         total = self._optimizer.schedule.total_steps
-        self._callbacks.begin(self._folder, values, total, step)
+        self._callbacks.begin(self._folder, values_of_run(self._settings), total, step)
 
     def _report(self) -> RunReport:
         settings, state = self._settings, self._state

@@ -7,7 +7,6 @@ import pytest
 from command_line import run_here, share_engine
 from mlflow.pyfunc import load_model, spark_udf
 from PIL import Image
-from py4j import java_gateway
 from training_runs import SETTINGS
 
 import sysds_resnet.mlflow
@@ -16,14 +15,8 @@ from sysds_resnet.engine.spark.session import spark_session
 from sysds_resnet.report.mlflow_runs import ID_FILE
 
 
-@pytest.fixture
-def handler(monkeypatch):
-    """Spark puts its handler of errors into py4j once more with each session object that it makes."""
-    monkeypatch.setattr(java_gateway, "get_return_value", java_gateway.get_return_value)
-
-
 @pytest.mark.long
-@pytest.mark.usefixtures("wide", "handler")  # executors have the real network
+@pytest.mark.usefixtures("wide", "py4j_handler")  # executors have the real network
 def test_columns_of_image_files_get_the_classes_of_the_model(wide_engine, capfd, folder, monkeypatch):
     share_engine(monkeypatch, wide_engine)
     store = (folder / "store").as_uri()

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from py4j import java_gateway
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import StringIndexer
@@ -59,18 +58,12 @@ def indexed(frame):
     return StringIndexer(inputCol="kind", outputCol="label").fit(frame).transform(frame)
 
 
-@pytest.fixture
-def handler(monkeypatch):
-    """Spark puts its handler of errors into py4j once more with each session object that it makes."""
-    monkeypatch.setattr(java_gateway, "get_return_value", java_gateway.get_return_value)
-
-
 def vectors(rows, name):
     return np.array([row[name].toArray() for row in rows])
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("handler", "wide")  # as are the networks of Spark's workers
+@pytest.mark.usefixtures("py4j_handler", "wide")  # as are the networks of Spark's workers
 def test_it_is_a_stage_of_pipelines_that_are_saved_and_loaded(spark, frame, tmp_path):
     estimator = ResNetClassifier(
         embeddingCol="embedding", runFolder=str(tmp_path / "run"), settings={"ema_decay": 0.5}, **SMALL

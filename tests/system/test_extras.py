@@ -3,10 +3,9 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from command_line import assert_one_line_error, run_here, share_engine
-from PIL import Image
+from noise_images import write_noise
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.system import command_lines
@@ -31,15 +30,7 @@ def core(monkeypatch):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 2)):
-        for name in ("a", "b"):
-            (folder / split / name).mkdir(parents=True)
-            for k in range(count):
-                pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("images"), 6, 2, (40, 40))
 
 
 SMALL = ("--model", "resnet18", "--image-size", 32, "--batch-size", 4, "--epochs", 1, "--workers", 1)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import run_here
-from PIL import Image
+from noise_images import write_noise
 
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
@@ -22,15 +22,7 @@ def settings(**given):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """A data set of 24 images of 50 x 70 pixels for training, and 6 for validation, in 2 classes."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 3)):
-        for name in ("a", "b"):
-            (folder / split / name).mkdir(parents=True)
-            for k in range(count):
-                pixels = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("images"), 12, 3, (50, 70))
 
 
 def test_small_data_sets_get_small_batches_and_many_epochs():
