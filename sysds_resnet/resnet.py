@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError
@@ -15,6 +14,9 @@ from sysds_resnet.network.inference import softmax
 from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import EpochEvent
 from sysds_resnet.training.fitting import fit_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ResNet(Model):

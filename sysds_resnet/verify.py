@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from sysds_resnet.batches.order import sequential_order
@@ -85,6 +84,8 @@ def command(settings: VerifySettings) -> int:
 
 
 def _write(out: Path, bad: list[tuple[str, str, str, str]]) -> None:
+    import pandas as pd  # not at the top: commands start sooner without it
+
     cells = [[to_cell(text) for text in row] for row in bad]
     text = pd.DataFrame(cells, columns=["split", "name", "class", "reason"]).to_csv(index=False)
     try:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.report.metrics import FILE_NAME, read_lines
@@ -17,6 +16,7 @@ from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:  # the import takes half a second, which a start can do without
+    import pandas as pd
     from matplotlib.axes import Axes
 
 Axis = Literal["step", "epoch", "hours"]
@@ -155,6 +155,8 @@ def read_run(folder: Path, axis: Axis = "step", name: str | None = None) -> Run:
     Raises:
         UserError: If there is no such record, or it lacks what the axis needs.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     path = folder / FILE_NAME
     if not folder.is_dir():
         raise UserError(f"{folder}: found no such folder, expected a run's; check its name")

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sysds_resnet.errors import one_line
 from sysds_resnet.system.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE_NAME = "metrics.jsonl"
 
@@ -153,4 +154,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def read_metrics(folder: Path, event: str) -> pd.DataFrame:
     """Reads the lines of one event ("step", "epoch" or "resources") from a run folder as a table."""
+    import pandas as pd  # not at the top: commands start sooner without it
+
     return pd.DataFrame([line for line in read_lines(folder / FILE_NAME) if line["event"] == event])

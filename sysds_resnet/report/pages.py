@@ -6,12 +6,11 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from sysds_resnet.report.charts import AXES, CHARTS, Axis, Chart, Line, Run, color_of, drawn
 from sysds_resnet.system.extras import extra
 
 if TYPE_CHECKING:  # the import takes a second, which --help can do without
+    import pandas as pd
     import plotly.graph_objects as go
 
 _PLOT, _GAP = 190, 108  # heights in pixels; a gap has a chart's ticks, and the next one's title and legend

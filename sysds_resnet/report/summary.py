@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sysds_resnet.errors import printable
 from sysds_resnet.report.charts import Run
 from sysds_resnet.settings.yaml_files import read_yaml
 from sysds_resnet.system.redaction import redacted_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAIN_SETTINGS = ("dataset", "model", "optimizer", "schedule", "base_lr", "batch_size", "epochs", "seed")
 
@@ -26,6 +27,8 @@ def summary(runs: Sequence[Run], defaults: Mapping[str, Any], hidden: Collection
         defaults: The defaults of all settings, by name.
         hidden: The settings that neither the weights nor the speed depend on, which tell no runs apart.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     rows = [
         {**_figures(one), **values}
         for one, values in zip(runs, _settings(runs, defaults, hidden), strict=True)
@@ -52,7 +55,7 @@ def _shown(value: object) -> str:
 
 
 def _figures(one: Run) -> dict[str, str]:
-    steps, epochs = (one.tables.get(event, pd.DataFrame()) for event in ("step", "epoch"))
+    steps, epochs = (one.tables.get(event, {}) for event in ("step", "epoch"))
     found = {"steps": f"{max(table['step'].max() for table in one.tables.values()):,.0f}"}
     for column, name, scale in (
         ("train_loss", "train loss", 1),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.errors import printable
 from sysds_resnet.network.inference import log_softmax
@@ -17,6 +16,7 @@ from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 NAMED_CLASSES = 40
@@ -36,6 +36,8 @@ def rows_of(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
         labels: The labels from 0, of shape (N,).
         scores: The scores, of shape (N, K), as `Ensemble.scores` gives them.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     ranking = np.argsort(-scores, axis=1, kind="stable")
     return pd.DataFrame(
         {
@@ -98,6 +100,8 @@ class Outcomes:
         return table.assign(mistaken_for=names, mistakes=mistakes)
 
     def _table(self) -> pd.DataFrame:
+        import pandas as pd  # not at the top: commands start sooner without it
+
         self._parts = [pd.concat(self._parts, ignore_index=True)]
         table = self._parts[0]
         return table.assign(top1=table["label"] == table["predicted"])
@@ -111,6 +115,8 @@ def write_report(folder: Path, outcomes: Outcomes, details: dict[str, Any]) -> N
         outcomes: The outcomes of all images.
         details: Further entries of scores.json.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     scores = json.dumps({**outcomes.scores(), **details}, indent=2) + "\n"
     matrix, by_class = outcomes.confusion(), outcomes.by_class()
     for name in ("class", "mistaken_for"):

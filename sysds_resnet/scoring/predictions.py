@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.network.inference import log_softmax
@@ -21,11 +20,12 @@ from sysds_resnet.system.csv_cells import to_cell
 from sysds_resnet.system.files import write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyarrow.parquet import ParquetWriter as Writer
 
 Format = Literal["csv", "jsonl", "parquet"]
 
-Rows = tuple[pd.DataFrame, np.ndarray]
+Rows = tuple["pd.DataFrame", np.ndarray]
 """The table that `to_table` makes of N images, and their scores, of shape (N, K)."""
 
 ROW_GROUP = 10_000
@@ -61,6 +61,8 @@ def to_table(paths: Sequence[str], scores: np.ndarray, classes: list[str] | None
         A table with the columns path; class_1 ... class_TOP, the classes from 0; prob_1 ..., their
         probabilities; and label_1 ..., their names, if there are any.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     probabilities = np.exp(np.take_along_axis(log_softmax(scores), order, axis=1))
     columns = {"path": list(paths)}
@@ -187,6 +189,8 @@ class ParquetWriter:
             self._writer.close()
 
     def _flush(self) -> None:
+        import pandas as pd  # not at the top: commands start sooner without it
+
         pa = self._arrow
         kinds = {"path": pa.string(), "class": pa.int64(), "prob": pa.float64(), "label": pa.string()}
         table = pd.concat(self._waiting)

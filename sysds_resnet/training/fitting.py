@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.errors import UserError
@@ -25,6 +24,9 @@ from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.start import resolve
 from sysds_resnet.training.state import State
 from sysds_resnet.training.steps import local_steps
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The groups of settings that `fit` has no use for, since the images, the model and the engine exist already
 # and nothing is written to disk, by what error messages say about them.
@@ -59,6 +61,8 @@ def fit_arrays(
 
     The arguments are those of `ResNet.fit`, with its settings in `values`.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     elsewhere = settings_elsewhere()
     for name, kind in elsewhere.items():
         if name in values:

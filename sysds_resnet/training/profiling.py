@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sysds_resnet.engine.recorder import Call, Matrix
 from sysds_resnet.errors import one_line
@@ -17,6 +17,9 @@ from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import write_whole
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.state import State
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 
@@ -108,6 +111,8 @@ def tabulate(steps: list[list[Call]], seconds: list[float], layers: list[str]) -
         weights, "update" or "other"), calls, seconds (without those of the functions that it called),
         gigabytes (operands in memory), gflop (of multiplies), gflop_per_s, gb_per_s.
     """
+    import pandas as pd  # not at the top: commands start sooner without it
+
     rows = [row for calls in steps for row in _rows(calls, layers)]
     table = pd.DataFrame(rows, columns=["layer", "pass", "function", "seconds", "gigabytes", "gflop"])
     table.insert(3, "calls", 1)
