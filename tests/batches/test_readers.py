@@ -193,6 +193,7 @@ def test_readers_killed_between_batches_are_replaced(photos, count, noticed, pre
     assert values(found) == WHOLE
 
 
+@pytest.mark.long
 def test_readers_may_be_killed_between_any_two_batches(photos):
     """More often than a single batch would stand it: each batch that is read shows that it goes on."""
     data = open_dataset(photos, "train", image_size=16, augmentation=None)

@@ -201,7 +201,8 @@ def test_a_state_without_second_moments_is_refused(quick_dml):
         quick_dml(program, "grad_norm:double", W=np.ones((2, 2)))
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("lamb", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_the_loop_in_dml_trains_as_fit_does(engine, name):
     """Two epochs of three steps each."""
     images, batches = make_images(), dict(batch_size=8, micro_batch=4)

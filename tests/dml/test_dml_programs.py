@@ -141,6 +141,7 @@ def evaluated(engine, registry, trained, images, mean_std):
     return metrics[:3] / n, engine.to_numpy(results["probabilities"])
 
 
+@pytest.mark.long
 def test_training_lowers_the_loss_and_says_so(trained):
     out, _, history = trained
     lines = re.findall(r"^epoch (\d)/2  step (\d)  train loss (\S+)  val loss (\S+)  top-1 ", out, re.M)
@@ -162,6 +163,7 @@ def test_steps_from_python_give_the_same_weights(engine, trained, stepped):
         assert np.array_equal(tensors, expected)
 
 
+@pytest.mark.long
 def test_evaluation_agrees_with_python(narrow_package, trained, files, evaluated, tmp_path):
     out = tmp_path / "result.csv"
     outcome = run_systemds(

@@ -129,8 +129,17 @@ def test_gradients_with_label_smoothing_and_one_channel(engine):
     assert_gradients(found, reference, 1e-8)
 
 
+def test_whole_network_in_one_program(quick_dml):
+    """Registry, plan, forward and backward."""
+    check_whole_network(quick_dml)
+
+
+@pytest.mark.long
 def test_whole_network_in_each_way_that_programs_run(dml):
-    """Registry, plan, forward and backward in one program, as the command line runs them."""
+    check_whole_network(dml)
+
+
+def check_whole_network(dml):
     reference = random_resnet(18, CLASSES)
     images, labels = batch((4, 32, 32))
     weights = tensors(reference)
@@ -162,7 +171,9 @@ def test_whole_network_in_each_way_that_programs_run(dml):
     assert_gradients(dict(zip(names, found, strict=True)), reference, 1e-8)
 
 
-@pytest.mark.parametrize(("stem", "depth"), [(STEM, 18), (STEM, 50), *long((64, depth) for depth in STAGES)])
+@pytest.mark.parametrize(
+    ("stem", "depth"), [(STEM, 18), *long([(STEM, 50), *((64, depth) for depth in STAGES)])]
+)
 def test_statistics_and_weights_after_three_steps(own_network, network, stem, depth):
     network.cache_clear()  # the heap has no room for another ResNet-152
     reference = random_resnet(depth, CLASSES, stem=stem)
@@ -183,7 +194,7 @@ def test_statistics_and_weights_after_three_steps(own_network, network, stem, de
         assert norm_error(found[name], array) <= 1e-8, name
 
 
-@pytest.mark.parametrize("micro_batch", [8, 2])
+@pytest.mark.parametrize("micro_batch", [2, pytest.param(8, marks=pytest.mark.long)])
 def test_micro_batches_add_up(engine, micro_batch):
     """A batch's gradient is the sum over micro-batches, each normalized with its own statistics."""
     reference = narrow_resnet(18, CLASSES)

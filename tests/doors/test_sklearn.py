@@ -98,6 +98,7 @@ def test_with_its_defaults_it_learns_handwritten_digits(wide_engine, monkeypatch
         assert classifier.score(parts[1], parts[3]) > 0.95
 
 
+@pytest.mark.long
 def test_weights_of_classes_by_label_and_by_number_of_images():
     images, _ = striped_images()
     labels = np.array(list("aaaaaabbbbcc"))

@@ -44,6 +44,7 @@ def test_pipelines_take_it_as_their_last_step_and_before_another_classifier():
     assert table.columns[-1] == f"resnetclassifier{8 * STEM - 1}"
 
 
+@pytest.mark.long
 def test_validation_and_search_use_one_engine_and_leave_no_matrices(engine, monkeypatch):
     """With the engine of the process, as users have it, except that it is one of the tests."""
     opened = []

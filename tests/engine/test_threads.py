@@ -79,6 +79,7 @@ def test_a_model_that_is_asked_for_the_first_time_by_several_threads_answers_all
         np.testing.assert_array_equal(scores, task())
 
 
+@pytest.mark.long
 def test_predictions_during_training_are_those_of_weights_it_had(models, images):
     model = copy.copy(models[0])
     model._fitting = threading.Lock()

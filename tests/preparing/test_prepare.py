@@ -148,6 +148,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.long
 def test_a_kill_before_any_file_gets_its_name_leaves_what_the_same_command_completes(tmp_path, capfd):
     subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     *killed, whole = sorted(tmp_path.iterdir(), key=lambda path: int(path.name))

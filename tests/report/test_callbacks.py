@@ -87,6 +87,7 @@ def test_a_run_tells_what_it_writes_to_its_metrics(shared, folder):
     assert len(told.threads) == 1 and threading.current_thread() not in told.threads
 
 
+@pytest.mark.long
 def test_a_callback_of_the_command_line_can_stop_a_run_which_then_goes_on(shared, capfd, folder, module):
     outcome = run_here(capfd, "train", *SETTINGS, "--callbacks", f"{module}:Tell", "--out", folder / "run")
     assert outcome.code == 0 and "stopped at step" in outcome.out, outcome

@@ -116,6 +116,7 @@ def test_a_browser_shows_names_and_settings_as_text(browser, draw_page, tmp_path
     assert browser.title == name
 
 
+@pytest.mark.long
 def test_a_browser_shows_a_schedule_with_both_axes(browser, schedule, tmp_path):
     schedule("cosine", "--images", 640, "--epochs", 6)
     show(browser, tmp_path / "schedule.html")

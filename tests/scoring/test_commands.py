@@ -179,6 +179,7 @@ def test_evaluation_counts_what_pytorch_gets_right(weights, photos, paths, expec
     )
 
 
+@pytest.mark.long
 def test_evaluation_reads_huggingface_folders(reference, photos, capfd, folder, weights):
     write_weights(folder / "hf", arrays(reference), layout="huggingface")
     flags = ["--dataset", photos, "--image-size", SIZE]

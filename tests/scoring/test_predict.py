@@ -158,6 +158,7 @@ def test_probabilities_of_views_and_networks_are_averaged(networks, images, fold
     np.testing.assert_allclose(found, np.take_along_axis(expected, ranking, 1), rtol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_scales_are_averaged_like_runs_at_these_sizes(weights, images, folder, capfd):
     _, paths = images

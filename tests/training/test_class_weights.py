@@ -107,6 +107,7 @@ def test_a_run_with_weights_or_balance_goes_on_with_the_same(shared, capfd, fold
     assert_one_line_error(outcome, f"{name}: found balanced, expected ")
 
 
+@pytest.mark.long
 def test_weights_from_a_file_that_changed_are_refused(shared, capfd, folder, uneven):
     path = folder / "weights.yaml"
     path.write_text("'0': 1\n'1': 4\n")

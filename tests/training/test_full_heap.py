@@ -14,6 +14,7 @@ from sysds_resnet.training import session as session_module
 from sysds_resnet.training.state import State
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_halves_the_micro_batch(shared, capfd, monkeypatch, tmp_path):
     """As if the heap held no more than two images; the other run has two from the start."""
     update = State.update

@@ -79,6 +79,7 @@ def test_a_finished_run_goes_on_for_more_epochs(shared, capfd, folder):
     assert again.code == 0 and "no epoch left to train" in again.out and "length:" not in again.out
 
 
+@pytest.mark.long
 def test_the_rate_goes_on_as_if_the_run_had_been_planned_so(shared, capfd, finished):
     """Half of a cosine of twice the length is done when the shorter one has reached 0."""
     outcome = run_here(capfd, "train", "--resume", finished, "--epochs", "4")

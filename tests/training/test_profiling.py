@@ -67,6 +67,7 @@ def test_operations_are_those_that_pytorch_counts(request, tmp_path, name, depth
     assert products["gflop"].sum() == pytest.approx(backward, rel=1e-6, abs=small)
 
 
+@pytest.mark.long
 def test_every_layer_has_its_rows_and_the_seconds_add_up(engine, tmp_path):
     table, lines = profiled(engine, tmp_path, 18, 32, 4)
     assert lines[0].startswith(f"profile: {tmp_path / 'profile.csv'} and profile.png; ")

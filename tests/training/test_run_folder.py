@@ -37,6 +37,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.long
 def test_of_processes_that_begin_in_one_new_folder_at_once_one_wins(tmp_path):
     racers = [
         subprocess.Popen(

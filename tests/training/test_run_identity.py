@@ -165,6 +165,7 @@ def half(run, tmp_path):
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_a_run_goes_on_with_a_data_set_that_has_moved(run, half, capfd):
     (half / "data").rename(half / "elsewhere")
@@ -185,6 +186,7 @@ def test_a_run_does_not_go_on_with_changed_data(half, capfd):
     assert lines(half / "run") == before
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_a_run_of_an_older_version_goes_on_with_a_note(run, half, capfd, monkeypatch):
     path = half / "run" / "checkpoints" / "step-00000002.safetensors"

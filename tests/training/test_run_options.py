@@ -82,6 +82,7 @@ def test_mean_and_std_are_those_of_the_weights(trained, shared, capfd, folder):
     assert (after["mean"], after["std"]) == (mean, std)
 
 
+@pytest.mark.long
 def test_frozen_parts_are_what_they_were(trained, shared, capfd, folder):
     flags = ["--init-from", trained, "--freeze", "layer3", "--fc-lr-factor", "10"]
     outcome = run_here(capfd, "train", *SETTINGS, *flags, "--out", folder / "run")
@@ -160,6 +161,7 @@ def test_nan_ends_a_run_with_the_state_before_it_saved(shared, capfd, monkeypatc
     ]
 
 
+@pytest.mark.long
 def test_a_full_disk_is_reported_and_outlived(trained, shared, capfd, monkeypatch, folder):
     """A limit on the size of files stands for the disk, from before the first checkpoint to the last step."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -158,6 +158,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, copied, shar
     assert_same_end(copied, run)
 
 
+@pytest.mark.long
 def test_a_jvm_that_ends_is_replaced_and_leaves_no_trace(run, shared, capfd, monkeypatch, tmp_path):
     """Not for a full heap: with the same micro-batch, so that the result is the same bit by bit."""
     monkeypatch.setattr(State, "update", dying(2, EngineDied("JVM: killed")))
@@ -214,6 +215,7 @@ def test_a_jvm_that_is_killed_leaves_no_trace(run, narrow_package, tmp_path):
     shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_what_only_reports_never_ends_a_run(run, shared, capfd, monkeypatch, tmp_path):
     """The record, the curves, the results and the display fail from the first step to the last."""
 

@@ -126,6 +126,7 @@ def test_config_names_every_setting_that_matters(run):
     assert config["base_lr"] == 0.01 and config["micro_batch"] == 4 and config["image_size"] == 32
 
 
+@pytest.mark.long
 def test_the_same_config_gives_the_same_weights(run, shared, capfd, tmp_path):
     outcome = run_here(capfd, "train", "--config", run / "config.yaml", "--out", tmp_path / "again")
     assert outcome.code == 0, outcome

@@ -143,6 +143,7 @@ def test_instructions_that_the_environment_forbids_are_said(monkeypatch):
     assert multiply.choose("bf16", "auto", own_jvm=True).note == ""
 
 
+@pytest.mark.long
 @NEEDS_HELPER
 def test_an_environment_full_of_settings_costs_neither_precision_nor_heap():
     errors, said = compute(

@@ -227,6 +227,7 @@ def test_the_precision_is_kept_in_a_container(mounts, place):
     assert json.loads(done.stdout) == ["FP32 by oneDNN", place, True]
 
 
+@pytest.mark.long
 @needs_mounts
 def test_the_command_line_of_systemds_loads_openblas_where_tmp_is_noexec():
     if multiply.find_openblas() is None:

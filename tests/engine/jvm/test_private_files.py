@@ -86,6 +86,7 @@ def open_folder():
         yield Path(folder)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become a user without a name"
 )

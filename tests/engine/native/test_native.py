@@ -165,7 +165,10 @@ def threaded(request, start, precision):
         ((5, 3, 37, 51), 16, 7, 2),  # the stem, on odd sizes
         ((7, 20, 11, 6), 33, 3, 1),
         ((7, 32, 14, 14), 64, 3, 2),
-        ((12, 64, 56, 56), 64, 3, 1),  # several groups of images for a thread, the last one short
+        pytest.param(
+            ((12, 64, 56, 56), 64, 3, 1),  # several groups of images for a thread, the last one short
+            marks=pytest.mark.long,
+        ),
     ],
     ids=str,
 )

@@ -162,7 +162,7 @@ def peak_memory(process):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("count", [400, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.long)])
 def test_damaged_files_give_an_image_or_the_documented_error(monkeypatch, count):
     data = EncodedDataset(Files(damaged_files(count)), image_size=32, augmentation=Augmentation())
     bad, good = {}, []

@@ -76,6 +76,7 @@ def test_images_under_a_url_of_this_machine(prepared):
     assert_same(*open_both(prepared.as_uri() + "/", prepared))
 
 
+@pytest.mark.long
 def test_commands_take_urls(bucket, prepared, shared, capfd, tmp_path):
     flags = ["--model", "resnet18", "--epochs", 1, "--batch-size", 64, "--image-size", 32, "--workers", 1]
     outcome = run_here(capfd, "train", "--dataset", bucket, *flags, "--out", tmp_path / "run")

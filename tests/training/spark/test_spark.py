@@ -113,6 +113,7 @@ def difference(found, expected):
     return max(np.abs(found[name] - array).max() / np.abs(array).max() for name, array in expected.items())
 
 
+@pytest.mark.long
 def test_two_executors_make_the_same_step_as_one_machine(stepped, engine, dataset):
     assert difference(stepped[0], train(engine, dataset, here, 1)[0]) < 1e-12
 
@@ -142,6 +143,7 @@ def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
         assert scale > 0 or name.startswith(("conv1", "bn1"))
 
 
+@pytest.mark.long
 def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(stepped, listening):
     assert sum(name == "java" for name, _ in listening) and {name for name, _ in listening} > {"java"}
     assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
@@ -204,6 +206,7 @@ def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset):
     assert difference(found[0], train(engine, dataset, here, 1)[0]) < 1e-12
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind(stepped, cluster):
     assert executors_left(cluster.folder) == []
     assert list((cluster.folder / "scratch").iterdir()) == []
