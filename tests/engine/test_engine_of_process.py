@@ -40,6 +40,7 @@ def test_the_same_options_give_the_same_engine(opened):
     assert engine_of_process(**SMALL) is first
 
 
+@pytest.mark.long
 def test_another_engine_takes_the_place_of_one_that_is_closed_or_has_ended():
     closed = engine_of_process(**SMALL)
     closed.close()

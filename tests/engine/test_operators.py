@@ -71,8 +71,8 @@ def make(kind, rng, rows, columns):
     [
         ("sizes_known", (64, 40), 10),
         # several threads for many rows, and rows that are no multiple of the processor's vectors
-        ("fused", (30_000, 8), 5),
-        ("fused", (50, 2), 40),
+        ("fused", (30_000, 8), 3),
+        ("fused", (50, 2), 12),
         *(
             pytest.param(mode, shape, 40, marks=pytest.mark.long)
             for mode, shape in [

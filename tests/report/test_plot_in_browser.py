@@ -77,6 +77,7 @@ def drawn_lines(browser):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phone", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_browser_shows_all_charts_of_several_runs(browser, draw_page, tmp_path, phone):
     for seed, name in enumerate(("one", "two")):

@@ -80,14 +80,8 @@ def test_ctrl_c_ends_a_run_after_the_step_under_way(run, narrow_package, shared,
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_before_the_first_step_ends_a_run_without_one(
     run, narrow_package, shared, capfd, tmp_path, number
 ):
