@@ -78,7 +78,7 @@ def drawn_lines(browser):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("phone", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("phone", [False, True])
 def test_a_browser_shows_all_charts_of_several_runs(browser, draw_page, tmp_path, phone):
     for seed, name in enumerate(("one", "two")):
         make_run(tmp_path / name, seed=seed)
