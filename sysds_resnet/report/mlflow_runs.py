@@ -113,8 +113,9 @@ class MlflowCallback(Callback):
             if (self._folder / name).exists():
                 self._client.log_artifact(self._id, str(self._folder / name))
         if finished:
-            self._log_model(self._folder / "weights.safetensors")
-        self._client.set_terminated(self._id, "FINISHED" if finished else "KILLED")
+            self._log_model_and_finish(self._folder / "weights.safetensors")
+        else:
+            self._client.set_terminated(self._id, "KILLED")
 
     def _known(self) -> str | None:
         """Gives the id of a resumed run in MLflow, and says there that it goes on."""
@@ -156,7 +157,8 @@ class MlflowCallback(Callback):
         if metrics:
             self._client.log_batch(self._id, metrics=metrics)
 
-    def _log_model(self, weights: Path) -> None:
+    def _log_model_and_finish(self, weights: Path) -> None:
+        """Sends the model within a `with` statement, after which MLflow knows the run as finished."""
         import mlflow
 
         before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
