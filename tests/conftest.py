@@ -29,7 +29,6 @@ WIDE = "wide"
 # What takes longest comes first: processes take whole groups of tests, and should end together.
 LONGEST = [
     WIDE,
-    "tests/training/spark/test_spark.py",
     "tests/engine/gpu/test_gpu.py",
     "tests/engine/native/test_native.py",
     "tests/dml/test_dml_programs.py",

@@ -129,7 +129,7 @@ def test_orders_of_epochs_are_made_while_a_step_runs(gpus):
             stop.set()
         making.result()
     expected.update(*batch(4 * gpus.workers), optimizer())
-    assert all(made)
+    assert len(made) > 2 and all(made)
     assert same(found.model.state_dict(), expected.model.state_dict())
 
 
