@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up everything on a fresh Debian or Ubuntu and runs the tests; safe to run again.
-#   bash scripts/test.sh [options of pytest]     the quick tests, 8 to 14 minutes on 2 cores
+#   bash scripts/test.sh [options of pytest]     the quick tests, 14 minutes on 2 slow cores
 #   bash scripts/test.sh -m long                 the long ones
 set -euo pipefail
 cd "$(dirname "$0")/.."
