@@ -36,8 +36,11 @@ train_on_cards() {
   local command=("$python" -m sysds_resnet.train --recipe torchvision-v1 --dataset "$data")
   command+=(--batch-size $((cards * share)) --micro-batch "$share" --lr-scaling linear)
   if [ "$precision" = amp ]; then command+=(--amp); fi
+  if [ "$cards" -gt 1 ] && [ "$cards" -le "$(gpus_here)" ] && ! chosen "${passed[@]}"; then
+    command+=(--gpus "$cards")
+  fi
   command+=("${passed[@]}")
-  if [ "$cards" -gt 1 ]; then echo "$cards cards: $(note_on_cards "$cards")" >&2; fi
+  if [ "$cards" -gt 1 ] && ! chosen "${command[@]}"; then echo "$cards cards: $(note_on_cards "$cards")" >&2; fi
   printf -v line '%q ' "${command[@]}"
   echo "${line% }"
   if [ -n "$dry_run" ]; then return; fi
@@ -51,9 +54,21 @@ refuse_options() {
   exit 2
 }
 
+# Gives the number of GPUs of this machine.
+gpus_here() { nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true; }
+
+# Tells whether options say what computes the shares.
+chosen() {
+  local word
+  for word in "$@"; do
+    case $word in --gpus | --gpus=* | --device | --device=* | --processes | --processes=* | --engine | --engine=*) return 0 ;; esac
+  done
+  return 1
+}
+
 note_on_cards() {
-  printf %s "$1 shares of a step are computed one after the other on this machine"
-  if [ "$1" -gt 8 ]; then printf %s "; the Spark engine (docs/spark.md) spreads them over machines"; fi
+  printf %s "$1 shares of a step are computed one after the other on this machine; --processes N shares them out"
+  if [ "$1" -gt 8 ]; then printf %s ", and the Spark engine (docs/spark.md) over machines"; fi
 }
 
 usage_of_cards() {
@@ -74,17 +89,18 @@ Trains ResNet-50 by torchvision's first recipe (--recipe torchvision-v1) on $car
 All other options are passed on: --epochs 90, --acc-thresh 75.9, --out RUN, --heap 24g and so on. A run that was
 stopped goes on with the same options and --resume RUN.
 
-Without a GPU a card is a worker: one share of the batch, with batch-norm statistics of its own. On one machine the
-shares are computed one after the other by the same JVM: the weights are those of as many synchronous workers, the
-time is not. A share keeps about 0.18 GB an image of 224 x 224 in 45 % of the heap; 256 images need 100 GB of it, so
-choose --batch-per-card for the memory that there is.
+A machine that has as many GPUs trains with a process on each (--gpus). Otherwise a card is a worker: one share of the
+batch, with batch-norm statistics of its own. The shares are computed one after the other by the same JVM, or at the
+same time by the processes of --processes N: the weights are those of as many synchronous workers, the time is not. A
+share keeps about 0.18 GB an image of 224 x 224 in 45 % of the heap; 256 images need 100 GB of it, so choose
+--batch-per-card for the memory that there is.
 END
   if [ "$1" -gt 8 ]; then
     cat <<END
 
 16 cards are two machines of 8. Without further options their shares are computed on one machine, in the same step;
-the Spark engine spreads them over the machines of a cluster: add --engine spark, --master URL, --executors N and
---scratch SHARED (docs/spark.md).
+the Spark engine spreads them over the machines of a cluster: add --engine spark, --master URL and --executors 16, and
+--device gpu for a GPU for each executor (docs/spark.md).
 END
   fi
 }

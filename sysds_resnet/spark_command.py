@@ -14,7 +14,7 @@ from pydantic import model_validator
 from sysds_resnet.engine.jvm.memory import heap_of
 from sysds_resnet.engine.jvm.multiply import Blas, choose
 from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, systemds_home
-from sysds_resnet.engine.spark.cluster import Cluster, cluster_conf
+from sysds_resnet.engine.spark.cluster import Cluster, cluster_conf, on_this_machine
 from sysds_resnet.engine.spark.conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark.secrets import pairs, read_private, shown_conf
 from sysds_resnet.engine.spark.settings import SparkSettings
@@ -63,6 +63,13 @@ class DmlSettings(SparkSettings):
         group="input", ge=1, description="The number of images in a block, as the data set was prepared."
     )
     out: str = setting(group="output", description="The folder for the weights, or its URL.")
+    scratch: str | None = setting(
+        None,
+        group="Spark cluster",
+        value="FOLDER",
+        description="Folder that driver and executors share, for the files that they exchange: a path, or a "
+        "URL such as hdfs://... By default in --out, if everything is on one machine.",
+    )
     heap: str | None = setting(
         None,
         group="hardware",
@@ -78,6 +85,22 @@ class DmlSettings(SparkSettings):
         value="NAME=VALUE",
         description="More arguments of dml/train.dml, as NAME=VALUE.",
     )
+
+    def scratch_folder(self) -> str:
+        """Gives the folder for the files that driver and executors exchange.
+
+        Raises:
+            UserError: If there is none, and the output is a URL or the cluster is more than this machine.
+        """
+        if self.scratch:
+            return self.scratch
+        elsewhere = is_url(self.out)
+        if elsewhere or not on_this_machine(self.cluster().master):
+            raise UserError(
+                f"scratch: found none for {self.out if elsewhere else self.master}, expected a folder that "
+                "all its machines share; add --scratch"
+            )
+        return str(Path(self.out).resolve() / "scratch")
 
     @model_validator(mode="after")
     def _arguments_are_pairs(self) -> DmlSettings:
@@ -103,17 +126,17 @@ def dml_line(settings: DmlSettings) -> list[str]:
     Raises:
         UserError: If the data set has no such blocks, or a setting does not fit.
     """
-    cluster = settings.cluster(settings.out)
+    cluster, scratch = settings.cluster(), settings.scratch_folder()
     heap = heap_of(settings.heap)
     multiply = choose(settings.precision, settings.blas, own_jvm=False)
     conf = driver_conf(heap, multiply) | executor_conf(cluster, multiply)
-    own = engine_settings(cluster.scratch, multiply)
+    own = engine_settings(scratch, multiply)
     config = settings_file(own | _ONE_THREAD | {"sysds.floating.point.precision": multiply.precision})
     # programs look for source("dml/...") there
     home = dml_home()
     conf["spark.driver.extraClassPath"] += f"{os.pathsep}{home}"
     jar = systemds_home() / "SystemDS.jar"
-    arguments = _arguments(settings, cluster) | pairs("arguments", settings.arguments)
+    arguments = _arguments(settings, cluster, scratch) | pairs("arguments", settings.arguments)
     program = [
         *("--class", "org.codehaus.janino.SimpleCompiler", str(jar), str(LAUNCHER), "Launcher"),
         str(LAUNCHER.parents[1]),  # the folder of the Java files that it compiles
@@ -147,7 +170,7 @@ def _hidden(settings: DmlSettings, names: list[str]) -> list[str]:
 _ONE_THREAD = {"sysds.cp.parallel.ops": "false", "sysds.cp.parallel.io": "false"}
 
 
-def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
+def _arguments(settings: DmlSettings, cluster: Cluster, scratch: str) -> dict[str, object]:
     """Gives the arguments of dml/train.dml."""
     root = absolute(settings.data)
     manifest = read_manifest(root) if is_url(root) else Manifest.read(Path(root) / MANIFEST)
@@ -169,7 +192,7 @@ def _arguments(settings: DmlSettings, cluster: Cluster) -> dict[str, object]:
         "W": width,
         "num_classes": len(manifest.classes),
         "workers": cluster.workers,
-        "scratch": cluster.scratch,
+        "scratch": scratch,
         "out": absolute(settings.out),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,6 +75,7 @@ class BatchOrder(Iterator[BatchSamples]):
         epochs: int | None = None,
         start_epoch: int = 0,
         start_step: int = 0,
+        places: np.ndarray | None = None,
     ) -> None:
         """Describes the batches.
 
@@ -89,6 +91,8 @@ class BatchOrder(Iterator[BatchSamples]):
             start_epoch: The epoch of the first batch.
             start_step: The place of the first batch in its epoch; `steps_per_epoch` means the next epoch's
                 first.
+            places: The places in a batch, from 0, of the samples to give, for a process that computes a part
+                of each batch; -1 is the last place. By default all samples are given. It needs `drop_last`.
 
         Raises:
             UserError: If a size is out of range, or with drop_last an epoch would have no batch.
@@ -111,7 +115,7 @@ class BatchOrder(Iterator[BatchSamples]):
                 f"batches of {batch_size}: resume with the data set and batch size of the run"
             )
         self._n, self._order, self._batch_size = n, order, batch_size
-        self._repeats, self._epochs = repeats, epochs
+        self._repeats, self._epochs, self._places = repeats, epochs, places
         self._next = self.after(start_epoch, start_step - 1)
         self._permutation: tuple[int, np.ndarray] | None = None
 
@@ -132,7 +136,8 @@ class BatchOrder(Iterator[BatchSamples]):
         if self._permutation is None or self._permutation[0] != epoch:
             self._permutation = (epoch, self._checked_order(epoch))
         self._next = self.after(epoch, step)
-        return BatchSamples(epoch, step, self._parts(self._permutation[1], epoch, step))
+        parts = self._parts(self._permutation[1], epoch, step)
+        return BatchSamples(epoch, step, parts if self._places is None else _at(self._places, parts))
 
     def _parts(self, order: np.ndarray, epoch: int, step: int) -> list[SamplesAt]:
         """Divides a batch by repetition.
@@ -164,6 +169,14 @@ class BatchOrder(Iterator[BatchSamples]):
                 f"order({epoch}) is not a permutation of 0..{n - 1}, nor of samples that come again"
             )
         return order.astype(np.int64)
+
+
+def _at(places: np.ndarray, parts: list[SamplesAt]) -> list[SamplesAt]:
+    """Gives the samples at some places of a batch, in the order of the places."""
+    indices = np.concatenate([part.indices for part in parts])[places]
+    epochs = np.concatenate([np.full(len(part.indices), part.epoch) for part in parts])[places]
+    bounds = [0, *np.flatnonzero(np.diff(epochs)) + 1, len(places)]
+    return [SamplesAt(indices[start:end], int(epochs[start])) for start, end in pairwise(bounds)]
 
 
 def check_least(name: str, value: int, least: int) -> None:

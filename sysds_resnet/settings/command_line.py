@@ -86,9 +86,7 @@ def run(settings: type[S], command: Callable[[S], int | None], argv: Sequence[st
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        with _printing_any_name(), warnings.catch_warnings():
-            warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
-            warnings.simplefilter("always", NotAsAsked)
+        with printing_warnings():
             return command(parse(settings, argv)) or 0
     except (UserError, OSError) as error:
         if "--debug" in argv:
@@ -128,6 +126,15 @@ def _show_warning(
         warn(str(message))
     else:
         otherwise(message, category, filename, lineno, file, line)
+
+
+@contextmanager
+def printing_warnings() -> Iterator[None]:
+    """Prints warnings of this package as lines, and names that standard output cannot encode with escapes."""
+    with _printing_any_name(), warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, otherwise=warnings.showwarning)
+        warnings.simplefilter("always", NotAsAsked)
+        yield
 
 
 @contextmanager

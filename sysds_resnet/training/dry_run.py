@@ -12,6 +12,7 @@ from sysds_resnet.engine.jvm.multiply import choose, on_gpu
 from sysds_resnet.engine.jvm.process import command_line
 from sysds_resnet.engine.spark.settings_file import cache_folder
 from sysds_resnet.engine.spark.submission import python_line
+from sysds_resnet.system.machine import cores
 from sysds_resnet.training.settings import TrainSettings
 
 
@@ -32,12 +33,16 @@ def engine_command(settings: TrainSettings) -> str:
     else:
         multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
     folder = cache_folder() / "engine"  # in place of a run's private folder, whose name is not known yet
-    command, additions = command_line(heap_of(settings.heap), multiply, folder, None, environment)
+    size = max(settings.processes, len(gpus))
+    threads = max(1, cores() // size) if size > 1 else None
+    heap = heap_of(settings.heap) // (1 if settings.heap else size)
+    command, additions = command_line(heap, multiply, folder, threads, environment)
     unset = [word for name in dropped() for word in ("-u", name)]
     line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
     device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"
     problem = gpus and cuda.problem()
-    return f"# the engine, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
+    whose = f"the engine of each of {size} processes" if size > 1 else "the engine"
+    return f"# {whose}, on {device}{f'; not here: {problem}' if problem else ''}\n{line}"
 
 
 def spark_line(settings: TrainSettings) -> str:

@@ -23,7 +23,7 @@ from sysds_resnet.training.loop import evaluate_state, training_loop
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.start import resolve
 from sysds_resnet.training.state import State
-from sysds_resnet.training.steps import local_steps
+from sysds_resnet.training.steps import training_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,11 @@ def fit_arrays(
     """
     import pandas as pd  # not at the top: commands start sooner without it
 
+    if model.engine.workers > 1:
+        raise UserError(
+            f"engine: found {model.engine.workers} GPUs or workers, expected one to train; open an engine "
+            "with one, or train by the command, whose --gpus and --processes share batches among processes"
+        )
     elsewhere = settings_elsewhere()
     for name, kind in elsewhere.items():
         if name in values:
@@ -80,7 +85,7 @@ def fit_arrays(
     known = [dataset for dataset in (train_set, val_set) if dataset is not None]
     with (
         Readers(known, settings.workers) as readers,
-        local_steps(settings, state, train_set, readers) as steps,
+        training_steps(settings, state, train_set, readers) as steps,
     ):
         events = training_loop(
             state,

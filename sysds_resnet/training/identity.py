@@ -24,7 +24,11 @@ _ADVICE = "resume with what the run began with, or start another from its weight
 
 
 def identity_of(
-    settings: TrainSettings, sets: list[Dataset], model: Model, weights: Sequence[float] = ()
+    settings: TrainSettings,
+    sets: list[Dataset],
+    model: Model,
+    weights: Sequence[float] = (),
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Gives what a resumed run is compared by: whatever decides what the weights become.
 
@@ -33,6 +37,7 @@ def identity_of(
         sets: The training and the validation images.
         model: The model, whose mean and standard deviation the images are normalized with.
         weights: The weights of the classes in the loss; empty if there are none.
+        processes: The number of processes that train together, which decides how sums are rounded.
     """
     training = sets[0]
     return {
@@ -47,7 +52,7 @@ def identity_of(
         "classes": {f"class {i}": name for i, name in enumerate(training.classes)},
         "mean": model.mean.ravel().tolist(),
         "std": model.std.ravel().tolist(),
-        "machine": machine(model.engine),
+        "machine": machine(model.engine) | {"processes": str(processes)},
         # not with an empty value, which older checkpoints lack
         **({"class weights": list(weights)} if weights else {}),
     }

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from sysds_resnet.batches.readers import Readers
-from sysds_resnet.batches.stream import OnError, raise_error
+from sysds_resnet.batches.stream import Batch, OnError, raise_error
 from sysds_resnet.errors import NotFinite
 from sysds_resnet.images import Dataset
+from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import EpochEvent, StepEvent, StepMetrics
 from sysds_resnet.scoring.evaluation import evaluate
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.state import State
-from sysds_resnet.training.steps import StepBatch, Steps
+from sysds_resnet.training.steps import Steps
 
 MAX_SKIPPED = 10  # updates in a row that may be left out; one more ends training
 
@@ -68,10 +70,16 @@ def training_loop(
             if not metrics.skipped:
                 progress.losses.append(metrics.loss)
             waited += batch.wait
-            n += len(batch)
+            n += steps.batch_size
             seconds = time.perf_counter() - before
             yield StepEvent(
-                progress.step, progress.epoch + 1, metrics, seconds, len(batch), batch.wait, steps.measured
+                step=progress.step,
+                epoch=progress.epoch + 1,
+                metrics=metrics,
+                seconds=seconds,
+                images=steps.batch_size,
+                data_wait=batch.wait,
+                measured=dict(steps.measured),
             )
         else:
             seconds = time.perf_counter() - began
@@ -98,7 +106,7 @@ def training_loop(
 
 
 def _watched(
-    steps: Steps, batch: StepBatch, optimizer: Optimizer, on_nan: OnNan, progress: Progress
+    steps: Steps, batch: Batch, optimizer: Optimizer, on_nan: OnNan, progress: Progress
 ) -> StepMetrics:
     """Does a step; its update is left out if it is not finite and `on_nan` asks for that."""
     try:
@@ -127,10 +135,17 @@ def evaluate_state(
     """
     if val is None:
         return {}
+    with kept_weights(state) as model:
+        return evaluate(model, val, readers, on_error, stopped, scored)
+
+
+@contextmanager
+def kept_weights(state: State) -> Iterator[Model]:
+    """Gives the model with the weights that the run keeps, for a `with` statement."""
     model = state.model
     trained = model.weights
     model.weights = state.averaged
     try:
-        return evaluate(model, val, readers, on_error, stopped, scored)
+        yield model
     finally:
         model.weights = trained

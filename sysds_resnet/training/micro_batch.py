@@ -24,17 +24,23 @@ _GPU_VALUES_PER_PIXEL = {18: 340, 34: 420, 50: 720, 101: 960, 152: 1260}
 
 
 def choose_micro_batch(
-    engine: Engine, depth: int, image_size: tuple[int, int], batch_size: int, asked: int | None
+    engine: Engine,
+    depth: int,
+    image_size: tuple[int, int],
+    batch_size: int,
+    asked: int | None,
+    processes: int = 1,
 ) -> int:
     """Chooses how many images' gradients are computed at a time.
 
     Args:
-        engine: The engine whose memory they must fit: its heap, that of its executors, or that of its GPU.
+        engine: The engine whose memory they must fit: its heap, or that of its GPU.
         depth: The depth of the network.
         image_size: The height and width of the images in pixels.
         batch_size: The number of images in a step.
         asked: The number that the user chose, or None for the largest one that fits, divides the batch, and
-            leaves work for all workers.
+            leaves work for all processes.
+        processes: The number of processes that share the micro-batches of a batch.
 
     Raises:
         UserError: If the batch size is no multiple of what the user chose.
@@ -46,15 +52,13 @@ def choose_micro_batch(
                 "size; choose one"
             )
         return asked
-    workers = engine.spark.workers if engine.spark else engine.workers
     if engine.gpu:
         values = 8 if engine.multiply.precision == "double" else 4
         bytes_of_image = _GPU_VALUES_PER_PIXEL[depth] * values * image_size[0] * image_size[1]
         largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
     else:
-        heap = engine.spark.heap if engine.spark else engine.heap // workers
-        largest = largest_micro_batch(heap, depth, image_size, engine.fp32)
-    limit = min(largest, max(1, batch_size // workers))
+        largest = largest_micro_batch(engine.heap, depth, image_size, engine.fp32)
+    limit = min(largest, max(1, batch_size // processes))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 
 from sysds_resnet.engine.jvm.process import CRASH_FILES, LOG_FILE
-from sysds_resnet.engine.spark.settings import SCRATCH_FOLDER
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.report.metrics import FILE_NAME as METRICS_FILE
 from sysds_resnet.settings.command_line import build
@@ -29,6 +28,10 @@ from sysds_resnet.training.settings import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = "checkpoints"
+OUTPUT_FILE = "output.log"
+"""The file to which a run on a cluster prints, for the driver to print it again."""
+
+_RETIRED = {"scratch"}  # settings of older versions that decide nothing any more
 _NOT_OF_RUNS = {"amp", "config", "debug", "dry_run", "out", "resume"}  # settings of the command alone
 
 
@@ -55,8 +58,8 @@ def run_folder(settings: TrainSettings, note: Callable[[str], None]) -> Iterator
                 yield folder
             finally:
                 if new and not (folder / CONFIG_FILE).exists():
-                    with suppress(OSError):
-                        (folder / LOG_FILE).unlink()
+                    for name in (LOG_FILE, OUTPUT_FILE):
+                        (folder / name).unlink(missing_ok=True)
     finally:
         if new:
             with suppress(OSError):
@@ -104,7 +107,7 @@ def _check_unused(folder: Path) -> None:
 
 
 def _of_a_start(path: Path) -> bool:
-    known = path.name in (LOCK_FILE, LOG_FILE, SCRATCH_FOLDER) or path.match(CRASH_FILES)
+    known = path.name in (LOCK_FILE, LOG_FILE, OUTPUT_FILE) or path.match(CRASH_FILES)
     return known or is_temporary(path)
 
 
@@ -128,7 +131,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: cannot be read ({one_line(error)}), expected the folder of a run"
         ) from error
-    values = read_yaml(path)
+    values = {name: value for name, value in read_yaml(path).items() if name not in _RETIRED}
     unknown = [name for name in values if name not in TrainSettings.model_fields]
     if unknown:
         raise UserError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.engine.gpu.cuda import choose_gpus, named_gpus
@@ -35,6 +36,7 @@ class TrainSettings(
 ):
     """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
 
+    devices_on_spark: ClassVar = ("cpu", "gpu")
     examples: ClassVar = {
         "": "ResNet-50 on handwritten digits, which takes minutes",
         "--dataset photos --val-split 0.1 --init-from resnet50.pth": "fine-tune on a folder of classes",
@@ -103,6 +105,39 @@ class TrainSettings(
         resume="free",
         description="Whether to use bf16: the same as --precision bf16.",
     )
+    processes: int = setting(
+        1,
+        group="hardware",
+        resume="free",
+        ge=1,
+        description="The number of processes that share each batch, and the machine's cores and memory.",
+    )
+    peer_timeout: float = setting(
+        300.0,
+        group="hardware",
+        value="SECONDS",
+        resume="free",
+        matters=False,
+        gt=0,
+        description="The seconds that processes wait for one of them before all are started anew.",
+    )
+    sum_network: str | None = setting(
+        None,
+        group="hardware",
+        value="NETWORK",
+        resume="free",
+        matters=False,
+        description="The network, such as 10.1.0.0/16, on which processes of several machines sum gradients.",
+    )
+    sum_port: int = setting(
+        0,
+        group="hardware",
+        resume="free",
+        matters=False,
+        ge=0,
+        lt=2**16,
+        description="The port by which processes find each other; 0 for any.",
+    )
     class_weights: str | None = setting(
         None,
         group="training",
@@ -151,6 +186,32 @@ class TrainSettings(
                 raise ValueError(f"only one of amp and precision {precision}")
         return values
 
+    @field_validator("sum_network")
+    @classmethod
+    def _a_network(cls, text: str | None) -> str | None:
+        try:
+            return text and str(ip_network(text))
+        except ValueError as error:
+            raise ValueError("a network such as 10.1.0.0/16") from error
+
+    @model_validator(mode="after")
+    def _processes_here(self) -> TrainSettings:
+        for name, there in (("engine spark", self.engine == "spark"), ("profile", self.profile is not None)):
+            if self.processes > 1 and there:
+                raise UserError(
+                    f"settings: found processes {self.processes} with {name}, expected one of them; leave "
+                    "--processes or the other out"
+                )
+        asked = 1 if self.micro_batch == "auto" else self.micro_batch
+        if self.batch_size < self.processes * asked:
+            parts = f" in micro-batches of {asked}" if asked > 1 else ""
+            raise UserError(
+                f"processes: found {self.processes} for a batch of {self.batch_size} images{parts}, expected "
+                "a micro-batch for each; choose fewer processes, a larger --batch-size or a smaller "
+                "--micro-batch"
+            )
+        return self
+
     @model_validator(mode="after")
     def _no_profile_of_clusters(self) -> TrainSettings:
         if self.engine == "spark" and self.profile is not None:
@@ -194,6 +255,12 @@ class TrainSettings(
                 "one of the two out, or take --sampling balanced"
             )
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes than the one of the command train, one of which reports and saves."""
+        gpus = super().engine_options(named_gpus)["gpus"]
+        return self.engine == "spark" or max(self.processes, len(gpus)) > 1
 
     @property
     def depth(self) -> int:

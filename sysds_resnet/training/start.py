@@ -19,6 +19,7 @@ from sysds_resnet.system.console import note, warn
 from sysds_resnet.training.defaults import FEW_STEPS, choose, explanation
 from sysds_resnet.training.micro_batch import choose_micro_batch
 from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.processes.group import Group
 from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.settings import TrainSettings
 
@@ -98,8 +99,19 @@ def introduction(
     sets: list[Dataset],
     origin: Path | str | None,
     step: int,
+    processes: int = 1,
 ) -> str:
-    """Gives the text that a run prints first; `origin` is where weights that are not fresh come from."""
+    """Gives the text that a run prints first.
+
+    Args:
+        settings: The settings of the run, resolved.
+        folder: The folder of the run.
+        engine: The engine of this process.
+        sets: The training and the validation images.
+        origin: Where weights that are not fresh come from.
+        step: The number of steps that are done.
+        processes: The number of processes that train together.
+    """
     height, width = sets[0].image_size
     batch = f"batch {settings.batch_size}"
     if settings.micro_batch < settings.batch_size:
@@ -117,7 +129,7 @@ def introduction(
         f"{height} x {width}, {sets[0].num_classes} classes",
         f"network: {network}",
         f"steps:   {steps}",
-        f"engine:  {engine.describe()}",
+        f"engine:  {f'{processes} processes, each with ' if processes > 1 else ''}{engine.describe()}",
     ]
     if origin is not None:
         lines.insert(3, f"weights: {origin}")
@@ -177,8 +189,17 @@ def open_sets(settings: TrainSettings) -> tuple[TrainSettings, list[Dataset], st
     return settings, [training, open_set(settings, "val")], explanation(chosen, len(training), side)
 
 
-def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int) -> TrainSettings:
+def resolve(
+    settings: TrainSettings, engine: Engine, dataset: Dataset, depth: int, group: Group | None = None
+) -> TrainSettings:
     """Replaces defaults by what depends on the machine and the data: the micro-batch and the image size.
+
+    Args:
+        settings: The settings to resolve.
+        engine: The engine that computes.
+        dataset: The training images.
+        depth: The depth of the network.
+        group: The processes that train together, which all get the same settings; by default this one alone.
 
     Raises:
         UserError: If the settings do not fit the data.
@@ -195,7 +216,11 @@ def resolve(settings: TrainSettings, engine: Engine, dataset: Dataset, depth: in
             "fewer, or train for more epochs"
         )
     asked = None if settings.micro_batch == "auto" else settings.micro_batch
-    micro_batch = choose_micro_batch(engine, depth, dataset.image_size, settings.batch_size, asked)
+    group = group or Group()
+    micro_batch = choose_micro_batch(
+        engine, depth, dataset.image_size, settings.batch_size, asked, group.size
+    )
+    micro_batch = min(map(int, group.gather(str(micro_batch))))  # of the machine with the least memory
     return settings.model_copy(update={"micro_batch": micro_batch, "image_size": dataset.image_size[0]})
 
 

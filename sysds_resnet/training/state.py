@@ -14,7 +14,6 @@ from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out, weigh
 from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
 from sysds_resnet.network.model import Model
-from sysds_resnet.network.workers import MicroBatchProgram
 from sysds_resnet.report.events import StepMetrics
 from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer, OptimizerName
 from sysds_resnet.training.progress import Progress
@@ -25,35 +24,13 @@ source("dml/optim/optimizer.dml") as optim
 [first, second] = optim::init_moments(model, optimizer)
 n_second = length(second)
 """
-_GRADIENTS = MicroBatchProgram(
-    single=Program(
-        f"""{TAKE_BATCH}
+_GRADIENTS = Program(
+    f"""{TAKE_BATCH}
 settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
 [gradients, metrics] = trainer::gradients(pixels, y, model, plan, settings, batch_size)
 """,
-        {"gradients": "list", "metrics": "matrix"},
-        "device",
-    ),
-    shared=Program(
-        """
-source("dml/training/data.dml") as data
-source("dml/training/gradients.dml") as trainer
-y = data::check_labels(y, num_classes)
-settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
-[parts, metrics] = trainer::parallel_gradients(X, y, packed, model, plan, settings, batch_size)
-""",
-        {"parts": "list", "metrics": "matrix"},
-        "workers",
-    ),
-    join=Program(
-        """
-source("dml/optim/tensors.dml") as tensors
-gradients = tensors::sum_parts(parts, n)
-""",
-        {"gradients": "list"},
-        "device",
-        held=True,
-    ),
+    {"gradients": "list", "metrics": "matrix"},
+    "device",
 )
 _ADD = Program(
     """
@@ -145,7 +122,7 @@ class State:
             UserError: If a label is out of range or the images hold NaN.
             NotFinite: If the loss or the gradient is not finite.
         """
-        return self.apply(*self._gradients(images, labels, optimizer), optimizer)
+        return self.apply(*self.gradients(images, labels, optimizer), optimizer)
 
     def apply(self, gradients: JavaObject, metrics: np.ndarray, optimizer: Optimizer) -> StepMetrics:
         """Does the rest of a step whose gradients are computed.
@@ -227,36 +204,46 @@ class State:
             )
         return replace(laid_out, parts=list(laid_out.parts))
 
-    def _gradients(
-        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
+    def gradients(
+        self,
+        images: np.ndarray | SentImages,
+        labels: np.ndarray | MixedLabels,
+        optimizer: Optimizer,
+        batch_size: int | None = None,
     ) -> tuple[JavaObject, np.ndarray]:
         """Computes the gradients and metrics of a batch, by the rule of `batch_gradients` in gradients.dml.
 
-        If the images are arrays, the JVM holds the pixels of at most as many micro-batches as there are
-        workers.
+        If the images are arrays, the JVM holds the pixels of one micro-batch at a time.
+
+        Args:
+            images, labels, optimizer: As for `update`.
+            batch_size: The number of images in the batch, if these are only a part of it. The results of all
+                parts of a batch add up to those of the batch.
+
+        Returns:
+            The handle of the gradients, and the metrics, as `apply` takes them.
         """
         network, size = self.model.network, optimizer.micro_batch
-        engine, workers = network.engine, network.engine.workers
+        engine = network.engine
         sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
         sent.check(engine, network.channels, self.model.std)
         y = weigh(check_labels(labels, len(images), network.num_classes), optimizer.class_weights)
         plan = network.plan(size, *sent.shape[1:3], backward=True)
         gradients, metrics = None, np.zeros(4)
-        for i in range(0, len(sent.parts), workers):
-            parts = sent.parts[i : i + workers]
-            done = _GRADIENTS.run(
-                engine,
-                parts,
+        for i, pixels in enumerate(sent.parts):
+            done = engine.run(
+                _GRADIENTS,
                 {
+                    "X": pixels,
                     "packed": sent.packed,
-                    "y": y[i * size : (i + len(parts)) * size],
+                    "y": y[i * size : (i + 1) * size],
                     "num_classes": network.num_classes,
                     "mean": self.model.mean,
                     "std": self.model.std,
                     "model": self.model.weights,
                     "plan": plan,
                     "label_smoothing": optimizer.label_smoothing,
-                    "batch_size": float(len(images)),
+                    "batch_size": float(batch_size or len(images)),
                     "frozen": optimizer.frozen,
                     "eps": BN_EPS,
                 },

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -28,65 +28,47 @@ Update = Callable[[np.ndarray | SentImages, np.ndarray | MixedLabels, Optimizer]
 Send = Callable[[np.ndarray, Optimizer], SentImages]
 
 
-class StepBatch(Protocol):
-    """A batch that is ready for its step, wherever its images are.
-
-    Attributes:
-        epoch: The epoch of the batch, from 0.
-        step: The place of the batch in its epoch, from 0.
-        wait: The seconds that training waited for the batch.
-    """
-
-    epoch: int
-    step: int
-    wait: float
-
-    def __len__(self) -> int:
-        """Gives the number of images."""
-
-
-class Steps(Protocol):
-    """The batches of a run in their order, and what does steps on them.
-
-    Attributes:
-        steps_per_epoch: The number of batches in an epoch.
-        measured: Further figures of the last step that are to be reported, by name.
-    """
-
-    steps_per_epoch: int
-    measured: Mapping[str, Any]
-
-    def __next__(self) -> StepBatch:
-        """Waits for the next batch and gives it."""
-
-    def update(self, batch: StepBatch, optimizer: Optimizer) -> StepMetrics:
-        """Does a step on a batch and gives its metrics; the errors are those of `State.update`."""
-
-
-class LocalSteps:
-    """The steps in the JVM beside this process, on batches that this machine reads.
+class Steps:
+    """The steps of a run in their order: its batches, which this process reads, and what does a step on each.
 
     Args:
-        stream: The stream of batches.
+        stream: The stream of batches, or of this process's part of each.
+        batch_size: The number of images in a whole batch.
         mixing: How the images of a batch are mixed with each other (mixup, CutMix).
         seed: The seed of the mixing.
         update: A function that does a step: `State.update`, or one that wraps it.
         send: A function that copies images into the engine during the step before theirs: `State.send`. None
             where steps take so long that the copying does not matter, but the memory for it does.
+        partner: Whether the stream gives one more image before those of the step, for the first of them to be
+            mixed with.
+        measured: Further figures of the last step, which `update` changes.
+
+    Attributes:
+        steps_per_epoch: The number of batches in an epoch.
+        batch_size: The number of images in a whole batch.
+        measured: Further figures of the last step that are to be reported, by name.
     """
 
-    measured: Mapping[str, Any] = {}
-
     def __init__(
-        self, stream: BatchStream, mixing: Mixing, seed: int, update: Update, send: Send | None = None
+        self,
+        stream: BatchStream,
+        batch_size: int,
+        mixing: Mixing,
+        seed: int,
+        update: Update,
+        send: Send | None = None,
+        partner: bool = False,
+        measured: Mapping[str, Any] | None = None,
     ) -> None:
         self._stream, self._mixing, self._seed, self._update = stream, mixing, seed, update
-        self._send = send
+        self._send, self._partner = send, partner
+        self.batch_size = batch_size
+        self.measured: Mapping[str, Any] = {} if measured is None else measured
         self._thread = ThreadPoolExecutor(1, "sysds-resnet-send") if send else None
         self._ahead: Future[Batch] | None = None
         self.steps_per_epoch = stream.steps_per_epoch
 
-    def __next__(self) -> StepBatch:
+    def __next__(self) -> Batch:
         """Gives the next batch, which may have been read and sent during the step before."""
         if self._ahead is None:
             return self._next(None)
@@ -94,7 +76,7 @@ class LocalSteps:
         ahead, self._ahead = self._ahead, None
         return replace(ahead.result(), wait=time.perf_counter() - start)
 
-    def update(self, batch: StepBatch, optimizer: Optimizer) -> StepMetrics:
+    def update(self, batch: Batch, optimizer: Optimizer) -> StepMetrics:
         """Does the step, and has the next batch sent meanwhile if there is a `send`."""
         if self._thread:
             self._ahead = self._thread.submit(self._next, optimizer)
@@ -111,6 +93,8 @@ class LocalSteps:
         images, labels = batch.images, batch.labels
         if self._mixing:
             images, labels = self._mixing.apply(images, labels, self._seed, batch.epoch, batch.step)
+            if self._partner:
+                images, labels = images[1:], labels[1:]
         if optimizer is not None:
             images = self._send(images, optimizer)
         return replace(batch, images=images, labels=labels)
@@ -128,14 +112,16 @@ def training_order(settings: TrainSettings, state: State, train: Dataset) -> Ord
 
 
 @contextmanager
-def local_steps(
+def training_steps(
     settings: TrainSettings,
     state: State,
     train: Dataset,
     readers: Readers,
     on_error: OnError = raise_error,
     update: Update | None = None,
-) -> Iterator[LocalSteps]:
+    own: range | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> Iterator[Steps]:
     """Gives steps on this machine from the point that the state's progress marks, in a `with` statement.
 
     Args:
@@ -146,7 +132,13 @@ def local_steps(
         readers: The readers of these images.
         on_error: A function that is told of images that cannot be read.
         update: A function that does a step in place of `state.update`.
+        own: The places in each batch of the images that this process computes; by default all.
+        measured: Further figures of the last step, which `update` changes.
     """
+    mixing, places = settings.mixing(), None
+    if own is not None:
+        # the first image is mixed with the one before it in the batch, or with the last one
+        places = np.arange(own.start - bool(mixing), own.stop)
     with BatchStream(
         train,
         training_order(settings, state, train),
@@ -157,10 +149,19 @@ def local_steps(
         epochs=settings.epochs,
         start_epoch=state.progress.epoch,
         start_step=state.progress.step_in_epoch,
+        places=places,
         prefetch=settings.prefetch,
         on_error=on_error,
     ) as stream:
-        send = state.send if state.model.engine.gpu else None
-        steps = LocalSteps(stream, settings.mixing(), settings.seed, update or state.update, send)
+        steps = Steps(
+            stream,
+            settings.batch_size,
+            mixing,
+            settings.seed,
+            update or state.update,
+            send=state.send if state.model.engine.gpu else None,
+            partner=own is not None,
+            measured=measured,
+        )
         with closing(steps):
             yield steps

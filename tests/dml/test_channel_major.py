@@ -62,7 +62,7 @@ def check_against_pytorch(channel_major, reference):
     )
     loss.backward()
     optimizer = settings(micro_batch=6).make_optimizer(1)
-    gradients, metrics = State.fresh(model)._gradients(images, labels, optimizer)
+    gradients, metrics = State.fresh(model).gradients(images, labels, optimizer)
     found = model.network.from_engine(gradients)
     expected = {name: p.grad.numpy() for name, p in reference.named_parameters()}
     for name, after in reference.named_buffers():

@@ -36,7 +36,7 @@ def test_columns_of_image_files_get_the_classes_of_the_model(wide_engine, capfd,
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(buffer, "PNG")
         rows.append((number, bytearray(buffer.getvalue())))
     monkeypatch.setattr(sysds_resnet.mlflow, "engine_of_process", lambda *_: wide_engine)
-    with spark_session(Cluster("local[1]", 1, "", memory=2**30), {}) as spark:
+    with spark_session(Cluster("local[1]", 1, memory=2**30), {}) as spark:
         frame = spark.createDataFrame(rows, "number int, content binary")
         classify = spark_udf(spark, uri, env_manager="local")
         found = frame.select("number", classify("content").alias("p")).orderBy("number").collect()

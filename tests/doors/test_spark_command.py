@@ -165,14 +165,13 @@ def submit(words, timeout=280):
         ("prepare", ["--dataset", "data", "--out", "prepared"]),
         ("evaluate", ["--weights", "w.safetensors", "--dataset", "data"]),
         ("predict", ["--weights", "w.safetensors", "--input", "data", "--out", "predictions"]),
+        ("train", ["--dataset", "data", "--out", "run"]),
     ],
 )
-def test_only_training_asks_for_a_scratch_folder(capfd, name, options):
+def test_commands_take_the_options_that_they_have(capfd, name, options):
     there = ["--engine", "spark", "--master", "spark://elsewhere:7077", "--executors", "2"]
     words = line_of(capfd, name, *there, *options)
     assert words[-len(there) - len(options) - 1 :] == [name, *there, *options]
-    outcome = run_here(capfd, "spark_command", "train", *there)
-    assert_one_line_error(outcome, "scratch: found none for spark://elsewhere:7077")
 
 
 @pytest.mark.long

@@ -30,7 +30,7 @@ SMALL = {"model": "resnet18", "imageSize": 32, "epochs": 2, "batchSize": 8, "val
 @pytest.fixture(scope="module")
 def spark():
     conf = {"spark.sql.shuffle.partitions": "1", "spark.sql.execution.arrow.maxRecordsPerBatch": "64"}
-    with spark_session(Cluster("local[1]", 1, "", memory=2**30), conf) as session:
+    with spark_session(Cluster("local[1]", 1, memory=2**30), conf) as session:
         yield session
 
 

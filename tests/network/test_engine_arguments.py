@@ -10,15 +10,13 @@ from refusals import message
 
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.arguments import Arguments
-from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.system.checks import whole
 
 DEFAULTS = dict(
-    precision="double", heap=None, blas="auto", context=None, fused=True, cluster=None, threads=None,
+    precision="double", heap=None, blas="auto", context=None, fused=True, threads=None,
     workers=1, gpus=(), channel_major=False,
 )  # fmt: skip
 ENGINE_AT_PORT = SimpleNamespace(java_gateway=None)
-CLUSTER = Cluster("local", 1, "/tmp")
 
 
 @pytest.mark.parametrize(
@@ -71,12 +69,7 @@ def test_arguments_of_the_engine_that_are_plain_are_taken(given, expected):
         ({"fused": "no"}, "fused: found 'no', expected True or False"),
         ({"channel_major": 1}, "channel_major: found 1"),
         ({"context": 5}, "context: found an int, expected a SystemDSContext"),
-        (
-            {"cluster": "local[2]"},
-            "cluster: found a str, expected a sysds_resnet.engine.spark.cluster.Cluster",
-        ),
-        ({"cluster": CLUSTER, "context": ENGINE_AT_PORT}, "context: found cluster beside it"),
-        ({"cluster": CLUSTER, "gpus": [0]}, "cluster: found gpus beside it"),
+        ({"context": ENGINE_AT_PORT, "gpus": [0]}, "context: found gpus beside it"),
     ],
 )
 def test_arguments_of_the_engine_that_are_none_are_one_line(given, found):

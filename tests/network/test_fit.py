@@ -157,7 +157,7 @@ def test_micro_batches_add_up_as_in_dml(model):
     images, labels = random_images(6), np.array([0, 1, 2, 0, 2, 1])
     engine, network = model.engine, model.network
     optimizer = TrainSettings(micro_batch=2).make_optimizer(steps_per_epoch=1)
-    gradients, metrics = State(model, moments=())._gradients(images, labels, optimizer)
+    gradients, metrics = State(model, moments=()).gradients(images, labels, optimizer)
     program = """
     source("dml/training/data.dml") as data
     source("dml/training/gradients.dml") as trainer

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ON_GPU = ["--batches", 2, "--steps", 1, "--warmup", 1]
 SMALLEST = {
     "checkpoint": ["--batch", 2, "--size", 32, "--steps", 2, "--rounds", 1],
+    "collective": ["--sizes", 2, "--most", 0, "--rounds", 1],
     "convergence": [
         *["--datasets", "digits", "--optimizers", "lars", "--seeds", 41, "--control-seeds", 41],
         *["--epochs", 1, "--heap", "3g"],
@@ -26,11 +27,9 @@ SMALLEST = {
     "gpu_host": ["--batch", 2, "--rounds", 1],
     "loader": ["--rounds", 1],
     "scaling": [
-        *["--sizes", 32, "--executors", 1, "--images", 4, "--micro-batch", 2, "--steps", 1, "--rounds", 1],
-        *["--executor-memory", "2g", "--heap", "2g"],
+        *["--sizes", 32, "--counts", 1, "--images", 4, "--micro-batch", 2, "--steps", 1, "--rounds", 1],
+        *["--heap", "2g"],
     ],
-    "scaling_model": [],
-    "scheduling": [],
     "versions": [
         *["--other", ROOT, "--pairs", 1, "--steps", 2, "--warmup", 1, "--batch", 2, "--size", 32],
     ],

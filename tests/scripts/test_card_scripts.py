@@ -26,9 +26,10 @@ CARDS = {
 }
 
 
-def start(name, *arguments, cwd=None):
-    """Run a script as its users do, with this Python where the repository has no .venv."""
+def start(name, *arguments, cwd=None, programs=None):
+    """Run a script as its users do, with this Python where the repository has no .venv, and more programs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = path if programs is None else f"{programs}{os.pathsep}{path}"
     process = subprocess.Popen(
         ["bash", SCRIPTS / f"{name}.sh", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -90,11 +91,32 @@ def test_other_options_are_passed_on_in_their_order(tmp_path):
     assert "--batch-size 256 " in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "taken"),
+    [
+        ("fp32_4cards", [], True),
+        ("fp32_4cards", ["--processes", "2"], False),
+        ("fp32_4cards", ["--gpus", "2"], False),
+        ("fp32_8cards", [], False),
+        ("fp32_1card", [], False),
+    ],
+)
+def test_as_many_gpus_as_cards_are_used(name, options, taken, tmp_path):
+    """On a machine with four."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nfor i in 0 1 2 3; do echo "GPU $i: a card (UUID: $i)"; done\n')
+    program.chmod(0o755)
+    outcome = start(name, "--data-path", tmp_path, "--dry-run", *options, programs=tmp_path)
+    assert ("--gpus 4" in outcome.out) == taken
+    alone = "one after the other" in outcome.err
+    assert alone == (name == "fp32_8cards")
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_help_says_what_a_card_is_and_where_sixteen_run(name):
     outcome = start(name, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "Without a GPU a card is a worker" in outcome.out and f"{name}.sh --data-path" in outcome.out
+    assert "Otherwise a card is a worker" in outcome.out and f"{name}.sh --data-path" in outcome.out
     assert ("Spark engine" in outcome.out) == (name == "fp32_16cards")
 
 

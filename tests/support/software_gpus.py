@@ -39,6 +39,7 @@ def installed(folder, count=1, memory=4 * 2**30, log=os.devnull):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "library_folders", lambda: [folder])
+        patch.setenv("LD_LIBRARY_PATH", str(folder), prepend=os.pathsep)  # for processes that train
         patch.setenv("SOFTWARE_GPU_COUNT", str(count))
         patch.setenv("SOFTWARE_GPU_MEMORY", str(memory))
         patch.setenv("SOFTWARE_GPU_LOG", str(log))

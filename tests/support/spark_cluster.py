@@ -12,11 +12,11 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "spark_cluster.sh"
 
 
 @contextmanager
-def spark_cluster(folder, workers=2, memory="2g"):
-    """Start a cluster and give its URL; it is gone afterwards."""
+def spark_cluster(folder, workers=2, memory="2g", **variables):
+    """Start a cluster, with more environment variables, and give its URL; it is gone afterwards."""
     options = ["--workers", str(workers), "--memory", memory, "--folder", str(folder)]
     own = {"JAVA_TOOL_OPTIONS": " ".join(java_options())}  # which executors get too
-    environment = os.environ | (own if java_options() else {})
+    environment = os.environ | (own if java_options() else {}) | variables
     command = ["bash", SCRIPT, "start", *options]
     started = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert started.returncode == 0, started

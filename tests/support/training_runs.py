@@ -54,7 +54,7 @@ def lines(folder):
     """The lines of metrics.jsonl without what depends on the clock."""
     texts = (folder / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(text) for text in texts]
-    timed = ("time", "seconds", "straggler", "executors")
+    timed = ("time", "seconds", "straggler", "slowest", "executors")
     return [
         {name: value for name, value in line.items() if name not in timed and not name.endswith("_s")}
         for line in found

@@ -64,7 +64,7 @@ def test_a_secret_in_a_command_is_refused_and_not_repeated(capfd, tmp_path, valu
     assert SECRET not in outcome.err and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["dataset", "scratch", "out", "init_from"])
+@pytest.mark.parametrize("name", ["dataset", "out", "init_from"])
 def test_a_password_in_a_url_is_refused_and_not_repeated(capfd, name):
     flag = f"--{name.replace('_', '-')}"
     outcome = run_here(capfd, "train", *SPARK, flag, f"s3://me:{SECRET}@bucket/data")
@@ -76,7 +76,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(capfd, name):
 def test_secrets_from_the_environment_reach_spark_and_no_text(monkeypatch, tmp_path, text):
     monkeypatch.setenv("MY_KEY", SECRET)
     settings = build(TrainSettings, {"engine": "spark", "spark_conf": [f"{NAME}={text}", "spark.a=b=$c"]})
-    cluster = settings.cluster(tmp_path)
+    cluster = settings.cluster()
     assert cluster.conf == {NAME: SECRET, "spark.a": "b=$c"}
     assert all(SECRET not in shown for shown in (repr(cluster), str(cluster), str(settings.model_dump())))
 
@@ -104,7 +104,7 @@ def test_secrets_from_a_file_are_kept_by_name_and_found_again(secrets, tmp_path,
     assert written["spark_conf_file"] == str(secrets) and SECRET not in str(written)
     monkeypatch.chdir("/")
     again = build(TrainSettings, {name: value for name, value in written.items() if value is not None})
-    assert again.cluster(tmp_path).conf == {NAME: SECRET, "spark.eventLog.enabled": "true"}
+    assert again.cluster().conf == {NAME: SECRET, "spark.eventLog.enabled": "true"}
 
 
 def test_a_file_of_secrets_that_others_can_read_is_refused(secrets, capfd, tmp_path):
@@ -113,7 +113,7 @@ def test_a_file_of_secrets_that_others_can_read_is_refused(secrets, capfd, tmp_p
     assert_one_line_error(outcome, f"found {NAME} in a file with the mode 640", f"chmod 600 {secrets}")
     secrets.write_text("spark.eventLog.enabled=true\n")
     settings = build(TrainSettings, {"engine": "spark", "spark_conf_file": secrets})
-    assert settings.cluster(tmp_path).conf == {"spark.eventLog.enabled": "true"}, "it has no secrets"
+    assert settings.cluster().conf == {"spark.eventLog.enabled": "true"}, "it has no secrets"
 
 
 def test_printed_lines_have_no_secrets(secrets, capfd, monkeypatch, tmp_path):
@@ -155,4 +155,4 @@ def test_files_of_properties_are_read_as_java_reads_them(engine, tmp_path):
 
 
 def test_a_cluster_shows_no_settings():
-    assert SECRET not in repr(Cluster("local[1]", 1, "", conf={NAME: SECRET}))
+    assert SECRET not in repr(Cluster("local[1]", 1, conf={NAME: SECRET}))

@@ -10,7 +10,7 @@ from command_line import run_here
 from training_runs import SETTINGS, assert_same_end, dying
 
 from sysds_resnet.errors import OutOfMemory
-from sysds_resnet.training import session as session_module
+from sysds_resnet.training import trainer as trainer_module
 from sysds_resnet.training.state import State
 
 
@@ -49,7 +49,7 @@ def test_memory_that_runs_out_before_a_run_has_begun_is_what_is_said(shared, cap
     def full(*_):
         raise OutOfMemory("JVM: found its heap full")
 
-    monkeypatch.setattr(session_module, "starting_model", full)
+    monkeypatch.setattr(trainer_module, "starting_model", full)
     outcome = run_here(capfd, "train", *SETTINGS, "--out", tmp_path / "run")
     assert (outcome.code, outcome.err) == (2, "error: JVM: found its heap full\n")
     assert not (tmp_path / "run").exists()

@@ -134,13 +134,13 @@ def test_a_run_ends_once_its_accuracy_is_reached(shared, capfd, folder):
 
 def failing(monkeypatch, steps):
     """Let the gradients of these steps be NaN, by images that the check lets through."""
-    gradients = State._gradients
+    gradients = State.gradients
 
     def spoilt(state, *arguments):
         found, metrics = gradients(state, *arguments)
         return found, metrics * (np.nan if state.progress.step + 1 in steps else 1)
 
-    monkeypatch.setattr(State, "_gradients", spoilt)
+    monkeypatch.setattr(State, "gradients", spoilt)
 
 
 def test_nan_ends_a_run_with_the_state_before_it_saved(shared, capfd, monkeypatch, folder):

@@ -16,7 +16,7 @@ from sysds_resnet.images import ArrayDataset
 from sysds_resnet.training import loop
 from sysds_resnet.training.settings import FROZEN_PARTS, TrainSettings
 from sysds_resnet.training.state import State
-from sysds_resnet.training.steps import local_steps
+from sysds_resnet.training.steps import training_steps
 
 CLASSES, STEPS, BATCH = 5, 3, 4
 MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 50.0, 70.0])
@@ -244,7 +244,7 @@ def run_loop(state, failing, **options):
     optimizer = settings.make_optimizer(STEPS)
     with (
         Readers([dataset], 1) as readers,
-        local_steps(settings, state, dataset, readers, update=update) as steps,
+        training_steps(settings, state, dataset, readers, update=update) as steps,
     ):
         events = loop.training_loop(state, steps, optimizer, epochs=2, validate=dict, **options)
         return [event.metrics for event in events if isinstance(event, loop.StepEvent)]

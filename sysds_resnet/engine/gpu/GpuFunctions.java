@@ -62,9 +62,6 @@ public class GpuFunctions {
       else if (name.endsWith(TENSORS + "add")) {
         replace(function, null, "GPU°spoof°add");
       }
-      else if (name.endsWith(TENSORS + "sum_parts")) {
-        replace(function, null, "GPU°spoof°sum_parts");
-      }
       else if (name.endsWith(TENSORS + "norms")) {
         replace(function, "norms", "GPU°spoof°norms");
       }

@@ -25,15 +25,13 @@ class Cluster:
     Attributes:
         master: The URL of the Spark master: spark://HOST:PORT, yarn, k8s://..., local[N].
         executors: The number of executors to wait for, and to ask for if the master lets a run ask.
-        scratch: A folder that driver and executors share: a path, or a URL such as hdfs://... or s3a://...
-        cores: The number of cores of each executor; each core computes micro-batches of its own.
-        memory: The size of each executor's heap, in bytes.
+        cores: The number of cores of each executor.
+        memory: The size of each executor's heap, in bytes; in training, that of the JVM that computes there.
         conf: More of Spark's settings, by name. Neither `repr` nor `str` shows them, since they hold secrets.
     """
 
     master: str
     executors: int
-    scratch: str
     cores: int = 1
     memory: int = 4 * 2**30
     conf: Mapping[str, str] = field(default_factory=dict, repr=False)

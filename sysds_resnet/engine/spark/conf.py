@@ -56,6 +56,11 @@ def _joined(first: Mapping[str, str], then: Mapping[str, str], lists: Mapping[st
     }
 
 
+def driver_memory(heap: int) -> dict[str, str]:
+    """Gives the setting for the size of the driver's heap, in bytes."""
+    return {"spark.driver.memory": f"{heap // 2**20}m"}
+
+
 def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
     """Gives the settings with which the driver's JVM must be started.
 
@@ -64,7 +69,7 @@ def driver_conf(heap: int, multiply: Multiply) -> dict[str, str]:
         multiply: The library and the precision that the engine will multiply with.
     """
     return {
-        "spark.driver.memory": f"{heap // 2**20}m",
+        **driver_memory(heap),
         "spark.driver.extraClassPath": os.pathsep.join([*_helper(multiply), *_own_spark(), class_path()]),
         "spark.driver.extraJavaOptions": _as_text([*_java_options(heap), *loading_options()]),
     }

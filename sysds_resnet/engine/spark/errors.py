@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from py4j import protocol
 
 from sysds_resnet.engine.spark.cluster import Cluster
-from sysds_resnet.errors import OutOfMemory, UserError
+from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
 
 # What is left of an executor whose heap was full: Java's error, the exit code of its JVM, or the engine's
 # search for a broadcast matrix, which the garbage collector has taken away, in a file of the driver's.
 _OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
+
+_RAISED = {error.__name__: error for error in (EngineDied, OutOfMemory)}
 
 
 @contextmanager
@@ -35,8 +37,13 @@ def explain(message: str, memory: int) -> UserError:
         message: The message of Spark's exception.
         memory: The size of each executor's heap, in bytes.
     """
-    if found := re.search(r"^sysds_resnet\.errors\.\w+: (.*)$", message, re.MULTILINE):
-        return UserError(found[1])  # raised in a task in Python
+    if found := re.search(r"^sysds_resnet\.errors\.(\w+): (.*)$", message, re.MULTILINE):
+        return _RAISED.get(found[1], UserError)(found[2])  # in a task in Python
+    if "[SPARK-24819]" in message:
+        return EngineDied(
+            "executors: found fewer free cores than the run's processes need at the same time, expected all; "
+            "ask for fewer --executors or --executor-cores, or free some"
+        )
     if re.search(_OUT_OF_MEMORY, message):
         return OutOfMemory(
             f"executors: found heaps of {memory // 2**20}m full, expected enough for the images computed at "
@@ -54,15 +61,15 @@ def explain(message: str, memory: int) -> UserError:
         )
     if "No space left on device" in message:
         return UserError(
-            "scratch: found no space left on its device, expected room for a step's images and gradients; "
-            "make room or choose another --scratch"
+            "executors: found no space left on a disk of theirs, expected room for what they write; make "
+            "room, on the disk of the run and in Spark's local folders"
         )
     # the last line of Python's traceback, or Java's last cause
     found = re.findall(r"\n(\w[\w.]*(?:Error|Exception)\b.*)\n\n", message)
     found = found or re.findall(r"^Caused by: (.*)", message, re.MULTILINE)
     found = found or re.findall(r"most recent failure: (?:Lost task \S+ in stage \S+ )?(.*)", message)
     text = " ".join((found[-1] if found else message.split("\n")[0]).split())
-    return UserError(
+    return EngineDied(
         f"Spark: found a job that failed again and again ({text}), expected executors that live and reach "
         "the data; see their logs"
     )

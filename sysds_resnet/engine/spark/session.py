@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-EXECUTORS_TIMEOUT = 120.0  # seconds
+EXECUTORS_TIMEOUT = 55.0  # seconds
 
 
 class ClusterSession:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
 from sysds_resnet.engine.jvm.memory import parse_size
 from sysds_resnet.engine.spark.checks import check_start
-from sysds_resnet.engine.spark.cluster import Cluster, check_form, local_workers, on_this_machine
+from sysds_resnet.engine.spark.cluster import Cluster, check_form, local_workers
 from sysds_resnet.engine.spark.secrets import check_pairs, read_conf
 from sysds_resnet.errors import UserError
 from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.fields import setting
-from sysds_resnet.system.urls import absolute, is_url
-
-SCRATCH_FOLDER = "scratch"  # its name in a run folder
+from sysds_resnet.system.urls import absolute
 
 
 class SparkSettings(Settings):
     """Settings of commands that can run on a Spark cluster."""
+
+    devices_on_spark: ClassVar[tuple[str, ...]] = ("cpu",)
+    """The devices that executors may compute on."""
 
     engine: Literal["jvm", "spark"] = setting(
         "jvm",
@@ -48,22 +49,14 @@ class SparkSettings(Settings):
         group="Spark cluster",
         resume="free",
         ge=1,
-        description="Cores of each executor; a micro-batch is computed by one.",
+        description="Cores of each executor.",
     )
     executor_memory: str = setting(
         "4g",
         group="Spark cluster",
         value="SIZE",
         resume="free",
-        description="Heap of each executor, which its cores share.",
-    )
-    scratch: str | None = setting(
-        None,
-        group="Spark cluster",
-        value="FOLDER",
-        resume="free",
-        description="Folder that driver and executors share, for the files that they exchange: a path, or a "
-        "URL such as hdfs://... By default in the run folder, if everything is on one machine.",
+        description="Heap of each executor; in training, of the JVM that computes there.",
     )
     spark_conf: list[str] = setting(
         [],
@@ -94,7 +87,7 @@ class SparkSettings(Settings):
 
     @model_validator(mode="after")
     def _only_for_spark(self) -> SparkSettings:
-        names = ("master", "executors", "scratch", "spark_conf", "spark_conf_file")
+        names = ("master", "executors", "spark_conf", "spark_conf_file")
         # with --resume and no --engine, the engine is the one in the run's folder
         unknown = getattr(self, "resume", None) and "engine" not in self.model_fields_set
         if (
@@ -106,20 +99,17 @@ class SparkSettings(Settings):
                 f"settings: found {given[0]} without engine spark, expected both; add --engine spark, or "
                 f"leave {given[0]} out"
             )
-        on_gpu = getattr(self, "device", "cpu") != "cpu" or getattr(self, "gpus", None)
-        if self.engine == "spark" and on_gpu:
+        device, gpus = getattr(self, "device", "cpu"), getattr(self, "gpus", None)
+        if self.engine == "spark" and (gpus or device not in self.devices_on_spark):
+            expected = " or ".join(self.devices_on_spark)
             raise UserError(
-                "settings: found a GPU, expected device cpu with engine spark, whose executors compute on "
-                "CPUs; leave --device and --gpus out"
+                f"settings: found {f'gpus {gpus}' if gpus else f'device {device}'} with engine spark, "
+                f"expected device {expected} for each of its executors; choose one, or leave it out"
             )
         return self
 
-    def cluster(self, folder: Path | str | None = None) -> Cluster | None:
+    def cluster(self) -> Cluster | None:
         """Gives the cluster to compute on, or None for the engine "jvm", which needs none.
-
-        Args:
-            folder: The folder of a run that needs a scratch folder, which is inside of it by default. There
-                is no default if this is a URL, or if the cluster is more than this machine.
 
         Raises:
             UserError: If a setting is wrong, or one is missing that has no default for this cluster.
@@ -131,34 +121,21 @@ class SparkSettings(Settings):
         workers = local_workers(master)
         if workers is None and self.executors is None:
             raise UserError(f"executors: found none for {master}, expected a number; add --executors")
-        scratch = self.scratch or ""
-        if not scratch and folder is not None:
-            elsewhere = is_url(str(folder))
-            if elsewhere or not on_this_machine(master):
-                raise UserError(
-                    f"scratch: found none for {folder if elsewhere else master}, expected a folder that all "
-                    "its machines share; add --scratch"
-                )
-            scratch = str(Path(folder).resolve() / SCRATCH_FOLDER)
         return Cluster(
             master=master,
             executors=1 if workers else self.executors,
             cores=workers or self.executor_cores,
             memory=parse_size(self.executor_memory, "executor_memory", here=False),
-            scratch=scratch,
             conf=read_conf(self.spark_conf, self.spark_conf_file),
         )
 
-    def check_cluster(self, folder: Path | str | None = None) -> None:
+    def check_cluster(self) -> None:
         """Checks, before anything is read or written, that a session on the chosen cluster can be started.
-
-        Args:
-            folder: The folder of a run that needs a scratch folder, as for `cluster`.
 
         Raises:
             UserError: If a setting is wrong or missing (see `cluster`), or no session can be started, for the
                 reasons that `check_start` gives.
         """
-        cluster = self.cluster(folder)
+        cluster = self.cluster()
         if cluster is not None:
             check_start(cluster)

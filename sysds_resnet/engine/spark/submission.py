@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sysds_resnet.engine.jvm.memory import heap_of
-from sysds_resnet.engine.jvm.multiply import choose
 from sysds_resnet.engine.spark.checks import check_pyspark, spark_home
 from sysds_resnet.engine.spark.cluster import Cluster, cluster_environment
-from sysds_resnet.engine.spark.conf import combined, driver_conf, with_defaults
+from sysds_resnet.engine.spark.conf import combined, driver_memory, with_defaults
 from sysds_resnet.engine.spark.launch import environment
 from sysds_resnet.engine.spark.secrets import shown_conf
 from sysds_resnet.engine.spark.settings import SparkSettings
@@ -43,7 +42,8 @@ def submit_words(cluster: Cluster, conf: Mapping[str, str], shown: Mapping[str, 
     behind = with_defaults(settings)
     settings = {name: behind[name] for name in settings}
     for name, option in _EARLY.items():
-        words += [option, settings.pop(name)]
+        if name in settings:
+            words += [option, settings.pop(name)]
     for name, value in settings.items():
         words += ["--conf", f"{name}={value}"]
     return words
@@ -62,10 +62,6 @@ def python_line(name: str, settings: SparkSettings, options: Sequence[str]) -> l
     Raises:
         UserError: If an option does not fit.
     """
-    # only training needs a scratch folder; its default is in the run folder, whose name does not matter here
-    cluster = settings.cluster(Path() if name == "train" else None)
-    heap = heap_of(getattr(settings, "heap", None))
-    precision, chosen = getattr(settings, "precision", "double"), getattr(settings, "blas", "auto")
-    conf = driver_conf(heap, choose(precision, chosen, own_jvm=True))
+    conf = {} if (heap := getattr(settings, "heap", None)) is None else driver_memory(heap_of(heap))
     shown = shown_conf(settings.spark_conf, settings.spark_conf_file)
-    return [*submit_words(cluster, conf, shown), str(PROGRAM), name, *options]
+    return [*submit_words(settings.cluster(), conf, shown), str(PROGRAM), name, *options]

@@ -19,7 +19,7 @@ from sysds_resnet.images.sources.shards import (
     shards_of,
 )
 from sysds_resnet.system.arrow import arrow
-from sysds_resnet.system.shared_files import open_system
+from sysds_resnet.system.file_systems import open_system
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile

@@ -12,6 +12,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.evaluate import main as evaluate
 from sysds_resnet.system.command_lines import install_command
 from sysds_resnet.train import main as train
+from sysds_resnet.training.processes.job import Job
 
 DRIVER = """
 extern "C" int cuInit(unsigned) { return INIT; }
@@ -140,7 +141,7 @@ def test_commands_say_in_one_line_why_there_is_no_gpu(machine, capsys):
 def test_a_dry_run_shows_what_a_gpu_would_run(machine, capsys):
     """Also where there is none."""
     assert train(["--device", "cuda:0,1", "--amp", "--dry-run", "--heap", "1g"]) == 0
-    settings, _, shown = capsys.readouterr().out.partition("# the engine, on ")
+    settings, _, shown = capsys.readouterr().out.partition("# the engine of each of 2 processes, on ")
     assert yaml.safe_load(settings)["device"] == "cuda:0,1"
     comment, line, end = shown.split("\n")
     assert comment.startswith("cuda:0,1; not here: no NVIDIA driver (") and not end
@@ -156,10 +157,16 @@ def test_a_dry_run_shows_what_a_gpu_would_run(machine, capsys):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("flags", [["--device", "gpu"], ["--gpus", "2"]])
-def test_executors_of_spark_have_no_gpus(capsys, flags):
+@pytest.mark.parametrize("flags", [["--device", "cuda:1"], ["--gpus", "2"]])
+def test_each_executor_of_spark_has_one_gpu_at_most(capsys, flags):
     assert train(["--engine", "spark", *flags]) == 2
-    assert "device cpu with engine spark" in capsys.readouterr().err
+    assert "with engine spark, expected device cpu or gpu for each" in capsys.readouterr().err
+
+
+def test_a_process_whose_gpu_is_not_there_says_so(machine):
+    job = Job(1, 2, "run", {}, heap=2**30, threads=1, gpus=[3])
+    with pytest.raises(UserError, match="device: found cuda:3, but no NVIDIA driver"):
+        job.engine_options(job.settings())
 
 
 def test_doctor_tells_of_the_gpu(machine, capsys):

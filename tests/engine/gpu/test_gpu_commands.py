@@ -9,6 +9,8 @@ import software_gpus
 import yaml
 from command_line import ROOT, assert_one_line_error, run_here, run_systemds
 from gpu_steps import batch
+from reference import relative_error
+from safetensors.numpy import load_file
 
 from sysds_resnet import ResNet
 
@@ -23,6 +25,7 @@ def libraries(tmp_path_factory):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("wide")
 def test_commands_take_gpus(libraries, source, tmp_path, capfd):
     images, weights = ["--dataset", source, "--image-size", 32], tmp_path / "run"
     small = ["--model", "resnet18", "--epochs", 1, "--batch-size", 4, "--gpus", 2]
@@ -44,6 +47,31 @@ def test_commands_take_gpus(libraries, source, tmp_path, capfd):
             tables.append(pd.read_csv(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     pd.testing.assert_frame_equal(*tables, rtol=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("wide")
+def test_two_gpus_with_a_process_each_train_as_one(libraries, source, tmp_path, capfd):
+    options = ["--dataset", source, "--image-size", 32, "--model", "resnet18", "--epochs", 1]
+    options += [
+        "--batch-size",
+        4,
+        "--micro-batch",
+        2,
+        "--precision",
+        "double",
+        "--base-lr",
+        0.1,
+        "--heap",
+        "1g",
+    ]
+    found = []
+    with software_gpus.installed(libraries, 2):
+        for count in (1, 2):
+            outcome = run_here(capfd, "train", *options, "--gpus", count, "--out", tmp_path / str(count))
+            assert outcome.code == 0, outcome.err
+            found.append(load_file(tmp_path / str(count) / "weights.safetensors"))
+    assert relative_error(found[1], found[0]) < 1e-8
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_an_openmp_library_that_does_not_load_is_named(bundled, monkeypatch):
 
 def test_spark_sends_it_to_executors_with_onednn(bundled, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cluster = Cluster("local-cluster[1,1,1024]", 1, "")
+    cluster = Cluster("local-cluster[1,1,1024]", 1)
     for native in (True, False):
         chosen = multiply.Multiply("single", bundled, native)
         assert (bundled.as_uri() in executor_conf(cluster, chosen)["spark.files"].split(",")) == native

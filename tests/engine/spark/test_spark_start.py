@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from pathlib import Path
 
 import pytest
 from command_line import assert_one_line_error, run_here
@@ -32,7 +31,7 @@ def test_paths_with_spaces_are_quoted_as_spark_takes_options_apart(spaced, monke
     monkeypatch.setattr(jvm, "systemds_home", lambda: spaced)
     words = shlex.split(driver_conf(2**30, PLAIN_JAVA)["spark.driver.extraJavaOptions"])
     assert f"-Dlog4j.configuration=file:{spaced}/conf/log4j.properties" in words
-    found = executor_conf(Cluster("local-cluster[1,1,1024]", 1, ""), PLAIN_JAVA)
+    found = executor_conf(Cluster("local-cluster[1,1,1024]", 1), PLAIN_JAVA)
     assert (spaced / "SystemDS.jar").as_uri() in found["spark.jars"].split(",")
     assert all(name.startswith("file:///") for name in found["spark.jars"].split(","))
     assert all(name.startswith("file:///") for name in found["spark.files"].split(","))
@@ -78,7 +77,7 @@ def test_a_user_without_a_name_is_told_how_to_get_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(machine.pwd, "getpwuid", unknown)
     with pytest.raises(UserError, match=r"^user: found no name for the number \d+, .*/etc/passwd: uid\d+:x:"):
-        ClusterSession(Cluster("local[1]", 1, ""), {}, tmp_path, tmp_path / "jvm.log")
+        ClusterSession(Cluster("local[1]", 1), {}, tmp_path, tmp_path / "jvm.log")
 
 
 def test_why_a_jvm_does_not_start_is_in_the_message(tmp_path, monkeypatch):
@@ -89,7 +88,7 @@ def test_why_a_jvm_does_not_start_is_in_the_message(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_HOME", a_spark(tmp_path / "spark", script=script))
     before = dict(os.environ)
     with pytest.raises(UserError, match="nowhere: Name or service not known") as caught:
-        ClusterSession(Cluster("local[1]", 1, ""), {}, tmp_path, tmp_path / "jvm.log")
+        ClusterSession(Cluster("local[1]", 1), {}, tmp_path, tmp_path / "jvm.log")
     assert "\n" not in str(caught.value) and dict(os.environ) == before
     assert not list(tmp_path.glob("*.properties"))
 
@@ -139,7 +138,7 @@ def test_a_python_that_is_not_there_is_named(tmp_path, monkeypatch, capfd):
 def test_yarn_needs_the_settings_of_hadoop(tmp_path, monkeypatch, capfd):
     for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR"):
         monkeypatch.delenv(name, raising=False)
-    options = ["--engine", "spark", "--master", "yarn", "--executors", 2, "--scratch", Path("/shared")]
+    options = ["--engine", "spark", "--master", "yarn", "--executors", 2]
     outcome = run_here(capfd, "train", *options, "--out", tmp_path / "run")
     assert_one_line_error(outcome, "master: found yarn without HADOOP_CONF_DIR or YARN_CONF_DIR")
 
@@ -159,6 +158,6 @@ def test_yarn_needs_the_settings_of_hadoop(tmp_path, monkeypatch, capfd):
     ],
 )
 def test_masters_of_other_forms_are_refused(tmp_path, capfd, master):
-    options = ["--engine", "spark", "--master", master, "--executors", 2, "--scratch", tmp_path]
+    options = ["--engine", "spark", "--master", master, "--executors", 2]
     outcome = run_here(capfd, "train", *options, "--out", tmp_path / "run")
     assert_one_line_error(outcome, f"master: found {master!r}, expected local[N]")

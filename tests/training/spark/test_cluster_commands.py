@@ -1,4 +1,4 @@
-"""The commands on a Spark cluster against the same on one machine, and a run whose driver is killed."""
+"""The commands on a Spark cluster against the same on one machine."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,9 @@ from urllib.request import url2pathname
 
 import pandas as pd
 import pytest
-from command_line import (
-    assert_gone,
-    assert_one_line_error,
-    finish,
-    jvms_of,
-    run_here,
-    share_engine,
-    start_process,
-    wait_for,
-)
+from command_line import assert_one_line_error, run_here, share_engine
 from reference import random_resnet
 from scoring_reference import write_images, write_networks
-from training_runs import assert_same_end
 
 from sysds_resnet.images.sources.shards import MANIFEST, FileRecord, Manifest
 
@@ -80,23 +70,3 @@ def test_the_cluster_evaluates_what_one_machine_evaluates(cluster, here, capfd, 
         assert (folder / "there" / name).read_text() == (folder / "here" / name).read_text()
     one, many = (json.loads((folder / out / "scores.json").read_text()) for out in ("here", "there"))
     assert many == {**one, "loss": pytest.approx(one["loss"], rel=1e-9)}
-
-
-def test_a_killed_driver_is_resumed_exactly(cluster, capfd, folder):
-    data = ["--dataset", "synthetic", "--num-images", 64, "--num-classes", 4, "--image-size", 32]
-    options = [*data, "--model", "resnet18", "--batch-size", 8, "--micro-batch", 4, "--precision", "double"]
-    options += ["--engine", "spark", "--master", cluster.url, "--executors", 2, "--executor-memory", "1g"]
-    options += ["--heap", "2g", "--epochs", 1, "--save-steps", 2, "--base-lr", 1]
-    assert finish(start_process("train", *options, "--out", folder / "whole"), 300).code == 0
-    killed = start_process("train", *options, "--out", folder / "killed")
-    metrics = folder / "killed" / "metrics.jsonl"
-    wait_for(killed, lambda: metrics.exists() and '"step": 5,' in metrics.read_text(), 300)
-    jvms = jvms_of(killed)
-    killed.kill()
-    finish(killed)
-    for jvm in jvms:
-        assert_gone(jvm)
-    outcome = finish(start_process("train", "--resume", folder / "killed"), 300)
-    assert outcome.code == 0 and "from step 4" in outcome.out, outcome
-    assert_same_end(folder / "killed", folder / "whole")
-    assert not any((folder / "killed" / "scratch").iterdir())

@@ -1,103 +1,57 @@
-"""Steps on a real Spark cluster of two executors against the same steps beside Python."""
+"""Runs on a Spark cluster of separate processes, with narrow networks, and what may happen to them."""
 
 import os
+import re
+import shutil
 import signal
-import threading
 import time
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
-from spark_cluster import cluster_processes, executors, executors_left, spark_cluster
-from spark_images import BATCH, MICRO_BATCH, make_dataset
+from command_line import assert_one_line_error, finish, start_process, wait_for
+from safetensors.numpy import load_file
+from spark_cluster import cluster_processes, executors, spark_cluster
+from training_runs import SETTINGS, assert_same_end, train_undisturbed
 
-from sysds_resnet import ResNet
-from sysds_resnet.batches.readers import Readers
-from sysds_resnet.engine import Engine
-from sysds_resnet.engine.spark.cluster import Cluster
-from sysds_resnet.images import open_dataset
-from sysds_resnet.training.loop import evaluate_state
-from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.spark.steps import spark_evaluate, spark_steps
-from sysds_resnet.training.state import State
-from sysds_resnet.training.steps import local_steps
-
-GIB = 2**30
-SETTINGS = TrainSettings(
-    model="resnet18", batch_size=BATCH, micro_batch=MICRO_BATCH, base_lr=1, mixup=0.2, label_smoothing=0.1
-)
+pytestmark = pytest.mark.long
+MINUTES = 300  # seconds that a run may take here
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    return make_dataset()
+def narrow_cluster(narrow_package, tmp_path_factory):
+    """The URL of a cluster of two workers whose executors have narrow networks, and its folder."""
+    folder = tmp_path_factory.mktemp("narrow-cluster")
+    with spark_cluster(folder, PYTHONPATH=str(narrow_package)) as url:
+        yield url, folder
 
 
-@contextmanager
-def engine_of(cluster, executors=2, precision="double"):
-    scratch = str(cluster.folder / "scratch")
-    spark = Cluster(cluster.url, executors, scratch, memory=GIB)
-    with Engine(precision, 2 * GIB, cluster=spark) as engine:
-        yield engine
+@pytest.fixture
+def begin(narrow_cluster, narrow_package):
+    """A function that starts a run of two executors in a folder."""
+    return lambda folder, *flags: start(narrow_cluster[0], narrow_package, folder, *flags)
 
 
-def train(engine, dataset, steps_of, steps, during=lambda step: None, settings=SETTINGS, frozen=0):
-    """So many steps: after each of them, everything that it changed, by name, and at last an evaluation."""
-    model = ResNet(18, dataset.num_classes, engine=engine, mean=dataset.mean, std=dataset.std)
-    state = State.fresh(model)
-    optimizer = settings.make_optimizer(len(dataset) // settings.batch_size, frozen)
-    found = []
-    with steps_of(settings, state, dataset) as source:
-        for step in range(steps):
-            batch = next(source)
-            during(step)
-            loss = source.update(batch, optimizer).loss
-            velocities = state.model.network.from_engine(*state.moments, trained_only=True)
-            changed = state.model.state_dict() | {f"{name} velocity": v for name, v in velocities.items()}
-            found.append(changed | {"loss": np.array(loss)})
-    if engine.spark:
-        scores = spark_evaluate(settings, state, dataset)
-    else:
-        with Readers([dataset], 1) as readers:
-            scores = evaluate_state(state, dataset, readers)
-    found[-1] |= {f"validation {name}": np.array(score) for name, score in scores.items()}
-    return found
-
-
-@contextmanager
-def here(settings, state, dataset):
-    with Readers([dataset], 1) as readers, local_steps(settings, state, dataset, readers) as steps:
-        yield steps
+def start(url, package, folder, *flags):
+    options = ["--engine", "spark", "--master", url, "--executors", "2", "--executor-memory", "1g"]
+    options += [*SETTINGS[:-2], "--save-steps", "1", "--workers", "1", *flags, "--out", folder]
+    return start_process("train", *options, cwd=package)
 
 
 @pytest.fixture(scope="module")
-def listening():
-    """Addresses on which something of the run of `stepped`, or of its cluster, has listened."""
-    return set()
-
-
-@pytest.fixture(scope="module")
-def stepped(cluster, dataset, listening):
-    """A step, and an evaluation, by two executors."""
-
-    def look(step):
-        driver = psutil.Process().children(recursive=True)
-        for process in [psutil.Process(), *driver, *cluster_processes(cluster.folder)]:
-            listening.update(addresses(process))
-
-    with engine_of(cluster) as engine:
-        return train(engine, dataset, spark_steps, 1, look)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster, dataset):
-    """Three steps, and an evaluation, by two executors."""
-    with engine_of(cluster) as engine:
-        return train(engine, dataset, spark_steps, 3)
+def run(narrow_cluster, narrow_package, tmp_path_factory):
+    """A run that nothing disturbed: its folder, its outcome, and the addresses on which it listened."""
+    url, cluster = narrow_cluster
+    folder, listening = tmp_path_factory.mktemp("spark") / "run", set()
+    process = start(url, narrow_package, folder)
+    wait_for(process, lambda: (folder / "metrics.jsonl").exists(), MINUTES)
+    while process.poll() is None:
+        for one in [*psutil.Process(process.pid).children(recursive=True), *cluster_processes(cluster)]:
+            listening |= addresses(one)
+    outcome = finish(process)
+    assert outcome.code == 0, outcome
+    yield folder, outcome, listening
+    shutil.rmtree(folder)
 
 
 def addresses(process):
@@ -105,124 +59,121 @@ def addresses(process):
         found = process.net_connections("inet")
     except psutil.Error:  # it has ended
         return set()
-    return {(process.name(), connection.laddr.ip) for connection in found if connection.status == "LISTEN"}
+    return {c.laddr.ip.removeprefix("::ffff:") for c in found if c.status == psutil.CONN_LISTEN}
 
 
-def difference(found, expected):
-    """The largest, relative to the largest value of the same name."""
-    return max(np.abs(found[name] - array).max() / np.abs(array).max() for name, array in expected.items())
+def test_two_executors_end_as_one_machine_does(run, engine, tmp_path):
+    folder, outcome, _ = run
+    assert outcome.err == ""
+    assert re.search(r"^engine:  2 processes, each with SystemDS", outcome.out, re.MULTILINE)
+    assert outcome.out.count("validation top-1") == 1
+    train_undisturbed(engine, tmp_path / "alone")
+    names = os.listdir(tmp_path / "alone")
+    assert sorted(os.listdir(folder)) == sorted([*names, "jvm.log", "output.log"])
+    expected = load_file(tmp_path / "alone" / "weights.safetensors")
+    for name, array in load_file(folder / "weights.safetensors").items():
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-8 * np.abs(array).max())
 
 
-@pytest.mark.long
-def test_two_executors_make_the_same_step_as_one_machine(stepped, engine, dataset):
-    assert difference(stepped[0], train(engine, dataset, here, 1)[0]) < 1e-12
+def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(run):
+    assert run[2] <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.long
-def test_two_executors_make_the_same_steps_as_one_machine(undisturbed, engine, dataset):
-    expected = train(engine, dataset, here, 3)
-    assert difference(undisturbed[0], expected[0]) < 1e-12
-    assert difference(undisturbed[2], expected[2]) < 1e-9, "rounding grows from step to step"
+def members(cluster):
+    """The processes that train, in executors."""
+    return [one for one in cluster_processes(cluster) if "processes.member" in " ".join(one.cmdline())]
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("wide")
-def test_single_precision_travels_in_fp32(cluster, engine_single, dataset):
-    """And the gradients of what is not trained, here the stem, not at all.
-
-    The real networks have so many channels that no rounding of one weighs much.
-    """
-    with engine_of(cluster, precision="single") as own:
-        assert own.fp32 == engine_single.fp32
-        [found] = train(own, dataset, spark_steps, 1, frozen=1)
-    [expected] = train(engine_single, dataset, here, 1, frozen=1)
-    for name, array in expected.items():
-        scale = np.abs(array).max()
-        # a ReLU may fall the other way
-        assert np.abs(found[name] - array).max() <= (2e-2 if "velocity" in name else 2e-4) * scale, name
-        assert scale > 0 or name.startswith(("conv1", "bn1"))
+def kill_executor(cluster):
+    executors(cluster)[0].kill()
 
 
-@pytest.mark.long
-def test_nothing_of_a_cluster_on_one_machine_listens_but_on_loopback(stepped, listening):
-    assert sum(name == "java" for name, _ in listening) and {name for name, _ in listening} > {"java"}
-    assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
+def kill_process(cluster):
+    members(cluster)[0].kill()
 
 
-def kill_executor(folder):
-    executors(folder)[0].kill()
+def kill_python(cluster):
+    """The Python of a task, whose process ends with it."""
+    members(cluster)[0].parent().kill()
 
 
-def kill_worker(folder):
-    """The process that starts executors; its own goes on until it sees that it is alone."""
-    os.kill(int((folder / "worker1.pid").read_text()), signal.SIGKILL)
+def kill_jvm(cluster):
+    [jvm] = [one for one in members(cluster)[0].children() if one.name() == "java"]
+    jvm.kill()
 
 
-def pause_executor(folder):
-    process = executors(folder)[0]
+def pause(process, seconds):
     process.suspend()
-    time.sleep(8)
+    time.sleep(seconds)
     process.resume()
 
 
-def check_disturbed(undisturbed, cluster, dataset, disturb):
-    """Three steps, in the second of which something happens to the cluster: the same bits."""
-    disturbed = []
-
-    def act():
-        time.sleep(0.3)
-        disturb(cluster.folder)
-        disturbed.append(disturb)
-
-    def during(step):
-        if step == 1:
-            threading.Thread(target=act).start()
-
-    with engine_of(cluster) as engine:
-        found = train(engine, dataset, spark_steps, 3, during)
-    assert disturbed
-    for one, other in zip(found, undisturbed, strict=True):
-        assert all(np.array_equal(one[name], array) for name, array in other.items())
+@pytest.mark.parametrize("disturb", [kill_executor, kill_process, kill_python, kill_jvm])
+def test_what_is_killed_changes_nothing(run, begin, narrow_cluster, tmp_path, disturb):
+    process = begin(tmp_path / "run")
+    wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)
+    before = members(narrow_cluster[1])
+    disturb(narrow_cluster[1])
+    outcome = finish(process, MINUTES)
+    assert outcome.code == 0 and "going on in a new one from step" in outcome.err, outcome
+    assert_same_end(tmp_path / "run", run[0])
+    assert psutil.wait_procs(before, timeout=120)[1] == []
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("disturb", [kill_executor, pause_executor])
-def test_a_disturbed_executor_changes_nothing(undisturbed, cluster, dataset, disturb):
-    check_disturbed(undisturbed, cluster, dataset, disturb)
+@pytest.mark.parametrize("of", [executors, members])
+def test_what_stands_still_for_a_moment_changes_nothing(run, begin, narrow_cluster, tmp_path, of):
+    process = begin(tmp_path / "run")
+    wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)
+    pause(of(narrow_cluster[1])[0], 10)
+    outcome = finish(process, MINUTES)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    assert_same_end(tmp_path / "run", run[0])
 
 
-@pytest.mark.long
-def test_a_lost_worker_changes_nothing(undisturbed, dataset, tmp_path):
-    with spark_cluster(tmp_path) as url:  # of its own: nobody replaces the worker
-        check_disturbed(undisturbed, SimpleNamespace(folder=tmp_path, url=url), dataset, kill_worker)
+def test_a_process_that_stands_still_is_replaced(run, begin, narrow_cluster, tmp_path):
+    process = begin(tmp_path / "run", "--peer-timeout", "10")
+    wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)
+    members(narrow_cluster[1])[0].suspend()
+    outcome = finish(process, MINUTES)
+    assert outcome.code == 0 and "found no answer of another process for 10 s" in outcome.err, outcome
+    assert_same_end(tmp_path / "run", run[0])
 
 
-@pytest.mark.long
-def test_gradients_may_be_added_in_a_tree(cluster, engine, dataset):
-    """Of four workers on two executors, in two slices, whose sums of two are added once more."""
-    with engine_of(cluster) as own:
-        own.spark.cluster = replace(own.spark.cluster, cores=2)
-        found = train(own, dataset, partial(spark_steps, fan_in=2), 1)
-    assert difference(found[0], train(engine, dataset, here, 1)[0]) < 1e-12
+def test_a_killed_driver_is_resumed_exactly(run, begin, narrow_cluster, narrow_package, tmp_path):
+    process = begin(tmp_path / "run")
+    wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)
+    left = [*psutil.Process(process.pid).children(recursive=True), *executors(narrow_cluster[1])]
+    left += members(narrow_cluster[1])
+    process.kill()
+    finish(process)
+    assert psutil.wait_procs(left, timeout=120)[1] == []
+    outcome = finish(start_process("train", "--resume", tmp_path / "run", cwd=narrow_package), MINUTES)
+    assert outcome.code == 0 and ", from step " in outcome.out, outcome
+    assert_same_end(tmp_path / "run", run[0])
 
 
-@pytest.mark.long
-def test_nothing_is_left_behind(stepped, cluster):
-    assert executors_left(cluster.folder) == []
-    assert list((cluster.folder / "scratch").iterdir()) == []
+def test_ctrl_c_ends_a_run_after_the_step_under_way(run, begin, narrow_package, tmp_path):
+    process = begin(tmp_path / "run")
+    wait_for(process, lambda: (tmp_path / "run" / "metrics.jsonl").exists(), MINUTES)
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert (outcome.code, outcome.err) == (0, "\nstopping after this step; once more to stop at once\n")
+    assert re.search(r"^stopped at step \d; continue with: ", outcome.out, re.MULTILINE)
+    assert not (tmp_path / "run" / "stop").exists()
+    outcome = finish(start_process("train", "--resume", tmp_path / "run", cwd=narrow_package), MINUTES)
+    assert outcome.code == 0, outcome
+    assert_same_end(tmp_path / "run", run[0])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_ten_steps_on_digits_are_those_of_one_machine(engine, tmp_path, count):
-    """A batch in four micro-batches, by one, two and four executors."""
-    digits = open_dataset("digits", "train")
-    settings = SETTINGS.model_copy(update={"batch_size": 64, "micro_batch": 16, "base_lr": 10, "mixup": 0.0})
-    with (
-        spark_cluster(tmp_path, workers=count) as url,
-        engine_of(SimpleNamespace(folder=tmp_path, url=url), count) as own,
-    ):
-        found = train(own, digits, spark_steps, 10, settings=settings)
-    expected = train(engine, digits, here, 10, settings=settings)
-    for one, other in zip(found, expected, strict=True):
-        assert difference(one, other) < 1e-12
+def test_too_few_executors_are_told_within_a_minute(begin, tmp_path):
+    began = time.monotonic()
+    outcome = finish(begin(tmp_path / "run", "--executors", "3", "--micro-batch", "2"))
+    assert_one_line_error(outcome, "executors: found 2 of 3 with 1 cores", "expected all")
+    assert time.monotonic() - began < 100  # a minute, and the start and end of a session
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_left_behind(run, narrow_cluster):
+    assert (
+        psutil.wait_procs([*executors(narrow_cluster[1]), *members(narrow_cluster[1])], timeout=120)[1] == []
+    )

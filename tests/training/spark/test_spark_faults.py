@@ -2,15 +2,13 @@
 
 import shutil
 import signal
-import subprocess
-from dataclasses import replace
 
 import pytest
 import yaml
 from command_line import assert_one_line_error, finish, run_here, start_process, wait_for
 from spark_cluster import executors_left
 
-from sysds_resnet.training import session as session_module
+from sysds_resnet.training import run as run_module
 
 # the processes that tests start have the real networks, and so have those of this one
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("wide")]
@@ -54,38 +52,18 @@ def test_a_shard_that_executors_cannot_read(cluster, copied, capfd, monkeypatch,
     run, data = copied
     shard = data / "train-00001-images.npy"
     content, before = shard.read_bytes(), checkpoints(run)
-    begin = session_module.spark_steps
+    begin = run_module.train_on_cluster
 
-    def steps(*arguments):
+    def train(*arguments):
         shard.unlink() if damage == "missing" else shard.write_bytes(content[:-1])
         return begin(*arguments)
 
-    monkeypatch.setattr(session_module, "spark_steps", steps)
+    monkeypatch.setattr(run_module, "train_on_cluster", train)
     outcome = run_here(capfd, "train", "--resume", run)
     assert_one_line_error(outcome, shard, "found no such array as was prepared", "restore the file")
     shard.write_bytes(content)
     assert checkpoints(run) == before
     assert executors_left(cluster.folder) == []
-
-
-def test_a_scratch_folder_without_room_for_gradients(cluster, copied, capfd, tmp_path):
-    run, _ = copied
-    before = checkpoints(run)
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", small], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.strip()}")
-    try:
-        outcome = run_here(capfd, "train", "--resume", run, "--scratch", small)
-        assert_one_line_error(outcome, "scratch: found no space left on its device", "another --scratch")
-        assert list(small.iterdir()) == []
-    finally:
-        executors_left(cluster.folder)  # while they end, files there may be open
-        subprocess.run(["umount", small], check=True)
-    assert checkpoints(run) == before
 
 
 @pytest.fixture
@@ -100,7 +78,7 @@ def test_executors_with_too_little_memory_for_a_micro_batch(one_executor, capfd,
     """Which is found out in a step, as the micro-batch is asked for; the run goes on with a smaller one."""
     options = ["--executor-memory", "1g", "--batch-size", 256, "--micro-batch", 256]
     outcome = run_here(capfd, "train", *one_executor, *options, "--out", tmp_path / "run")
-    assert outcome.code == 0 and "executors: found heaps of 1024m full" in outcome.err, outcome
+    assert outcome.code == 0 and "JVM: found its heap of" in outcome.err, outcome
     assert "going on with micro_batch 128 in place of 256" in outcome.err
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["micro_batch"] <= 128
 
@@ -108,15 +86,11 @@ def test_executors_with_too_little_memory_for_a_micro_batch(one_executor, capfd,
 def test_executors_with_too_little_memory_for_an_image(one_executor, capfd, tmp_path):
     options = ["--executor-memory", "512m", "--batch-size", 1, "--micro-batch", 1]
     outcome = run_here(capfd, "train", *one_executor, *options, "--out", tmp_path / "run")
-    warning, error = outcome.err.splitlines()
-    assert warning.startswith("warning: micro_batch: found 1 image")
-    assert_one_line_error(
-        replace(outcome, err=error), "executors: found heaps of 512m full", "--executor-memory"
-    )
+    assert "warning: micro_batch: found 1 image" in outcome.out
+    assert_one_line_error(outcome, "JVM: found its heap of 0.5 GiB full", "more with --executor-memory")
 
 
 def test_a_stopped_run_goes_on(copied, capfd):
     run, _ = copied
     outcome = run_here(capfd, "train", "--resume", run)
     assert outcome.code == 0 and "weights: " in outcome.out, outcome
-    assert not any((run / "scratch").iterdir())

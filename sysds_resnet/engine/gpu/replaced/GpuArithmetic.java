@@ -46,12 +46,6 @@ public class GpuArithmetic {
     return addWeighted(x, y, 1, 1);
   }
 
-  /** Adds y to x in place. */
-  public void addTo(MatrixObject x, MatrixObject y) {
-    axpy(y, 1, read(x));
-    release(x);
-  }
-
   /** Computes ax + by. */
   public MatrixObject addWeighted(MatrixObject x, MatrixObject y, double a, double b) {
     GPUObject made = make(x);

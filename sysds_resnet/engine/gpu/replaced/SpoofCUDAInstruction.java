@@ -6,7 +6,6 @@ import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
 import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
 import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
-import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
@@ -17,7 +16,7 @@ import org.apache.sysds.runtime.matrix.data.MatrixBlock;
  * engine's parser knows. The parser leaves everything about GPU°spoof to this class.
  * https://github.com/apache/systemds/blob/3.4.0-rc2/src/main/java/org/apache/sysds/runtime/util/ProgramConverter.java
  *
- * weighted_sums, weighted_squares, over_roots, norms, add, sum_parts: these compute the functions of the same names in
+ * weighted_sums, weighted_squares, over_roots, norms, add: these compute the functions of the same names in
  * dml/optim/tensors.dml, with inputs and outputs in variables of the names there. With them an update of ResNet-50 by
  * LARS takes five operators, and the host waits for the GPU twice; with the engine's operators it takes 1900, and the
  * host waits 270 times.
@@ -54,9 +53,6 @@ public class SpoofCUDAInstruction extends GPUInstruction {
     }
     else if (instOpcode.equals("add")) {
       add(context);
-    }
-    else if (instOpcode.equals("sum_parts")) {
-      sumParts(context);
     }
     else if (instOpcode.equals("norms")) {
       computeNorms(context);
@@ -108,24 +104,6 @@ public class SpoofCUDAInstruction extends GPUInstruction {
       sum.add(gpu.add((MatrixObject) a.get(t), (MatrixObject) b.get(t)));
     }
     context.setVariable("sum", new ListObject(sum));
-  }
-
-  private void sumParts(ExecutionContext context) {
-    GpuArithmetic gpu = arithmetic(context);
-    List parts = list(context, "parts");
-    int tensors = parts.size() / (int) ((ScalarObject) context.getVariable("n")).getLongValue();
-    ArrayList sums = new ArrayList(parts.subList(0, tensors));
-    for (int k = tensors; k < parts.size(); k++) {
-      MatrixObject sum = (MatrixObject) sums.get(k % tensors);
-      MatrixObject part = (MatrixObject) parts.get(k);
-      if (k < 2 * tensors) {
-        sums.set(k % tensors, gpu.add(sum, part));
-      }
-      else { // into the sum made before: one new matrix for each tensor, however many parts there are
-        gpu.addTo(sum, part);
-      }
-    }
-    context.setVariable("grads", new ListObject(sums));
   }
 
   private void computeNorms(ExecutionContext context) {

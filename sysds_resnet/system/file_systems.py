@@ -1,11 +1,8 @@
-"""Files on file systems that the machines of a cluster share."""
+"""The file systems behind paths and URLs, as Arrow opens them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.system.arrow import arrow
@@ -13,29 +10,6 @@ from sysds_resnet.system.urls import KINDS, is_url
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
-
-
-def write_shared(path: str, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file on a file system that machines share: a path, or a URL such as hdfs://... or s3a://...
-
-    The file appears whole or not at all. It is not synced to the disk: this is for what can be written again.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    pa = arrow(path)
-    try:
-        system, name = open_system(path)
-        temporary = f"{name}.{uuid4().hex}.tmp"  # unique: a task that is thought lost may still be writing
-        system.create_dir(os.path.dirname(name), recursive=True)
-        with system.open_output_stream(temporary) as file:
-            write(file)
-        system.move(temporary, name)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be written ({one_line(error)}), expected room in a folder that all machines "
-            "share; check --scratch"
-        ) from error
 
 
 def open_system(name: str) -> tuple[FileSystem, str]:

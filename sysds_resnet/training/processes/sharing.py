@@ -1,0 +1,159 @@
+"""What the processes of a group share: batches, gradients, validation images, and the wish to stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from sysds_resnet.batches.readers import Readers
+from sysds_resnet.batches.stream import OnError
+from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.images import Dataset
+from sysds_resnet.images.part import PartDataset
+from sysds_resnet.network.arrays import SentImages
+from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
+from sysds_resnet.training.loop import kept_weights
+from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.processes.group import Group
+from sysds_resnet.training.processes.wire import Wire
+from sysds_resnet.training.state import State
+
+
+def own_part(n: int, group: Group) -> range:
+    """Gives the part of n things that is for this process; the parts differ by one at most."""
+    return range(group.rank * n // group.size, (group.rank + 1) * n // group.size)
+
+
+def own_images(batch_size: int, micro_batch: int, group: Group) -> range:
+    """Gives the places in each batch of the images for this process, which are whole micro-batches."""
+    part = own_part(batch_size // micro_batch, group)
+    return range(part.start * micro_batch, part.stop * micro_batch)
+
+
+class Exchange:
+    """Sums of numbers over the processes of a group, with which they also tell each other news.
+
+    The news are the wish to stop, and images that could not be read. All processes come to know them in the
+    same sum, so that all end after the same step.
+
+    Args:
+        group: The group.
+        sets: The data sets of the run, in the same order in each process.
+        asked: A function that tells whether this process was asked to stop.
+        on_error: A function of the first process that is told of all images that could not be read.
+
+    Attributes:
+        group: The group.
+        asked: The function.
+        stopping: Whether a process was asked to stop, as far as all know.
+    """
+
+    def __init__(
+        self, group: Group, sets: Sequence[Dataset], asked: Callable[[], bool], on_error: OnError
+    ) -> None:
+        self.group, self.asked = group, asked
+        self.stopping = False
+        self._sets, self._on_error = sets, on_error
+        self._unread: SimpleQueue[tuple[int, int, str]] = SimpleQueue()  # another thread may read images
+
+    def note_unread(self, dataset: Dataset, index: int, reason: str) -> None:
+        """Notes that an image cannot be read, for the next sum; the `OnError` of this process's streams."""
+        if isinstance(dataset, PartDataset):
+            dataset, index = dataset.whole, dataset.places[index]
+        number = next(i for i, known in enumerate(self._sets) if known is dataset)
+        self._unread.put((number, int(index), reason))
+
+    def sum(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Sums numbers over the processes, float64 of shape (n,), and exchanges the news."""
+        unread = [self._unread.get() for _ in range(self._unread.qsize())]
+        *total, stops, unreads = self.group.sum(np.array([*numbers, self.asked(), bool(unread)], float))
+        self.stopping = self.stopping or stops > 0
+        if unreads:
+            for text in self.group.gather(json.dumps(unread)):
+                for number, index, reason in json.loads(text) if self.group.rank == 0 else ():
+                    self._on_error(self._sets[number], index, reason)
+        return np.array(total)
+
+
+class SharedUpdate:
+    """Training steps of which each process computes the gradients of its own images.
+
+    Args:
+        state: The state of the run, which steps change in every process in the same way.
+        exchange: The exchange between the processes.
+        frozen: The number of units that are not trained.
+        batch_size: The number of images in a whole batch.
+
+    Attributes:
+        measured: The seconds of parts of the last step: "compute_s" of the gradients in the slowest process,
+            "take_s" of taking them out of the engine, "sum_s" of the sum, "put_s" of putting it back, and
+            "update_s". "straggler" is by how much the slowest process took longer than the median, and
+            "slowest" its number.
+    """
+
+    def __init__(self, state: State, exchange: Exchange, frozen: int, batch_size: int) -> None:
+        self._state, self._exchange, self._batch_size = state, exchange, batch_size
+        self._wire = Wire(state.model.network, frozen)
+        self.measured: dict[str, Any] = {}
+
+    def update(
+        self, images: np.ndarray | SentImages, labels: np.ndarray | MixedLabels, optimizer: Optimizer
+    ) -> StepMetrics:
+        """Does one step with the images of this process; it is `State.update` of all processes together."""
+        group, seconds = self._exchange.group, {}
+        with _timed(seconds, "compute_s"):
+            gradients, metrics = self._state.gradients(images, labels, optimizer, self._batch_size)
+        with _timed(seconds, "take_s"):
+            values = self._wire.take(gradients)
+        times = np.zeros(group.size)
+        times[group.rank] = seconds["compute_s"]
+        # the numbers come first: whoever waits for the others does so here, and the sum is timed without that
+        numbers = self._exchange.sum([*metrics, *times])
+        metrics, times = numbers[:4], numbers[4:]
+        with _timed(seconds, "sum_s"):
+            values = group.sum(values)
+        with _timed(seconds, "put_s"):
+            total = self._wire.put(values)
+        with _timed(seconds, "update_s"):
+            done = self._state.apply(total, metrics, optimizer)
+        slowest = {"compute_s": times.max(), "straggler": times.max() / np.median(times)}
+        self.measured.update(seconds | slowest | {"slowest": int(times.argmax())})
+        return done
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Puts the seconds that a `with` block takes into a dict."""
+    began = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - began
+
+
+def evaluate_part(
+    state: State, part: PartDataset, readers: Readers, exchange: Exchange, scored: Callable[[int], object]
+) -> dict[str, float] | None:
+    """Evaluates this process's part of the validation images, and gives the scores of all parts together.
+
+    Args:
+        state: The state of the run, whose kept weights are evaluated.
+        part: The part of the images; it may be empty.
+        readers: The readers of the part.
+        exchange: The exchange between the processes.
+        scored: A function that is told how many images of the part have been scored.
+
+    Returns:
+        The scores of `evaluate`, the same for each process; None if one was asked to stop.
+    """
+    totals = None
+    if len(part):
+        with kept_weights(state) as model:
+            totals = evaluate_totals(model, part, readers, exchange.note_unread, exchange.asked, scored)
+    totals = exchange.sum(np.zeros(4) if totals is None else totals)
+    return None if exchange.stopping else means_of(totals)

@@ -1,0 +1,127 @@
+"""The tasks of a training run in the executors of a Spark cluster, each of which has one of its processes.
+
+All tasks are of one barrier stage: Spark starts them together, and ends all of them when one fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from sysds_resnet.errors import OutOfMemory, UserError
+from sysds_resnet.training.processes.child import GRACE_SECONDS, Child, listen_to
+from sysds_resnet.training.processes.job import Job
+from sysds_resnet.training.run_folder import OUTPUT_FILE
+
+if TYPE_CHECKING:
+    from pyspark import BarrierTaskContext
+
+STOP_FILE = "stop"
+"""The file in the run folder by which the driver asks all processes to stop."""
+
+
+def train_part(job: Job, gpu: bool, _: Iterable[int]) -> Iterator[bool]:
+    """Does the part of a task in a run, and gives whether the run is finished.
+
+    Args:
+        job: The job of the first process; without a host, it listens on an address of its machine.
+        gpu: Whether each process computes on a GPU.
+
+    Raises:
+        UserError: If the process of this task fails, or another one.
+    """
+    from pyspark import BarrierTaskContext
+
+    context = BarrierTaskContext.get()
+    rank, folder = context.partitionId(), Path(job.folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: found no such folder on {socket.gethostname()}, expected the run folder on all "
+            "machines of the cluster; choose an --out that they share"
+        )
+    job = replace(
+        job,
+        rank=rank,
+        host=job.host or _address(context, job.values.get("sum_network")),
+        gpus=[_gpu(context)] if gpu else [],
+        changes=job.changes if rank == 0 else [],
+    )
+    with ExitStack() as opened:
+        log = open(folder / OUTPUT_FILE, "ab") if rank == 0 else tempfile.TemporaryFile()  # noqa: SIM115
+        opened.enter_context(log)
+        # where this process found the package, its own will find it, too
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        child = opened.enter_context(closing(Child(job, log, environment)))
+        _wait_for(child, "ready")
+        context.barrier()
+        if rank == 0:
+            child.order(begin=True)
+            found = context.allGather(json.dumps(_wait_for(child, "tracker")))
+        else:
+            found = context.allGather("")
+            child.order(**json.loads(found[0]))
+        _watch(child, folder / STOP_FILE)
+        yield bool(child.told["finished"])
+
+
+def _watch(child: Child, stop: Path) -> None:
+    """Waits for the end of the process, and asks it to stop if there is a file that says so."""
+    stopping = False
+    while child.running and not child.failed:
+        list(listen_to([child]))
+        if not stopping and stop.exists():
+            stopping = True
+            child.order(stop=True)
+    list(child.listen())
+    if child.failed:
+        if "lost" in child.told or "waited" in child.told:
+            time.sleep(GRACE_SECONDS)  # Spark ends this task, if the one with the cause has failed
+        error = child.error()
+        if isinstance(error, OutOfMemory):
+            error = OutOfMemory(str(error).replace("--heap", "--executor-memory"))
+        raise error
+
+
+def _wait_for(child: Child, kind: str) -> Any:
+    """Waits for an event of the process, and gives it."""
+    while kind not in child.told:
+        list(listen_to([child]))
+        if child.failed:
+            raise child.error()
+    return child.told[kind]
+
+
+def _address(context: BarrierTaskContext, network: str | None) -> str:
+    """Gives an address of this machine in a network, or else the one that Spark knows it by."""
+    if network is not None:
+        for one in chain.from_iterable(psutil.net_if_addrs().values()):
+            if one.family == socket.AF_INET and ip_address(one.address) in ip_network(network):
+                return one.address
+        raise UserError(
+            f"sum_network: found no address in {network} on {socket.gethostname()}, expected one on each "
+            "machine; correct --sum-network"
+        )
+    host = context.getTaskInfos()[context.partitionId()].address.rpartition(":")[0]
+    return socket.gethostbyname(host)
+
+
+def _gpu(context: BarrierTaskContext) -> int:
+    """Gives the number of this task's GPU: the one that Spark assigned, or one for each task of a machine."""
+    assigned = context.resources().get("gpu")
+    if assigned is not None:
+        return int(assigned.addresses[0])
+    hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+    return hosts[: context.partitionId()].count(hosts[context.partitionId()])
