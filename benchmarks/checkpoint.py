@@ -15,11 +15,10 @@ import json
 import statistics
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import command_line, machine, spread
+from report import origin, spread
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
@@ -77,9 +76,7 @@ def main() -> None:
     added = [r["with"] - r["without"] for r in rounds]
     interval = 60 * TrainSettings().save_minutes
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
         "batch": args.batch,
         "size": args.size,
         "steps": args.steps,

@@ -15,11 +15,10 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from report import command_line, machine, spread
+from report import origin, spread
 from xgboost import collective
 
 from sysds_resnet.training.processes.group import JoinedGroup, start_tracker
@@ -72,9 +71,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     if args.out:
         result = {
-            "command": command_line(),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine(),
+            **origin(),
             "sums": found,
         }
         args.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from convergence_pytorch import FIRST, Start, train_pytorch
 from PIL import Image
-from report import command_line, machine
+from report import origin
 
 from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
@@ -213,9 +212,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def begin(out: Path | None) -> dict[str, Any]:
     """The file's content so far, if there is one of this commit and machine."""
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
         "runs": [],
     }
     if out and out.exists():

@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
-from report import command_line, machine
+from report import origin
 
 from sysds_resnet.report.metrics import read_metrics
 
@@ -49,9 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args, options = parser.parse_known_args()
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
         "runs": [],
     }
     for seed in args.seeds:

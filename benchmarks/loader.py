@@ -20,14 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 from PIL import Image
-from report import command_line, machine, spread
+from report import origin, spread
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from torchvision_reference import transforms
@@ -162,9 +161,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
     }
     with tempfile.TemporaryDirectory() as folder:
         result["jpeg_kb"] = write_images(Path(folder) / "jpeg")

@@ -10,6 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def spread(values: list[float]) -> dict[str, float]:
 def command_line() -> str:
     """Gives the command line of this benchmark, with names in place of paths that are only this machine's."""
     return shlex.join(["python", *(re.sub(r"(?<![^=])/.*/", "", word) for word in sys.argv)])
+
+
+def origin() -> dict[str, object]:
+    """Gives what tells where a file of results comes from: the command line, the time and the machine."""
+    return {
+        "command": command_line(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+    }
 
 
 def machine() -> dict[str, object]:

@@ -22,10 +22,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 
-from report import command_line, machine, spread
+from report import origin, spread
 
 WARMUP = 12  # steps in which the JVMs compile what runs often
 SCRIPT = Path(__file__).parents[1] / "scripts" / "spark_cluster.sh"
@@ -128,9 +127,7 @@ def main() -> None:
     results = [run for size in args.sizes for run in rounds(size, args)]
     if args.out:
         result = {
-            "command": command_line(),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine(),
+            **origin(),
             "runs": results,
         }
         args.out.write_text(json.dumps(result, indent=1) + "\n")

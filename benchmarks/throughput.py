@@ -20,11 +20,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
-from report import command_line, machine
+from report import origin
 from throughput_peers import PEERS
 
 # (peer, task, batch, image size). Upstream does not finish four steps of 32 in six minutes.
@@ -182,9 +181,7 @@ def main() -> None:
     command = [sys.executable, __file__, "--one", "roofline"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
         "roofline": json.loads(done.stdout.splitlines()[-1]),
         "figures": {},
     }

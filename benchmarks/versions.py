@@ -18,10 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
 from pathlib import Path
 
-from report import command_line, machine, spread
+from report import origin, spread
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -81,9 +80,7 @@ def main() -> None:
         check=True,
     )
     result = {
-        "command": command_line(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
+        **origin(),
         "other": commit.stdout.strip(),
         "batch": args.batch,
         "size": args.size,

@@ -48,6 +48,11 @@ class EngineDied(UserError):
     """The end of the engine's JVM, not because its heap was full; another may go on in its place."""
 
 
+def error_of(kind: str, message: str) -> UserError:
+    """Gives the error of another process by the name of its class, as far as a run goes on after it."""
+    return {error.__name__: error for error in (EngineDied, OutOfMemory)}.get(kind, UserError)(message)
+
+
 class NotAsAsked(UserWarning):
     """A warning that something is done in another way than was asked for, or more slowly than it could be.
 

@@ -29,32 +29,29 @@ _CODEC = b"org.apache.hadoop.io.compress.DefaultCodec"  # zlib
 _FASTEST = 1  # zlib's fastest level of compression
 
 
-def write_matrix(file: BinaryIO, array: np.ndarray, compress: bool = False, first_row: int = 0) -> None:
-    """Writes a 2-D array of numbers as doubles.
+def write_matrix(file: BinaryIO, array: np.ndarray, first_row: int = 0) -> None:
+    """Writes a 2-D array of numbers as doubles, in blocks that are compressed by zlib.
 
     The file does not contain the size of the matrix: a reader must know it, from a .mtd file or otherwise.
 
     Args:
         file: The binary file to write to.
         array: The matrix, or a part of it, of any numeric type.
-        compress: Whether to compress each block by zlib.
         first_row: The row, from 0, at which this part starts in the whole matrix; a multiple of `BLOCK_SIZE`.
     """
     file.write(b"SEQ\x06")
     for name in ("MatrixIndexes", "MatrixBlock"):
         text = f"{_PACKAGE}.{name}".encode()
         file.write(bytes([len(text)]) + text)
-    file.write(bytes([compress, 0]))  # compression of single records, and never of several together
-    if compress:
-        file.write(bytes([len(_CODEC)]) + _CODEC)
+    file.write(bytes([True, False]))  # compression of single records, and never of several together
+    file.write(bytes([len(_CODEC)]) + _CODEC)
     file.write(struct.pack(">i", 0) + _SYNC)  # no metadata
     for top in range(0, array.shape[0], BLOCK_SIZE):
         for left in range(0, array.shape[1], BLOCK_SIZE):
             part = array[top : top + BLOCK_SIZE, left : left + BLOCK_SIZE]
             key = struct.pack(">qq", (first_row + top) // BLOCK_SIZE + 1, left // BLOCK_SIZE + 1)
             block = struct.pack(">iib", *part.shape, _DENSE) + part.astype(">f8").tobytes()
-            if compress:
-                block = zlib.compress(block, _FASTEST)
+            block = zlib.compress(block, _FASTEST)
             file.write(struct.pack(">ii", len(key) + len(block), len(key)) + key + block)
 
 
@@ -110,7 +107,7 @@ def metadata_of(path: Path) -> Path:
 
 def _save(path: Path, array: np.ndarray, first_row: int = 0) -> None:
     with path.open("wb") as file:
-        write_matrix(file, array, compress=True, first_row=first_row)
+        write_matrix(file, array, first_row)
 
 
 def _metadata_of_matrix(

@@ -7,12 +7,11 @@ import shlex
 from sysds_resnet.engine.gpu import cuda
 from sysds_resnet.engine.gpu.gpus import gpu_environment
 from sysds_resnet.engine.jvm.environment import dropped
-from sysds_resnet.engine.jvm.memory import heap_of
 from sysds_resnet.engine.jvm.multiply import choose, on_gpu
 from sysds_resnet.engine.jvm.process import command_line
 from sysds_resnet.engine.spark.settings_file import cache_folder
 from sysds_resnet.engine.spark.submission import python_line
-from sysds_resnet.system.machine import cores
+from sysds_resnet.training.processes.launcher import share_of_machine
 from sysds_resnet.training.settings import TrainSettings
 
 
@@ -33,10 +32,9 @@ def engine_command(settings: TrainSettings) -> str:
     else:
         multiply, environment = choose(settings.precision, settings.blas, own_jvm=True), {}
     folder = cache_folder() / "engine"  # in place of a run's private folder, whose name is not known yet
-    size = max(settings.processes, len(gpus))
-    threads = max(1, cores() // size) if size > 1 else None
-    heap = heap_of(settings.heap) // (1 if settings.heap else size)
-    command, additions = command_line(heap, multiply, folder, threads, environment)
+    size = settings.processes_on(gpus)
+    heap, threads = share_of_machine(settings, size)
+    command, additions = command_line(heap, multiply, folder, threads if size > 1 else None, environment)
     unset = [word for name in dropped() for word in ("-u", name)]
     line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
     device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"

@@ -95,6 +95,6 @@ def _train_once(
     if settings.engine == "spark":
         return train_on_cluster(settings, folder, restarts, stopped)
     gpus = settings.engine_options()["gpus"]
-    if max(settings.processes, len(gpus)) > 1:
+    if settings.processes_on(gpus) > 1:
         return train_together(settings, folder, gpus, restarts, stopped)
     return Session(settings, folder, sets, restarts, stopped, callbacks).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -260,7 +261,11 @@ class TrainSettings(
     def elsewhere(self) -> bool:
         """Whether other processes than the one of the command train, one of which reports and saves."""
         gpus = super().engine_options(named_gpus)["gpus"]
-        return self.engine == "spark" or max(self.processes, len(gpus)) > 1
+        return self.engine == "spark" or self.processes_on(gpus) > 1
+
+    def processes_on(self, gpus: Sequence[int]) -> int:
+        """Gives the number of processes that train on this machine, with a GPU for each or none."""
+        return max(self.processes, len(gpus))
 
     @property
     def depth(self) -> int:

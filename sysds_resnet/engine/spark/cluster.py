@@ -27,7 +27,7 @@ class Cluster:
         executors: The number of executors to wait for, and to ask for if the master lets a run ask.
         cores: The number of cores of each executor.
         memory: The size of each executor's heap, in bytes; in training, that of the JVM that computes there.
-        conf: More of Spark's settings, by name. Neither `repr` nor `str` shows them, since they hold secrets.
+        conf: More of Spark's settings, by name. `repr` does not show them, since they hold secrets.
     """
 
     master: str
@@ -40,13 +40,6 @@ class Cluster:
     def workers(self) -> int:
         """The number of tasks that run at a time."""
         return self.executors * self.cores
-
-    def __str__(self) -> str:
-        cores = f"{self.cores} core{'s' * (self.cores > 1)}"
-        if local_workers(self.master):
-            return f"Spark {self.master} with {cores}"
-        executors = f"{self.executors} executor{'s' * (self.executors > 1)} with {cores}"
-        return f"Spark {self.master}, {executors} and heap {self.memory / 2**30:.1f} GiB each"
 
 
 def check_form(master: str) -> None:

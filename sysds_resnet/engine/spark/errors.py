@@ -9,13 +9,11 @@ from contextlib import contextmanager
 from py4j import protocol
 
 from sysds_resnet.engine.spark.cluster import Cluster
-from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
+from sysds_resnet.errors import EngineDied, OutOfMemory, UserError, error_of
 
 # What is left of an executor whose heap was full: Java's error, the exit code of its JVM, or the engine's
 # search for a broadcast matrix, which the garbage collector has taken away, in a file of the driver's.
 _OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
-
-_RAISED = {error.__name__: error for error in (EngineDied, OutOfMemory)}
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def explain(message: str, memory: int) -> UserError:
         memory: The size of each executor's heap, in bytes.
     """
     if found := re.search(r"^sysds_resnet\.errors\.(\w+): (.*)$", message, re.MULTILINE):
-        return _RAISED.get(found[1], UserError)(found[2])  # in a task in Python
+        return error_of(found[1], found[2])  # in a task in Python
     if "[SPARK-24819]" in message:
         return EngineDied(
             "executors: found fewer free cores than the run's processes need at the same time, expected all; "

@@ -12,14 +12,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
+from sysds_resnet.errors import EngineDied, error_of
 from sysds_resnet.training.processes.job import Job
 
 GRACE_SECONDS = 3.0
 """The seconds for which a failure that may follow from another one waits for that to be known."""
 
 _LOOK_SECONDS = 0.2
-_ERRORS = {error.__name__: error for error in (EngineDied, OutOfMemory)}
 
 
 class Child:
@@ -95,7 +94,7 @@ class Child:
         if told.get("kind") == "failure":
             return RuntimeError(f"process {self.rank} failed:\n{told['error']}")
         if "error" in told:
-            return _ERRORS.get(told["kind"], UserError)(told["error"])
+            return error_of(told["kind"], told["error"])
         if "lost" in told:
             return EngineDied(told["lost"])
         if "waited" in told:

@@ -6,8 +6,8 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from io import StringIO
 from math import ceil
 from typing import Any
@@ -124,11 +124,10 @@ def start_tracker(size: int, host: str, port: int = 0) -> tuple[Any, dict[str, A
     return tracker, tracker.worker_args()
 
 
-@contextmanager
 def join(
     rank: int, size: int, tracker: dict[str, Any], patience: float, tired: Callable[[float], object]
-) -> Iterator[JoinedGroup]:
-    """Joins a group for a `with` statement, once all of its processes do so.
+) -> JoinedGroup:
+    """Joins a group, once all of its processes do so, for as long as this process lives.
 
     XGBoost binds the ports of its workers to all addresses of the machine. Those for data are closed as soon
     as the group has been formed. The one that waits for ever, for the news that another worker has failed,
@@ -159,7 +158,7 @@ def join(
     for number in _listening() - before:
         with socket.socket(fileno=os.dup(number)) as listener:
             listener.shutdown(socket.SHUT_RDWR)
-    yield JoinedGroup(rank, size, patience, tired)
+    return JoinedGroup(rank, size, patience, tired)
 
 
 def _listening() -> set[int]:

@@ -20,6 +20,12 @@ from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.settings import TrainSettings
 
 
+def share_of_machine(settings: TrainSettings, size: int) -> tuple[int, int]:
+    """Gives the bytes of heap and the number of threads for each of so many processes of this machine."""
+    heap = parse_size(settings.heap) if settings.heap else default_heap() // size
+    return heap, max(1, cores() // size)
+
+
 def jobs(
     settings: TrainSettings, folder: Path, gpus: Sequence[int], changes: list[dict[str, object]]
 ) -> list[Job]:
@@ -34,12 +40,13 @@ def jobs(
     Raises:
         UserError: If there are not as many GPUs as processes.
     """
-    size = max(settings.processes, len(gpus))
+    size = settings.processes_on(gpus)
     if gpus and len(gpus) < size:
         raise UserError(
             f"processes: found {size} for {len(gpus)} GPU, expected a GPU for each; leave --processes out, "
             f"or ask for --gpus {size}"
         )
+    heap, threads = share_of_machine(settings, size)
     available = sorted(os.sched_getaffinity(0))
     n = len(available)
     return [
@@ -48,8 +55,8 @@ def jobs(
             size=size,
             folder=str(folder),
             values=values_given(settings),
-            heap=parse_size(settings.heap) if settings.heap else default_heap() // size,
-            threads=max(1, cores() // size),
+            heap=heap,
+            threads=threads,
             gpus=gpus[rank : rank + 1],
             cores=available[rank * n // size : (rank + 1) * n // size] or [available[rank % n]],
             port=settings.sum_port,

@@ -103,9 +103,9 @@ def work(member: Member) -> None:
     if job.rank == 0:
         member.tracker, order = start_tracker(job.size, job.host, job.port)
         member.tell(tracker=order)
-    with join(job.rank, job.size, order, job.patience, lambda s: member.tell(waited=s)) as group:
-        settings, sets, _ = open_sets(job.settings())
-        member.tell(finished=_train(member, settings, sets, group))
+    group = join(job.rank, job.size, order, job.patience, lambda seconds: member.tell(waited=seconds))
+    settings, sets, _ = open_sets(job.settings())
+    member.tell(finished=_train(member, settings, sets, group))
 
 
 def _train(member: Member, settings: TrainSettings, sets: list[Dataset], group: Group) -> bool:
