@@ -46,7 +46,7 @@ def train_part(job: Job, gpu: bool, _: Iterable[int]) -> Iterator[bool]:
     from pyspark import BarrierTaskContext
 
     context = BarrierTaskContext.get()
-    rank, folder = context.partitionId(), Path(job.folder)
+    rank, folder = _rank(context), Path(job.folder)
     if not folder.is_dir():
         raise UserError(
             f"{folder}: found no such folder on {socket.gethostname()}, expected the run folder on all "
@@ -104,6 +104,22 @@ def _wait_for(child: Child, kind: str) -> Any:
     return child.told[kind]
 
 
+def _rank(context: BarrierTaskContext) -> int:
+    """Gives the number of this task's process.
+
+    Processes of a machine have numbers in a row, so that they are neighbours in the ring by which all sum:
+    a machine's network then carries a sum once, not once for each process. The first task has number 0.
+    """
+    hosts = _hosts(context)
+    order = sorted(range(len(hosts)), key=lambda task: hosts.index(hosts[task]))
+    return order.index(context.partitionId())
+
+
+def _hosts(context: BarrierTaskContext) -> list[str]:
+    """Gives the machine of each task, as Spark knows it."""
+    return [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+
+
 def _address(context: BarrierTaskContext, network: str | None) -> str:
     """Gives an address of this machine in a network, or else the one that Spark knows it by."""
     if network is not None:
@@ -114,8 +130,7 @@ def _address(context: BarrierTaskContext, network: str | None) -> str:
             f"sum_network: found no address in {network} on {socket.gethostname()}, expected one on each "
             "machine; correct --sum-network"
         )
-    host = context.getTaskInfos()[context.partitionId()].address.rpartition(":")[0]
-    return socket.gethostbyname(host)
+    return socket.gethostbyname(_hosts(context)[context.partitionId()])
 
 
 def _gpu(context: BarrierTaskContext) -> int:
@@ -123,5 +138,5 @@ def _gpu(context: BarrierTaskContext) -> int:
     assigned = context.resources().get("gpu")
     if assigned is not None:
         return int(assigned.addresses[0])
-    hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+    hosts = _hosts(context)
     return hosts[: context.partitionId()].count(hosts[context.partitionId()])

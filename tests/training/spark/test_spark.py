@@ -139,6 +139,18 @@ def test_a_process_that_stands_still_is_replaced(run, begin, narrow_cluster, tmp
     assert_same_end(tmp_path / "run", run[0])
 
 
+def test_an_executor_that_stands_still_for_ever_is_replaced(run, begin, narrow_cluster, tmp_path):
+    """Spark gives it up after two minutes without a heartbeat, and its worker ends it."""
+    process = begin(tmp_path / "run")
+    wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)
+    before = [*executors(narrow_cluster[1]), *members(narrow_cluster[1])]
+    before[0].suspend()
+    outcome = finish(process, MINUTES)
+    assert outcome.code == 0, outcome
+    assert_same_end(tmp_path / "run", run[0])
+    assert psutil.wait_procs(before, timeout=120)[1] == []
+
+
 def test_a_killed_driver_is_resumed_exactly(run, begin, narrow_cluster, narrow_package, tmp_path):
     process = begin(tmp_path / "run")
     wait_for(process, lambda: list((tmp_path / "run" / "checkpoints").glob("step-*")), MINUTES)

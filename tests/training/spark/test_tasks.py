@@ -1,11 +1,12 @@
-"""The address on which the first of several processes listens, on a machine of a cluster."""
+"""What the tasks of a cluster are to each other: numbers, addresses and GPUs of their processes."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
 from sysds_resnet.errors import UserError
-from sysds_resnet.training.spark.executor import _address, _gpu
+from sysds_resnet.training.spark.executor import _address, _gpu, _rank
 
 
 def context(partition, hosts, assigned=None):
@@ -28,3 +29,18 @@ def test_tasks_of_a_machine_have_different_gpus():
     hosts = ["one", "other", "one", "other", "one"]
     assert [_gpu(context(i, hosts)) for i in range(5)] == [0, 0, 1, 1, 2]
     assert _gpu(context(1, hosts, assigned="3")) == 3
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ("aaa", [0, 1, 2]),
+        ("baba", [0, 2, 1, 3]),
+        ("cabacb", [0, 2, 4, 3, 1, 5]),
+    ],
+)
+def test_processes_of_a_machine_are_neighbours(hosts, expected):
+    ranks = [_rank(context(task, hosts)) for task in range(len(hosts))]
+    assert ranks == expected
+    by_rank = [hosts[ranks.index(rank)] for rank in range(len(hosts))]
+    assert sum(one != other for one, other in pairwise(by_rank)) == len(set(hosts)) - 1
