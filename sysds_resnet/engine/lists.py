@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
+from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.device import Device
+from sysds_resnet.engine.jvm.classes import compile_classes
+from sysds_resnet.engine.mapped_list import MappedList
 from sysds_resnet.engine.transfer import call, uncycle
 from sysds_resnet.engine.values import is_block
+from sysds_resnet.errors import UserError
 
 
 class Lists:
@@ -22,6 +28,7 @@ class Lists:
 
     def __init__(self, gateway: JavaGateway, device: Device) -> None:
         self._gateway, self._jvm, self._device = gateway, gateway.jvm, device
+        self._new_mapped: Callable[[Sequence[object]], JavaObject] | None = None
 
     def items(self, handle: JavaObject) -> list[JavaObject]:
         """Gives the handles of the matrices in a list."""
@@ -42,6 +49,32 @@ class Lists:
         compact = [block(m, csr, True) if call(m, "isInSparseFormat") else m for m in items]
         uncycle(*items)
         return self.make(compact)
+
+    def map(
+        self, like: JavaObject, single: bool, folder: Path, alone: Callable[[], AbstractContextManager[None]]
+    ) -> MappedList:
+        """Gives memory for the numbers of lists with matrices of the same shapes as those of a given list.
+
+        Args:
+            like: The handle of the list.
+            single: Whether the numbers in the memory are FP32 instead of FP64.
+            folder: The folder for the memory's file if there is no room in shared memory.
+            alone: As for `MappedList`.
+
+        Raises:
+            UserError: If there is no room, or the JVM cannot compile Java.
+        """
+        if self._new_mapped is None:  # only once: py4j takes classes of the same name for the same
+            try:
+                [self._new_mapped] = compile_classes(
+                    self._gateway, Path(__file__).with_name("jvm"), "MappedList"
+                )
+            except (TypeError, Py4JJavaError) as error:
+                raise UserError(
+                    "engine: found a JVM without the Janino compiler, expected one that this engine started; "
+                    "open the engine without `context`"
+                ) from error
+        return MappedList(self._device, self._new_mapped, like, single, folder, alone)
 
     def make(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
         """Makes a list of matrix handles and of arrays, which it sends first."""

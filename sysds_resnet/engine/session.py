@@ -21,6 +21,7 @@ from sysds_resnet.engine.gpu.gpus import Gpus
 from sysds_resnet.engine.jvm.classes import set_static
 from sysds_resnet.engine.jvm.multiply import Blas, Precision
 from sysds_resnet.engine.lists import Lists
+from sysds_resnet.engine.mapped_list import MappedList
 from sysds_resnet.engine.matrices import MatrixFiles
 from sysds_resnet.engine.opening import load_blas, local_settings, name_user, open_jvm
 from sysds_resnet.engine.program import Kind, Program
@@ -65,7 +66,7 @@ class Engine(Shared):
     Attributes:
         multiply: The library and the precision that matrices are multiplied with.
         fused: Whether operators are fused.
-        fp32: Whether fused operators keep activations in FP32, and pack tensors in FP32 for other machines.
+        fp32: Whether fused operators keep activations in FP32.
         heap: The size of the JVM's heap in bytes.
         matrices: The reader and writer of SystemDS's binary matrices in files.
         workers: How many micro-batches are computed at a time on this machine.
@@ -249,6 +250,16 @@ class Engine(Shared):
         """
         with self.alone_on_gpu():
             return self._lists.make(matrices)
+
+    def map_list(self, like: JavaObject, single: bool) -> MappedList:
+        """Gives memory for the numbers of lists with matrices of the same shapes as those of a given list.
+
+        Args:
+            like: The handle of the list.
+            single: Whether the numbers in the memory are FP32 instead of FP64.
+        """
+        with self.alone_on_gpu():
+            return self._lists.map(like, single, self._open.folder, self.alone_on_gpu)
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Frees the memory that lists have on a GPU, which the JVM's garbage collector does not see.

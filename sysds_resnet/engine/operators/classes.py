@@ -12,7 +12,7 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 from py4j.protocol import Py4JJavaError
 
-from sysds_resnet.engine.operators.table import VECTORS, Native, Output, Pixelwise, Wire
+from sysds_resnet.engine.operators.table import VECTORS, Native, Output, Pixelwise
 
 _FOLDER = Path(__file__).parent
 _UNSAFE = "jdk.internal.misc.Unsafe"
@@ -112,8 +112,6 @@ def _java(class_name: str, output: Output, inputs: list[tuple[str, str]], fp32: 
         places = {role: str(matrices.index(name) if name else -1) for role, name in roles.items()}
         is_sum = str(not output.filters).lower()
         return _filled("Native.java", {"NAME": class_name, "IS_SUM": is_sum, **places})
-    if isinstance(output, Wire):
-        return _filled("Wire.java", {"NAME": class_name, "FUNCTION": output.function})
     fields = {"NAME": class_name, "BACKWARD": str(output.backward).lower()}
     fields["REAL"] = "float" if fp32 else "double"
     fields["VECTOR"] = "FloatVector" if fp32 else "DoubleVector"

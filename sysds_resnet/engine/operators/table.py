@@ -10,7 +10,6 @@ from typing import NamedTuple
 PIXELWISE_SOURCE = "dml/layers/pixels/pixelwise.dml"
 _POOL_SOURCE = "dml/layers/pixels/max_pool2d.dml"
 _CONV_SOURCE = "dml/layers/pixels/conv2d.dml"
-_WIRE_SOURCE = "dml/cluster/wire.dml"
 
 
 class Pixelwise(NamedTuple):
@@ -63,21 +62,7 @@ class Windows(NamedTuple):
     backward: bool
 
 
-class Wire(NamedTuple):
-    """The output of a function of dml/cluster/wire.dml, which packs two FP32 values in a cell (Wire.java).
-
-    Attributes:
-        name: The name of the output in the function.
-        function: The name of the function.
-        inputs: The names of the inputs that are used, with spaces between them.
-    """
-
-    name: str
-    function: str
-    inputs: str
-
-
-Output = Pixelwise | Native | Windows | Wire
+Output = Pixelwise | Native | Windows
 
 # There are no fused multiply-adds: each operation rounds, as in the DML functions.
 _WHERE = "((DoubleVector) DoubleVector.zero(SPECIES).blend({}, {}.compare(VectorOperators.{}, {})))"
@@ -115,11 +100,6 @@ _STRIDED = {
     "pixels": Windows("out", "Strided.java", "X height width stride", backward=False),
     "pixels_backward": Windows("dX", "Strided.java", "dout height width stride", backward=True),
 }
-_WIRE = {
-    "pack": Wire("part", "pack", "tensor"),
-    "unpack": Wire("tensor", "unpack", "theta unit rows cols"),
-    "add": Wire("sum", "add", "A B"),
-}
 _NATIVE = {
     "dml/layers/pixels/product.dml": {
         # as 1 x 1 convolutions: the gradient wrt the filters, that wrt the images, and a product with itself
@@ -153,7 +133,5 @@ def operators(namespace: str, name: str, native: bool) -> list[Output]:
         return [_MAX_POOL[name]]
     if namespace.endswith(_CONV_SOURCE) and name in _STRIDED:
         return [_STRIDED[name]]
-    if namespace.endswith(_WIRE_SOURCE) and name in _WIRE and native:
-        return [_WIRE[name]]
     sources = [functions for source, functions in _NATIVE.items() if native and namespace.endswith(source)]
     return sources[0].get(name, []) if sources else []

@@ -11,9 +11,8 @@ from py4j import protocol
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError, error_of
 
-# What is left of an executor whose heap was full: Java's error, the exit code of its JVM, or the engine's
-# search for a broadcast matrix, which the garbage collector has taken away, in a file of the driver's.
-_OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b|temp\d+ does not exist on"
+# What is left of an executor whose own heap was full: Java's error, or the exit code of its JVM.
+_OUT_OF_MEMORY = r"OutOfMemoryError|exited with code (3|52)\b|exit code:? (3|52)\b"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 
 from sysds_resnet.errors import UserError, one_line
 
+MESSAGE = 2**20  # bytes of the largest message: few enough for a processor's cache, many for a network
 RANK_DIGITS = 8  # in the names by which the tracker puts processes in order
 
 
@@ -34,18 +35,17 @@ class Group:
     rank = 0
     size = 1
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sums arrays element by element over the processes, each of which gives one of the same shape.
+    def sum(self, values: np.ndarray) -> None:
+        """Replaces the numbers of an array by their sums over the processes, which all give as many.
 
         All processes get the same bits, which depend on the values and on the number of processes alone.
 
         Args:
-            values: The numbers of this process, float32, float64, int64 or uint8 of any shape.
+            values: The numbers of this process, float32, float64, int64 or uint8 of shape (n,).
 
         Raises:
-            PeerLost: If another process is gone.
+            PeerLost: If another process is gone; the array then holds sums and values of this process.
         """
-        return values
 
     def gather(self, text: str) -> list[str]:
         """Gives the texts of all processes, in the order of their ranks."""
@@ -65,7 +65,7 @@ class JoinedGroup(Group):
         self.rank, self.size = rank, size
         self._patience, self._tired = patience, tired
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def sum(self, values: np.ndarray) -> None:
         """Sums arrays, as `Group.sum` describes."""
         from xgboost import collective
         from xgboost.core import XGBoostError
@@ -73,8 +73,11 @@ class JoinedGroup(Group):
         waiting = threading.Timer(self._patience, self._tired, [self._patience])
         waiting.daemon = True
         waiting.start()
+        length = self.size * MESSAGE // values.itemsize
         try:
-            return collective.allreduce(values, collective.Op.SUM).reshape(values.shape)
+            for start in range(0, len(values), length):
+                part = values[start : start + length]
+                part[:] = collective.allreduce(part, collective.Op.SUM)
         except XGBoostError as error:
             raise PeerLost(
                 f"process {self.rank}: found another process of the run gone in the middle of a sum "
@@ -88,11 +91,12 @@ class JoinedGroup(Group):
         own = np.frombuffer(text.encode(), np.uint8)
         lengths = np.zeros(self.size, np.int64)
         lengths[self.rank] = len(own)
-        lengths = self.sum(lengths)
+        self.sum(lengths)
         ends = np.cumsum(lengths)
         joined = np.zeros(max(ends[-1], 1), np.uint8)
         joined[ends[self.rank] - len(own) : ends[self.rank]] = own
-        data = self.sum(joined).tobytes()
+        self.sum(joined)
+        data = joined.tobytes()
         return [data[end - n : end].decode() for end, n in zip(ends, lengths, strict=True)]
 
 

@@ -10,10 +10,12 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from py4j.java_gateway import JavaObject
 
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.stream import OnError
 from sysds_resnet.classes.labels import MixedLabels
+from sysds_resnet.engine.mapped_list import MappedList
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.part import PartDataset
 from sysds_resnet.network.arrays import SentImages
@@ -22,7 +24,6 @@ from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
 from sysds_resnet.training.loop import kept_weights
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
-from sysds_resnet.training.processes.wire import Wire
 from sysds_resnet.training.state import State
 
 
@@ -73,7 +74,9 @@ class Exchange:
     def sum(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
         """Sums numbers over the processes, float64 of shape (n,), and exchanges the news."""
         unread = [self._unread.get() for _ in range(self._unread.qsize())]
-        *total, stops, unreads = self.group.sum(np.array([*numbers, self.asked(), bool(unread)], float))
+        total = np.array([*numbers, self.asked(), bool(unread)], float)
+        self.group.sum(total)
+        *total, stops, unreads = total
         self.stopping = self.stopping or stops > 0
         if unreads:
             for text in self.group.gather(json.dumps(unread)):
@@ -88,7 +91,6 @@ class SharedUpdate:
     Args:
         state: The state of the run, which steps change in every process in the same way.
         exchange: The exchange between the processes.
-        frozen: The number of units that are not trained.
         batch_size: The number of images in a whole batch.
 
     Attributes:
@@ -98,9 +100,9 @@ class SharedUpdate:
             "slowest" its number.
     """
 
-    def __init__(self, state: State, exchange: Exchange, frozen: int, batch_size: int) -> None:
+    def __init__(self, state: State, exchange: Exchange, batch_size: int) -> None:
         self._state, self._exchange, self._batch_size = state, exchange, batch_size
-        self._wire = Wire(state.model.network, frozen)
+        self._mapped: MappedList | None = None  # until there are gradients, which have the shapes
         self.measured: dict[str, Any] = {}
 
     def update(
@@ -111,21 +113,29 @@ class SharedUpdate:
         with _timed(seconds, "compute_s"):
             gradients, metrics = self._state.gradients(images, labels, optimizer, self._batch_size)
         with _timed(seconds, "take_s"):
-            values = self._wire.take(gradients)
+            mapped = self._take(gradients)
         times = np.zeros(group.size)
         times[group.rank] = seconds["compute_s"]
         # the numbers come first: whoever waits for the others does so here, and the sum is timed without that
         numbers = self._exchange.sum([*metrics, *times])
         metrics, times = numbers[:4], numbers[4:]
         with _timed(seconds, "sum_s"):
-            values = group.sum(values)
+            group.sum(mapped.values)
         with _timed(seconds, "put_s"):
-            total = self._wire.put(values)
+            mapped.write(gradients)
         with _timed(seconds, "update_s"):
-            done = self._state.apply(total, metrics, optimizer)
+            done = self._state.apply(gradients, metrics, optimizer)
         slowest = {"compute_s": times.max(), "straggler": times.max() / np.median(times)}
         self.measured.update(seconds | slowest | {"slowest": int(times.argmax())})
         return done
+
+    def _take(self, gradients: JavaObject) -> MappedList:
+        """Gives memory that holds the gradients, in the precision that the engine multiplies in."""
+        if self._mapped is None:
+            engine = self._state.model.engine
+            self._mapped = engine.map_list(gradients, engine.multiply.precision != "double")
+        self._mapped.read(gradients)
+        return self._mapped
 
 
 @contextmanager

@@ -83,9 +83,6 @@ def test_how_many_tasks_the_driver_runs_itself(master, workers):
         + "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: Command exited "
         "with code 3",
         LOST + "java.lang.OutOfMemoryError: Java heap space\n\tat a.B.c(B.java:1)",
-        LOST
-        + "X: y\n\tat a.B.c(B.java:1)\nCaused by: java.io.IOException: File /s/engine/_p1_h/_t0/temp4 does "
-        "not exist on HDFS/LFS.",
     ],
 )
 def test_executors_out_of_memory(message):

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 from groups import in_group
 
-from sysds_resnet import ResNet
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.report.events import StepEvent
 from sysds_resnet.training.checkpoints import write_checkpoint
+from sysds_resnet.training.processes.group import MESSAGE
 from sysds_resnet.training.processes.sharing import Exchange, own_images
-from sysds_resnet.training.processes.wire import Wire
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.snapshot import fetch_tensors, handles_of
-from sysds_resnet.training.state import State
 from sysds_resnet.training.trainer import Trainer
 
 CLASSES, BATCH, MICRO_BATCH, STEPS = 6, 8, 2, 2
@@ -147,22 +145,6 @@ def test_ten_steps_on_digits_are_those_of_one_process(engine, tmp_path, size):
     )
 
 
-def test_gradients_come_back_as_they_went(engine, engine_single):
-    """In double precision as they are, in single precision rounded to FP32; none of what is not trained."""
-    for own, frozen in ((engine, 0), (engine_single, 1)):
-        model = ResNet(18, CLASSES, engine=own, mean=MEAN, std=STD)
-        images, labels = SETS[0].arrays()
-        optimizer = TrainSettings(**SETTINGS | dict(micro_batch=2)).make_optimizer(1, frozen)
-        gradients, _ = State.fresh(model).gradients(images[:2], labels[:2], optimizer)
-        expected = [own.to_numpy(item) for item in own.list_items(gradients)]
-        wire = Wire(model.network, frozen)
-        values = wire.take(gradients)
-        assert values.dtype == wire.dtype == (np.float64 if own is engine else np.float32)
-        found = own.list_items(wire.put(values))
-        for item, array in zip(found, expected, strict=True):
-            np.testing.assert_allclose(own.to_numpy(item), array.astype(wire.dtype), rtol=0, atol=1e-44)
-
-
 def test_all_stop_after_the_same_step_and_go_on_with_the_same_bits(engine, tmp_path):
     """The last process alone is asked to stop, in the middle of the second epoch."""
     whole = by(2, engine, tmp_path)[0]
@@ -245,12 +227,17 @@ def test_texts_are_gathered_in_the_order_of_the_processes():
     assert in_group(2, lambda group: group.gather("")) == [["", ""]] * 2
 
 
-def test_sums_keep_shape_and_bits():
+@pytest.mark.parametrize("kind", ["f4", "f8", "i8"])
+def test_sums_of_more_than_a_message_are_the_same_everywhere_and_again(kind):
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((4, 3, 1000)).astype("f4")
-    found = in_group(4, lambda group: group.sum(values[group.rank]))
-    again = in_group(4, lambda group: group.sum(values[group.rank]))
-    assert found[0].shape == (3, 1000) and found[0].dtype == np.float32
-    for one in [*found, *again]:
+    values = (1000 * rng.standard_normal((3, 3 * MESSAGE // 4 + 5))).astype(kind)
+
+    def summed(group):
+        own = values[group.rank].copy()
+        group.sum(own)
+        return own
+
+    found = [*in_group(3, summed), *in_group(3, summed)]
+    for one in found:
         np.testing.assert_array_equal(one, found[0])
-    np.testing.assert_allclose(found[0], values.sum(0, dtype="f8"), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[0], values.sum(0, dtype="f8"), rtol=1e-6, atol=1e-3)

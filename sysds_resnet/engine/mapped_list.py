@@ -1,0 +1,66 @@
+"""Memory in which Python sees the numbers of a list of matrices that are in the JVM."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+from py4j.java_gateway import JavaObject
+
+from sysds_resnet.engine.device import Device
+from sysds_resnet.engine.jvm.folders import make_shared_file
+from sysds_resnet.engine.transfer import call, uncycle
+
+
+class MappedList:
+    """Memory that Python and the JVM both map, for the numbers of lists whose matrices have given shapes.
+
+    Args:
+        device: The device that the engine computes on.
+        new: A function that makes a MappedList in the JVM from the arguments of its constructor.
+        like: The handle of a list with the shapes.
+        single: Whether the numbers are FP32.
+        folder: The folder for the file if there is no room in shared memory.
+        alone: A function that gives a context in which no other thread uses the device's memory, and which
+            turns errors of the JVM into those of this package.
+
+    Attributes:
+        values: The numbers, float32 or float64 of shape (n,): row by row, one matrix after the other.
+
+    Raises:
+        UserError: If there is no room for the memory.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        new: Callable[[Sequence[object]], JavaObject],
+        like: JavaObject,
+        single: bool,
+        folder: Path,
+        alone: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._device, self._alone = device, alone
+        dtype = np.dtype("f4" if single else "f8")
+        items = [call(like, "getData", i) for i in range(call(like, "getLength"))]
+        n = sum(call(item, "getNumRows") * call(item, "getNumColumns") for item in items)
+        path = make_shared_file(n * dtype.itemsize, [folder])
+        try:
+            self._java = new([str(path), like, single])
+            self.values = np.memmap(path, dtype, mode="r+", shape=(n,))
+        finally:
+            os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
+
+    def read(self, handle: JavaObject) -> None:
+        """Copies the numbers of a list into the memory; in FP32 they are rounded."""
+        with self._alone():
+            self._java.read(handle)
+        uncycle(handle)
+
+    def write(self, handle: JavaObject) -> None:
+        """Replaces the numbers of a list, which must be in no other list, by those in the memory."""
+        with self._alone():
+            self._java.write(handle)
+            self._device.upload(call(handle, "getData"))  # back to the GPU, which `read` has taken them from
+        uncycle(handle)
