@@ -30,6 +30,7 @@ SMALLEST = {
         *["--sizes", 32, "--counts", 1, "--images", 4, "--micro-batch", 2, "--steps", 1, "--rounds", 1],
         *["--heap", "2g"],
     ],
+    "scaling_model": [],
     "versions": [
         *["--other", ROOT, "--pairs", 1, "--steps", 2, "--warmup", 1, "--batch", 2, "--size", 32],
     ],
