@@ -113,7 +113,7 @@ def test_what_a_step_has_more_is_shared_too(engine, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(cutmix=1.0, batch_size=4, micro_batch=1),
+        dict(cutmix=1.0, batch_size=4),  # of one image each, norms of two numbers have gradients of rounding
         dict(optimizer="adamw", base_lr=0.001, sampling="balanced"),
         dict(optimizer="lamb", base_lr=0.001, class_weights="balanced"),
     ],
