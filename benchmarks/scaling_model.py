@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
+from collective import GRADIENTS
 from report import command_line
 
 from sysds_resnet.training.processes.group import MESSAGE
 
 RESULTS = Path(__file__).parent / "results"
-BYTES = 4 * 25_557_032  # of ResNet-50's gradients in FP32
+BYTES = 4 * GRADIENTS  # of ResNet-50's gradients in FP32
 IMAGES, VALIDATION, EPOCHS = 1_281_167, 50_000, 90  # ILSVRC 2012
 FORWARD = 1 / 3  # of a step's arithmetic
 LEAST = 8  # images in a micro-batch, for norms to take statistics of
@@ -102,30 +104,25 @@ def step(c: Constants, executors: int, cores: int, batch: int, bandwidth: float)
 def predictions(c: Constants) -> list[dict]:
     """The time of 90 epochs of ImageNet."""
     rows = []
-    for cores in (1, 24):
-        for gigabits in (10, 100):
-            for executors in (16, 64, 256, 1024):
-                for batch in (8192, 32768):
-                    if batch // executors < LEAST:
-                        continue
-                    parts = step(c, executors, cores, batch, gigabits / 8 * 1e9)
-                    validation = VALIDATION * FORWARD * c.image / c.beside / executors / cores
-                    seconds = EPOCHS * (IMAGES // batch * sum(parts.values()) + validation)
-                    alone = (
-                        EPOCHS * (IMAGES // batch) * (c.image / c.beside / cores * batch + parts["update"])
-                    )
-                    rows.append(
-                        {
-                            "cores": cores,
-                            "gigabits": gigabits,
-                            "executors": executors,
-                            "batch": batch,
-                            "parts_s": parts,
-                            "step_s": sum(parts.values()),
-                            "hours": seconds / 3600,
-                            "efficiency": alone / seconds / executors,
-                        }
-                    )
+    for cores, gigabits, executors, batch in product((1, 24), (10, 100), (16, 64, 256, 1024), (8192, 32768)):
+        if batch // executors < LEAST:
+            continue
+        parts = step(c, executors, cores, batch, gigabits / 8 * 1e9)
+        validation = VALIDATION * FORWARD * c.image / c.beside / executors / cores
+        seconds = EPOCHS * (IMAGES // batch * sum(parts.values()) + validation)
+        alone = EPOCHS * (IMAGES // batch) * (c.image / c.beside / cores * batch + parts["update"])
+        rows.append(
+            {
+                "cores": cores,
+                "gigabits": gigabits,
+                "executors": executors,
+                "batch": batch,
+                "parts_s": parts,
+                "step_s": sum(parts.values()),
+                "hours": seconds / 3600,
+                "efficiency": alone / seconds / executors,
+            }
+        )
     return rows
 
 
