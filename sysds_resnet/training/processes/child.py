@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 from sysds_resnet.errors import EngineDied, error_of
 from sysds_resnet.training.processes.job import Job
 
-GRACE_SECONDS = 3.0
-"""The seconds for which a failure that may follow from another one waits for that to be known."""
+_GRACE_SECONDS = 3.0
+_MOST_NAMED = 8
 
 _LOOK_SECONDS = 0.2
 
@@ -73,6 +73,14 @@ class Child:
         """Whether the process has failed, or another one that it waits for."""
         bad = {"waited", "lost", "error"} & self.told.keys()
         return bool(bad) or (not self.running and self._process.returncode != 0)
+
+    @property
+    def grace(self) -> float:
+        """The seconds for which its failure, which may follow from another one, waits for the cause.
+
+        They are more after a wait in vain, which begins sooner in processes that compute faster.
+        """
+        return max(_GRACE_SECONDS, self.told.get("waited", 0) / 20)
 
     def order(self, **order: object) -> None:
         """Sends the process an order, unless it is gone: {"stop": True}, or what lets it begin."""
@@ -132,6 +140,20 @@ class Child:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f" ({lines[-1]})" if lines else ""
+
+
+def no_answer(silent: Sequence[str], seconds: float) -> EngineDied:
+    """Gives the error of processes that others have waited for in vain.
+
+    Args:
+        silent: The processes that do not wait themselves, such as "3" or "3 on host-7".
+        seconds: The seconds for which the others have waited.
+    """
+    more = f" and {len(silent) - _MOST_NAMED} more" if len(silent) > _MOST_NAMED else ""
+    return EngineDied(
+        f"process {', '.join(silent[:_MOST_NAMED])}{more}: found no answer for {seconds:g} s, in which the "
+        "others waited for it, expected one; see what holds it up, or allow for more with --peer-timeout"
+    )
 
 
 def listen_to(children: Sequence[Child]) -> Iterator[tuple[Child, dict[str, Any]]]:

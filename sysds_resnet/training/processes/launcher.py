@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sysds_resnet.engine.jvm.memory import default_heap, parse_size
-from sysds_resnet.errors import EngineDied, UserError
+from sysds_resnet.errors import UserError
 from sysds_resnet.system.machine import cores
-from sysds_resnet.training.processes.child import GRACE_SECONDS, Child, listen_to
+from sysds_resnet.training.processes.child import Child, listen_to, no_answer
 from sysds_resnet.training.processes.job import Job, values_given
 from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.settings import TrainSettings
@@ -140,7 +140,7 @@ def _act(child: Child, event: dict[str, Any], children: Sequence[Child], restart
 
 def _hear_out(children: Sequence[Child]) -> None:
     """Waits for what processes have to say about the failure of one of them."""
-    end = time.monotonic() + GRACE_SECONDS
+    end = time.monotonic() + max(child.grace for child in children)
     while time.monotonic() < end and any(child.running for child in children):
         for _ in listen_to(children):
             pass
@@ -153,9 +153,5 @@ def _cause(children: Sequence[Child]) -> Exception:
     late = [child for child in children if "waited" not in child.told]
     waiting = [child for child in children if "waited" in child.told]
     if waiting and late and not causes:
-        names = ", ".join(str(child.rank) for child in late)
-        return EngineDied(
-            f"process {names}: found no answer for {waiting[0].told['waited']:g} s, in which the others "
-            "waited for it, expected one; see what holds it up, or allow for more with --peer-timeout"
-        )
+        return no_answer([str(child.rank) for child in late], waiting[0].told["waited"])
     return (causes or failed)[0].error()

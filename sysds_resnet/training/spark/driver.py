@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from sysds_resnet.training.processes.job import Job, values_given
 from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.run_folder import OUTPUT_FILE
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.spark.executor import STOP_FILE, train_part
+from sysds_resnet.training.spark.executor import STOP_FILE, WAITING_FOLDER, train_part
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,8 +71,8 @@ def train_on_cluster(
         changes=changes,
     )
     work = partial(train_part, job, settings.device != "cpu")
-    stop = folder / STOP_FILE
-    stop.unlink(missing_ok=True)
+    stop, waiting = folder / STOP_FILE, folder / WAITING_FOLDER
+    _clear(stop, waiting)
     try:
         with spark_session(cluster, _conf(settings, cluster)) as spark, _followed(folder / OUTPUT_FILE):
             done = _started(spark, cluster, work)
@@ -81,7 +82,7 @@ def train_on_cluster(
                 if stopped() and not stop.exists():
                     stop.touch()
     finally:
-        stop.unlink(missing_ok=True)
+        _clear(stop, waiting)
         with suppress(OSError):  # there are no lines yet
             restarts.reached(max((line["step"] for line in read_lines(folder / METRICS_FILE)), default=0))
 
@@ -102,6 +103,12 @@ def _started(
         return threads.submit(run)
     finally:
         threads.shutdown(wait=False)
+
+
+def _clear(stop: Path, waiting: Path) -> None:
+    """Removes what driver and tasks have told each other in the run folder."""
+    stop.unlink(missing_ok=True)
+    shutil.rmtree(waiting, ignore_errors=True)
 
 
 def _for_other_machines(settings: TrainSettings) -> dict[str, object]:

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from sysds_resnet.errors import OutOfMemory, UserError
-from sysds_resnet.training.processes.child import GRACE_SECONDS, Child, listen_to
+from sysds_resnet.training.processes.child import Child, listen_to, no_answer
 from sysds_resnet.training.processes.job import Job
 from sysds_resnet.training.run_folder import OUTPUT_FILE
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STOP_FILE = "stop"
 """The file in the run folder by which the driver asks all processes to stop."""
+WAITING_FOLDER = "waiting"
+"""The folder in the run folder where each process has a file that has waited for another one in vain."""
 
 
 def train_part(job: Job, gpu: bool, _: Iterable[int]) -> Iterator[bool]:
@@ -73,26 +75,41 @@ def train_part(job: Job, gpu: bool, _: Iterable[int]) -> Iterator[bool]:
         else:
             found = context.allGather("")
             child.order(**json.loads(found[0]))
-        _watch(child, folder / STOP_FILE)
+        _watch(child, folder, _machines(context))
         yield bool(child.told["finished"])
 
 
-def _watch(child: Child, stop: Path) -> None:
-    """Waits for the end of the process, and asks it to stop if there is a file that says so."""
+def _watch(child: Child, folder: Path, machines: Sequence[str]) -> None:
+    """Waits for the end of the process, and asks it to stop if a file in the run folder says so."""
     stopping = False
     while child.running and not child.failed:
         list(listen_to([child]))
-        if not stopping and stop.exists():
+        if not stopping and (folder / STOP_FILE).exists():
             stopping = True
             child.order(stop=True)
     list(child.listen())
     if child.failed:
-        if "lost" in child.told or "waited" in child.told:
-            time.sleep(GRACE_SECONDS)  # Spark ends this task, if the one with the cause has failed
         error = child.error()
+        if "waited" in child.told:
+            error = _silent(child, folder / WAITING_FOLDER, machines) or error
+        elif "lost" in child.told:
+            time.sleep(child.grace)  # Spark ends this task, if the one with the cause has failed
         if isinstance(error, OutOfMemory):
             error = OutOfMemory(str(error).replace("--heap", "--executor-memory"))
         raise error
+
+
+def _silent(child: Child, folder: Path, machines: Sequence[str]) -> Exception | None:
+    """Gives the error of the processes that this one has waited for; None if all of them wait.
+
+    Each process that has waited says so by a file in the folder, which the tasks of all machines see.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / str(child.rank)).touch()
+    time.sleep(child.grace)  # for the files of the others
+    waiting = {int(path.name) for path in folder.iterdir()}
+    silent = [f"{rank} on {machine}" for rank, machine in enumerate(machines) if rank not in waiting]
+    return no_answer(silent, child.told["waited"]) if silent else None
 
 
 def _wait_for(child: Child, kind: str) -> Any:
@@ -110,9 +127,18 @@ def _rank(context: BarrierTaskContext) -> int:
     Processes of a machine have numbers in a row, so that they are neighbours in the ring by which all sum:
     a machine's network then carries a sum once, not once for each process. The first task has number 0.
     """
+    return _order(_hosts(context)).index(context.partitionId())
+
+
+def _machines(context: BarrierTaskContext) -> list[str]:
+    """Gives the machine of each process, as Spark knows it."""
     hosts = _hosts(context)
-    order = sorted(range(len(hosts)), key=lambda task: hosts.index(hosts[task]))
-    return order.index(context.partitionId())
+    return [hosts[task] for task in _order(hosts)]
+
+
+def _order(hosts: Sequence[str]) -> list[int]:
+    """Gives the task of each process from the machine of each task."""
+    return sorted(range(len(hosts)), key=lambda task: hosts.index(hosts[task]))
 
 
 def _hosts(context: BarrierTaskContext) -> list[str]:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sysds_resnet.errors import UserError
-from sysds_resnet.training.spark.executor import _address, _gpu, _rank
+from sysds_resnet.errors import EngineDied, UserError
+from sysds_resnet.training.spark.executor import _address, _gpu, _machines, _rank, _silent
 
 
 def context(partition, hosts, assigned=None):
@@ -42,5 +42,22 @@ def test_tasks_of_a_machine_have_different_gpus():
 def test_processes_of_a_machine_are_neighbours(hosts, expected):
     ranks = [_rank(context(task, hosts)) for task in range(len(hosts))]
     assert ranks == expected
-    by_rank = [hosts[ranks.index(rank)] for rank in range(len(hosts))]
+    by_rank = _machines(context(0, hosts))
+    assert [by_rank[rank] for rank in ranks] == list(hosts)
     assert sum(one != other for one, other in pairwise(by_rank)) == len(set(hosts)) - 1
+
+
+def test_those_that_do_not_wait_are_named_with_their_machines(tmp_path):
+    child = SimpleNamespace(rank=1, told={"waited": 300.0}, grace=0)
+    folder, machines = tmp_path / "waiting", ["a", "a", "b", "b"]
+    text = "^process 0 on a, 2 on b, 3 on b: found no answer for 300 s, in which the others waited for it"
+    with pytest.raises(EngineDied, match=text):
+        raise _silent(child, folder, machines)
+    (folder / "3").touch()
+    (folder / "0").touch()
+    with pytest.raises(EngineDied, match=r"^process 2 on b: found"):
+        raise _silent(child, folder, machines)
+    (folder / "2").touch()
+    assert _silent(child, folder, machines) is None
+    with pytest.raises(EngineDied, match=r"process 0 on a, .* 8 on a and 92 more: found"):
+        raise _silent(child, tmp_path / "other", 101 * ["a"])
