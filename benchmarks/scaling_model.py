@@ -96,7 +96,6 @@ def step(c: Constants, executors: int, cores: int, batch: int, bandwidth: float)
         "straggler": computing * c.deviation * slowest,
         "copy": c.copy,
         "sum": passed * (c.byte + 1 / bandwidth) + messages * c.message,
-        "numbers": 2 * (executors - 1) * c.message,
         "update": c.update / min(cores, UPDATE_CORES),
     }
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
-from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.device import Device
 from sysds_resnet.engine.jvm.classes import compile_classes
 from sysds_resnet.engine.mapped_list import MappedList
 from sysds_resnet.engine.transfer import call, uncycle
 from sysds_resnet.engine.values import is_block
-from sysds_resnet.errors import UserError
 
 
 class Lists:
@@ -51,13 +49,19 @@ class Lists:
         return self.make(compact)
 
     def map(
-        self, like: JavaObject, single: bool, folder: Path, alone: Callable[[], AbstractContextManager[None]]
+        self,
+        like: JavaObject,
+        single: bool,
+        more: int,
+        folder: Path,
+        alone: Callable[[], AbstractContextManager[None]],
     ) -> MappedList:
         """Gives memory for the numbers of lists with matrices of the same shapes as those of a given list.
 
         Args:
             like: The handle of the list.
             single: Whether the numbers in the memory are FP32 instead of FP64.
+            more: How many numbers of the caller's own there is room for behind them.
             folder: The folder for the memory's file if there is no room in shared memory.
             alone: As for `MappedList`.
 
@@ -65,16 +69,9 @@ class Lists:
             UserError: If there is no room, or the JVM cannot compile Java.
         """
         if self._new_mapped is None:  # only once: py4j takes classes of the same name for the same
-            try:
-                [self._new_mapped] = compile_classes(
-                    self._gateway, Path(__file__).with_name("jvm"), "MappedList"
-                )
-            except (TypeError, Py4JJavaError) as error:
-                raise UserError(
-                    "engine: found a JVM without the Janino compiler, expected one that this engine started; "
-                    "open the engine without `context`"
-                ) from error
-        return MappedList(self._device, self._new_mapped, like, single, folder, alone)
+            sources = Path(__file__).with_name("jvm")
+            [self._new_mapped] = compile_classes(self._gateway, sources, "MappedList")
+        return MappedList(self._device, self._new_mapped, like, single, more, folder, alone)
 
     def make(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
         """Makes a list of matrix handles and of arrays, which it sends first."""

@@ -21,12 +21,14 @@ class MappedList:
         new: A function that makes a MappedList in the JVM from the arguments of its constructor.
         like: The handle of a list with the shapes.
         single: Whether the numbers are FP32.
+        more: How many numbers of the caller's own there is room for behind those of a list.
         folder: The folder for the file if there is no room in shared memory.
         alone: A function that gives a context in which no other thread uses the device's memory, and which
             turns errors of the JVM into those of this package.
 
     Attributes:
-        values: The numbers, float32 or float64 of shape (n,): row by row, one matrix after the other.
+        values: The numbers, float32 or float64 of shape (n,): row by row, one matrix after the other,
+            and then the caller's own.
 
     Raises:
         UserError: If there is no room for the memory.
@@ -38,13 +40,14 @@ class MappedList:
         new: Callable[[Sequence[object]], JavaObject],
         like: JavaObject,
         single: bool,
+        more: int,
         folder: Path,
         alone: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._device, self._alone = device, alone
         dtype = np.dtype("f4" if single else "f8")
         items = [call(like, "getData", i) for i in range(call(like, "getLength"))]
-        n = sum(call(item, "getNumRows") * call(item, "getNumColumns") for item in items)
+        n = sum(call(item, "getNumRows") * call(item, "getNumColumns") for item in items) + more
         path = make_shared_file(n * dtype.itemsize, [folder])
         try:
             self._java = new([str(path), like, single])

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from py4j.java_gateway import JavaGateway, JavaObject
-from py4j.protocol import Py4JJavaError
 
 from sysds_resnet.engine.compiler import Programs
 from sysds_resnet.engine.jvm.classes import compile_classes, hidden
-from sysds_resnet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,7 @@ def record(gateway: JavaGateway, programs: Programs) -> Iterator[list[Call]]:
         UserError: If the JVM cannot compile Java; the engine's own JVM can.
     """
     jvm = gateway.jvm
-    try:
-        [new_recorder] = compile_classes(gateway, Path(__file__).with_name("jvm"), "Recorder")
-    except (TypeError, Py4JJavaError) as error:
-        raise UserError(
-            "profile: found a JVM without the Janino compiler; profile with an engine that starts its own JVM"
-        ) from error
+    [new_recorder] = compile_classes(gateway, Path(__file__).with_name("jvm"), "Recorder")
     lines = jvm.java.util.ArrayList()
     replaced = []
     calls: list[Call] = []

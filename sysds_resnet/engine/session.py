@@ -251,15 +251,16 @@ class Engine(Shared):
         with self.alone_on_gpu():
             return self._lists.make(matrices)
 
-    def map_list(self, like: JavaObject, single: bool) -> MappedList:
+    def map_list(self, like: JavaObject, single: bool, more: int = 0) -> MappedList:
         """Gives memory for the numbers of lists with matrices of the same shapes as those of a given list.
 
         Args:
             like: The handle of the list.
             single: Whether the numbers in the memory are FP32 instead of FP64.
+            more: How many numbers of the caller's own there is room for behind them.
         """
         with self.alone_on_gpu():
-            return self._lists.map(like, single, self._open.folder, self.alone_on_gpu)
+            return self._lists.map(like, single, more, self._open.folder, self.alone_on_gpu)
 
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Frees the memory that lists have on a GPU, which the JVM's garbage collector does not see.

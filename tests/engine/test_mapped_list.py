@@ -50,9 +50,11 @@ def test_numbers_of_a_list_are_read_and_replaced(name, single, request):
 
 def test_a_mapping_serves_other_lists_of_the_same_shapes(engine):
     first, second = (engine.make_list([factor * array for array in ARRAYS]) for factor in (1, 3))
-    mapped = engine.map_list(first, single=False)
+    mapped = engine.map_list(first, single=False, more=2)
+    mapped.values[-2:] = 5, 7
     mapped.read(second)
     mapped.write(first)
+    np.testing.assert_array_equal(mapped.values, [*3 * joined(ARRAYS), 5, 7])
     found = [engine.to_numpy(item) for item in engine.list_items(first)]
     np.testing.assert_array_equal(joined(found), 3 * joined(ARRAYS))
 

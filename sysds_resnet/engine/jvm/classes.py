@@ -5,6 +5,8 @@ from pathlib import Path
 
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 
+from sysds_resnet.errors import UserError
+
 
 def compile_classes(
     gateway: JavaGateway, folder: Path, *names: str
@@ -20,7 +22,7 @@ def compile_classes(
         For each class a function that makes an object from the constructor's arguments.
 
     Raises:
-        TypeError, Py4JJavaError: If the JVM has no Janino.
+        UserError: If the JVM cannot compile Java.
     """
     makers, loader = [], None
     for name in names:
@@ -53,7 +55,8 @@ def replace_class(gateway: JavaGateway, file: Path, neighbour: str) -> None:
         neighbour: The full name of another class in the same Java package.
 
     Raises:
-        TypeError, Py4JJavaError: If the JVM has no Janino, or has used the engine's class.
+        UserError: If the JVM cannot compile Java.
+        Py4JJavaError: If the JVM has used the engine's class.
     """
     java = gateway.jvm.java.lang
     package = java.invoke.MethodHandles.privateLookupIn(
@@ -64,7 +67,13 @@ def replace_class(gateway: JavaGateway, file: Path, neighbour: str) -> None:
 
 
 def _compile(gateway: JavaGateway, file: Path, parent: JavaObject | None = None) -> JavaObject:
-    compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
+    try:
+        compiler = gateway.jvm.org.codehaus.janino.SimpleCompiler()
+    except TypeError as error:  # py4j takes what is not there for a package
+        raise UserError(
+            "engine: found a JVM without the Janino compiler, expected one that this engine started; open "
+            "the engine without `context`"
+        ) from error
     if parent is not None:
         compiler.setParentClassLoader(parent)
     compiler.cook(file.read_text())

@@ -42,7 +42,8 @@ class Exchange:
     """Sums of numbers over the processes of a group, with which they also tell each other news.
 
     The news are the wish to stop, and images that could not be read. All processes come to know them in the
-    same sum, so that all end after the same step.
+    same sum, so that all end after the same step. `sum` sums numbers by themselves; `with_news` and `heed`
+    are for numbers that are summed together with others.
 
     Args:
         group: The group.
@@ -63,6 +64,7 @@ class Exchange:
         self.stopping = False
         self._sets, self._on_error = sets, on_error
         self._unread: SimpleQueue[tuple[int, int, str]] = SimpleQueue()  # another thread may read images
+        self._telling: list[tuple[int, int, str]] = []  # in the sum that goes on
 
     def note_unread(self, dataset: Dataset, index: int, reason: str) -> None:
         """Notes that an image cannot be read, for the next sum; the `OnError` of this process's streams."""
@@ -73,16 +75,24 @@ class Exchange:
 
     def sum(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
         """Sums numbers over the processes, float64 of shape (n,), and exchanges the news."""
-        unread = [self._unread.get() for _ in range(self._unread.qsize())]
-        total = np.array([*numbers, self.asked(), bool(unread)], float)
+        total = self.with_news(numbers)
         self.group.sum(total)
-        *total, stops, unreads = total
+        return self.heed(total)
+
+    def with_news(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Gives numbers of this process and its news, float64 of shape (n,), to be summed and then heeded."""
+        self._telling = [self._unread.get() for _ in range(self._unread.qsize())]
+        return np.array([*numbers, self.asked(), bool(self._telling)], float)
+
+    def heed(self, total: np.ndarray) -> np.ndarray:
+        """Heeds the news in the sum of what `with_news` gave in each process, and gives the other numbers."""
+        *numbers, stops, unreads = total
         self.stopping = self.stopping or stops > 0
         if unreads:
-            for text in self.group.gather(json.dumps(unread)):
+            for text in self.group.gather(json.dumps(self._telling)):
                 for number, index, reason in json.loads(text) if self.group.rank == 0 else ():
                     self._on_error(self._sets[number], index, reason)
-        return np.array(total)
+        return np.array(numbers, float)
 
 
 class SharedUpdate:
@@ -95,9 +105,9 @@ class SharedUpdate:
 
     Attributes:
         measured: The seconds of parts of the last step: "compute_s" of the gradients in the slowest process,
-            "take_s" of taking them out of the engine, "sum_s" of the sum, "put_s" of putting it back, and
-            "update_s". "straggler" is by how much the slowest process took longer than the median, and
-            "slowest" its number.
+            "take_s" of taking them out of the engine, "sum_s" of the sum without the wait for that process,
+            "put_s" of putting it back, and "update_s". "straggler" is by how much the slowest process took
+            longer than the median, and "slowest" its number.
     """
 
     def __init__(self, state: State, exchange: Exchange, batch_size: int) -> None:
@@ -112,15 +122,18 @@ class SharedUpdate:
         group, seconds = self._exchange.group, {}
         with _timed(seconds, "compute_s"):
             gradients, metrics = self._state.gradients(images, labels, optimizer, self._batch_size)
-        with _timed(seconds, "take_s"):
-            mapped = self._take(gradients)
         times = np.zeros(group.size)
         times[group.rank] = seconds["compute_s"]
-        # the numbers come first: whoever waits for the others does so here, and the sum is timed without that
-        numbers = self._exchange.sum([*metrics, *times])
-        metrics, times = numbers[:4], numbers[4:]
+        numbers = self._exchange.with_news([*metrics, *times])
+        with _timed(seconds, "take_s"):
+            mapped = self._take(gradients, len(numbers))
+        shared = mapped.values[-len(numbers) :]
+        shared[:] = numbers
         with _timed(seconds, "sum_s"):
             group.sum(mapped.values)
+        numbers = self._exchange.heed(shared)
+        metrics, times = numbers[:4], numbers[4:]
+        seconds["sum_s"] = max(0.0, seconds["sum_s"] - (times.max() - times[group.rank]))
         with _timed(seconds, "put_s"):
             mapped.write(gradients)
         with _timed(seconds, "update_s"):
@@ -129,11 +142,11 @@ class SharedUpdate:
         self.measured.update(seconds | slowest | {"slowest": int(times.argmax())})
         return done
 
-    def _take(self, gradients: JavaObject) -> MappedList:
-        """Gives memory that holds the gradients, in the precision that the engine multiplies in."""
+    def _take(self, gradients: JavaObject, more: int) -> MappedList:
+        """Gives memory with the gradients, in the precision of products, and room for `more` numbers."""
         if self._mapped is None:
             engine = self._state.model.engine
-            self._mapped = engine.map_list(gradients, engine.multiply.precision != "double")
+            self._mapped = engine.map_list(gradients, engine.multiply.precision != "double", more)
         self._mapped.read(gradients)
         return self._mapped
 
