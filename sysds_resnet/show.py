@@ -14,14 +14,17 @@ from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.batches.stream import BatchStream
 from sysds_resnet.classes.labels import MixedLabels
-from sysds_resnet.errors import UserError, printable
-from sysds_resnet.images import open_dataset
+from sysds_resnet.errors import NoSuchSplit, UserError, printable
+from sysds_resnet.images import Dataset
 from sysds_resnet.images.settings import AugmentationSettings, DataSettings, print_notes
 from sysds_resnet.images.sources.files import Split
-from sysds_resnet.settings.command_line import run
+from sysds_resnet.settings.command_line import build, run
 from sysds_resnet.settings.fields import setting
+from sysds_resnet.system.console import say
 from sysds_resnet.system.extras import extra
 from sysds_resnet.system.files import check_place
+from sysds_resnet.training.settings import TrainSettings
+from sysds_resnet.training.start import open_set, open_training
 
 COLUMNS = 8
 NAME_LENGTH = 18
@@ -45,13 +48,13 @@ class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
         None,
         group="data",
         common=True,
-        ge=8,
-        description="The side of the images in pixels, as for sysds_resnet.train.",
+        ge=32,
+        description="The side of the images in pixels; by default the one that sysds_resnet.train chooses.",
     )
     resize_size: int | None = setting(
         None,
         group="data",
-        ge=8,
+        ge=32,
         description="The shorter side of val images before the crop, as for sysds_resnet.train.",
     )
     seed: int = setting(
@@ -65,6 +68,9 @@ class ShowSettings(ReadingSettings, AugmentationSettings, DataSettings):
         1, group="data", common=True, ge=1, description="The epoch whose augmentation is shown, from 1."
     )
     out: Path = setting(Path("images.png"), group="output", common=True, description="The PNG file to write.")
+
+
+_OF_TRAINING = ShowSettings.model_fields.keys() & TrainSettings.model_fields.keys() - {"out"}
 
 
 def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
@@ -87,15 +93,7 @@ def draw(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
 def command(settings: ShowSettings) -> None:
     """Reads images, mixes them as training does, and draws them."""
     check_place(settings.out)
-    dataset = open_dataset(
-        settings.dataset,
-        settings.split,
-        **settings.where(),
-        image_size=settings.image_size,
-        resize_size=settings.resize_size,
-        augmentation=settings.augmentation(),
-        seed=settings.seed,
-    )
+    settings, dataset = _as_trained(settings)
     print_notes(dataset)
     n, epoch = len(dataset), settings.epoch - 1
     order = np.random.default_rng(settings.seed).permutation(n)
@@ -121,6 +119,25 @@ def command(settings: ShowSettings) -> None:
     draw(images, titles(labels, dataset.classes), settings.out)
     text = f"{settings.out}: {len(images)} {settings.split} images of {dataset.image_size[0]} pixels"
     print(printable(text))
+
+
+def _as_trained(settings: ShowSettings) -> tuple[ShowSettings, Dataset]:
+    """Opens the images as training does, and gives them with the settings that it would choose for them."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set & _OF_TRAINING}
+    wanted = build(TrainSettings, given)
+    try:
+        wanted, training, choice = open_training(wanted)
+    except NoSuchSplit:
+        if settings.split == "train":
+            raise
+        return settings, open_set(wanted, "val")
+    chosen = {
+        name: value for name, value in (choice.values if choice else {}).items() if name in _OF_TRAINING
+    }
+    if chosen:
+        say(choice.explain(chosen))
+    settings = settings.model_copy(update=chosen)
+    return settings, training if settings.split == "train" else open_set(wanted, "val")
 
 
 def titles(labels: np.ndarray | MixedLabels, classes: Sequence[str]) -> list[str]:

@@ -71,6 +71,7 @@ class AugmentationSettings(Settings):
     crop_area: float = setting(
         0.08,
         group="augmentation",
+        chosen=True,
         gt=0,
         le=1,
         description="Least share of a training image's area that a random crop has.",

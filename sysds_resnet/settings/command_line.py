@@ -68,6 +68,7 @@ def _what_does_not_fit(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{name}: found nothing, expected a value; add it"
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    expected = expected.partition(", unable to parse")[0]
     if first["type"] == "path_type":
         expected = "a path, in quotes if it looks like a number"
     found = str(first["input"]) or "nothing"

@@ -38,6 +38,7 @@ def setting(
     resume: Resume = "same",
     matters: bool = True,
     common: bool = False,
+    chosen: bool = False,
     positional: bool = False,
     alias: str | None = None,
     value: str | None = None,
@@ -51,6 +52,8 @@ def setting(
         resume: What a resumed training run may do with the field.
         matters: Whether a run's weights or speed depend on the field, so that it tells runs apart.
         common: Whether many people change the field, so that --help lists it where it does not list all.
+        chosen: Whether a training run chooses the field by its data set if it is not given; the default is
+            that of other runs.
         positional: Whether the value is given without a flag.
         alias: A second flag, such as "--x".
         value: What the help calls the value, such as "FOLDER"; by default a name by its type.
@@ -61,6 +64,7 @@ def setting(
         "resume": resume,
         "matters": matters,
         "common": common,
+        "chosen": chosen,
         "positional": positional,
         "alias": alias,
         "value": value,

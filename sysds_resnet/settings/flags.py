@@ -58,7 +58,7 @@ def make_parser(settings: type[Settings], every: bool = False) -> argparse.Argum
     parser = argparse.ArgumentParser(
         prog=program,
         usage=f"{program}{words} [options]",
-        description=(settings.__doc__ or "").partition("\n\n")[0],
+        description=settings.__doc__,
         epilog=_epilog(settings, program),
         formatter_class=_Formatter,
         argument_default=argparse.SUPPRESS,
@@ -77,7 +77,7 @@ def make_parser(settings: type[Settings], every: bool = False) -> argparse.Argum
         "-h",
         "--help",
         action="help",
-        help="List the settings that many people change." if not every else "List all settings.",
+        help="List the settings that many people change." if len(names) > _FEW else "List all settings.",
     )
     if len(names) > _FEW:
         help_.add_argument(
@@ -150,23 +150,26 @@ def _of_kind(kind: Any) -> str:
 
 def _description(settings: type[Settings], name: str) -> str:
     """Gives the description of a setting with its default."""
-    field = settings.model_fields[name]
+    field, chosen = settings.model_fields[name], facts_of(settings, name)["chosen"]
     text = field.description.replace("%", "%%")
-    if field.is_required() or field.default in (None, False, []):
+    if field.is_required() or field.default in (None, []) or (field.default is False and not chosen):
         return text
-    values = field.default if isinstance(field.default, list) else [field.default]
-    shown = (
-        "on"
-        if field.default is True
-        else " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-    )
-    return f"{text} Default: {shown}."
+    shown = _shown(field.default)
+    return f"{text} Default: {f'chosen for the data set; {shown} for digits' if chosen else shown}."
+
+
+def _shown(default: Any) -> str:
+    """Gives the default of a setting as the help shows it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    values = default if isinstance(default, list) else [default]
+    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _epilog(settings: type[Settings], program: str) -> str | None:
     if not settings.examples:
         return None
-    lines = [f"  {program} {words}\n      {does}" for words, does in settings.examples.items()]
+    lines = [f"  {program} {words}".rstrip() + f"\n      {does}" for words, does in settings.examples.items()]
     return "\n".join(["examples:", *lines])
 
 
@@ -219,6 +222,7 @@ def _unknown(word: str, settings: type[Settings]) -> str:
         return f"{word}: found a word that belongs to no flag, expected flags of {command}; --help lists them"
     flag = word.partition("=")[0]
     known = [flag_of(name) for name in settings.model_fields if not facts_of(settings, name)["positional"]]
+    known.append("--help")
     own = [flag_of(name) for name in FOREIGN.get(flag.lstrip("-").replace("_", "-"), ())]
     meant = [name for name in own if name in known]
     question = f"; did you mean {' or '.join(meant)}?" if meant else did_you_mean(flag, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,32 @@ _RATES = {
 }
 
 
-def choose(settings: TrainSettings, images: int, side: int | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a run by its training images.
+
+    Attributes:
+        values: The chosen settings by name.
+        images: The number of training images.
+        side: The usual length of their shorter side in pixels, if it decided about their size in training.
+    """
+
+    values: Mapping[str, Any]
+    images: int
+    side: int | None
+
+    def explain(self, names: Collection[str] | None = None) -> str:
+        """Gives the lines that say what was chosen for a run, or, of these settings alone, for its images."""
+        shown = {name: value for name, value in self.values.items() if names is None or name in names}
+        flags = " ".join(_flag(name, value) for name, value in shown.items())
+        what = f"{self.images} training images"
+        if "image_size" in shown:
+            what += f" of about {self.side} pixels"
+        how = "flags or a --recipe change that" if names is None else "as train does; flags change that"
+        return f"chosen:  {flags}\n         for {what}; {how}"
+
+
+def choose(settings: TrainSettings, images: int, side: int | None = None) -> Choice | None:
     """Chooses the settings of a run that were not given, by the training images.
 
     Args:
@@ -66,11 +91,11 @@ def choose(settings: TrainSettings, images: int, side: int | None = None) -> dic
         side: The usual length of their shorter side in pixels; None if they have the size of training.
 
     Returns:
-        The chosen settings by name; none for a run that has a recipe, goes on, or has digits or synthetic
-        images.
+        The choice; None for a run that has a recipe, goes on, or has digits or synthetic images, and for one
+        whose settings are all given.
     """
     if settings.recipe or settings.resume or settings.dataset in OF_DEFAULTS:
-        return {}
+        return None
     size = next(size for size in _SIZES if images < size.below)
     trained = settings.init_from is not None
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
@@ -94,14 +119,8 @@ def choose(settings: TrainSettings, images: int, side: int | None = None) -> dic
         chosen["zero_init_residual"] = True
     if side is not None and not trained:  # others have learned from larger images
         chosen["image_size"] = min(size.largest, max(SMALLEST, SIZE_STEP * -(-side // SIZE_STEP)))
-    return {name: value for name, value in chosen.items() if name not in given}
-
-
-def explanation(chosen: Mapping[str, Any], images: int, side: int | None = None) -> str:
-    """Gives the lines by which a run says what was chosen, and how to choose otherwise."""
-    what = f"{images} training images" + (f" of about {side} pixels" if "image_size" in chosen else "")
-    flags = " ".join(_flag(name, value) for name, value in chosen.items())
-    return f"chosen:  {flags}\n         for {what}; flags or a --recipe change that"
+    values = {name: value for name, value in chosen.items() if name not in given}
+    return Choice(values, images, side) if values else None
 
 
 def _flag(name: str, value: Any) -> str:

@@ -20,13 +20,19 @@ class Hyperparameters(Settings):
     epochs: int = setting(
         8,
         group="training",
+        chosen=True,
         common=True,
         resume="free",
         ge=1,
         description="The number of passes over the training images; may be changed with --resume.",
     )
     batch_size: int = setting(
-        64, group="training", common=True, ge=1, description="The number of images in a training step."
+        64,
+        group="training",
+        chosen=True,
+        common=True,
+        ge=1,
+        description="The number of images in a training step.",
     )
     micro_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
         "auto",
@@ -49,17 +55,23 @@ class Hyperparameters(Settings):
         "long to read one by one.",
     )
     optimizer: OptimizerName = setting(
-        "lars", group="optimizer", common=True, description="The optimizer that updates the weights."
+        "lars",
+        group="optimizer",
+        chosen=True,
+        common=True,
+        description="The optimizer that updates the weights.",
     )
     schedule: ScheduleName = setting(
         "polynomial",
         group="schedule",
+        chosen=True,
         common=True,
         description="The schedule of the learning rate; all but onecycle begin with a linear warm-up.",
     )
     base_lr: float = setting(
         10.0,
         group="schedule",
+        chosen=True,
         common=True,
         gt=0,
         description="The learning rate after the warm-up; for onecycle, the highest one.",
@@ -87,6 +99,7 @@ class Hyperparameters(Settings):
     warmup_epochs: float = setting(
         0.8,
         group="schedule",
+        chosen=True,
         common=True,
         ge=0,
         description="The epochs of the linear warm-up from 0; onecycle has none.",
@@ -151,6 +164,7 @@ class Hyperparameters(Settings):
     weight_decay: float = setting(
         1e-4,
         group="optimizer",
+        chosen=True,
         common=True,
         ge=0,
         description="The weight decay of convolutions and of the final layer's weights: decoupled with adamw "
@@ -202,6 +216,7 @@ class Hyperparameters(Settings):
     label_smoothing: float = setting(
         0.0,
         group="optimizer",
+        chosen=True,
         ge=0,
         lt=1,
         description="The share of the target probability that is spread evenly over all classes.",

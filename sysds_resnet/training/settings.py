@@ -35,12 +35,15 @@ class TrainSettings(
     AugmentationSettings,
     DataSettings,
 ):
-    """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits."""
+    """Trains a ResNet with LARS on SystemDS; without options, ResNet-50 on handwritten digits.
+
+    For a data set of your own, what is not given is chosen by the number and size of its images, and printed.
+    """
 
     devices_on_spark: ClassVar = ("cpu", "gpu")
     examples: ClassVar = {
         "": "ResNet-50 on handwritten digits, which takes minutes",
-        "--dataset photos --val-split 0.1 --init-from resnet50.pth": "fine-tune on a folder of classes",
+        "--dataset DATA --val-split 0.1 --init-from resnet50.pth": "fine-tune on a folder of classes",
         "--dataset imagenet --recipe lars-4096 --precision bf16": "a published recipe",
         "--resume runs/digits-resnet50-20261128-120000": "go on with a run that was stopped",
     }
@@ -61,7 +64,9 @@ class TrainSettings(
         group="data",
         common=True,
         ge=32,
-        description="The side of training images in pixels; by default 32 for digits and synthetic, or 224.",
+        chosen=True,
+        description="The side of training images in pixels; by default chosen for the data set, 32 for "
+        "digits and synthetic, or 224 with a recipe or weights to start from.",
     )
     eval_size: int | None = setting(
         None,
@@ -77,7 +82,10 @@ class TrainSettings(
         "images of 224, and in this proportion for others.",
     )
     zero_init_residual: bool = setting(
-        False, group="network", description="Whether the last norm scale of each block starts at 0."
+        False,
+        group="network",
+        chosen=True,
+        description="Whether the last norm scale of each block starts at 0.",
     )
     init_from: Path | None = setting(
         None,

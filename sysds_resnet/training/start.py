@@ -16,7 +16,7 @@ from sysds_resnet.network.names import Weights, infer_backbone, is_body
 from sysds_resnet.network.weights.forms import load_weights
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.system.console import note, warn
-from sysds_resnet.training.defaults import FEW_STEPS, choose, explanation
+from sysds_resnet.training.defaults import FEW_STEPS, Choice, choose
 from sysds_resnet.training.micro_batch import choose_micro_batch
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
@@ -176,17 +176,27 @@ def open_sets(settings: TrainSettings) -> tuple[TrainSettings, list[Dataset], st
         The settings with those that were chosen, the two data sets, and what to say of the choice if there
         was one.
     """
+    settings, training, choice = open_training(settings)
+    return settings, [training, open_set(settings, "val")], choice and choice.explain()
+
+
+def open_training(settings: TrainSettings) -> tuple[TrainSettings, Dataset, Choice | None]:
+    """Opens the training images of a run, and chooses settings that suit them.
+
+    Returns:
+        The settings with those that were chosen, the training images, and the choice if there was one.
+    """
     training = open_set(settings, "train")
     side = training.typical_side() if isinstance(training, EncodedDataset) else None
-    chosen = choose(settings, len(training), side)
-    if not chosen:
-        return settings, [training, open_set(settings, "val")], None
+    choice = choose(settings, len(training), side)
+    if not choice:
+        return settings, training, None
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    settings = build(TrainSettings, {**given, **chosen})
+    settings = build(TrainSettings, {**given, **choice.values})
     if isinstance(training, EncodedDataset):
         size = settings.image_size or training.image_size[0]
         training = training.for_training(size, settings.augmentation())
-    return settings, [training, open_set(settings, "val")], explanation(chosen, len(training), side)
+    return settings, training, choice
 
 
 def resolve(

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from command_line import assert_one_line_error, run_here
 from listed_images import COUNTS
+from noise_images import write_noise
 from PIL import Image
 
 from sysds_resnet import show
@@ -34,7 +35,7 @@ def assert_seen(images, titles, dataset, epoch):
 @pytest.mark.parametrize(
     ("flags", "augmentation"),
     [
-        ([], Augmentation()),
+        (["--crop-area", 0.08], Augmentation()),
         (
             ["--crop-area", 0.5, "--flip", 1, "--policy", "randaugment", "--magnitude", 14, "--erasing", 0.4],
             Augmentation(crop_scale=(0.5, 1), flip=1, policy="randaugment", magnitude=14, erasing=0.4),
@@ -57,13 +58,32 @@ def test_what_is_shown_is_what_training_sees(source, capfd, drawn, flags, augmen
 
 def test_validation_is_shown_as_evaluation_sees_it(source, capfd, drawn):
     outcome = run_here(
-        capfd, "show", "--dataset", source, "--split", "val", "--image-size", 24, "--resize-size", 40,
-        "--policy", "randaugment", "--mixup", 1, "--workers", 1,
+        capfd, "show", "--dataset", source, "--split", "val", "--image-size", 32, "--resize-size", 48,
+        "--crop-area", 1, "--policy", "randaugment", "--mixup", 1, "--workers", 1,
     )  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "images.png: 9 val images of 24 pixels\n", "there are no more"
-    data = open_dataset(source, "val", image_size=24, resize_size=40)
+    assert outcome.out == "images.png: 9 val images of 32 pixels\n", "there are no more"
+    data = open_dataset(source, "val", image_size=32, resize_size=48)
     assert len(assert_seen(*drawn[0], data, 0)) == 9
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_what_is_not_given_is_chosen_as_training_does(tmp_path, capfd, drawn, split):
+    images = write_noise(tmp_path, 12, 3, (50, 70))
+    outcome = run_here(capfd, "show", "--dataset", images, "--split", split, "--images", 6, "--workers", 1)
+    assert outcome.out == (
+        "chosen:  --crop-area 0.35 --image-size 64\n"
+        "         for 24 training images of about 50 pixels; as train does; flags change that\n"
+        f"images.png: 6 {split} images of 64 pixels\n"
+    )
+    data = open_dataset(images, split, image_size=64, augmentation=Augmentation((0.35, 1)), seed=42)
+    assert_seen(*drawn[0], data, 0)
+
+
+def test_validation_images_alone_are_shown_too(tmp_path, capfd, drawn):
+    images = write_noise(tmp_path, 12, 3, (50, 70)) / "val"
+    outcome = run_here(capfd, "show", "--dataset", images, "--split", "val", "--workers", 1)
+    assert outcome.out == "images.png: 6 val images of 224 pixels\n"
 
 
 def test_another_seed_shows_other_images(capfd, drawn):
@@ -179,7 +199,7 @@ def test_no_image_that_can_be_read_is_one_line(own, tmp_path, capfd, split):
         (["--mixup", -0.1], "mixup: found -0.1"),
         (["--flip", 0.2], "augmentation: found "),
         (["--resize-size", 40], "resize_size: found 40 for digits"),
-        (["--image-size", 30], "image_size: found 30 for digits"),
+        (["--image-size", 33], "image_size: found 33 for digits"),
         (["--dataset", "/none"], "data set /none: found nothing"),
         (["--out", "/proc/none/images.png"], "/proc/none"),
         (["--out", "/tmp"], "/tmp: found a folder, expected a place for a file"),

@@ -10,6 +10,7 @@ from noise_images import write_noise
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import open_dataset
 from sysds_resnet.settings.command_line import build
+from sysds_resnet.settings.fields import names_where
 from sysds_resnet.training import start
 from sysds_resnet.training.defaults import choose
 from sysds_resnet.training.settings import TrainSettings
@@ -19,6 +20,10 @@ def settings(**given):
     return build(TrainSettings, {"dataset": "somewhere", **given})
 
 
+def chosen_for(settings, *images):
+    return choose(settings, *images).values
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """A data set of 24 images of 50 x 70 pixels for training, and 6 for validation, in 2 classes."""
@@ -26,36 +31,41 @@ def images(tmp_path_factory):
 
 
 def test_small_data_sets_get_small_batches_and_many_epochs():
-    sizes = [choose(settings(), images) for images in (90, 2_000, 50_000, 1_200_000)]
+    sizes = [chosen_for(settings(), images) for images in (90, 2_000, 50_000, 1_200_000)]
     batches, epochs = ([size[name] for size in sizes] for name in ("batch_size", "epochs"))
     assert batches == sorted(batches) and batches[0] <= 90 / 4
     steps = [n // batch * count for n, batch, count in zip((90, 2000), batches, epochs, strict=False)]
     assert min(steps) >= start.FEW_STEPS
-    assert choose(settings(), 5)["batch_size"] == 5
+    assert chosen_for(settings(), 5)["batch_size"] == 5
 
 
 def test_what_is_given_stays_and_decides_about_the_rest():
-    chosen = choose(settings(batch_size=128, epochs=7, label_smoothing=0.0), 20_000)
+    chosen = chosen_for(settings(batch_size=128, epochs=7, label_smoothing=0.0), 20_000)
     assert not {"batch_size", "epochs", "label_smoothing"} & chosen.keys()
     assert chosen["base_lr"] == 0.1 and chosen["optimizer"] == "nesterov"  # 0.2 at 256, in proportion
-    assert choose(settings(zero_init_residual=False), 90).get("zero_init_residual") is None
-    assert choose(settings(batch_size=64, optimizer="adamw"), 2_000)["base_lr"] == 5e-4  # by the root
-    trained = choose(settings(init_from="weights.pth"), 20_000, 32)
+    assert chosen_for(settings(zero_init_residual=False), 90).get("zero_init_residual") is None
+    assert chosen_for(settings(batch_size=64, optimizer="adamw"), 2_000)["base_lr"] == 5e-4  # by the root
+    trained = chosen_for(settings(init_from="weights.pth"), 20_000, 32)
     assert trained["optimizer"] == "adamw"
     assert not {"image_size", "zero_init_residual"} & trained.keys()
-    assert trained["epochs"] < choose(settings(), 20_000)["epochs"]
+    assert trained["epochs"] < chosen_for(settings(), 20_000)["epochs"]
+
+
+def test_the_help_knows_which_settings_are_chosen():
+    chosen = {name for images in (90, 50_000) for name in chosen_for(settings(), images, 64)}
+    assert chosen == set(names_where(TrainSettings, chosen=True))
 
 
 @pytest.mark.parametrize("given", [{"dataset": "digits"}, {"recipe": "lars-4096"}, {"resume": "runs/x"}])
 def test_nothing_is_chosen_where_all_is_said(given):
-    assert choose(settings(**given), 2_000, 32) == {}
+    assert choose(settings(**given), 2_000, 32) is None
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 64), (64, 64), (65, 96), (200, 224), (3000, 224)])
 def test_images_are_enlarged_but_to_a_size_for_the_network(side, size):
-    assert choose(settings(), 20_000, side)["image_size"] == size
-    assert choose(settings(), 200, side)["image_size"] == min(size, 128)
-    assert "image_size" not in choose(settings(image_size=48), 2_000, side)
+    assert chosen_for(settings(), 20_000, side)["image_size"] == size
+    assert chosen_for(settings(), 200, side)["image_size"] == min(size, 128)
+    assert "image_size" not in chosen_for(settings(image_size=48), 2_000, side)
 
 
 def test_a_run_says_what_it_chose_and_trains_on_that(images, capfd):
