@@ -65,6 +65,10 @@ class NoSuchSplit(UserError):
     """The lack of images for training, or for validation, in a data set."""
 
 
+class Undivided(NoSuchSplit):
+    """The lack of a division into images for training and for validation: the data set has one kind."""
+
+
 def one_line(error: BaseException) -> str:
     """Gives what an exception says on one line; that of a library is cut to `MAX_FOREIGN` characters."""
     if isinstance(error, UserError):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sysds_resnet.batches.order import sequential_order
 from sysds_resnet.batches.readers import Readers, default_workers
 from sysds_resnet.batches.stream import BatchStream
-from sysds_resnet.errors import NoSuchSplit, UserError, one_line, printable
+from sysds_resnet.errors import NoSuchSplit, Undivided, UserError, one_line, printable
 from sysds_resnet.images import Dataset, EncodedDataset, Layout
 from sysds_resnet.images.sources.files import Split
 from sysds_resnet.images.sources.layouts import open_source
@@ -97,9 +97,10 @@ def _write(out: Path, bad: list[tuple[str, str, str, str]]) -> None:
         ) from error
 
 
-def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
-    """Opens the splits that are there, of which there must be one."""
-    sets, errors = {}, []
+def _open(root: Path, layout: Layout | None) -> dict[str, Dataset]:
+    """Opens the splits that are there, or all images of a data set that is not divided, by their names."""
+    sets: dict[str, Dataset] = {}
+    errors: list[NoSuchSplit] = []
     for split in get_args(Split):
         try:
             sets[split] = EncodedDataset(open_source(root, split, layout), image_size=SMALL)
@@ -107,6 +108,9 @@ def _open(root: Path, layout: Layout | None) -> dict[Split, Dataset]:
             errors.append(error)
     if not sets:
         raise errors[0]
+    if any(isinstance(error, Undivided) for error in errors):
+        [dataset] = sets.values()
+        return {"images": dataset}
     for error in errors:
         print(printable(f"left out: {error}"))
     return sets

@@ -85,6 +85,21 @@ def test_a_split_that_is_not_there_is_left_out(source, tmp_path, capfd, names):
     ]
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_a_data_set_that_is_not_divided_is_verified_as_a_whole(source, tmp_path, capfd, table):
+    path = tmp_path / "images"
+    path.symlink_to(source / "val")
+    if table:
+        path = tmp_path / "images.csv"
+        files = sorted((source / "val").glob("*/*.*"))
+        path.write_text("path,label\n" + "".join(f"{file},{file.parent.name}\n" for file in files))
+    outcome = run_here(capfd, "verify", path, "--out", tmp_path / "bad.csv", "--workers", 1)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (
+        f"images: 9 images, 0 bad, 3 classes of 3 to 3 images\n{path}: all images can be read\n"
+    )
+
+
 def empty_a_class(root):
     for split in COUNTS:
         (root / f"{split}_list.txt").unlink()

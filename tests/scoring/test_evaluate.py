@@ -14,10 +14,13 @@ from scoring_reference import CLASSES, probabilities, write_images, write_networ
 from sklearn import metrics
 
 from sysds_resnet.errors import UserError
+from sysds_resnet.evaluate import warn_of_training_images
 from sysds_resnet.network.weights.files import describe, write_weights
 from sysds_resnet.scoring.ensemble import Ensemble
 from sysds_resnet.scoring.labelled import check_classes
 from sysds_resnet.scoring.outcomes import Outcomes, draw_confusion, write_report
+from sysds_resnet.scoring.settings import EvaluateSettings
+from sysds_resnet.settings.command_line import build
 
 FILES = ["classes.csv", "confusion.csv", "confusion.png", "scores.json"]
 
@@ -275,3 +278,29 @@ def test_a_file_in_the_place_of_the_folder_is_refused(folder, capfd):
 )
 def test_views_that_there_are_not_are_refused(capfd, flags, found):
     assert_one_line_error(run_here(capfd, "evaluate", "--weights", "w", *flags), found)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "given", "warned"),
+    [
+        ("{}/images", {}, True),
+        ("{}/images", {"val_split": 0.2, "split_seed": 3}, True),
+        ("{}/images", {"val_split": 0.1, "split_seed": 3}, False),
+        ("{}/others", {}, False),
+    ],
+)
+def test_images_that_weights_were_trained_on_are_warned_of(tmp_path, capfd, dataset, given, warned):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    (run / "config.yaml").write_text(
+        f"dataset: {tmp_path}/images\nval_split: 0.1\nsplit_seed: 3\nof_a_newer_version: 1\n"
+    )
+    values = {"dataset": dataset.format(tmp_path), "weights": ["w"], **given}
+    warn_of_training_images(build(EvaluateSettings, values), str(run))
+    expected = (
+        f"warning: {tmp_path}/images: found images here that {run} was trained on, expected others for "
+        "scores that say something; add --val-split 0.1 --split-seed 3, as in its training, to score the "
+        "rest alone\n"
+    )
+    assert capfd.readouterr().err == (expected if warned else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sysds_resnet.classes.file import CLASSES_FILE, alike, check_class_names, first_of, notes_on
-from sysds_resnet.errors import NoSuchSplit, UserError
+from sysds_resnet.errors import NoSuchSplit, Undivided, UserError
 from sysds_resnet.images.sources.base import FileSource
 from sysds_resnet.images.sources.files import (
     IMG_EXTENSIONS,
@@ -41,7 +41,7 @@ def open_folders(root: Path, split: Split, undivided: bool = False) -> FileSourc
     folders, notes = find_split_folders(root)
     if not folders and split == "train" and not undivided:
         _check_level(root, folders_in(root))
-        raise NoSuchSplit(
+        raise Undivided(
             f"data set {root}: found no train/ to train on{stray_files(root)}, expected {_LAYOUT}: rearrange "
             "the folder, or have a share of its images taken for validation with --val-split 0.1"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sysds_resnet.classes.file import first_of
-from sysds_resnet.errors import NoSuchSplit, UserError, one_line
+from sysds_resnet.errors import NoSuchSplit, Undivided, UserError, one_line
 from sysds_resnet.images.sources.base import FileSource
 from sysds_resnet.images.sources.files import (
     LABEL_COLUMNS,
@@ -76,7 +76,7 @@ def open_table(root: Path, split: Split) -> FileSource:
         table = _read_table(root)
         tables, notes = _by_split(table) if "split" in table.rows else ({"train": table}, [])
         if "split" not in table.rows and split == "val":
-            raise NoSuchSplit(
+            raise Undivided(
                 f"{table.file}: found columns path and label, expected one called 'split' with train and val "
                 "too: add it, or give a folder with train.csv and val.csv"
             )
