@@ -51,7 +51,7 @@ class BadImages:
             UserError: If images are not to be skipped, or too many of the data set's cannot be read.
         """
         if self._settings.on_error == "raise":
-            raise UserError(reason)
+            raise UserError(f"{reason}, or leave it out with --on-error skip")
         found = self._found.setdefault(id(dataset), set())
         if index in found:
             return

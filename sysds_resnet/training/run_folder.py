@@ -16,9 +16,11 @@ from typing import Any
 
 import yaml
 
+from sysds_resnet.classes.file import CLASSES_FILE
 from sysds_resnet.engine.jvm.process import CRASH_FILES, LOG_FILE
 from sysds_resnet.errors import UserError, one_line
 from sysds_resnet.report.metrics import FILE_NAME as METRICS_FILE
+from sysds_resnet.report.metrics import read_lines
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.settings.fields import names_where
 from sysds_resnet.settings.yaml_files import read_yaml
@@ -95,8 +97,11 @@ def _make(settings: TrainSettings) -> Path:
 
 
 def _check_unused(folder: Path) -> None:
-    """Refuses a folder that holds more than a run leaves if it is killed before it has written anything."""
-    if all(map(_of_a_start, folder.iterdir())):
+    """Refuses a folder that holds more than what a run without a step leaves, and removes this."""
+    left = _left_without_a_step(folder)
+    if all(path in left or _of_a_start(path) for path in folder.iterdir()):
+        for path in left:
+            path.rmdir() if path.is_dir() else path.unlink()
         return
     resume = ""
     if (folder / CONFIG_FILE).exists():
@@ -104,6 +109,19 @@ def _check_unused(folder: Path) -> None:
     raise UserError(
         f"{folder}: found files there, expected a new or empty run folder; choose another --out{resume}"
     )
+
+
+def _left_without_a_step(folder: Path) -> list[Path]:
+    """Gives the files by which a run that has done no step could be resumed; none if there is no such run."""
+    written = [folder / name for name in (CONFIG_FILE, CLASSES_FILE, METRICS_FILE)]
+    checkpoints = folder / CHECKPOINTS_FOLDER
+    if not all(path.is_file() for path in written):
+        return []
+    if any(line["event"] in ("step", "epoch") for line in read_lines(folder / METRICS_FILE)):
+        return []
+    if not checkpoints.is_dir():
+        return written
+    return [] if any(checkpoints.iterdir()) else [*written, checkpoints]
 
 
 def _of_a_start(path: Path) -> bool:

@@ -127,6 +127,8 @@ class Session:
                 write_results(folder, results_row(folder))
             except Exception as error:  # results only report what is in the folder
                 warn(f"results.md not written: {one_line(error)}")
+            if state.progress.epoch < settings.epochs:
+                say(f"ended after epoch {state.progress.epoch} of {settings.epochs}: {trainer.reached()}")
             say(state.progress.summary(last, (time.perf_counter() - began) / 60))
             warn_of_chance(state.progress.best_top1, self._sets[1])
         if len(self._bad):

@@ -81,18 +81,21 @@ class Trainer:
         self.optimizer = settings.make_optimizer(len(sets[0]) // settings.batch_size, frozen, weights)
         self._check_agreement()
 
-    def reached(self) -> bool:
-        """Tells whether the accuracy that ends training was reached, or the patience is at its end."""
+    def reached(self) -> str | None:
+        """Tells what ends training before its last epoch: accuracy or patience; None if nothing does."""
         threshold, patience = self.settings.acc_thresh, self.settings.patience
         progress = self.state.progress
         if progress.best_top1 is None:
-            return False
-        reached = threshold is not None and 100 * progress.best_top1 >= threshold
-        return reached or (patience is not None and progress.epoch - progress.best_epoch >= patience)
+            return None
+        if threshold is not None and 100 * progress.best_top1 >= threshold:
+            return f"top-1 of {threshold:g} % reached (--acc-thresh)"
+        if patience is not None and progress.epoch - progress.best_epoch >= patience:
+            return f"no better top-1 than in epoch {progress.best_epoch} (--patience {patience})"
+        return None
 
     def finished(self) -> bool:
         """Tells whether all of the run is done."""
-        return self.state.progress.epoch >= self.settings.epochs or self.reached()
+        return self.state.progress.epoch >= self.settings.epochs or self.reached() is not None
 
     def events(
         self,
@@ -176,7 +179,7 @@ class Trainer:
         )
 
     def _or_reached(self, stopped: Callable[[], bool]) -> Callable[[], bool]:
-        return lambda: stopped() or self.reached()
+        return lambda: stopped() or self.reached() is not None
 
     def _check_agreement(self) -> None:
         """Checks that all processes have the same data, settings and checkpoint."""

@@ -120,7 +120,11 @@ def test_an_unreadable_image_ends_prediction_before_anything_is_written(
     (images / "val" / "class0" / "9.jpg").write_bytes(b"no image")
     flags = ["--input", images / "val", "--out", "p.csv", "--logits", "l.npy", "--image-size", 32]
     outcome = run_here(capfd, "predict", "--weights", weights, *flags)
-    assert_one_line_error(outcome, images / "val" / "class0" / "9.jpg", "repair, replace or remove the file")
+    assert_one_line_error(
+        outcome,
+        images / "val" / "class0" / "9.jpg",
+        "repair, replace or remove the file, or leave it out with --on-error skip",
+    )
     assert names(folder) == ["data", "w.safetensors"]
 
 
@@ -129,7 +133,9 @@ def test_an_unreadable_image_ends_training_with_its_name(shared, folder, images,
     flags = ["--model", "resnet18", "--batch-size", 4, "--image-size", 32, "--out", "run"]
     outcome = run_here(capfd, "train", "--dataset", images, *flags)
     assert_one_line_error(
-        outcome, images / "train" / "class1" / "3.png", "repair, replace or remove the file"
+        outcome,
+        images / "train" / "class1" / "3.png",
+        "repair, replace or remove the file, or leave it out with --on-error skip",
     )
     assert names(folder / "run" / "checkpoints") == [] and "weights.safetensors" not in names(folder / "run")
 

@@ -49,6 +49,7 @@ def test_patience_ends_a_run_that_gets_no_better(shared, capfd, folder, validati
     outcome = run_here(capfd, "train", *flags(5), "--patience", "2", "--out", folder / "run")
     assert outcome.code == 0, outcome
     assert read_metrics(folder / "run", "epoch")["epoch"].tolist() == [1, 2, 3, 4]
+    assert "\nended after epoch 4 of 5: no better top-1 than in epoch 2 (--patience 2)\n" in outcome.out
     assert "best 50.00 % in epoch 2" in outcome.out and (folder / "run" / "weights.safetensors").exists()
     assert (folder / "run" / "best.safetensors").exists()
 

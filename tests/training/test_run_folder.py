@@ -1,5 +1,6 @@
 """The folder of a run: made by one process, held while it runs, and rid of what killed processes left."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.training import run_folder as folders
 from sysds_resnet.training.run_folder import run_folder
 from sysds_resnet.training.settings import TrainSettings
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
 
 NOBODY = 2**22 + 1  # more than any process's number
 
@@ -147,6 +153,41 @@ def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(tmp_path):
             (out / "jvm.log").touch()
             raise UserError("no data")
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "checkpoint", "begins"),
+    [("resources", False, True), ("step", False, False), ("resources", True, False)],
+)
+def test_a_run_without_a_step_does_not_hold_its_folder(tmp_path, event, checkpoint, begins):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "classes.txt", "jvm.log"):
+        (folder / name).touch()
+    (folder / "metrics.jsonl").write_text(json.dumps({"event": event, "step": 0}) + "\n")
+    if checkpoint:
+        (folder / "checkpoints" / "step-00000001.safetensors").touch()
+    before = names(folder)
+    if begins:
+        with run_folder(TrainSettings(out=folder), pytest.fail):
+            assert names(folder) == [".lock", "jvm.log"]
+    else:
+        with (
+            pytest.raises(UserError, match="found files there"),
+            run_folder(TrainSettings(out=folder), pytest.fail),
+        ):
+            pass
+        assert names(folder) == before
+
+
+def test_a_list_of_classes_alone_is_a_foreign_file(tmp_path):
+    (tmp_path / "classes.txt").touch()
+    with (
+        pytest.raises(UserError, match="found files there"),
+        run_folder(TrainSettings(out=tmp_path), pytest.fail),
+    ):
+        pass
+    assert names(tmp_path) == ["classes.txt"]
 
 
 def test_what_a_killed_start_leaves_is_no_foreign_file(tmp_path):
