@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     if name == "--version":
         print(f"{SCRIPT} {version(DISTRIBUTION)}")
         return 0
-    if name in ("", "-h", "--help"):
+    wants_help = name in ("help", "-h", "--help") or (name, *options[:1]) == ("completion", "--help")
+    if not name or wants_help:
         rows = "\n".join(f"  {command:<22} {does}" for command, does in COMMANDS.items())
         print(_USAGE.format(rows), end="", file=sys.stdout if name else sys.stderr)
         return 0 if name else 2
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         say(f"error: completion: found {found}, expected {' or '.join(SHELLS)}", sys.stderr)
         return 2
     if name not in COMMANDS:
-        return refuse_command(name, COMMANDS)
+        return refuse_command(name, [*COMMANDS, "completion"])
     return _module(name).main(options)
 
 

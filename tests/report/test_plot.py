@@ -10,7 +10,7 @@ from drawn_pages import LINES, draw, figure_of, make_run, table_of, traces_of, w
 from PIL import Image
 
 from sysds_resnet import plot
-from sysds_resnet.report.charts import BUCKETS, plot_curves
+from sysds_resnet.report.charts import BUCKETS, plot_curves, read_run, write_png
 
 
 @pytest.fixture
@@ -171,3 +171,21 @@ def test_a_run_that_is_not_there_and_a_file_in_the_way_are_one_line(capfd, tmp_p
     assert_one_line_error(
         run_here(capfd, "plot", tmp_path / "run", "--out", file), "out: found the file", file
     )
+
+
+@pytest.mark.parametrize("high", [1.1, 3, 30, 3000])
+def test_a_logarithmic_axis_has_several_numbers(tmp_path, monkeypatch, high):
+    def labels(self, *_, **__):
+        loss = self.axes[0]
+        low, top = loss.get_ylim()
+        self.draw_without_rendering()
+        ticks = zip(loss.get_yticks(), loss.get_yticklabels(), strict=True)
+        found.append([label.get_text() for place, label in ticks if low <= place <= top])
+
+    found = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", labels)
+    values = np.geomspace(0.9, high, 20)
+    lines = [{"event": "step", "step": i + 1, "epoch": 1, "loss": loss} for i, loss in enumerate(values)]
+    write_record(tmp_path, [{**line, "time": 1.8e9 + i} for i, line in enumerate(lines)])
+    write_png([read_run(tmp_path)], "title", "step", tmp_path / "curves.png")
+    assert len(found[0]) >= 3 and all(found[0])

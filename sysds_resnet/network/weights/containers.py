@@ -136,7 +136,7 @@ def container_of(path: Path) -> Literal["safetensors", "torch"]:
         UserError: If it is no regular file, is empty, or has a format that is not read here.
     """
     if path.exists() and not path.is_file():
-        fail(path, f"is no regular file; {_EXPECTED}")
+        fail(path, f"is no regular file, {_EXPECTED}; choose other weights")
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -149,11 +149,11 @@ def container_of(path: Path) -> Literal["safetensors", "torch"]:
         fail(path, "is a Git LFS pointer, expected the weights; fetch them with git lfs pull")
     for signature, kind in _FOREIGN.items():
         if head.startswith(signature):
-            fail(path, f"is {kind}; {_EXPECTED}")
+            fail(path, f"is {kind}, {_EXPECTED}; choose other weights")
     if suffix in _FOREIGN_SUFFIXES:
-        fail(path, f"is {_FOREIGN_SUFFIXES[suffix]}, by its name; {_EXPECTED}")
+        fail(path, f"is {_FOREIGN_SUFFIXES[suffix]}, by its name, {_EXPECTED}; choose other weights")
     if suffix not in (".safetensors", *TORCH_SUFFIXES):
-        fail(path, f"has extension {suffix!r}; {_EXPECTED}")
+        fail(path, f"has extension {suffix!r}, {_EXPECTED}; choose other weights")
     if head[8:9] == b"{":  # the JSON header, after its length
         return "safetensors"
     zip_or_pickle = head.startswith((b"PK", b"\x80"))

@@ -192,7 +192,7 @@ def test_doctor_without_java_says_how_to_get_it_and_fails(machine, capfd):
     path = machine(JAVA_25)
     outcome = run_here(capfd, "doctor")
     assert_one_line_error(outcome, f"Java: found {path} (it is Java 25)", "openjdk-17-jre-headless")
-    assert f"{path}: it is Java 25" in outcome.out
+    assert f"{path}: not usable, since it is Java 25" in outcome.out
     assert "OpenBLAS" in outcome.out, "what else was found is still said"
 
 

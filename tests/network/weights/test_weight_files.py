@@ -97,7 +97,7 @@ def test_broken_shards_are_named(folder):
         ("w.safetensors", b"\x1f\x8b" + bytes(100), "compressed by gzip"),
         ("w.npy", b"\x93NUMPY" + bytes(100), "a NumPy array"),
         ("w.gguf", b"GGUF" + bytes(100), "a GGUF file"),
-        ("w.txt", b"words", "has extension '.txt'; expected .safetensors, .pth"),
+        ("w.txt", b"words", "has extension '.txt', expected .safetensors, .pth"),
         ("w", b"words", "has extension ''"),
         ("w.bin", b"words", "is damaged or no PyTorch file"),
         ("w.ckpt", b"words", "is damaged or no PyTorch file"),
