@@ -13,7 +13,7 @@ from sysds_resnet.preparing.matrices import (
 )
 from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.settings.command_line import run
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 
 
 def command(settings: PrepareSettings) -> None:
@@ -25,11 +25,11 @@ def command(settings: PrepareSettings) -> None:
         folder = settings.out / MATRICES
         files = {"X": "train_X", "Y": "train_Y", "mean_std": "mean_std"}
         arguments = [f"{name}={folder / file}" for name, file in files.items()]
-        print(python_command("systemds", "dml/train.dml", "-nvargs", *arguments, "out=MODEL"))
+        print(own_command("systemds", "dml/train.dml", "-nvargs", *arguments, "out=MODEL"))
     if settings.blocks:
         options = ["--master", "URL", "--executors", "K", "--scratch", "SHARED_FOLDER"]
         options += ["--data", settings.out, "--blocks", settings.blocks, "--out", "MODEL"]
-        print(python_command("spark_command", "dml", *options))
+        print(own_command("spark_command", "dml", *options))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from sysds_resnet.preparing.settings import PrepareSettings
 from sysds_resnet.scoring.settings import EvaluateSettings, PredictSettings
 from sysds_resnet.settings.command_line import build, refuse_command, run
 from sysds_resnet.settings.fields import setting
-from sysds_resnet.system.command_lines import program_name, python_command
+from sysds_resnet.system.command_lines import own_command, program_name
 from sysds_resnet.system.similar_names import did_you_mean
 from sysds_resnet.system.urls import absolute, is_url
 from sysds_resnet.training.hyperparameters import HYPERPARAMETERS
@@ -178,7 +178,7 @@ def _arguments(settings: DmlSettings, cluster: Cluster, scratch: str) -> dict[st
     if name not in manifest.files:
         raise UserError(
             f"{settings.data}: found no {name}, expected blocks of {settings.blocks} images; run "
-            f"{python_command('prepare')} as before with --blocks {settings.blocks}"
+            f"{own_command('prepare')} as before with --blocks {settings.blocks}"
         )
     arguments = {"X": f"{root}/{name.removesuffix('.mtd')}", "Y": f"{root}/{MATRICES}/train_Y"}
     if manifest.shards.get("val"):

@@ -19,7 +19,8 @@ class EngineSettings(Settings):
         "single",
         group="hardware",
         common=True,
-        description="Precision of matrix multiplies: double, single or bf16; all else is double on CPUs.",
+        description="Precision of matrix multiplies: double, single, bf16, or tf32 on GPUs; on CPUs, all "
+        "else is double.",
     )
     device: str = setting(
         "cpu", group="hardware", common=True, value="DEVICE", resume="free", description=DEVICE

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -14,14 +15,17 @@ DISTRIBUTION = "sysds-resnet"
 SCRIPT = "sysds-resnet"
 
 
-def python_command(module: str, *arguments: object) -> str:
-    """Gives the line for a shell that runs a command of this package, with the interpreter that runs now.
+def own_command(module: str, *arguments: object) -> str:
+    """Gives the line for a shell that runs a command of this package, as the one that runs now was called.
 
     Args:
         module: The name of the module in sysds_resnet, such as "train".
         arguments: The arguments of the command; each is quoted where a shell needs that.
     """
-    return shlex.join([interpreter(), "-m", f"sysds_resnet.{module}", *map(str, arguments)])
+    words = [interpreter(), "-m", f"sysds_resnet.{module}"]
+    if Path(sys.argv[0]).name == SCRIPT:
+        words = [_shortest(sys.argv[0], [SCRIPT]), module.replace("_", "-")]
+    return shlex.join([*words, *map(str, arguments)])
 
 
 def program_name(command: str) -> str:
@@ -65,11 +69,16 @@ def interpreter() -> str:
     """
     if not sys.executable:  # Python is embedded in another program
         return "python"
-    for name in ("python", "python3"):
+    return _shortest(sys.executable, ["python", "python3"])
+
+
+def _shortest(program: str, names: Sequence[str]) -> str:
+    """Gives one of the names of a program if a shell finds it by that, or else its path."""
+    for name in names:
         found = shutil.which(name)
-        if found and _place(found) == _place(sys.executable):
+        if found and _place(found) == _place(program):
             return name
-    path = Path(sys.executable).absolute()
+    path = Path(program).absolute()
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):  # elsewhere, or the working directory is gone

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sysds_resnet.errors import EngineDied, OutOfMemory, UserError
 from sysds_resnet.settings.command_line import build
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 from sysds_resnet.system.console import warn
 from sysds_resnet.training.retention import checkpoints, step_of
 from sysds_resnet.training.run_folder import CHECKPOINTS_FOLDER, CONFIG_FILE, read_config, write_config
@@ -96,5 +96,5 @@ class Restarts:
         where = f"the checkpoint of step {saved}" if saved else "its beginning, without a checkpoint"
         return type(error)(
             f"{error}; the run goes on from {where} ({steps} lost) with: "
-            f"{python_command('train', '--resume', self._folder)}"
+            f"{own_command('train', '--resume', self._folder)}"
         )

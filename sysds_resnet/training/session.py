@@ -18,7 +18,7 @@ from sysds_resnet.report.mlflow_runs import MlflowCallback
 from sysds_resnet.report.result_tables import write_results
 from sysds_resnet.report.results import results_row
 from sysds_resnet.report.run_report import RunReport
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 from sysds_resnet.system.console import say, warn
 from sysds_resnet.training.checkpoints import Checkpoints
 from sysds_resnet.training.processes.group import Group
@@ -202,4 +202,4 @@ def callbacks_of(settings: TrainSettings) -> list[Callback]:
 
 def resuming_command(folder: Path) -> str:
     """Gives the command line that goes on with the run in a folder."""
-    return python_command("train", "--resume", folder)
+    return own_command("train", "--resume", folder)

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from sysds_resnet.system import command_lines
-from sysds_resnet.system.command_lines import install_command, interpreter, python_command
+from sysds_resnet.system.command_lines import install_command, interpreter, own_command
 
 PACKAGE = Path(command_lines.__file__).parents[1]
 
@@ -37,7 +37,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 def test_an_interpreter_below_the_working_directory_is_relative(elsewhere, tmp_path):
     elsewhere(make_environment(tmp_path / ".venv" / "bin"))
-    assert python_command("train", "--resume", "runs/a") == (
+    assert own_command("train", "--resume", "runs/a") == (
         ".venv/bin/python -m sysds_resnet.train --resume runs/a"
     )
 
@@ -47,8 +47,20 @@ def test_an_interpreter_elsewhere_is_absolute_and_quoted(elsewhere, tmp_path, mo
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     elsewhere(executable)
-    words = shlex.split(python_command("train", "--resume", "runs/my run"))
+    words = shlex.split(own_command("train", "--resume", "runs/my run"))
     assert words == [executable, "-m", "sysds_resnet.train", "--resume", "runs/my run"]
+
+
+def test_who_called_the_script_is_told_of_the_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "bin" / "sysds-resnet"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "train"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert own_command("spark_command", "dml") == "bin/sysds-resnet spark-command dml"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert own_command("train", "--resume", "my run") == "sysds-resnet train --resume 'my run'"
 
 
 def test_the_one_on_the_path_is_called_by_its_name(elsewhere, tmp_path, monkeypatch):
@@ -67,7 +79,7 @@ def test_another_environment_on_the_path_is_told_apart(elsewhere, tmp_path, monk
 
 
 def test_a_shell_runs_what_is_printed():
-    line = python_command("doctor", "--help")
+    line = own_command("doctor", "--help")
     environment = {**os.environ, "PATH": "/usr/bin:/bin"} if "/" in interpreter() else os.environ
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("usage: ")

@@ -21,7 +21,7 @@ from sysds_resnet.engine.jvm.java import VECTOR_MODULE, find_java
 from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, Multiply
 from sysds_resnet.errors import UserError
 from sysds_resnet.system import forks
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 from sysds_resnet.system.machine import address_space, cores
 
 START_TIMEOUT = 60.0  # seconds
@@ -209,7 +209,7 @@ class Jvm:
             self.close()
             raise UserError(
                 f"JVM: {command[0]} did not start with a heap of {heap // 2**20}m ({cause}); "
-                f"choose another --heap, or run {python_command('doctor')}"
+                f"choose another --heap, or run {own_command('doctor')}"
             ) from error
         except BaseException:  # Ctrl-C while it starts
             self.close()

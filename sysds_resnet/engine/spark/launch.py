@@ -19,7 +19,7 @@ from sysds_resnet.engine.jvm.java import find_java
 from sysds_resnet.engine.spark.checks import executors_python, spark_home
 from sysds_resnet.engine.spark.properties import write_private_properties
 from sysds_resnet.errors import UserError
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
@@ -88,7 +88,7 @@ def launch(conf: Mapping[str, str], additions: Mapping[str, str], folder: Path, 
         words = last_words(log) if isinstance(error, PySparkRuntimeError) else str(error)
         raise UserError(
             f"Spark: found that the driver's JVM did not start ({words}), expected one for "
-            f"{conf['spark.master']}; mend what it says, or run {python_command('doctor')}"
+            f"{conf['spark.master']}; mend what it says, or run {own_command('doctor')}"
         ) from error
     finally:
         settings.unlink()

@@ -14,7 +14,7 @@ from typing import Any
 
 from sysds_resnet.network.names import fail
 from sysds_resnet.network.weights.containers import is_tensor
-from sysds_resnet.system.command_lines import python_command
+from sysds_resnet.system.command_lines import own_command
 
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|average|averaged|avg|shadow)([._]|$)", re.IGNORECASE)
 # Numbers that programs keep beside averages.
@@ -256,14 +256,14 @@ def _choose(found: list[_Network], key: str | None, source: str) -> tuple[_Netwo
         fail(
             source,
             f"holds {len(found)} networks ({labels}), expected one, or one and its average; choose one by "
-            f"{python_command('convert', source, 'DST.safetensors', '--key', 'NAME')}",
+            f"{own_command('convert', source, 'DST.safetensors', '--key', 'NAME')}",
         )
     average, other = averages[0], next(network for network in found if not network.average)
     if swapped := next((network for network in found if _swapped(average, network)), None):
         average, other = swapped, average
     return average, [
         f"{source}: took {average.label!r}, the averaged weights, of {labels}; for others run "
-        f"{python_command('convert', source, 'DST.safetensors', '--key', other.label)}"
+        f"{own_command('convert', source, 'DST.safetensors', '--key', other.label)}"
     ]
 
 
