@@ -57,10 +57,10 @@ def test_training_skips_broken_images_and_lists_each_once(photos, folder, capfd)
     # five images remain in validation, and shares are of those
     top1 = read_metrics(folder / "run", "epoch")["val_top1"].to_numpy()
     np.testing.assert_allclose(5 * top1, np.round(5 * top1))
+    weights = folder / "run" / "weights.safetensors"
     outcome = run_here(
-        capfd, "evaluate", "--weights", folder / "run", "--dataset", photos, "--out", folder / "scores",
-        *flags,
-    )  # fmt: skip
+        capfd, "evaluate", "--weights", weights, "--dataset", photos, "--out", folder / "scores", *flags
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("5 images: ")
     assert [name for name, _, _ in listed(folder / "scores")] == [str(photos / "val" / "b" / "1.png")]
