@@ -123,7 +123,7 @@ def test_images_are_those_of_a_data_set_if_one_is_given(capfd, source, folder):
         capfd, "convert", source, folder / "w.safetensors", "--check", "--dataset", folder / "data"
     )
     assert outcome.code == 0
-    assert f"check: 16 images of {folder / 'data'} of 32 x 32 pixels" in outcome.out.splitlines()
+    assert f"check: 16 images of the data set {folder / 'data'} of 32 x 32 pixels" in outcome.out.splitlines()
 
 
 def test_another_network_in_the_destination_is_found_out(capfd, source, folder, monkeypatch):
