@@ -216,12 +216,11 @@ def test_a_submitted_run_trains_as_from_python(capfd, cluster, tmp_path):
 @pytest.mark.long
 def test_errors_of_submitted_programs_are_one_line(capfd, cluster, prepared, tmp_path):
     options = ["--master", cluster.url, "--executors", 2, "--executor-memory", "1g", "--heap", "2g"]
-    program = ROOT / "sysds_resnet" / "spark_program.py"
     words = line_of(capfd, "train", *options, "--out", tmp_path / "run")
-    outcome = submit(words[: words.index("--driver-class-path")] + words[words.index(str(program)) :])
+    outcome = submit([*words, "--dataset", str(tmp_path / "none")])
     assert outcome.code == 2
     # Spark puts what Python writes to either on its standard output
-    assert re.search("^error: driver: found no SystemDS on its class path", outcome.out, re.MULTILINE)
+    assert re.search(f"^error: data set {tmp_path}/none: found nothing, expected", outcome.out, re.MULTILINE)
     options += ["--data", prepared, "--blocks", 10, "--out", tmp_path / "weights"]
     outcome = submit(line_of(capfd, "dml", *options, "--arguments", "depth=18", "micro_batch=16"))
     assert outcome.code == 2
