@@ -288,9 +288,8 @@ def _draw(axes: Axes, chart: Chart, runs: Sequence[Run]) -> None:
     if chart.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(
-            LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)) if high > 8 * low else MaxNLocator(5)
-        )
+        wide = LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5))
+        axes.yaxis.set_major_locator(wide if high > 8 * low else MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:

@@ -74,9 +74,8 @@ def images_for(
     opened = open_dataset(dataset, "val", image_size=height, resize_size=metadata.get("resize_size"))
     print_notes(opened)
     chosen = np.unique(np.linspace(0, len(opened) - 1, min(MOST_IMAGES, len(opened))).round().astype(int))
-    return np.stack(
-        [opened.image(int(i), 0) for i in chosen]
-    ), f"{len(chosen)} images of the data set {dataset}"
+    images = np.stack([opened.image(int(i), 0) for i in chosen])
+    return images, f"{len(chosen)} images of the data set {dataset}"
 
 
 def generated(n: int, height: int, width: int, channels: int) -> np.ndarray:
