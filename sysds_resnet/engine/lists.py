@@ -26,7 +26,6 @@ class Lists:
 
     def __init__(self, gateway: JavaGateway, device: Device) -> None:
         self._gateway, self._jvm, self._device = gateway, gateway.jvm, device
-        self._new_mapped: Callable[[Sequence[object]], JavaObject] | None = None
 
     def items(self, handle: JavaObject) -> list[JavaObject]:
         """Gives the handles of the matrices in a list."""
@@ -68,10 +67,8 @@ class Lists:
         Raises:
             UserError: If there is no room, or the JVM cannot compile Java.
         """
-        if self._new_mapped is None:  # only once: py4j takes classes of the same name for the same
-            sources = Path(__file__).with_name("jvm")
-            [self._new_mapped] = compile_classes(self._gateway, sources, "MappedList")
-        return MappedList(self._device, self._new_mapped, like, single, more, folder, alone)
+        [new] = compile_classes(self._gateway, Path(__file__).with_name("jvm"), "MappedList")
+        return MappedList(self._device, new, like, single, more, folder, alone)
 
     def make(self, matrices: Sequence[np.ndarray | JavaObject]) -> JavaObject:
         """Makes a list of matrix handles and of arrays, which it sends first."""

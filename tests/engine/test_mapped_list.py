@@ -1,5 +1,8 @@
 """The numbers of lists in memory that Python and the JVM both map."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import psutil
 import pytest
@@ -46,6 +49,23 @@ def test_numbers_of_a_list_are_read_and_replaced(name, single, request):
     twice = engine.run(TWICE, {"list": handle}, {"twice": "list"})["twice"]
     found = [engine.to_numpy(item) for item in engine.list_items(twice)]
     np.testing.assert_array_equal(joined(found), 2 * changed.astype(float))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lists_are_mapped_one_after_another_and_at_the_same_time(threads):
+    with Engine() as engine:
+        handle = engine.make_list(ARRAYS)
+        ready = Barrier(threads)
+
+        def mapped(_):
+            ready.wait()
+            return engine.map_list(handle, False)
+
+        with ThreadPoolExecutor(threads) as pool:
+            found = [*pool.map(mapped, range(threads)), engine.map_list(handle, True)]
+        for one in found:  # all in this thread, whose connection py4j remembers methods for
+            one.read(handle)
+            np.testing.assert_allclose(one.values, joined(ARRAYS), rtol=1e-7)
 
 
 def test_a_mapping_serves_other_lists_of_the_same_shapes(engine):

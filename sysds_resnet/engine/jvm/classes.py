@@ -2,16 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 
 from sysds_resnet.errors import UserError
 
+# The constructors of the classes that a JVM has, by their files. Each class is compiled only once: py4j
+# remembers methods by the name of their class, and would call those of an earlier one on later objects.
+# https://github.com/py4j/py4j/blob/0.10.9/py4j-java/src/main/java/py4j/reflection/MethodDescriptor.java
+_constructors: WeakKeyDictionary[JavaGateway, dict[Path, JavaObject]] = WeakKeyDictionary()
+_compiling = Lock()
+
 
 def compile_classes(
     gateway: JavaGateway, folder: Path, *names: str
 ) -> list[Callable[[Sequence[object]], JavaObject]]:
-    """Compiles Java classes of this package in the JVM.
+    """Compiles Java classes of this package in the JVM, but for those that it has already.
 
     Args:
         gateway: The py4j gateway of the JVM.
@@ -25,9 +33,15 @@ def compile_classes(
         UserError: If the JVM cannot compile Java.
     """
     makers, loader = [], None
-    for name in names:
-        loader = _compile(gateway, folder / f"{name}.java", loader).getClassLoader()
-        makers.append(_maker(gateway, loader.loadClass(f"sysds_resnet.{name}").getConstructors()[0]))
+    with _compiling:
+        known = _constructors.setdefault(gateway, {})
+        for name in names:
+            file = folder / f"{name}.java"
+            if file not in known:
+                found = _compile(gateway, file, loader).getClassLoader().loadClass(f"sysds_resnet.{name}")
+                known[file] = found.getConstructors()[0]
+            loader = known[file].getDeclaringClass().getClassLoader()
+            makers.append(_maker(gateway, known[file]))
     return makers
 
 
