@@ -11,8 +11,9 @@ import pandas as pd
 from sysds_resnet.engine import Engine
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.images import open_dataset
-from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run, write_png
+from sysds_resnet.report.charts import Axis, Chart, Line, Run, drawn, read_run
 from sysds_resnet.report.pages import make_figure, page
+from sysds_resnet.report.pictures import write_png
 from sysds_resnet.report.summary import summary
 from sysds_resnet.settings.base import Settings
 from sysds_resnet.settings.command_line import run

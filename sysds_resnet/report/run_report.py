@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sysds_resnet.report.callbacks import Callbacks
-from sysds_resnet.report.charts import plot_curves
 from sysds_resnet.report.display import Display
 from sysds_resnet.report.events import EpochEvent, StepEvent
 from sysds_resnet.report.guard import Guard
 from sysds_resnet.report.metrics import MetricsFile
+from sysds_resnet.report.pictures import plot_curves
 from sysds_resnet.report.resources import ResourceSampler
 from sysds_resnet.report.tensorboard import TensorBoardFile
 

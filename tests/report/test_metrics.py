@@ -6,8 +6,8 @@ import resource
 
 import numpy as np
 
-from sysds_resnet.report.charts import plot_curves
 from sysds_resnet.report.metrics import MetricsFile, read_lines
+from sysds_resnet.report.pictures import plot_curves
 
 
 def test_a_resumed_record_drops_later_and_unfinished_lines(tmp_path):

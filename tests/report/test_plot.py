@@ -10,7 +10,8 @@ from drawn_pages import LINES, draw, figure_of, make_run, table_of, traces_of, w
 from PIL import Image
 
 from sysds_resnet import plot
-from sysds_resnet.report.charts import BUCKETS, plot_curves, read_run, write_png
+from sysds_resnet.report.charts import BUCKETS, read_run
+from sysds_resnet.report.pictures import plot_curves, write_png
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sysds_resnet.batches.bad_images import BadImages
 from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.errors import one_line
 from sysds_resnet.images import ArrayDataset
-from sysds_resnet.report import charts
+from sysds_resnet.report import pictures
 from sysds_resnet.report import run_report as report
 from sysds_resnet.report.display import Display
 from sysds_resnet.report.metrics import MetricsFile, read_lines
@@ -70,7 +70,7 @@ ALL = [
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     """Files in the place of pictures, whose drawing takes long; the record is read for them all the same."""
-    monkeypatch.setattr(charts, "write_png", lambda runs, title, axis, path: path.write_bytes(b"picture"))
+    monkeypatch.setattr(pictures, "write_png", lambda runs, title, axis, path: path.write_bytes(b"picture"))
 
 
 @pytest.fixture
