@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sysds_resnet.engine.gpu import cuda
 from sysds_resnet.engine.gpu.gpus import gpu_environment
-from sysds_resnet.engine.jvm.environment import jvm_environment
+from sysds_resnet.engine.jvm.environment import SPINNING, jvm_environment
 from sysds_resnet.engine.jvm.folders import loading_options
 from sysds_resnet.engine.jvm.java import find_java
 from sysds_resnet.engine.jvm.memory import default_heap
@@ -78,9 +78,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         *_defaults(arguments, precision),
         *_with_program(_with_gpu(arguments) if on_gpu else arguments),
     ]
-    # OpenBLAS's threads spin for a while after each multiply and would take cores from the JVM's.
-    additions = {"OPENBLAS_THREAD_TIMEOUT": "4", **environment}
-    return words, jvm_environment(additions, options)
+    return words, jvm_environment({**SPINNING, **environment}, options)
 
 
 def _with_program(arguments: list[str]) -> list[str]:

@@ -14,6 +14,10 @@ from collections.abc import Mapping, Sequence
 
 # How the names of variables begin that OpenMP's run times, oneDNN and OpenBLAS read.
 _STEERING = ("OMP_", "GOMP_", "KMP_", "ONEDNN_", "DNNL_", "OPENBLAS_", "GOTO_")
+# How long threads spin after their part of a multiply before they sleep. OpenMP's spin for some tenths of a
+# millisecond: to wake them takes about as long where the machine is a virtual one, and multiplies follow one
+# another. Longer, they would take cores from the JVM's threads, as OpenBLAS's do, which sleep at once.
+SPINNING = {"GOMP_SPINCOUNT": "30000", "OPENBLAS_THREAD_TIMEOUT": "4"}
 # Variables that have memory filled and checked, to find errors in programs.
 _DEBUGGING = ("MALLOC_CHECK_", "MALLOC_PERTURB_")
 # Hold oneDNN to the instructions of older processors, for the same results on all; a run reports them.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sysds_resnet.engine.jvm.death import LOG_HEADER, last_words
-from sysds_resnet.engine.jvm.environment import jvm_environment
+from sysds_resnet.engine.jvm.environment import SPINNING, jvm_environment
 from sysds_resnet.engine.jvm.folders import PrivateFolder
 from sysds_resnet.engine.jvm.gateway import MAX_PATH, PrivateGateway
 from sysds_resnet.engine.jvm.java import VECTOR_MODULE, find_java
@@ -123,12 +123,10 @@ def command_line(
         GATEWAY.stem,
         str(folder / SOCKET),
     ]
-    # OpenBLAS and OpenMP do not see how much of the cores a container may use. Their threads spin after each
-    # multiply and would take cores from the JVM's.
+    # OpenBLAS and OpenMP do not see how much of the cores a container may use.
     computing = str(threads or cores())
     return command, {
-        "OPENBLAS_THREAD_TIMEOUT": "4",
-        "OMP_WAIT_POLICY": "passive",
+        **SPINNING,
         "OPENBLAS_NUM_THREADS": computing,
         "OMP_NUM_THREADS": computing,
         "SYSDS_RESNET_PRECISION": multiply.precision,  # for the native helper
