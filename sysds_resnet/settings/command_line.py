@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from sysds_resnet.errors import NotAsAsked, UserError, printable
 from sysds_resnet.settings.base import Settings
-from sysds_resnet.settings.flags import read_flags
+from sysds_resnet.settings.flags import read_flags, words_of
 from sysds_resnet.settings.recipes import read_recipe
 from sysds_resnet.settings.yaml_files import read_yaml
 from sysds_resnet.system.console import say, settle, warn
@@ -59,14 +59,14 @@ def build(settings: type[S], values: dict[str, Any]) -> S:
     try:
         return settings(**values)
     except ValidationError as error:
-        raise UserError(_what_does_not_fit(error)) from error
+        raise UserError(_what_does_not_fit(settings, error)) from error
 
 
-def _what_does_not_fit(error: ValidationError) -> str:
+def _what_does_not_fit(settings: type[Settings], error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "missing":
-        return f"{name}: found nothing, expected a value; add it"
+        return f"{name}: found nothing, expected a value; add {words_of(settings, name)}"
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     expected = expected.partition(", unable to parse")[0]
     if first["type"] == "path_type":

@@ -125,6 +125,12 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def words_of(settings: type[Settings], name: str) -> str:
+    """Gives the words that set a setting on the command line, such as `--weights WEIGHTS`."""
+    value = _value(settings, name)
+    return value if facts_of(settings, name)["positional"] else f"{flag_of(name)} {value}"
+
+
 def _kind(annotation: Any) -> Any:
     """Gives a type without None and without constraints; of several types, such as in `int | "auto"`, all."""
     if get_origin(annotation) is Annotated:

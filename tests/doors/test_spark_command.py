@@ -118,7 +118,7 @@ def test_the_line_for_a_command_repeats_its_options(capfd):
             "found no matrices/train_X_by_9.mtd, expected blocks",
         ),
         (["dml", "--master", "yarn", "--out", "w", "--blocks", 10], "executors: found none for yarn"),
-        (["dml", *MASTER, "--out", "w"], "blocks: found nothing, expected a value; add it"),
+        (["dml", *MASTER, "--out", "w"], "blocks: found nothing, expected a value; add --blocks N"),
         (
             ["dml", *MASTER, "--out", "w", "--blocks", 10, "--arguments", "depth"],
             "'depth', expected NAME=VALUE",

@@ -206,7 +206,8 @@ def test_foreign_flags_mean_settings_that_exist():
 
 @pytest.mark.parametrize(("command", "missing"), [("evaluate", "weights"), ("predict", "weights")])
 def test_a_missing_value_is_named(capfd, command, missing):
-    assert_one_line_error(run_here(capfd, command), f"{missing}: found nothing, expected a value")
+    expected = f"{missing}: found nothing, expected a value; add --{missing} WEIGHTS"
+    assert_one_line_error(run_here(capfd, command), expected)
 
 
 def test_values_from_python_are_checked_alike():
