@@ -35,7 +35,8 @@ SMALLEST = {
         *["--other", ROOT, "--pairs", 1, "--steps", 2, "--warmup", 1, "--batch", 2, "--size", 32],
     ],
 }
-PARTS = ("report", "throughput_peers", "convergence_pytorch")  # of the others
+OTHERS = ("defaults", "throughput")  # with tests of their own
+PARTS = ("report", "throughput_peers", "convergence_pytorch")  # of those
 CASES = [
     (peer, task)
     for peer in throughput.PEERS
@@ -65,7 +66,7 @@ def run(name, *arguments, **environment):
 
 
 def test_each_benchmark_is_here():
-    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {*SMALLEST, *PARTS, "throughput"}
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {*SMALLEST, *OTHERS, *PARTS}
 
 
 @pytest.mark.parametrize("name", SMALLEST)
@@ -78,6 +79,14 @@ def test_a_benchmark_writes_its_results(name, request, tmp_path):
     if name == "gpu":
         assert None not in result["parts"].values() and len(result["parts"]) == 3
         assert statistics.median(result["parts"]["parity"]["single"]["gradient"]) < 1e-4
+
+
+def test_defaults_are_tried_on_photos(tmp_path):
+    out = tmp_path / "results.json"
+    flags = ["--epochs", 1, "--image-size", 32, "--heap", "2g"]
+    run("defaults", "--data", tmp_path, "--only", "photos", "--out", out, "--", *flags)
+    found = json.loads(out.read_text())["photos"]
+    assert found["command"].startswith("python benchmarks/defaults.py ")
 
 
 @pytest.mark.parametrize(("peer", "task"), CASES, ids=str)
