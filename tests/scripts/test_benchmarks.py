@@ -36,7 +36,7 @@ SMALLEST = {
     ],
 }
 OTHERS = ("defaults", "throughput")  # with tests of their own
-PARTS = ("report", "throughput_peers", "convergence_pytorch")  # of those
+PARTS = ("report", "throughput_peers", "convergence_pytorch")  # which the others import or start
 CASES = [
     (peer, task)
     for peer in throughput.PEERS

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 # How the names of variables begin that OpenMP's run times, oneDNN and OpenBLAS read.
 _STEERING = ("OMP_", "GOMP_", "KMP_", "ONEDNN_", "DNNL_", "OPENBLAS_", "GOTO_")
-# How long threads spin after their part of a multiply before they sleep. OpenMP's spin for some tenths of a
-# millisecond: to wake them takes about as long where the machine is a virtual one, and multiplies follow one
-# another. Longer, they would take cores from the JVM's threads, as OpenBLAS's do, which sleep at once.
+# How long the threads of a multiply spin when they have nothing to do, before they sleep. A spinning thread
+# takes a core from the JVM's threads; a sleeping one needs time to wake, 0.1 ms on a virtual machine. GCC's
+# OpenMP spins for so many turns of a loop, some tenths of a millisecond, and OpenBLAS for 2^4 cycles, hardly.
 SPINNING = {"GOMP_SPINCOUNT": "30000", "OPENBLAS_THREAD_TIMEOUT": "4"}
 # Variables that have memory filled and checked, to find errors in programs.
 _DEBUGGING = ("MALLOC_CHECK_", "MALLOC_PERTURB_")
