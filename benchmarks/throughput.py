@@ -44,6 +44,8 @@ MEASUREMENTS = [
     ("bf16", "train", 16, 224),
     ("accumulated", "train", 256, 224),
     *((peer, "train", 2, 32) for peer in ("bf16", "single", "PyTorch fp32", "overhead")),
+    *((peer, "train", 64, 32) for peer in ("single", "PyTorch fp32 channels_last")),
+    *((f"ResNet-18 {peer}", "train", 128, 32) for peer in ("bf16", "single", "PyTorch fp32", "PyTorch bf16")),
 ]
 
 
@@ -94,6 +96,13 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
         found = [figures.get(label(peer, task, batch, 224), {}).get("images_per_s") for batch in batches]
         return max((value for value in found if value), default=math.nan)
 
+    def small(peer: str, other: str, batch: int) -> float:
+        """Of ResNets on images of 32 x 32."""
+        found = [
+            figures.get(label(p, "train", batch, 32), {}).get("images_per_s", math.nan) for p in (peer, other)
+        ]
+        return found[0] / found[1]
+
     def seconds_per_image(batch: int, peer: str = "bf16") -> float:
         return 1 / speed(peer, "train", batch)
 
@@ -118,6 +127,15 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
         / speed(channels_last, "infer", *both),
         "infer: bf16 / PyTorch bf16 channels_last": speed("bf16", "infer", *both)
         / speed(torch_bf16, "infer", *both),
+        "train 64 of 32 x 32: single / PyTorch fp32 channels_last": small(
+            "single", "PyTorch fp32 channels_last", 64
+        ),
+        "train ResNet-18, 128 of 32 x 32: single / PyTorch fp32 channels_last": small(
+            "ResNet-18 single", "ResNet-18 PyTorch fp32", 128
+        ),
+        "train ResNet-18, 128 of 32 x 32: bf16 / PyTorch bf16 channels_last": small(
+            "ResNet-18 bf16", "ResNet-18 PyTorch bf16", 128
+        ),
         "train: plain Java / upstream": speed("plain Java", "train", *both) / upstream_train,
         "train: seconds an image at 32 / at 8": seconds_per_image(32) / seconds_per_image(8),
         "train: seconds an image at 256 in 32s / at 32": seconds_per_image(256, "accumulated")

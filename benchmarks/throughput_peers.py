@@ -53,7 +53,7 @@ def data(batch: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(
-    precision: str, blas: str, task: str, micro_batch: int | None = None
+    precision: str, blas: str, task: str, micro_batch: int | None = None, depth: int = 50
 ) -> Callable[[int, int], Callable[[], object]]:
     """This project, through its Python API."""
 
@@ -64,7 +64,7 @@ def ours(
         from sysds_resnet.training.state import State
 
         images, labels = data(batch, size)
-        model = ResNet(50, engine=Engine(precision, blas=blas))
+        model = ResNet(depth, engine=Engine(precision, blas=blas))
         if task == "infer":
             return lambda: model.logits(images, batch_size=batch)
         settings = TrainSettings(base_lr=0.01, micro_batch=micro_batch or batch)
@@ -125,7 +125,7 @@ def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
 
 
 def pytorch(
-    task: str, channels_last: bool, double: bool = False, bf16: bool = False
+    task: str, channels_last: bool, double: bool = False, bf16: bool = False, depth: int = 50
 ) -> Callable[[int, int], Callable[[], object]]:
     """PyTorch on as many threads as there are cores, in bf16 by its autocast."""
 
@@ -138,7 +138,7 @@ def pytorch(
         images, labels = data(batch, size)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         kind = torch.float64 if double else torch.float32
-        model = ResNet(50, num_classes=1000).to(dtype=kind, memory_format=layout)
+        model = ResNet(depth, num_classes=1000).to(dtype=kind, memory_format=layout)
         x = torch.tensor(images.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=kind).to(memory_format=layout)
         y = torch.tensor(labels)
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
@@ -176,4 +176,8 @@ PEERS = {
     "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
     "PyTorch fp64": lambda task: pytorch(task, False, double=True),
     "PyTorch bf16 channels_last": lambda task: pytorch(task, True, bf16=True),
+    "ResNet-18 bf16": lambda task: ours("bf16", "auto", task, depth=18),
+    "ResNet-18 single": lambda task: ours("single", "auto", task, depth=18),
+    "ResNet-18 PyTorch fp32": lambda task: pytorch(task, True, depth=18),
+    "ResNet-18 PyTorch bf16": lambda task: pytorch(task, True, bf16=True, depth=18),
 }

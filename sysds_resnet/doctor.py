@@ -86,7 +86,7 @@ def command(settings: DoctorSettings) -> None:
             _line("operators", f"{engine.threads} threads, by the control group's limit")
         sizes = ((32, 32), (224, 224))
         fitting = [
-            f"{largest_micro_batch(engine.heap, 50, size, engine.fp32)} at {size[0]} x {size[1]}"
+            f"{largest_micro_batch(engine.heap, 50, size, engine.storage != 'fp64')} at {size[0]} x {size[1]}"
             for size in sizes
         ]
         _line(

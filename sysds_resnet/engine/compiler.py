@@ -13,6 +13,7 @@ from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.jvm.process import dml_home
 from sysds_resnet.engine.operators.classes import can_compile, replace_body, uninlined
 from sysds_resnet.engine.operators.table import PIXELWISE_SOURCE, operators
+from sysds_resnet.engine.operators.templates import Storage
 from sysds_resnet.engine.program import Program
 
 _MAX_PROGRAMS = 32  # a compiled program with the network's functions takes megabytes of heap
@@ -52,6 +53,9 @@ class Programs:
         self._gateway, self._jvm, self._settings = gateway, gateway.jvm, settings
         self.compiled: dict[tuple, JavaObject] = {}
         self.fused, self._native = fused and can_compile(self._jvm), multiply.native
+        self.storage: Storage = "fp64"
+        if self.fused and self._native:
+            self.storage = "bf16" if multiply.precision == "bf16" else "fp32"
         # the native helper takes doubles in any case; only the engine's own helper needs this setting
         self._precision = "double" if multiply.native or multiply.precision == "double" else "single"
         self.connections = {False: self._connect(), True: self._connect()}
@@ -97,7 +101,7 @@ class Programs:
                 for namespace, name in self.functions(script):
                     if ours := operators(namespace, name, self._native):
                         compiled = hidden(script, "_prog")
-                        replace_body(self._gateway, compiled, namespace, name, ours, threads, self._native)
+                        replace_body(self._gateway, compiled, namespace, name, ours, threads, self.storage)
             if accelerated:
                 with self._device.compiling(False):
                     on_cpu = self._prepare(connection, *texts)

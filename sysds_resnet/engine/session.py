@@ -66,7 +66,7 @@ class Engine(Shared):
     Attributes:
         multiply: The library and the precision that matrices are multiplied with.
         fused: Whether operators are fused.
-        fp32: Whether fused operators keep activations in FP32.
+        storage: What fused operators keep activations in: "fp64", "fp32" or "bf16".
         heap: The size of the JVM's heap in bytes.
         matrices: The reader and writer of SystemDS's binary matrices in files.
         workers: How many micro-batches are computed at a time on this machine.
@@ -126,7 +126,7 @@ class Engine(Shared):
         fused = given.fused and not given.gpus
         self._programs = Programs(self._gateway, self.multiply, fused, settings, self._device, self.workers)
         self.fused = self._programs.fused
-        self.fp32 = self.fused and self.multiply.native
+        self.storage = self._programs.storage
         self._device.start()
         self._lists = Lists(self._gateway, self._device)
         if self.multiply.note:

@@ -57,7 +57,7 @@ def choose_micro_batch(
         bytes_of_image = _GPU_VALUES_PER_PIXEL[depth] * values * image_size[0] * image_size[1]
         largest = max(1, int(GPU_SHARE * engine.gpu_memory()[0] / bytes_of_image))
     else:
-        largest = largest_micro_batch(engine.heap, depth, image_size, engine.fp32)
+        largest = largest_micro_batch(engine.heap, depth, image_size, engine.storage != "fp64")
     limit = min(largest, max(1, batch_size // processes))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= limit)
 

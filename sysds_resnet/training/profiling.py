@@ -29,7 +29,7 @@ _POOLS = ("pool", "pool_backward")
 # The DML functions of each kind of work, by the file's name without folders and ending, and the function's.
 _KINDS = {
     "multiply": {
-        *("conv2d.forward", "conv2d.windows_forward", "conv2d.windows_backward"),
+        *("conv2d.forward", "conv2d.backward", "conv2d.windows_forward", "conv2d.windows_backward"),
         *("conv2d.windows_backward_filter", "product.*"),
         "expansion.*",
     },
@@ -251,8 +251,10 @@ def _gflop(node: _Node) -> float:
         flop = 2 * matrix["A"].rows * matrix["A"].columns * matrix["B"].rows
     elif call.function == "product.gram":  # a symmetric result: half of the operations are enough
         flop = matrix["A"].rows * matrix["A"].columns ** 2
-    elif call.function == "conv2d.backward_filter" and not node.children:
-        flop = 2 * matrix["P"].rows * matrix["P"].columns * matrix["dout"].columns
+    elif call.function == "product.joined":
+        flop = 2 * matrix["A"].rows * matrix["W"].rows * (matrix["W"].columns - 1)
+    elif call.function == "conv2d.backward" and not node.children:
+        flop = 4 * matrix["P"].rows * matrix["P"].columns * matrix["dout"].columns
     else:
         flop = 0
     return flop / 1e9

@@ -28,7 +28,7 @@ def test_a_row_of_fp32_values_stands_elsewhere_than_it_says(engine):
     sizes[0], sizes[1] = 3, 2
     values = block.createDenseBlock(kind, sizes)
     assert values.pos(2) == 4
-    assert len(values.values(2)) == 2, mended("sysds_resnet/engine/operators/Frame.java (class Floats)")
+    assert len(values.values(2)) == 2, mended("sysds_resnet/engine/operators/Storage.java (class Floats)")
 
 
 def test_column_sums_over_rows_are_divided_twice(quick_dml):

@@ -4,8 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from dml_runner import Dml
 
+from sysds_resnet.engine import Engine
 from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.program import Program
 
@@ -19,7 +21,7 @@ FUNCTIONS = {
     "relu_backward_add": "dout Y out",
     "norm_backward": "dout X scale scale_x shift",
     "norm_relu_backward": "dout out X scale scale_x shift",
-    "difference": "X Y shift",
+    "sum_backward": "dout Y",
     "sums": "X",
     "squares": "X",
     "moments": "X",
@@ -43,7 +45,7 @@ EXPECTED = {
     "relu_backward_add": lambda dout, y, out: np.where(out > FLOOR, dout + y, 0),
     "norm_backward": lambda dout, x, a, b, c: dout * a - x * b - c,
     "norm_relu_backward": lambda dout, out, x, a, b, c: np.where(out > FLOOR, dout, 0) * a - x * b - c,
-    "difference": lambda x, y, shift: x - y - shift,
+    "sum_backward": lambda dout, y: dout + y,
     "sums": lambda x: x.sum(0, keepdims=True),
     "squares": lambda x: (x**2).sum(0, keepdims=True),
     "moments": lambda x: np.stack([x.sum(0), (x**2).sum(0)]),
@@ -123,7 +125,7 @@ def test_every_mixture_of_inputs(engine, name, mode, shape, count):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_activations_in_fp32(engine_single, name, shape):
     """What NumPy gives in FP64 of the same FP32 values, rounded once at the end: bit by bit."""
-    assert engine_single.fp32
+    assert engine_single.storage == "fp32"
     arguments = FUNCTIONS[name].split()
     rng = np.random.default_rng(0)
     inputs, program = {}, 'source("dml/layers/pixels/pixelwise.dml") as pixelwise\n'
@@ -144,6 +146,100 @@ def test_activations_in_fp32(engine_single, name, shape):
         assert np.abs(found - expected).max() <= 1e-13 * max(np.abs(expected).max(), shape[0])
     else:
         assert np.array_equal(found, expected if name in FP64 else expected.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def engine_bf16():
+    """An engine that keeps activations in bf16, on any processor; its products are FP32."""
+    with Engine("single", heap=2**30) as engine:
+        if engine.storage != "fp32":
+            pytest.skip("no native helper")
+        engine._programs.storage = "bf16"
+        yield engine
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (50, 2), (10_001, 9)])
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in FP64])
+def test_activations_in_bf16(engine_bf16, name, shape):
+    """What NumPy gives in FP64 of the same bf16 values, rounded at the end."""
+    arguments = FUNCTIONS[name].split()
+    rng = np.random.default_rng(0)
+    inputs, program = {}, 'source("dml/layers/pixels/pixelwise.dml") as pixelwise\n'
+    ones = f"matrix(1, rows=1, cols={shape[1]})"
+    for argument in arguments:
+        rows = 1 if argument.startswith(("scale", "shift")) else shape[0]
+        inputs[argument] = rng.standard_normal((rows, shape[1]))
+        if rows > 1:
+            inputs[argument] = torch.from_numpy(inputs[argument]).bfloat16().double().numpy()
+            if argument != "out":  # by a pass that gives the values themselves, in bf16
+                same = f"{argument}, {argument}, {ones}, 0*{ones}, 0*{ones}"
+                program += f"{argument} = pixelwise::norm_backward({same})\n"
+    if "out" in inputs:
+        inputs["out"] = np.maximum(inputs["out"], 0)
+        program += f"out = pixelwise::norm_relu(out, {ones}, matrix(0, rows=1, cols={shape[1]}))\n"
+    program += f"result = pixelwise::{name}({', '.join(arguments)})"
+    found = Dml(engine_bf16, "fused")(program, "result", **inputs)
+    expected = EXPECTED[name](*inputs.values())
+    if name in SUMS:
+        assert np.abs(found - expected).max() <= 1e-6 * max(np.abs(expected).max(), shape[0])
+    else:
+        assert (np.abs(found - expected) <= 2**-8 * np.abs(expected) + 1e-5).all()
+
+
+def test_networks_walk_through_bf16(engine_bf16):
+    """A pool, a shortcut's pixels and what the engine's own operators read of them."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((3 * 6 * 7, 10))).bfloat16().double().numpy()
+    program = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
+    source("dml/layers/pixels/gather.dml") as gather
+    source("dml/layers/pixels/conv2d.dml") as conv2d
+    source("dml/layers/pixels/max_pool2d.dml") as pool
+    ones = matrix(1, rows=1, cols=10)
+    X = pixelwise::norm_backward(X, X, ones, 0*ones, 0*ones)
+    S = gather::windows(3, 6, 7, 1, 2, 0)
+    S_t = t(S)
+    P = conv2d::pixels(X, S, 6, 7, 2)
+    back = conv2d::pixels_backward(P, S_t, 6, 7, 2)
+    out = pool::forward(X, gather::windows(3, 6, 7, 3, 2, 1), 6, 7, 3, 2)
+    kept = pixelwise::first_of(X, out)
+    total = sum(kept)
+    cell = as.scalar(kept[2,3])
+    part = kept[3:5, 2:4]
+    turned = t(kept)
+    """
+    names = "back total:double cell:double part turned"
+    back, total, cell, part, turned = Dml(engine_bf16, "fused")(program, names, X=x)
+    images = x.reshape(3, 6, 7, 10)
+    expected = np.zeros_like(images)
+    expected[:, ::2, ::2] = images[:, ::2, ::2]
+    assert np.array_equal(back, expected.reshape(x.shape))
+    assert (total, cell) == (pytest.approx(x.sum()), x[1, 2])
+    assert np.array_equal(part, x[2:5, 1:4]) and np.array_equal(turned, x.T)
+
+
+@pytest.mark.parametrize("reading", ["Z = Y + 1", "Z = pixelwise::as_fp64(Y)", "Z = t(Y)", "Z = Y[1,1]"])
+def test_whoever_reads_a_matrix_that_an_operator_has_taken_fails(engine_single, reading):
+    """A result lies where the input was: reading the input must not give the result's values."""
+    program = f"""source("dml/layers/pixels/pixelwise.dml") as pixelwise
+    ones = matrix(1, rows=1, cols=8)
+    Y = pixelwise::scaled(X, ones)
+    out = pixelwise::shift_relu(Y, ones)
+    {reading}
+    """
+    x = np.random.default_rng(0).standard_normal((10_000, 8))
+    dml = Dml(engine_single, "fused")
+    with pytest.raises(Exception, match=r"has used for its result|out of bounds"):
+        dml(program, "out Z", X=x)
+    twice = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
+    ones = matrix(1, rows=1, cols=8)
+    Y = pixelwise::scaled(X, ones)
+    more = pixelwise::sum_backward(Y, Y)
+    other = pixelwise::scaled(X, 2*ones)
+    third = pixelwise::scaled(X, 3*ones)
+    """
+    single = x.astype(np.float32)
+    for factor, found in zip((2, 2, 3), dml(twice, "more other third", X=x), strict=True):
+        assert np.array_equal(found, single * np.float32(factor)), "two matrices in one place"
 
 
 def test_the_engines_operators_read_activations_in_fp32(engine_single):

@@ -14,7 +14,7 @@ from sysds_resnet.engine.jvm import multiply
 
 # Entries of JNI's function table, https://docs.oracle.com/en/java/javase/17/docs/specs/jni/functions.html
 GET_OBJECT_CLASS, GET_METHOD_ID, CALL_OBJECT_METHOD = 31, 33, 36
-PIN, UNPIN = 222, 223
+GET_ARRAY_LENGTH, PIN, UNPIN = 171, 222, 223
 ENTRIES = 233
 PRECISION = "SYSDS_RESNET_PRECISION"
 SANITIZED = "SYSDS_RESNET_SANITIZED_HELPER"  # a library to test in the place of the installed one
@@ -74,6 +74,9 @@ class Helper:
             GET_METHOD_ID: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_char_p, c_char_p)(lambda *_: 1),
             CALL_OBJECT_METHOD: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)(
                 lambda env, thing, method, arguments: thing
+            ),
+            GET_ARRAY_LENGTH: CFUNCTYPE(c_int32, c_void_p, c_void_p)(
+                lambda env, handle: self.arrays[handle - 1].size
             ),
             PIN: CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p)(self._pin),
             UNPIN: CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_int32)(self._unpin),
@@ -136,6 +139,13 @@ class Helper:
         """What the package's operators call, on FP32, pixel-major: the gradient of what is None."""
         out = np.full(out_shape, 7.0, np.float32)
         return self.call("sconv2dBiasAddDense", images, gradient, filters, out, *astuple(shape), threads), out
+
+    def run_pass(self, number, operands, result, sizes, size, window=(1, 1), threads=2):
+        """A pass (passes.h) over N x C x H x W values of `size` bytes, or a pool with window and stride."""
+        given = (*operands, None, None)[:3]
+        kernel, stride = window
+        shape = (*sizes, kernel, -1, number, size, stride, 0, 0, 1, 1)
+        return self.call("sconv2dBiasAddDense", *given, result, *shape, threads)
 
 
 load = cache(lambda precision: Helper(LIBRARY, precision))

@@ -16,6 +16,20 @@ def assert_near(result, expected, bound):
     )
 
 
+def to_pairs(values):
+    """bf16 values in pairs, as the helper takes them, with room for whole vectors."""
+    bits = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32)
+    halves = np.zeros(-(-bits.size // 32) * 32, np.uint16)
+    halves[: bits.size] = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return halves.view(np.float32)
+
+
+def from_pairs(pairs, shape):
+    """The values of `to_pairs`, in FP32."""
+    halves = pairs.view(np.uint16)[: np.prod(shape)]
+    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
+
+
 def windows(x, s):
     """What each output of a convolution sees, of shape (N, P, Q, C, R, S)."""
     after = [(s.P - 1) * s.stride_h + s.R - s.H - s.pad_h, (s.Q - 1) * s.stride_w + s.S - s.W - s.pad_w]

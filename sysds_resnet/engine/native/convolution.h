@@ -40,6 +40,8 @@ inline const Convolution &checked(const Convolution &c) {
 
 inline long size_of(const Dims &dims) { return dims[0] * dims[1] * dims[2] * dims[3]; }
 
+inline Values fp64(const double *values) { return {const_cast<double *>(values), Type::f64}; }
+
 inline dnnl::memory::desc any(const Dims &dims, Type type = kPrecision) { return {dims, type, Tag::any}; }
 
 inline dnnl::convolution_forward::primitive_desc describe_forward(const Convolution &c) {
@@ -55,7 +57,7 @@ long convolve(const Description &description, int first, const double *a, const 
               const dnnl::memory::desc &c_order) {
     dnnl::stream stream(cpu());
     auto load = [&](const double *values, const Dims &dims, const dnnl::memory::desc &order, Buffer &buffer) {
-        dnnl::memory source({dims, Type::f32, Tag::abcd}, cpu(), operand(values, buffer, Type::f32, size_of(dims)));
+        dnnl::memory source({dims, Type::f32, Tag::abcd}, cpu(), operand(fp64(values), buffer, Type::f32, size_of(dims)));
         dnnl::memory target(order, cpu());
         dnnl::reorder(source, target).execute(stream, source, target);
         return target;
@@ -63,7 +65,7 @@ long convolve(const Description &description, int first, const double *a, const 
     auto a_memory = load(a, a_dims, a_order, scratch.a);
     auto b_memory = load(b, b_dims, b_order, scratch.a);
     long size = size_of(c_dims), nonzeros = 0;
-    auto *plain = place(c, scratch.b, size);
+    auto *plain = static_cast<float *>(scratch.b.get(size * 4));
     dnnl::memory c_memory(c_order, cpu()), result({c_dims, Type::f32, Tag::abcd}, cpu(), plain);
     Primitive(description).execute(stream, {{first, a_memory}, {second, b_memory}, {third, c_memory}});
     dnnl::reorder(c_memory, result).execute(stream, c_memory, result);
@@ -77,8 +79,8 @@ long convolve(const Description &description, int first, const double *a, const 
 }
 
 inline long forward(const Convolution &c, const double *input, const double *filter, double *output) {
-    if (is_empty(output, size_of(c.output()), size_of(c.input()), size_of(c.filter()))) return 0;
-    if (c.is_multiply()) return multiply_rows(kPrecision, input, filter, true, output, c.N, c.C, c.K);
+    if (is_empty(fp64(output), size_of(c.output()), size_of(c.input()), size_of(c.filter()))) return 0;
+    if (c.is_multiply()) return multiply_rows(kPrecision, fp64(input), fp64(filter), true, fp64(output), c.N, c.C, c.K);
     auto description = describe_forward(c);
     return convolve<dnnl::convolution_forward>(
         description, DNNL_ARG_SRC, input, c.input(), description.src_desc(), DNNL_ARG_WEIGHTS, filter, c.filter(),
@@ -86,8 +88,8 @@ inline long forward(const Convolution &c, const double *input, const double *fil
 }
 
 inline long backward_filter(const Convolution &c, const double *input, const double *dout, double *dfilter) {
-    if (is_empty(dfilter, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return 0;
-    if (c.is_multiply()) return multiply_sums(kPrecision, dout, true, input, dfilter, c.K, c.N, c.C);
+    if (is_empty(fp64(dfilter), size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return 0;
+    if (c.is_multiply()) return multiply_sums(kPrecision, fp64(dout), true, fp64(input), fp64(dfilter), c.K, c.N, c.C);
     dnnl::convolution_backward_weights::primitive_desc description(
         cpu(), dnnl::algorithm::convolution_direct, any(c.input()), any(c.filter(), Type::f32), any(c.output()),
         c.strides(), c.pad_before(), c.pad_after(), describe_forward(c), attributes());
@@ -98,7 +100,7 @@ inline long backward_filter(const Convolution &c, const double *input, const dou
 }
 
 inline long backward_data(const Convolution &c, const double *filter, const double *dout, double *dinput) {
-    if (is_empty(dinput, size_of(c.input()), size_of(c.filter()), size_of(c.output()))) return 0;
+    if (is_empty(fp64(dinput), size_of(c.input()), size_of(c.filter()), size_of(c.output()))) return 0;
     dnnl::convolution_backward_data::primitive_desc description(
         cpu(), dnnl::algorithm::convolution_direct, any(c.input(), Type::f32), any(c.filter()), any(c.output()),
         c.strides(), c.pad_before(), c.pad_after(), describe_forward(c), attributes());

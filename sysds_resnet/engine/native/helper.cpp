@@ -13,13 +13,16 @@
 // All matrices are row-major. Functions on FP64 return the number of values other than 0, as the engine expects.
 // This file has the functions that the engine calls; the rest is in the headers that it includes: jni.h (arrays of the
 // JVM), errors.h (failures, threads), values.h (memory and conversions), onednn.h, multiply.h, convolution.h
-// (the engine's layout) and pixel_major.h (the layout of this package's operators).
+// (the engine's layout), pixel_major.h (the layout of this package's operators) and passes.h (what stands between).
+
+#include <optional>
 
 #include "convolution.h"
 #include "errors.h"
 #include "jni.h"
 #include "multiply.h"
 #include "pixel_major.h"
+#include "pool.h"
 
 using namespace helper;
 
@@ -43,6 +46,45 @@ int64_t for_engine(int32_t threads, Work work) {
     return std::max(guarded(threads, work), int64_t(kFailed));
 }
 
+// Gives the type of the values in an array of floats: bf16, in pairs, where there are fewer floats than values. To be
+// called before any array is pinned.
+Type type_of(JniEnv *env, Array array, long cells) {
+    return array && env->GetArrayLength(array) < cells ? Type::bf16 : Type::f32;
+}
+
+template <typename Value>
+void run_pool(const pool::Sizes &of, const void *first, const void *second, const void *third, void *result) {
+    auto *values = static_cast<const Value *>(first);
+    if (!second || !third) return pool::forward(of, values, static_cast<Value *>(result));
+    pool::backward(of, values, static_cast<const Value *>(second), static_cast<const Value *>(third),
+                   static_cast<Value *>(result));
+}
+
+// Runs a pass over activations (N x C) of so many bytes each, or a max pool. Its operands and its rows, or the third
+// operand of a sum, may be missing; rows and sums are FP64 in arrays of floats.
+int64_t run_pass(JniEnv *env, int32_t number, Object first, Object second, Object third, Object ret,
+                 const pool::Sizes &sizes, int32_t bytes) {
+    long N = sizes.N, C = sizes.C;
+    check_cells({N, sizes.H, sizes.W, C});
+    Object objects[] = {ret, first, second, third};
+    Array arrays[4];
+    for (int i = 0; i < 4; i++) arrays[i] = wrapped(env, objects[i]);
+    std::optional<Floats> pinned[4];
+    for (int i = 0; i < 4; i++)
+        if (arrays[i]) pinned[i].emplace(env, arrays[i], i == 0);
+    auto data = [&](int i) { return pinned[i] ? pinned[i]->data : nullptr; };
+    if (!data(0) || (number >= passes::kSums && !data(1))) throw Failure(kWrongSizes, "found no array for a pass");
+    if (number == passes::kPool || number == passes::kPoolBackward) {
+        auto *work = bytes == 2 ? run_pool<uint16_t> : run_pool<float>;
+        work(sizes, data(1), data(2), data(3), data(0));
+        return 0;
+    }
+    auto *rows = reinterpret_cast<const double *>(data(3));
+    passes::Operands of{data(0), data(1), data(2), data(3), number < passes::kSums ? rows : nullptr, C, N * C};
+    if (of.cells) bytes == 2 ? passes::run<passes::Pairs>(number, of) : passes::run<passes::Singles>(number, of);
+    return 0;
+}
+
 }  // namespace
 
 #define NATIVE(type, name) \
@@ -56,7 +98,7 @@ NATIVE(int64_t, dmmdd)(JniEnv *env, Class, Array first, Array second, Array ret,
     return for_engine(threads, [&] {
         check_product(m, k, n);
         Doubles A(env, first), B(env, second), C(env, ret, true);
-        return into(C.data, long(m) * n, [&] { return multiply(kPrecision, A.data, B.data, C.data, m, k, n); });
+        return into(C.data, long(m) * n, [&] { return multiply(kPrecision, fp64(A.data), fp64(B.data), fp64(C.data), m, k, n); });
     });
 }
 
@@ -68,8 +110,8 @@ NATIVE(int64_t, tsmm)(JniEnv *env, Class, Array first, Array ret, int32_t m, int
         check_product(size, left ? m : n, size);
         Doubles X(env, first), C(env, ret, true);
         return into(C.data, size * size, [&] {
-            if (left) return multiply_sums(Type::f32, X.data, true, X.data, C.data, n, m, n);
-            return multiply_rows(Type::f32, X.data, X.data, true, C.data, m, n, m);
+            if (left) return multiply_sums(Type::f32, fp64(X.data), true, fp64(X.data), fp64(C.data), n, m, n);
+            return multiply_rows(Type::f32, fp64(X.data), fp64(X.data), true, fp64(C.data), m, n, m);
         });
     });
 }
@@ -118,47 +160,69 @@ NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array
     });
 }
 
-// The function that the package's own operators call (sysds_resnet/engine/operators/Native.java), on pixel-major FP32
-// arrays. The engine itself calls it only in its single precision, which is never switched on with this helper.
+// The function that the package's own operators call (sysds_resnet/engine/operators/Native.java), on pixel-major arrays.
+// The engine itself calls it only in its single precision, which is never switched on with this helper.
 //
 // The operands are images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), and which of
 // them is null says what is computed: without filters the gradient wrt the filters, without images the gradient wrt
-// the images, and without a gradient the outputs. With images alone it is t(X) * X, which is multiplied in FP32. The
-// function returns 0, or on failure one of the codes in errors.h.
+// the images, and without a gradient the outputs. With images alone it is t(X) * X, which is multiplied in no less than
+// their own type. With all three it is a product of two matrices side by side (multiply_joined): the gradient
+// (N*H*W x K) and the images, times the transpose of filters that are (C x K + C + 1).
+//
+// With R = -1 it is the pass of number S instead, over matrices (N x C) or the images, whose values have stride_h bytes; a
+// max pool has windows of size K and the stride stride_w (run_pass).
+//
+// Filters and gradients wrt them are FP32. Other arrays are FP32, or have fewer floats than values and hold bf16 values
+// in pairs (Frame.java). The function returns 0, or on failure one of the codes in errors.h.
 NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
                                      SHAPE_PARAMETERS) {
     return guarded(threads, [&]() -> int64_t {
+        if (R == -1) return run_pass(env, S, input, gradient, filter, ret, {N, C, H, W, K, stride_w}, stride_h);
         auto shape = checked(SHAPE);
         bool is_multiply = shape.is_multiply();
         Array images = wrapped(env, input), dout = wrapped(env, gradient), filters = wrapped(env, filter);
         Array result = wrapped(env, ret);
-        if (bool(images) == (dout && filters)) throw Failure(kWrongSizes, "found no two of three operands");
-        Floats out(env, result, true);
-        if (!dout) {
-            Floats X(env, images);
-            if (!filters) {
+        if (!images && !(dout && filters)) throw Failure(kWrongSizes, "found no two of three operands");
+        bool has_filters = filters, has_gradient = dout;
+        bool of_images = has_gradient && has_filters, of_filters = images && !has_filters;
+        Type image_type = type_of(env, images, size_of(shape.input()));
+        Type gradient_type = type_of(env, dout, size_of(shape.output()));
+        Type type = of_filters ? Type::f32 : type_of(env, result, size_of(of_images ? shape.input() : shape.output()));
+        Floats pinned(env, result, true);
+        Values out{pinned.data, type};
+        if (!has_gradient) {
+            Floats x(env, images);
+            Values X{x.data, image_type};
+            if (!has_filters) {
                 if (!is_multiply) throw Failure(kWrongSizes, "found windows of what is multiplied with itself");
                 check_product(C, N, C);
-                multiply_sums(Type::f32, X.data, true, X.data, out.data, C, N, C);
+                multiply_sums(image_type, X, true, X, out, C, N, C);
                 return 0;
             }
             Floats F(env, filters);
             if (is_multiply)
-                multiply(kPrecision, X.data, F.data, out.data, N, C, K);
+                multiply(kPrecision, X, {F.data, Type::f32}, out, N, C, K);
             else
-                pixel_major::forward(shape, X.data, F.data, out.data);
-        } else if (!filters) {
-            Floats X(env, images), D(env, dout);
-            if (is_multiply)
-                multiply_sums(kPrecision, X.data, true, D.data, out.data, C, N, K);
-            else
-                pixel_major::backward_filter(shape, X.data, D.data, out.data);
+                pixel_major::forward(shape, X, F.data, out);
+        } else if (images) {
+            Floats x(env, images), d(env, dout);
+            Values X{x.data, image_type}, D{d.data, gradient_type};
+            if (has_filters) {
+                if (!is_multiply) throw Failure(kWrongSizes, "found windows of two images side by side");
+                Floats F(env, filters);
+                multiply_joined(kPrecision, D, X, F.data, out, N, K, C);
+            } else if (is_multiply) {
+                multiply_sums(kPrecision, X, true, D, out, C, N, K);
+            } else {
+                pixel_major::backward_filter(shape, X, D, pinned.data);
+            }
         } else {
-            Floats D(env, dout), F(env, filters);
+            Floats d(env, dout), F(env, filters);
+            Values D{d.data, gradient_type};
             if (is_multiply)
-                multiply_rows(kPrecision, D.data, F.data, true, out.data, N, K, C);
+                multiply_rows(kPrecision, D, {F.data, Type::f32}, true, out, N, K, C);
             else
-                pixel_major::backward_data(shape, F.data, D.data, out.data);
+                pixel_major::backward_data(shape, F.data, D, out);
         }
         return 0;
     });

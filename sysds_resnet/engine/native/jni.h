@@ -22,6 +22,7 @@ class JniEnv {
     Object CallObjectMethodA(Object object, Method method, const void *arguments) {
         return call<36, Object>(object, method, arguments);
     }
+    int32_t GetArrayLength(Array array) { return call<171, int32_t>(array); }
     // Null where the JVM cannot give access; `is_copy` may be null.
     void *GetPrimitiveArrayCritical(Array array, uint8_t *is_copy) { return call<222, void *>(array, is_copy); }
     void ReleasePrimitiveArrayCritical(Array array, void *values, int32_t mode) {

@@ -19,17 +19,18 @@ struct Multiply {
     bool transposed;   // the first operand is stored as (k x m)
     bool accumulated;  // the product is added to what the result holds
     bool packed;       // the second operand is in oneDNN's own order
+    Type result_type = Type::f32;
 
-    auto key() const { return std::tie(type, m, k, n, transposed, accumulated, packed); }
+    auto key() const { return std::tie(type, m, k, n, transposed, accumulated, packed, result_type); }
     bool operator<(const Multiply &other) const { return key() < other.key(); }
 
     dnnl::memory::desc first() const { return {{m, k}, type, transposed ? Tag::ba : Tag::ab}; }
     dnnl::memory::desc second() const { return {{k, n}, type, packed ? Tag::any : Tag::ab}; }
-    dnnl::memory::desc result() const { return {{m, n}, Type::f32, Tag::ab}; }
+    dnnl::memory::desc result() const { return {{m, n}, result_type, Tag::ab}; }
 
     const dnnl::matmul::primitive_desc &described() const { return made().first; }
 
-    void run(void *a, void *b, float *c) const {
+    void run(void *a, void *b, void *c) const {
         const auto &[description, primitive] = made();
         static thread_local dnnl::stream stream(cpu());
         auto work = description.scratchpad_desc();
@@ -80,12 +81,12 @@ inline void check_product(long m, long k, long n) {
 
 // Computes C = A * B, or C = A * t(B) with B (n x k), by blocks of rows, which suits many rows. B is brought into
 // oneDNN's order once.
-template <typename Value>
-long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, Value *C, long m, long k, long n) {
+inline long multiply_rows(Type type, Values A, Values B, bool transposed, Values C, long m, long k, long n) {
     if (is_empty(C, m * n, m * k, k * n)) return 0;
-    long rows = block_rows(m, k * size_of(type) + n * 4);
+    Type computed = C.type == Type::bf16 ? Type::bf16 : Type::f32;
+    long rows = block_rows(m, k * size_of(type) + n * size_of(computed));
     long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
-    Multiply whole{type, rows, k, n, false, false, true}, last{type, rest, k, n, false, false, true};
+    Multiply whole{type, rows, k, n, false, false, true, computed}, last{type, rest, k, n, false, false, true, computed};
 
     void *plain = operand(B, scratch.c, Type::f32, k * n);
     dnnl::memory::desc plain_order({k, n}, Type::f32, transposed ? Tag::ba : Tag::ab);
@@ -106,11 +107,11 @@ long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, V
         error.guard([&] {
             bool is_last = block == blocks - 1;
             long count = is_last ? rest : rows;
-            auto *result = C + block * rows * n;
-            void *a = operand(A + block * rows * k, k, scratch.a, type, count, k);
-            auto *c = place(result, scratch.b, rows * n);
+            Values result = C.at(block * rows * n);
+            void *a = operand(A.at(block * rows * k), k, scratch.a, type, count, k);
+            void *c = C.type == computed ? result.data : scratch.b.get(rows * n * 4);
             (is_last ? last : whole).run(a, is_last ? b_last : b_whole, c);
-            nonzeros += give(c, result, count * n);
+            nonzeros += C.type == computed ? count * n : give(static_cast<float *>(c), result, count * n);
         });
     error.rethrow();
     return nonzeros;
@@ -119,8 +120,7 @@ long multiply_rows(Type type, const Value *A, const Value *B, bool transposed, V
 // Computes C = A * B, or C = t(A) * B with A (k x m), by blocks of the k that is summed over, which suits long sums.
 // Every worker has a sum of its own over a share that depends on the number of workers alone, and these sums are added
 // in a fixed order.
-template <typename Value>
-long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, Value *C, long m, long k, long n) {
+inline long multiply_sums(Type type, Values A, bool transposed, Values B, Values C, long m, long k, long n) {
     if (is_empty(C, m * n, m * k, k * n)) return 0;
     int workers = omp_get_max_threads();
     long share = (k + workers - 1) / workers;
@@ -136,9 +136,9 @@ long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, V
             std::memset(sums[worker], 0, m * n * 4);
             for (long r = worker * share; r < end; r += rows) {
                 long count = std::min(rows, end - r);
-                void *a = transposed ? operand(A + r * m, m, scratch.a, type, count, m)
-                                     : operand(A + r, k, scratch.a, type, m, count);
-                void *b = operand(B + r * n, n, scratch.b, type, count, n);
+                void *a = transposed ? operand(A.at(r * m), m, scratch.a, type, count, m)
+                                     : operand(A.at(r), k, scratch.a, type, m, count);
+                void *b = operand(B.at(r * n), n, scratch.b, type, count, n);
                 Multiply part = shape;
                 part.k = count;
                 part.run(a, b, sums[worker]);
@@ -152,14 +152,51 @@ long multiply_sums(Type type, const Value *A, bool transposed, const Value *B, V
         float *sum = sums[0];
         for (int worker = 1; worker < workers; worker++)
             for (long i = start; i < end; i++) sum[i] += sums[worker][i];
-        nonzeros += give(sum + start, C + start, end - start);
+        nonzeros += give(sum + start, C.at(start), end - start);
     }
     return nonzeros;
 }
 
-template <typename Value>
-long multiply(Type type, const Value *A, const Value *B, Value *C, long m, long k, long n) {
-    bool long_sums = k > 4 * std::max(m, n);
+// Computes C = A * t(W_A) + B * t(W_B) + t(w) for A (m x f), B (m x k) and W = [W_A, W_B, w] (k x f + k + 1), by blocks
+// of rows. The sum is FP32, and is rounded once where C is bf16.
+inline void multiply_joined(Type type, Values A, Values B, const float *W, Values C, long m, long f, long k) {
+    if (!(m * k)) return;
+    long rows = block_rows(m, (f + k) * size_of(type) + k * 4), columns = f + k + 1;
+    long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
+    auto pack = [&](const Multiply &multiply, long first, Buffer &buffer) {
+        auto order = multiply.described().weights_desc();
+        void *data = buffer.get(order.get_size());
+        reorder({{multiply.k, k}, Type::f32, Dims{1, columns}}, const_cast<float *>(W) + first, order, data);
+        return data;
+    };
+    Multiply of_a{type, rows, f, k, false, false, true}, of_b{type, rows, k, k, false, true, true};
+    Multiply last_a{type, rest, f, k, false, false, true}, last_b{type, rest, k, k, false, true, true};
+    if (of_a.described().weights_desc() != last_a.described().weights_desc() ||
+        of_b.described().weights_desc() != last_b.described().weights_desc())
+        throw std::runtime_error("oneDNN orders the factors differently for fewer rows");
+    void *a_factors = pack(of_a, 0, scratch.packed), *b_factors = pack(of_b, f, scratch.packed_whole);
+    auto *constant = static_cast<float *>(scratch.c.get(k * 4));
+    for (long i = 0; i < k; i++) constant[i] = W[i * columns + f + k];
+    FirstError error;
+#pragma omp parallel for schedule(dynamic)
+    for (long block = 0; block < blocks; block++)
+        error.guard([&] {
+            bool is_last = block == blocks - 1;
+            long start = block * rows, count = is_last ? rest : rows;
+            Values result = C.at(start * k);
+            float *sum = place(result, scratch.b, rows * k);
+            (is_last ? last_a : of_a).run(operand(A.at(start * f), f, scratch.a, type, count, f), a_factors, sum);
+            (is_last ? last_b : of_b).run(operand(B.at(start * k), k, scratch.a, type, count, k), b_factors, sum);
+            if (C.type == Type::bf16)
+                add_row(sum, constant, static_cast<uint16_t *>(result.data), count, k);
+            else
+                add_row(constant, sum, count, k);
+        });
+    error.rethrow();
+}
+
+inline long multiply(Type type, Values A, Values B, Values C, long m, long k, long n) {
+    bool long_sums = k > 4 * std::max(m, n) && C.type != Type::bf16;
     return long_sums ? multiply_sums(type, A, false, B, C, m, k, n) : multiply_rows(type, A, B, false, C, m, k, n);
 }
 

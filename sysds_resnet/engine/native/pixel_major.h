@@ -1,5 +1,5 @@
 // Convolutions in the pixel-major layout: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's
-// terms NHWC and HWIO. All are FP32. Images are spread over threads; if there are fewer images than threads, they are
+// terms NHWC and HWIO. Filters are FP32, images and outputs FP32 or bf16. Images are spread over threads; if there are fewer images than threads, they are
 // computed together, by oneDNN's own threads.
 #pragma once
 
@@ -47,58 +47,61 @@ struct Division {
 
 // Gives the number of images that share the filters which a thread loads, and that stay with their outputs in its part
 // of an L3 cache.
-inline long images_together(const Convolution &c) {
-    long bytes = (long(c.H) * c.W * c.C + long(c.P) * c.Q * c.K) * 4;
+inline long images_together(const Convolution &c, Type images, Type outputs) {
+    long bytes = long(c.H) * c.W * c.C * size_of(images) + long(c.P) * c.Q * c.K * size_of(outputs);
     return std::max((4l << 20) / bytes, 1l);
 }
 
-// Gives the primitive for a shape and a number of threads, which is made once from the description by `describe`.
+// Gives the primitive for a shape, a type of results and a number of threads, which is made once from the description by
+// `describe`.
 template <typename Primitive, typename Describe>
-const Made<Primitive> &made(Convolution c, long images, int threads, Describe describe) {
-    static std::map<std::pair<int, Convolution>, Made<Primitive>> all;
+const Made<Primitive> &made(Convolution c, long images, Type result, int threads, Describe describe) {
+    using Key = std::tuple<int, Type, Convolution>;
+    static std::map<Key, Made<Primitive>> all;
     static std::mutex mutex;
     c.N = images;
     std::lock_guard<std::mutex> lock(mutex);
-    auto found = all.find({threads, c});
+    Key key(threads, result, c);
+    auto found = all.find(key);
     if (found == all.end()) {
         ThreadsForNow other(threads);
-        auto description = describe(c, shared_attributes());
-        found = all.emplace(std::make_pair(threads, c), Made<Primitive>{description, Primitive(description)}).first;
+        auto description = describe(c, result, shared_attributes());
+        found = all.emplace(key, Made<Primitive>{description, Primitive(description)}).first;
     }
     return found->second;
 }
 
 inline dnnl::memory::desc images(const Dims &dims, Type type) { return {dims, type, Tag::nhwc}; }
 
-inline auto describe_forward(const Convolution &c, const dnnl::primitive_attr &shared) {
+inline auto describe_forward(const Convolution &c, Type result, const dnnl::primitive_attr &shared) {
     return dnnl::convolution_forward::primitive_desc(
         cpu(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-        images(c.input(), kPrecision), any(c.filter()), images(c.output(), Type::f32), c.strides(), c.pad_before(),
+        images(c.input(), kPrecision), any(c.filter()), images(c.output(), result), c.strides(), c.pad_before(),
         c.pad_after(), shared);
 }
 
-inline auto describe_backward_data(const Convolution &c, const dnnl::primitive_attr &shared) {
+inline auto describe_backward_data(const Convolution &c, Type result, const dnnl::primitive_attr &shared) {
     return dnnl::convolution_backward_data::primitive_desc(
-        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), Type::f32), any(c.filter()),
-        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, attributes()),
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), result), any(c.filter()),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, Type::f32, attributes()),
         shared);
 }
 
-inline auto describe_backward_filter(const Convolution &c, const dnnl::primitive_attr &shared) {
+inline auto describe_backward_filter(const Convolution &c, Type result, const dnnl::primitive_attr &shared) {
     return dnnl::convolution_backward_weights::primitive_desc(
-        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), kPrecision), any(c.filter(), Type::f32),
-        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, attributes()),
+        cpu(), dnnl::algorithm::convolution_direct, images(c.input(), kPrecision), any(c.filter(), result),
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, Type::f32, attributes()),
         shared);
 }
 
 // Runs a primitive on images, group by group. An image has `from` values in `input`, and `to` values in `output`.
 template <typename Primitive, typename Describe, typename Orders>
-void over_images(const Convolution &c, const float *input, long from, float *output, long to, const float *filter,
+void over_images(const Convolution &c, Values input, long from, Values output, long to, const float *filter,
                  Describe describe, Orders orders) {
-    Division division(c, images_together(c));
-    const auto &whole = made<Primitive>(c, division.group, division.threads, describe);
+    Division division(c, images_together(c, input.type, output.type));
+    const auto &whole = made<Primitive>(c, division.group, output.type, division.threads, describe);
     long rest = c.N - (division.groups - 1) * division.group;
-    const auto &last = made<Primitive>(c, rest, division.threads, describe);
+    const auto &last = made<Primitive>(c, rest, output.type, division.threads, describe);
     auto pack = [&](const auto &one, Buffer &buffer) {
         auto order = one.description.weights_desc();
         void *packed = buffer.get(order.get_size());
@@ -114,16 +117,16 @@ void over_images(const Convolution &c, const float *input, long from, float *out
         const auto &one = is_last ? last : whole;
         const auto &[first, first_order, third, third_order] = orders(one.description);
         long from_here = (is_last ? rest : division.group) * from;
-        void *a = operand(input + g * division.group * from, scratch.a, kPrecision, from_here);
+        void *a = operand(input.at(g * division.group * from), scratch.a, kPrecision, from_here);
         one.run(first, a, DNNL_ARG_WEIGHTS, is_last ? filter_last : filter_whole, third,
-                output + g * division.group * to, first_order, one.description.weights_desc(), third_order);
+                output.at(g * division.group * to).data, first_order, one.description.weights_desc(), third_order);
     };
 #pragma omp parallel for schedule(static) if (division.threads == 1)
     for (long g = 0; g < division.groups; g++) error.guard([&] { run(g); });
     error.rethrow();
 }
 
-inline void forward(const Convolution &c, const float *input, const float *filter, float *output) {
+inline void forward(const Convolution &c, Values input, const float *filter, Values output) {
     if (is_empty(output, size_of(c.output()), size_of(c.input()), size_of(c.filter()))) return;
     over_images<dnnl::convolution_forward>(
         c, input, long(c.H) * c.W * c.C, output, long(c.P) * c.Q * c.K, filter, describe_forward,
@@ -132,7 +135,7 @@ inline void forward(const Convolution &c, const float *input, const float *filte
         });
 }
 
-inline void backward_data(const Convolution &c, const float *filter, const float *dout, float *dinput) {
+inline void backward_data(const Convolution &c, const float *filter, Values dout, Values dinput) {
     if (is_empty(dinput, size_of(c.input()), size_of(c.filter()), size_of(c.output()))) return;
     over_images<dnnl::convolution_backward_data>(
         c, dout, long(c.P) * c.Q * c.K, dinput, long(c.H) * c.W * c.C, filter, describe_backward_data,
@@ -143,12 +146,13 @@ inline void backward_data(const Convolution &c, const float *filter, const float
 
 // Computes the gradient with respect to the filters. Every worker has a sum of its own over a share of the images that
 // depends on the number of workers alone, and these sums are added in a fixed order.
-inline void backward_filter(const Convolution &c, const float *input, const float *dout, float *dfilter) {
-    if (is_empty(dfilter, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return;
+inline void backward_filter(const Convolution &c, Values input, Values dout, float *dfilter) {
+    if (is_empty({dfilter, Type::f32}, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return;
     long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K;
-    Division division(c, images_together(c));
+    Division division(c, images_together(c, input.type, dout.type));
     auto make = [&](long images) -> const auto & {
-        return made<dnnl::convolution_backward_weights>(c, images, division.threads, describe_backward_filter);
+        return made<dnnl::convolution_backward_weights>(c, images, Type::f32, division.threads,
+                                                        describe_backward_filter);
     };
     int workers = division.threads > 1 ? 1 : omp_get_max_threads();
     auto start = [&](int worker) { return long(c.N) * worker / workers; };
@@ -165,8 +169,8 @@ inline void backward_filter(const Convolution &c, const float *input, const floa
         for (long first = start(worker), count; first < start(worker + 1); first += count) {
             count = std::min(division.group, start(worker + 1) - first);
             const auto &primitive = make(count);
-            void *a = operand(input + first * from, scratch.a, kPrecision, count * from);
-            void *b = operand(dout + first * to, scratch.b, kPrecision, count * to);
+            void *a = operand(input.at(first * from), scratch.a, kPrecision, count * from);
+            void *b = operand(dout.at(first * to), scratch.b, kPrecision, count * to);
             bool fresh = first == start(worker);
             auto *sum = sums[worker];
             auto *part = fresh ? sum : static_cast<float *>(scratch.packed.get(stored * 4));

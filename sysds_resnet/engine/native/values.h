@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
-#include <type_traits>
 
 #include "errors.h"
 #include "oneapi/dnnl/dnnl.hpp"
@@ -18,7 +17,15 @@ namespace helper {
 
 using Type = dnnl::memory::data_type;
 
-inline size_t size_of(Type type) { return type == Type::bf16 ? 2 : 4; }
+inline size_t size_of(Type type) { return type == Type::bf16 ? 2 : type == Type::f32 ? 4 : 8; }
+
+// Values of type f64, f32 or bf16 that lie one after the other.
+struct Values {
+    void *data;
+    Type type;
+
+    Values at(long n) const { return {static_cast<char *>(data) + n * long(size_of(type)), type}; }
+};
 
 // Memory that is kept from call to call, because fresh pages cost as much time as the multiply.
 class Buffer {
@@ -65,13 +72,6 @@ class Sums {
     float *data_;
 };
 
-__attribute__((target_clones("avx512f", "avx2", "default")))
-static void to_f32(const double *from, float *to, long n) {
-    for (long i = 0; i < n; i++) to[i] = static_cast<float>(from[i]);
-}
-
-static void to_f32(const float *from, float *to, long n) { std::memcpy(to, from, n * sizeof *to); }
-
 // Gives the bits of the nearest bf16 value, ties to even; NaN stays NaN.
 inline uint16_t rounded(float value) {
     uint32_t bits;
@@ -79,19 +79,44 @@ inline uint16_t rounded(float value) {
     return static_cast<uint16_t>(value != value ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default")))
-static void to_bf16(const double *from, uint16_t *to, long n) {
+inline float widened(uint16_t value) {
+    uint32_t bits = uint32_t(value) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default"))) static
+
+FOR_EACH_PROCESSOR void convert(const double *from, float *to, long n) {
+    for (long i = 0; i < n; i++) to[i] = static_cast<float>(from[i]);
+}
+
+FOR_EACH_PROCESSOR void convert(const double *from, uint16_t *to, long n) {
     for (long i = 0; i < n; i++) to[i] = rounded(static_cast<float>(from[i]));
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default")))
-static void to_bf16(const float *from, uint16_t *to, long n) {
+FOR_EACH_PROCESSOR void convert(const float *from, uint16_t *to, long n) {
     for (long i = 0; i < n; i++) to[i] = rounded(from[i]);
 }
 
-// Copies a result to where it belongs, and gives the number of its values other than 0.
-__attribute__((target_clones("avx512f", "avx2", "default")))
-static long give(const float *from, double *to, long n) {
+FOR_EACH_PROCESSOR void convert(const uint16_t *from, float *to, long n) {
+    for (long i = 0; i < n; i++) to[i] = widened(from[i]);
+}
+
+// Adds a row of numbers to each row of `columns` values, and rounds the sums to bf16.
+FOR_EACH_PROCESSOR void add_row(const float *from, const float *row, uint16_t *to, long rows, long columns) {
+    for (long r = 0; r < rows; r++, from += columns, to += columns)
+        for (long i = 0; i < columns; i++) to[i] = rounded(from[i] + row[i]);
+}
+
+FOR_EACH_PROCESSOR void add_row(const float *row, float *to, long rows, long columns) {
+    for (long r = 0; r < rows; r++, to += columns)
+        for (long i = 0; i < columns; i++) to[i] += row[i];
+}
+
+// Copies FP32 values to where they belong, in FP64, and gives the number of those other than 0.
+FOR_EACH_PROCESSOR long give(const float *from, double *to, long n) {
     long zeros = 0;
     for (long i = 0; i < n; i++) {
         to[i] = from[i];
@@ -100,9 +125,26 @@ static long give(const float *from, double *to, long n) {
     return n - zeros;
 }
 
-// Gives n for FP32 results: nobody asks how many of their values are 0.
-static long give(const float *from, float *to, long n) {
-    if (from != to) std::memcpy(to, from, n * sizeof *to);
+// Copies n values in another type, f32 or bf16.
+inline void convert(Values from, Values to, long n) {
+    auto *floats = static_cast<float *>(to.data);
+    auto *halves = static_cast<uint16_t *>(to.data);
+    if (from.type == to.type)
+        std::memcpy(to.data, from.data, n * size_of(to.type));
+    else if (from.type == Type::f64)
+        to.type == Type::bf16 ? convert(static_cast<double *>(from.data), halves, n)
+                              : convert(static_cast<double *>(from.data), floats, n);
+    else if (to.type == Type::bf16)
+        convert(static_cast<float *>(from.data), halves, n);
+    else
+        convert(static_cast<uint16_t *>(from.data), floats, n);
+}
+
+// Copies FP32 results to where they belong. For FP64 it gives the number of those other than 0, and for other types n,
+// since nobody asks.
+inline long give(const float *from, Values to, long n) {
+    if (to.type == Type::f64) return give(from, static_cast<double *>(to.data), n);
+    if (from != to.data) convert({const_cast<float *>(from), Type::f32}, to, n);
     return n;
 }
 
@@ -118,40 +160,25 @@ void over_parts(long size, Run run) {
     error.rethrow();
 }
 
-// Converts rows of `columns` values each, which are `stride` apart in `from`, and without gaps in `to`.
-template <typename Value>
-void convert(const Value *from, long stride, void *to, Type type, long rows, long columns) {
+// Gives rows of `columns` values each, which are `stride` apart, as an operand of a type: in place if they have that type
+// and no gaps, or else converted in `buffer`, without gaps.
+inline void *operand(Values from, long stride, Buffer &buffer, Type type, long rows, long columns) {
     if (stride == columns) {
         columns *= rows;
         rows = 1;
     }
-    for (long r = 0; r < rows; r++, from += stride) {
-        if (type == Type::bf16)
-            to_bf16(from, static_cast<uint16_t *>(to) + r * columns, columns);
-        else
-            to_f32(from, static_cast<float *>(to) + r * columns, columns);
-    }
-}
-
-// Gives such rows as an operand of a type: in place if they have that type and no gaps, or else converted in `buffer`.
-template <typename Value>
-void *operand(const Value *from, long stride, Buffer &buffer, Type type, long rows, long columns) {
-    if (std::is_same<Value, float>::value && type == Type::f32 && stride == columns)
-        return const_cast<Value *>(from);
-    void *to = buffer.get(rows * columns * size_of(type));
-    convert(from, stride, to, type, rows, columns);
-    return to;
+    if (rows == 1 && from.type == type) return from.data;
+    Values to{buffer.get(rows * columns * size_of(type)), type};
+    for (long r = 0; r < rows; r++) convert(from.at(r * stride), to.at(r * columns), columns);
+    return to.data;
 }
 
 // Gives n values as an operand of a type, which all threads convert if need be.
-template <typename Value>
-void *operand(const Value *from, Buffer &buffer, Type type, long n) {
-    if (std::is_same<Value, float>::value && type == Type::f32) return const_cast<Value *>(from);
-    void *to = buffer.get(n * size_of(type));
-    over_parts(n, [&](long start, long part) {
-        convert(from + start, part, static_cast<char *>(to) + start * size_of(type), type, 1, part);
-    });
-    return to;
+inline void *operand(Values from, Buffer &buffer, Type type, long n) {
+    if (from.type == type) return from.data;
+    Values to{buffer.get(n * size_of(type)), type};
+    over_parts(n, [&](long start, long part) { convert(from.at(start), to.at(start), part); });
+    return to.data;
 }
 
 // Checks that an array of the JVM can hold as many values as the product of some sizes. Products of three such sizes
@@ -167,15 +194,15 @@ inline void check_cells(std::initializer_list<long> sizes) {
 }
 
 // Tells whether a result has no values, or sums over nothing; in the second case, sets its values to 0.
-template <typename Value>
-bool is_empty(Value *result, long cells, long first_cells, long second_cells) {
+inline bool is_empty(Values result, long cells, long first_cells, long second_cells) {
     if (cells && first_cells && second_cells) return false;
-    if (cells) std::memset(result, 0, cells * sizeof *result);
+    if (cells) std::memset(result.data, 0, cells * size_of(result.type));
     return true;
 }
 
-// Gives the memory in which a result of n values is computed: its own place if it is FP32, or else `buffer`.
-inline float *place(double *, Buffer &buffer, long n) { return static_cast<float *>(buffer.get(n * 4)); }
-inline float *place(float *result, Buffer &, long) { return result; }
+// Gives the memory in which a result of n values is computed in FP32: its own place if it is FP32, or else `buffer`.
+inline float *place(Values result, Buffer &buffer, long n) {
+    return static_cast<float *>(result.type == Type::f32 ? result.data : buffer.get(n * 4));
+}
 
 }  // namespace helper

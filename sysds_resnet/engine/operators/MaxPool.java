@@ -1,32 +1,22 @@
 package codegen;
 
-import java.util.ArrayList;
-import java.util.List;
-import java.util.concurrent.Callable;
-import jdk.incubator.vector.DoubleVector;
-import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorMask;
-import jdk.incubator.vector.VectorOperators;
-import jdk.incubator.vector.VectorSpecies;
-import org.apache.sysds.runtime.DMLRuntimeException;
-import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
-import org.apache.sysds.runtime.codegen.SpoofOperator;
-import org.apache.sysds.runtime.data.DenseBlockFP32;
-import org.apache.sysds.runtime.instructions.cp.ScalarObject;
-import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
+$IMPORTS$
 
 /**
- * A function of dml/layers/pixels/max_pool2d.dml, computed without patches, as an operator of the engine.
+ * A function of dml/layers/pixels/max_pool2d.dml, computed without patches on FP64 values, as an operator of the
+ * engine; Pool.java is for others.
  *
- * The text is a template: classes.py replaces the names between dollar signs by what one function needs.
+ * The text is a template: templates.py replaces the names between dollar signs by what one function needs.
  */
 public final class $NAME$ extends SpoofOperator {
-  private static final VectorSpecies SPECIES = $VECTOR$.SPECIES_PREFERRED;
+  private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
   private static final int LANES = SPECIES.length();
   private static final boolean BACKWARD = $BACKWARD$;
 
   $FRAME$
+
+  $STORAGE$
 
   /** Takes X, or dout, out and X in the backward pass, as inputs, and height, width, K and stride as scalars. */
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock unused, int threads) {
@@ -37,10 +27,11 @@ public final class $NAME$ extends SpoofOperator {
     final int pixels = ((height - 1) / stride + 1) * ((width - 1) / stride + 1); // with padding (k - 1) / 2
     final int n = images.getNumRows() / (height * width);
     final int rows = BACKWARD ? images.getNumRows() : n * pixels;
-    final $REAL$[] result = new $REAL$[cells(rows, columns)];
-    final $REAL$[] x = $REAL$s(images);
-    final $REAL$[] dout = BACKWARD ? $REAL$s(inputs.get(0)) : null;
-    final $REAL$[] out = BACKWARD ? $REAL$s(inputs.get(1)) : null;
+    final int cells = cells(rows, columns);
+    final double[] result = new double[cells]; // the backward pass adds to zeros
+    final double[] x = doubles(images);
+    final double[] dout = BACKWARD ? doubles(inputs.get(0)) : null;
+    final double[] out = BACKWARD ? doubles(inputs.get(1)) : null;
     if (threads == 1 || n == 1) {
       for (int image = 0; image < n; image++) {
         image(result, dout, out, x, image, height, width, k, stride, columns);
@@ -61,7 +52,7 @@ public final class $NAME$ extends SpoofOperator {
     return block(rows, columns, result);
   }
 
-  private static void image($REAL$[] result, $REAL$[] dout, $REAL$[] out, $REAL$[] x, int image, int height,
+  private static void image(double[] result, double[] dout, double[] out, double[] x, int image, int height,
       int width, int k, int stride, int columns) {
     int[] pixels = new int[k * k];
     int rows = (height - 1) / stride + 1, at = image * rows * ((width - 1) / stride + 1) * columns;
@@ -89,17 +80,17 @@ public final class $NAME$ extends SpoofOperator {
     return count;
   }
 
-  private static void largest($REAL$[] result, $REAL$[] x, int[] pixels, int count, int at, int columns) {
+  private static void largest(double[] result, double[] x, int[] pixels, int count, int at, int columns) {
     int c = 0;
     for (; c <= columns - LANES; c += LANES) {
-      $VECTOR$ most = $VECTOR$.fromArray(SPECIES, x, pixels[0] + c);
+      DoubleVector most = DoubleVector.fromArray(SPECIES, x, pixels[0] + c);
       for (int i = 1; i < count; i++) {
-        most = most.max($VECTOR$.fromArray(SPECIES, x, pixels[i] + c));
+        most = most.max(DoubleVector.fromArray(SPECIES, x, pixels[i] + c));
       }
       most.intoArray(result, at + c);
     }
     for (; c < columns; c++) {
-      $REAL$ most = x[pixels[0] + c];
+      double most = x[pixels[0] + c];
       for (int i = 1; i < count; i++) {
         most = Math.max(most, x[pixels[i] + c]);
       }
@@ -109,16 +100,16 @@ public final class $NAME$ extends SpoofOperator {
 
   /** Adds a window's gradients to those of the first pixels that hold its maxima. */
   private static void pass(
-      $REAL$[] result, $REAL$[] dout, $REAL$[] out, $REAL$[] x, int[] pixels, int count, int at, int columns) {
+      double[] result, double[] dout, double[] out, double[] x, int[] pixels, int count, int at, int columns) {
     int c = 0;
     for (; c <= columns - LANES; c += LANES) {
-      $VECTOR$ gradient = $VECTOR$.fromArray(SPECIES, dout, at + c);
-      $VECTOR$ most = $VECTOR$.fromArray(SPECIES, out, at + c);
+      DoubleVector gradient = DoubleVector.fromArray(SPECIES, dout, at + c);
+      DoubleVector most = DoubleVector.fromArray(SPECIES, out, at + c);
       VectorMask open = SPECIES.maskAll(true);
       for (int i = 0; i < count && open.anyTrue(); i++) {
         int pixel = pixels[i] + c;
-        VectorMask here = $VECTOR$.fromArray(SPECIES, x, pixel).compare(VectorOperators.EQ, most).and(open);
-        $VECTOR$.fromArray(SPECIES, result, pixel).add(gradient, here).intoArray(result, pixel);
+        VectorMask here = DoubleVector.fromArray(SPECIES, x, pixel).compare(VectorOperators.EQ, most).and(open);
+        DoubleVector.fromArray(SPECIES, result, pixel).add(gradient, here).intoArray(result, pixel);
         open = open.andNot(here);
       }
     }

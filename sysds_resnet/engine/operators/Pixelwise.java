@@ -1,27 +1,14 @@
 package codegen;
 
-import java.util.ArrayList;
-import java.util.List;
-import java.util.concurrent.Callable;
-import jdk.incubator.vector.DoubleVector;
-import jdk.incubator.vector.FloatVector;
-import jdk.incubator.vector.VectorMask;
-import jdk.incubator.vector.VectorOperators;
-import jdk.incubator.vector.VectorSpecies;
-import org.apache.sysds.runtime.DMLRuntimeException;
-import org.apache.sysds.runtime.codegen.SpoofCUDAOperator;
-import org.apache.sysds.runtime.codegen.SpoofOperator;
-import org.apache.sysds.runtime.data.DenseBlockFP32;
-import org.apache.sysds.runtime.instructions.cp.ScalarObject;
-import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 import org.apache.sysds.runtime.util.CommonThreadPool;
+$IMPORTS$
 
 /**
  * A function of dml/layers/pixels/pixelwise.dml, computed in one pass over memory, as an operator of the engine.
  *
- * The text is a template: classes.py replaces the names between dollar signs by what one function needs. Arithmetic is
- * FP64, even where values are kept in FP32. Results are dense and are not examined for zeros, which would be another
- * pass. The compiler, Janino, knows no generics.
+ * The text is a template: templates.py replaces the names between dollar signs by what one function needs. Values are
+ * FP64; Pass.java is for others. Results are dense and are not examined for zeros, which would be another pass. The
+ * compiler, Janino, knows no generics.
  */
 public final class $NAME$ extends SpoofOperator {
   private static final VectorSpecies SPECIES = DoubleVector.SPECIES_PREFERRED;
@@ -34,24 +21,26 @@ public final class $NAME$ extends SpoofOperator {
 
   $FRAME$
 
+  $STORAGE$
+
   public MatrixBlock execute(ArrayList inputs, ArrayList scalars, MatrixBlock out, int threads) {
     final MatrixBlock first = (MatrixBlock) inputs.get(0);
     final int columns = first.getNumColumns();
     final int cells = cells(first.getNumRows(), columns);
     final int tile = columns * Math.max(1, TILE / columns);
-    final Object[] in = new Object[inputs.size()]; // float[] or double[] each
+    final double[][] in = new double[inputs.size()][];
     for (int i = 0; i < in.length; i++) {
       if (IS_VECTOR[i]) {
         in[i] = repeated(doubles(inputs.get(i)), columns, tile);
       } else {
-        in[i] = $REAL$s(inputs.get(i));
+        in[i] = doubles(inputs.get(i));
       }
     }
     final double[] numbers = new double[scalars.size()];
     for (int i = 0; i < numbers.length; i++) {
       numbers[i] = ((ScalarObject) scalars.get(i)).getDoubleValue();
     }
-    final $REAL$[] result = SUMS > 0 ? null : new$REAL$s(cells);
+    final double[] result = SUMS > 0 ? null : new double[cells];
     final int tiles = (cells + tile - 1) / tile;
     int parts = threads > 1 && cells >= LEAST_SHARED ? Math.min(tiles, threads) : 1;
     final double[][] sums = new double[parts][SUMS * tile];
@@ -89,7 +78,7 @@ public final class $NAME$ extends SpoofOperator {
   }
 
   private static void part(
-      $REAL$[] result, double[] sums, int from, int to, int tile, Object[] in, double[] numbers) {
+      double[] result, double[] sums, int from, int to, int tile, double[][] in, double[] numbers) {
     if (SUMS == 0) {
       for (int start = from; start < to; start += tile) {
         map(result, start, start, Math.min(tile, to - start), in, numbers);
@@ -102,22 +91,22 @@ public final class $NAME$ extends SpoofOperator {
   }
 
   /** Computes `count` values from the inputs at `from`, and writes them to `result` at `to`. */
-  private static void map($REAL$[] result, int to, int from, int count, Object[] in, double[] numbers) {
+  private static void map(double[] result, int to, int from, int count, double[][] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
     for (; i <= count - LANES; i += LANES) {
       $LOADS$
-      $STORE$, to + i);
+      $VALUE$.intoArray(result, to + i);
     }
     if (i < count) {
-      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
+      VectorMask mask = SPECIES.indexInRange(i, count);
       $MASKED_LOADS$
-      $STORE$, to + i, $MASK$);
+      $VALUE$.intoArray(result, to + i, mask);
     }
   }
 
   /** Computes `count` values for each sum from the inputs at `from`, and adds them to its `tile` values in `sums`. */
-  private static void add(double[] sums, int from, int count, int tile, Object[] in, double[] numbers) {
+  private static void add(double[] sums, int from, int count, int tile, double[][] in, double[] numbers) {
     $ARRAYS$
     int i = 0;
     for (; i <= count - LANES; i += LANES) {
@@ -125,7 +114,7 @@ public final class $NAME$ extends SpoofOperator {
       $ADD$
     }
     if (i < count) {
-      VectorMask mask = SPECIES.indexInRange(i, count), half = HALF.indexInRange(i, count);
+      VectorMask mask = SPECIES.indexInRange(i, count);
       $MASKED_LOADS$
       $MASKED_ADD$
     }

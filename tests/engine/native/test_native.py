@@ -29,6 +29,10 @@ right = product::right_transposed(A, B_t)
 A_t = t(A)
 left = product::left_transposed(A_t, B)
 """
+JOINED = """
+source("dml/layers/pixels/product.dml") as product
+C = product::joined(A, B, W)
+"""
 CONVOLUTIONS = """
 out = conv2d(X, F, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2])
 biased = bias_add(conv2d(X, F, stride=[2,1], padding=[1,0], input_shape=[4,3,9,8], filter_shape=[5,3,3,2]), b)
@@ -105,6 +109,16 @@ def test_products(native, shape):
     assert max(errors) <= BOUNDS[native.multiply.precision]
     if min(shape) > 1:
         assert min(errors) > 1e-9, "the multiplies were in double precision"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1000, 17, 33), (3001, 256, 64)])
+def test_products_of_matrices_side_by_side(native, shape):
+    m, f, k = shape
+    rng = np.random.default_rng(0)
+    a, b, w = (rng.standard_normal(size) for size in ((m, f), (m, k), (k, f + k + 1)))
+    found = native.to_numpy(native.run(JOINED, {"A": a, "B": b, "W": w}, {"C": "matrix"})["C"])
+    expected = np.hstack([a, b, np.ones((m, 1))]) @ w.T
+    assert relative_error(found, expected) <= BOUNDS[native.multiply.precision]
 
 
 @pytest.mark.parametrize("shape", [(50, 1), (1000, 7), (5000, 130)])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helper_build import load_build_script
 from native_library import LIBRARY, SANITIZED, Shape
-from native_reference import assert_near, convolution, filters, floats, pixel_major
+from native_reference import assert_near, convolution, filters, floats, from_pairs, pixel_major, to_pairs
 
 from sysds_resnet.engine.jvm import multiply
 
@@ -85,6 +85,39 @@ def test_convolutions(helper, precision, threads, s):
     assert_near(helper.pixels(x, None, f, d.shape, s, threads), pixel_major(out), bound)
     assert_near(helper.pixels(x, d, None, f.shape, s, threads), filters(df), bound)
     assert_near(helper.pixels(None, d, f, x.shape, s, threads), pixel_major(dx), bound)
+
+
+@pytest.mark.parametrize(
+    "s",
+    [
+        Shape(70, 24, 1, 1, 40, 1, 1),
+        Shape(3001, 256, 1, 1, 64, 1, 1),
+        Shape(5, 24, 9, 7, 32, 3, 3, 2, 2, 1, 1, 5, 4),
+        Shape(2, 24, 9, 7, 32, 3, 3, 1, 1, 1, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("precision", ["bf16"], indirect=True)
+def test_values_in_bf16(helper, threads, s):
+    """Images and gradients of bf16 values in pairs; filters and gradients wrt them are FP32."""
+    x, f, d, out, df, dx = convolution(s)
+    bound = BOUNDS["bf16"]
+
+    def check(first, second, third, expected, in_pairs=True):
+        result = to_pairs(np.zeros(expected.shape)) if in_pairs else floats(np.zeros(expected.shape))
+        values = (s.N, s.C, s.H, s.W, s.K, s.R, s.S, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.P, s.Q)
+        assert helper.call("sconv2dBiasAddDense", first, second, third, result, *values, threads) == 0
+        assert_near((0, from_pairs(result, expected.shape) if in_pairs else result), expected, bound)
+
+    images, gradient, factors = to_pairs(pixel_major(x)), to_pairs(pixel_major(d)), filters(f)
+    check(images, None, factors, pixel_major(out))
+    check(images, gradient, None, filters(df), in_pairs=False)
+    check(None, gradient, factors, pixel_major(dx))
+    if s.H == 1:
+        x, d = pixel_major(x), pixel_major(d)
+        check(images, None, None, x.T @ x, in_pairs=False)
+        w = np.random.default_rng(1).standard_normal((s.C, s.K + s.C + 1))
+        check(images, gradient, floats(w), np.hstack([d, x, np.ones((s.N, 1))]) @ w.T)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 2), (3, 0, 2), (3, 2, 0), (0, 0, 0)], ids=str)
