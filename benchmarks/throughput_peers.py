@@ -67,7 +67,7 @@ def ours(
         model = ResNet(depth, engine=Engine(precision, blas=blas))
         if task == "infer":
             return lambda: model.logits(images, batch_size=batch)
-        settings = TrainSettings(base_lr=0.01, micro_batch=micro_batch or batch)
+        settings = TrainSettings(base_lr=0.01, batch_size=batch, micro_batch=micro_batch or batch)
         state, optimizer = State.fresh(model), settings.make_optimizer(1000)
         return lambda: state.update(images, labels, optimizer)
 

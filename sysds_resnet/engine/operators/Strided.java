@@ -23,8 +23,8 @@ public final class $NAME$ extends SpoofOperator {
     final int n = input.getNumRows() / (BACKWARD ? few : all), rows = n * (BACKWARD ? all : few);
     final int cells = cells(rows, columns);
     final float[] stored = stored(input);
-    // bf16 values are copied in pairs, if pixels have an even number of them
-    final boolean paired = stored != null && stored.length < cells(input) && columns % 2 == 0;
+    // bf16 values are copied in pairs, if pixels have an even number of them and the result can tell that it has pairs
+    final boolean paired = stored != null && stored.length < cells(input) && columns % 2 == 0 && pairs(cells) < cells;
     final $REAL$[] from = paired ? ($REAL$[]) (Object) stored : $REAL$s(input);
     final $REAL$[] to = new $REAL$[paired ? pairs(cells) : cells];
     final int step = paired ? columns / 2 : columns;
