@@ -242,6 +242,27 @@ def test_whoever_reads_a_matrix_that_an_operator_has_taken_fails(engine_single, 
         assert np.array_equal(found, single * np.float32(factor)), "two matrices in one place"
 
 
+def test_bytes_of_activations_are_recorded(engine_single, engine_bf16):
+    """Also where one whose memory was taken is handed on, to a function that does not read it."""
+    program = """source("dml/layers/pixels/pixelwise.dml") as pixelwise
+    second = function(matrix[double] A, matrix[double] B) return (matrix[double] C) {
+      while(FALSE){}
+      C = B
+    }
+    zeros = matrix(0, rows=1, cols=8)
+    Y = pixelwise::norm_relu(X, zeros, zeros)
+    out = pixelwise::shift_relu(Y, zeros)
+    Z = second(Y, out)
+    """
+    x = np.ones((10_000, 8))
+    for engine, size in ((engine_single, 4), (engine_bf16, 2)):
+        engine.run(program, {"X": x}, {"Z": "matrix"})
+        with engine.record() as calls:
+            engine.run(program, {"X": x}, {"Z": "matrix"})
+        [call] = [call for call in calls if call.function.endswith(".second")]
+        assert [call.operands[name].bytes for name in "ABC"] == [0, size * x.size, size * x.size]
+
+
 def test_the_engines_operators_read_activations_in_fp32(engine_single):
     """To the engine its blocks of FP32 values are whole in any row (tests/engine/test_engine_canaries.py)."""
     rng = np.random.default_rng(0)

@@ -1,11 +1,11 @@
 package sysds_resnet;
 
 import java.util.List;
-import java.util.function.Supplier;
 
 import org.apache.sysds.runtime.controlprogram.FunctionProgramBlock;
 import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
 import org.apache.sysds.runtime.controlprogram.context.ExecutionContext;
+import org.apache.sysds.runtime.data.DenseBlockFP32;
 import org.apache.sysds.runtime.instructions.cp.Data;
 import org.apache.sysds.runtime.instructions.cp.ScalarObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
@@ -46,8 +46,8 @@ public class Recorder extends FunctionProgramBlock {
       if (data instanceof MatrixObject) {
         MatrixBlock block = (MatrixBlock) ((MatrixObject) data).acquireReadAndRelease();
         long bytes = block.getInMemorySize(); // for FP64 values
-        if (block.getDenseBlock() instanceof Supplier) { // of the floats of an operator's result (Storage.java)
-          bytes = 4L * ((float[]) ((Supplier) block.getDenseBlock()).get()).length;
+        if (block.getDenseBlock() instanceof DenseBlockFP32) { // which only our operators make (Storage.java)
+          bytes = 4 * block.getDenseBlock().capacity();
         }
         operands.append("\t" + name + "=" + block.getNumRows() + " " + block.getNumColumns() + " " + bytes);
       }

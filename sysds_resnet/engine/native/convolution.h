@@ -57,7 +57,8 @@ long convolve(const Description &description, int first, const double *a, const 
               const dnnl::memory::desc &c_order) {
     dnnl::stream stream(cpu());
     auto load = [&](const double *values, const Dims &dims, const dnnl::memory::desc &order, Buffer &buffer) {
-        dnnl::memory source({dims, Type::f32, Tag::abcd}, cpu(), operand(fp64(values), buffer, Type::f32, size_of(dims)));
+        void *plain = operand(fp64(values), buffer, Type::f32, size_of(dims));
+        dnnl::memory source({dims, Type::f32, Tag::abcd}, cpu(), plain);
         dnnl::memory target(order, cpu());
         dnnl::reorder(source, target).execute(stream, source, target);
         return target;

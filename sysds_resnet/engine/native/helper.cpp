@@ -98,7 +98,8 @@ NATIVE(int64_t, dmmdd)(JniEnv *env, Class, Array first, Array second, Array ret,
     return for_engine(threads, [&] {
         check_product(m, k, n);
         Doubles A(env, first), B(env, second), C(env, ret, true);
-        return into(C.data, long(m) * n, [&] { return multiply(kPrecision, fp64(A.data), fp64(B.data), fp64(C.data), m, k, n); });
+        return into(C.data, long(m) * n,
+                    [&] { return multiply(kPrecision, fp64(A.data), fp64(B.data), fp64(C.data), m, k, n); });
     });
 }
 
@@ -160,8 +161,9 @@ NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array
     });
 }
 
-// The function that the package's own operators call (sysds_resnet/engine/operators/Native.java), on pixel-major arrays.
-// The engine itself calls it only in its single precision, which is never switched on with this helper.
+// The function that the package's own operators call (Native.java, Pass.java and Pool.java in engine/operators/), on
+// pixel-major arrays. The engine itself calls it only in its single precision, which is never switched on with this
+// helper.
 //
 // The operands are images (N*H*W x C), the gradient wrt the outputs (N*P*Q x K) and filters (R*S*C x K), and which of
 // them is null says what is computed: without filters the gradient wrt the filters, without images the gradient wrt
@@ -169,11 +171,11 @@ NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array
 // their own type. With all three it is a product of two matrices side by side (multiply_joined): the gradient
 // (N*H*W x K) and the images, times the transpose of filters that are (C x K + C + 1).
 //
-// With R = -1 it is the pass of number S instead, over matrices (N x C) or the images, whose values have stride_h bytes; a
-// max pool has windows of size K and the stride stride_w (run_pass).
+// With R = -1 it is the pass of number S instead, over matrices (N x C) or the images, whose values have stride_h
+// bytes; a max pool has windows of size K and the stride stride_w (run_pass).
 //
 // Filters and gradients wrt them are FP32. Other arrays are FP32, or have fewer floats than values and hold bf16 values
-// in pairs (Frame.java). The function returns 0, or on failure one of the codes in errors.h.
+// in pairs (engine/operators/Storage.java). The function returns 0, or on failure one of the codes in errors.h.
 NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
                                      SHAPE_PARAMETERS) {
     return guarded(threads, [&]() -> int64_t {

@@ -86,7 +86,8 @@ inline long multiply_rows(Type type, Values A, Values B, bool transposed, Values
     Type computed = C.type == Type::bf16 ? Type::bf16 : Type::f32;
     long rows = block_rows(m, k * size_of(type) + n * size_of(computed));
     long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
-    Multiply whole{type, rows, k, n, false, false, true, computed}, last{type, rest, k, n, false, false, true, computed};
+    Multiply whole{type, rows, k, n, false, false, true, computed}, last = whole;
+    last.m = rest;
 
     void *plain = operand(B, scratch.c, Type::f32, k * n);
     dnnl::memory::desc plain_order({k, n}, Type::f32, transposed ? Tag::ba : Tag::ab);
@@ -157,8 +158,8 @@ inline long multiply_sums(Type type, Values A, bool transposed, Values B, Values
     return nonzeros;
 }
 
-// Computes C = A * t(W_A) + B * t(W_B) + t(w) for A (m x f), B (m x k) and W = [W_A, W_B, w] (k x f + k + 1), by blocks
-// of rows. The sum is FP32, and is rounded once where C is bf16.
+// Computes C = A * t(W_A) + B * t(W_B) + t(w) for A (m x f), B (m x k) and W = [W_A, W_B, w] (k x f + k + 1), by
+// blocks of rows. The sum is FP32, and is rounded once where C is bf16.
 inline void multiply_joined(Type type, Values A, Values B, const float *W, Values C, long m, long f, long k) {
     if (!(m * k)) return;
     long rows = block_rows(m, (f + k) * size_of(type) + k * 4), columns = f + k + 1;
@@ -170,7 +171,8 @@ inline void multiply_joined(Type type, Values A, Values B, const float *W, Value
         return data;
     };
     Multiply of_a{type, rows, f, k, false, false, true}, of_b{type, rows, k, k, false, true, true};
-    Multiply last_a{type, rest, f, k, false, false, true}, last_b{type, rest, k, k, false, true, true};
+    Multiply last_a = of_a, last_b = of_b;
+    last_a.m = last_b.m = rest;
     if (of_a.described().weights_desc() != last_a.described().weights_desc() ||
         of_b.described().weights_desc() != last_b.described().weights_desc())
         throw std::runtime_error("oneDNN orders the factors differently for fewer rows");

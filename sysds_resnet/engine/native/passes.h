@@ -1,5 +1,5 @@
-// The passes over activations that stand between convolutions (dml/layers/pixels/pixelwise.dml), on FP32 or bf16 values.
-// Arithmetic on FP32 values is FP64, and on bf16 values FP32, except that sums of many values are FP64.
+// The passes over activations that stand between convolutions (dml/layers/pixels/pixelwise.dml), on FP32 or bf16
+// values. Arithmetic on FP32 values is FP64, and on bf16 values FP32, except that sums of many values are FP64.
 #pragma once
 
 #include <cstring>

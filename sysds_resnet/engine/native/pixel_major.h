@@ -1,6 +1,6 @@
 // Convolutions in the pixel-major layout: images (N*H*W x C), filters (R*S*C x K) and outputs (N*P*Q x K), in oneDNN's
-// terms NHWC and HWIO. Filters are FP32, images and outputs FP32 or bf16. Images are spread over threads; if there are fewer images than threads, they are
-// computed together, by oneDNN's own threads.
+// terms NHWC and HWIO. Filters are FP32, images and outputs FP32 or bf16. Images are spread over threads; if there are
+// fewer images than threads, they are computed together, by oneDNN's own threads.
 #pragma once
 
 #include <map>
@@ -52,8 +52,8 @@ inline long images_together(const Convolution &c, Type images, Type outputs) {
     return std::max((4l << 20) / bytes, 1l);
 }
 
-// Gives the primitive for a shape, a type of results and a number of threads, which is made once from the description by
-// `describe`.
+// Gives the primitive for a shape, a type of results and a number of threads, which is made once from the description
+// by `describe`.
 template <typename Primitive, typename Describe>
 const Made<Primitive> &made(Convolution c, long images, Type result, int threads, Describe describe) {
     using Key = std::tuple<int, Type, Convolution>;
@@ -83,15 +83,15 @@ inline auto describe_forward(const Convolution &c, Type result, const dnnl::prim
 inline auto describe_backward_data(const Convolution &c, Type result, const dnnl::primitive_attr &shared) {
     return dnnl::convolution_backward_data::primitive_desc(
         cpu(), dnnl::algorithm::convolution_direct, images(c.input(), result), any(c.filter()),
-        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, Type::f32, attributes()),
-        shared);
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(),
+        describe_forward(c, Type::f32, attributes()), shared);
 }
 
 inline auto describe_backward_filter(const Convolution &c, Type result, const dnnl::primitive_attr &shared) {
     return dnnl::convolution_backward_weights::primitive_desc(
         cpu(), dnnl::algorithm::convolution_direct, images(c.input(), kPrecision), any(c.filter(), result),
-        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(), describe_forward(c, Type::f32, attributes()),
-        shared);
+        images(c.output(), kPrecision), c.strides(), c.pad_before(), c.pad_after(),
+        describe_forward(c, Type::f32, attributes()), shared);
 }
 
 // Runs a primitive on images, group by group. An image has `from` values in `input`, and `to` values in `output`.

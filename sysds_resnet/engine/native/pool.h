@@ -1,5 +1,5 @@
-// The max pool (dml/layers/pixels/max_pool2d.dml) on images (N*H*W x C) of FP32 or bf16 values, with padding (K - 1) / 2.
-// Each image is computed by one thread.
+// The max pool (dml/layers/pixels/max_pool2d.dml) on images (N*H*W x C) of FP32 or bf16 values, with padding
+// (K - 1) / 2. Each image is computed by one thread.
 #pragma once
 
 #include <vector>
@@ -47,8 +47,8 @@ struct Loops {
     }
 };
 
-// Calls visit(out, pixel, is_first) for each pixel under each window of an image, in the order of rows, with the numbers
-// of the window and of the pixel.
+// Calls visit(out, pixel, is_first) for each pixel under each window of an image, in the order of rows, with the
+// numbers of the window and of the pixel.
 template <typename Visit>
 void over_windows(const Sizes &of, Visit visit) {
     long radius = (of.K - 1) / 2;

@@ -160,8 +160,8 @@ void over_parts(long size, Run run) {
     error.rethrow();
 }
 
-// Gives rows of `columns` values each, which are `stride` apart, as an operand of a type: in place if they have that type
-// and no gaps, or else converted in `buffer`, without gaps.
+// Gives rows of `columns` values each, which are `stride` apart, as an operand of a type: in place if they have that
+// type and no gaps, or else converted in `buffer`, without gaps.
 inline void *operand(Values from, long stride, Buffer &buffer, Type type, long rows, long columns) {
     if (stride == columns) {
         columns *= rows;

@@ -3,8 +3,8 @@ package codegen;
 $IMPORTS$
 
 /**
- * `first_of` of dml/layers/pixels/pixelwise.dml, which gives its first input as it is, as an operator of the engine. The
- * memory of the second serves for later results.
+ * `first_of` of dml/layers/pixels/pixelwise.dml, which gives its first input as it is, as an operator of the engine.
+ * The memory of the second serves for later results.
  *
  * The text is a template: templates.py replaces the names between dollar signs by what one function needs.
  */

@@ -247,8 +247,9 @@
       return valuesAt(0);
     }
 
-    public long capacity() {
-      return cells;
+    /** Gives the number of floats that hold the values, or 0 where they were taken. */
+    public synchronized long capacity() {
+      return values == null ? 0 : values.length;
     }
 
     public double get(int row, int column) {
