@@ -79,6 +79,24 @@ inline void check_product(long m, long k, long n) {
     check_cells({m, n});
 }
 
+// A factor in oneDNN's own order, which may differ between a whole block of rows and the last one.
+struct Packed {
+    void *whole, *last;
+
+    Packed(const Multiply &of_whole, const Multiply &of_last, const dnnl::memory::desc &plain_order, void *plain,
+           Buffer &buffer, Buffer &buffer_whole) {
+        auto pack = [&](const dnnl::memory::desc &order, Buffer &to) {
+            void *data = to.get(order.get_size());
+            reorder(plain_order, plain, order, data);
+            return data;
+        };
+        auto order = of_last.described().weights_desc(), order_whole = of_whole.described().weights_desc();
+        last = pack(order, buffer);
+        whole = order == order_whole ? last : pack(order_whole, buffer_whole);
+    }
+    void *get(bool is_last) const { return is_last ? last : whole; }
+};
+
 // Computes C = A * B, or C = A * t(B) with B (n x k), by blocks of rows, which suits many rows. B is brought into
 // oneDNN's order once.
 inline long multiply_rows(Type type, Values A, Values B, bool transposed, Values C, long m, long k, long n) {
@@ -91,15 +109,7 @@ inline long multiply_rows(Type type, Values A, Values B, bool transposed, Values
 
     void *plain = operand(B, scratch.c, Type::f32, k * n);
     dnnl::memory::desc plain_order({k, n}, Type::f32, transposed ? Tag::ba : Tag::ab);
-    auto pack = [&](const Multiply &multiply, Buffer &buffer) {
-        auto order = multiply.described().weights_desc();
-        void *data = buffer.get(order.get_size());
-        reorder(plain_order, plain, order, data);
-        return data;
-    };
-    void *b_last = pack(last, scratch.packed), *b_whole = b_last;
-    if (whole.described().weights_desc() != last.described().weights_desc())
-        b_whole = pack(whole, scratch.packed_whole);
+    Packed factor(whole, last, plain_order, plain, scratch.packed, scratch.packed_whole);
 
     long nonzeros = 0;
     FirstError error;
@@ -111,7 +121,7 @@ inline long multiply_rows(Type type, Values A, Values B, bool transposed, Values
             Values result = C.at(block * rows * n);
             void *a = operand(A.at(block * rows * k), k, scratch.a, type, count, k);
             void *c = C.type == computed ? result.data : scratch.b.get(rows * n * 4);
-            (is_last ? last : whole).run(a, is_last ? b_last : b_whole, c);
+            (is_last ? last : whole).run(a, factor.get(is_last), c);
             nonzeros += C.type == computed ? count * n : give(static_cast<float *>(c), result, count * n);
         });
     error.rethrow();
@@ -164,19 +174,13 @@ inline void multiply_joined(Type type, Values A, Values B, const float *W, Value
     if (!(m * k)) return;
     long rows = block_rows(m, (f + k) * size_of(type) + k * 4), columns = f + k + 1;
     long blocks = (m + rows - 1) / rows, rest = m - (blocks - 1) * rows;
-    auto pack = [&](const Multiply &multiply, long first, Buffer &buffer) {
-        auto order = multiply.described().weights_desc();
-        void *data = buffer.get(order.get_size());
-        reorder({{multiply.k, k}, Type::f32, Dims{1, columns}}, const_cast<float *>(W) + first, order, data);
-        return data;
-    };
     Multiply of_a{type, rows, f, k, false, false, true}, of_b{type, rows, k, k, false, true, true};
     Multiply last_a = of_a, last_b = of_b;
     last_a.m = last_b.m = rest;
-    if (of_a.described().weights_desc() != last_a.described().weights_desc() ||
-        of_b.described().weights_desc() != last_b.described().weights_desc())
-        throw std::runtime_error("oneDNN orders the factors differently for fewer rows");
-    void *a_factors = pack(of_a, 0, scratch.packed), *b_factors = pack(of_b, f, scratch.packed_whole);
+    auto *plain = const_cast<float *>(W);
+    dnnl::memory::desc a_order({f, k}, Type::f32, Dims{1, columns}), b_order({k, k}, Type::f32, Dims{1, columns});
+    Packed a_factor(of_a, last_a, a_order, plain, scratch.packed, scratch.packed_whole);
+    Packed b_factor(of_b, last_b, b_order, plain + f, scratch.second, scratch.second_whole);
     auto *constant = static_cast<float *>(scratch.c.get(k * 4));
     for (long i = 0; i < k; i++) constant[i] = W[i * columns + f + k];
     FirstError error;
@@ -187,8 +191,10 @@ inline void multiply_joined(Type type, Values A, Values B, const float *W, Value
             long start = block * rows, count = is_last ? rest : rows;
             Values result = C.at(start * k);
             float *sum = place(result, scratch.b, rows * k);
-            (is_last ? last_a : of_a).run(operand(A.at(start * f), f, scratch.a, type, count, f), a_factors, sum);
-            (is_last ? last_b : of_b).run(operand(B.at(start * k), k, scratch.a, type, count, k), b_factors, sum);
+            void *a = operand(A.at(start * f), f, scratch.a, type, count, f);
+            (is_last ? last_a : of_a).run(a, a_factor.get(is_last), sum);
+            void *b = operand(B.at(start * k), k, scratch.a, type, count, k);
+            (is_last ? last_b : of_b).run(b, b_factor.get(is_last), sum);
             if (C.type == Type::bf16)
                 add_row(sum, constant, static_cast<uint16_t *>(result.data), count, k);
             else

@@ -68,21 +68,6 @@ struct Operands {
     long tile() const { return columns * ((1023 + columns) / columns * 2) / (columns % 2 ? 1 : 2); }
 };
 
-inline float number_of(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
-inline uint32_t rounded_bits(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    bits += 0x7fff + ((bits >> 16) & 1);
-    return value != value ? 0x7fc00000u : bits;
-}
-
-#define FOR_WIDE_VECTORS __attribute__((target_clones("avx512f", "avx2", "default"), noinline)) static
-
 // Loops over FP32 values.
 struct Singles {
     using Number = double;
@@ -90,7 +75,7 @@ struct Singles {
 
     template <typename Formula>
     struct Map {
-        FOR_WIDE_VECTORS void run(float *r, const float *a, const float *b, const double *rows, long tile, long n) {
+        FOR_EACH_PROCESSOR void run(float *r, const float *a, const float *b, const double *rows, long tile, long n) {
 #pragma GCC ivdep
             for (long i = 0; i < n; i++)
                 r[i] = float(Formula::of(double(r[i]), double(a[i]), double(b[i]), rows[i], rows[tile + i],
@@ -100,7 +85,7 @@ struct Singles {
 
     template <typename Summands>
     struct Add {
-        FOR_WIDE_VECTORS void run(double *sums, const float *a, const float *b, const float *c, long tile, long n) {
+        FOR_EACH_PROCESSOR void run(double *sums, const float *a, const float *b, const float *c, long tile, long n) {
 #pragma GCC ivdep
             for (long i = 0; i < n; i++) {
                 double one, other;
@@ -122,7 +107,7 @@ struct Pairs {
 
     template <typename Formula>
     struct Map {
-        FOR_WIDE_VECTORS void run(uint16_t *result, const uint16_t *first, const uint16_t *second, const float *rows,
+        FOR_EACH_PROCESSOR void run(uint16_t *result, const uint16_t *first, const uint16_t *second, const float *rows,
                                   long tile, long n) {
             auto *r = reinterpret_cast<uint32_t *>(result);
             auto *a = reinterpret_cast<const uint32_t *>(first), *b = reinterpret_cast<const uint32_t *>(second);
@@ -141,7 +126,7 @@ struct Pairs {
 
     template <typename Summands>
     struct Add {
-        FOR_WIDE_VECTORS void run(float *sums, const uint16_t *first, const uint16_t *second, const uint16_t *third,
+        FOR_EACH_PROCESSOR void run(float *sums, const uint16_t *first, const uint16_t *second, const uint16_t *third,
                                   long tile, long n) {
             auto *a = reinterpret_cast<const uint32_t *>(first), *b = reinterpret_cast<const uint32_t *>(second),
                  *c = reinterpret_cast<const uint32_t *>(third);

@@ -16,14 +16,14 @@ struct Sizes {
 };
 
 inline float number(float value) { return value; }
-inline float number(uint16_t bits) { return passes::number_of(uint32_t(bits) << 16); }
+inline float number(uint16_t bits) { return widened(bits); }
 inline void store(float value, float *to) { *to = value; }
 inline void store(float value, uint16_t *to) { *to = rounded(value); }
 
 template <typename Value>
 struct Loops {
     // Keeps the larger of each two values; NaN is larger than all.
-    FOR_WIDE_VECTORS void keep_larger(Value *most, const Value *values, long n) {
+    FOR_EACH_PROCESSOR void keep_larger(Value *most, const Value *values, long n) {
 #pragma GCC ivdep
         for (long i = 0; i < n; i++) {
             float other = number(values[i]);
@@ -32,7 +32,7 @@ struct Loops {
     }
 
     // Adds the gradients of those maxima that are not found yet to a pixel that holds them.
-    FOR_WIDE_VECTORS void pass(float *sums, const Value *values, const Value *most, const Value *dout, float *sought,
+    FOR_EACH_PROCESSOR void pass(float *sums, const Value *values, const Value *most, const Value *dout, float *sought,
                                long n) {
 #pragma GCC ivdep
         for (long i = 0; i < n; i++) {
@@ -42,7 +42,7 @@ struct Loops {
         }
     }
 
-    FOR_WIDE_VECTORS void round(const float *sums, Value *result, long n) {
+    FOR_EACH_PROCESSOR void round(const float *sums, Value *result, long n) {
         for (long i = 0; i < n; i++) store(sums[i], result + i);
     }
 };

@@ -54,7 +54,7 @@ class Buffer {
 };
 
 struct Scratch {
-    Buffer a, b, c, packed, packed_whole, work, sums;
+    Buffer a, b, c, packed, packed_whole, second, second_whole, work, sums;
 };
 inline thread_local Scratch scratch;
 
@@ -72,21 +72,24 @@ class Sums {
     float *data_;
 };
 
-// Gives the bits of the nearest bf16 value, ties to even; NaN stays NaN.
-inline uint16_t rounded(float value) {
+inline float number_of(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// Gives bits whose upper half is the nearest bf16 value, ties to even; NaN stays NaN.
+inline uint32_t rounded_bits(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
-    return static_cast<uint16_t>(value != value ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    bits += 0x7fff + ((bits >> 16) & 1);
+    return value != value ? 0x7fc00000u : bits;
 }
 
-inline float widened(uint16_t value) {
-    uint32_t bits = uint32_t(value) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
+inline uint16_t rounded(float value) { return static_cast<uint16_t>(rounded_bits(value) >> 16); }
+inline float widened(uint16_t value) { return number_of(uint32_t(value) << 16); }
 
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default"))) static
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default"), noinline)) static
 
 FOR_EACH_PROCESSOR void convert(const double *from, float *to, long n) {
     for (long i = 0; i < n; i++) to[i] = static_cast<float>(from[i]);
