@@ -30,8 +30,8 @@ ONEDNN = "libdnnl.so.3"  # beside it
 REASON = "why-not.txt"  # in their place, if they could not be made: what the doctor says
 WANTED = "SYSDS_RESNET_HELPER"  # the variable that says whether there is to be a helper
 NOT_WANTED = f"{WANTED}=0, as in the wheel for all platforms; install g++, then sysds-resnet from its source"
-# Without fused multiply-adds, each operation rounds, as in DML. Nobody looks at the flags of exceptions.
-ARITHMETIC = ("-ffp-contract=off", "-fno-trapping-math")
+# Without fused multiply-adds, each operation rounds, as in DML. Nobody reads flags of exceptions, or errno.
+ARITHMETIC = ("-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden", *ARITHMETIC)
 # Loads both as the engine does; with another OpenMP beside oneDNN's, each would have threads of its own.
 LOAD = """

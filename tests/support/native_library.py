@@ -140,11 +140,13 @@ class Helper:
         out = np.full(out_shape, 7.0, np.float32)
         return self.call("sconv2dBiasAddDense", images, gradient, filters, out, *astuple(shape), threads), out
 
-    def run_pass(self, number, operands, result, sizes, size, window=(1, 1), threads=2):
+    def run_pass(self, number, operands, result, sizes, size, window=(1, 1), threads=2, numbers=()):
         """A pass (passes.h) over N x C x H x W values of `size` bytes, or a pool with window and stride."""
         given = (*operands, None, None)[:3]
-        kernel, stride = window
-        shape = (*sizes, kernel, -1, number, size, stride, 0, 0, 1, 1)
+        kernel, stride, *bits = [*window, 0, 0, 1, 1]
+        if len(numbers):
+            kernel, stride, *bits = np.asarray(numbers, np.float64).view(np.int32).tolist()
+        shape = (*sizes, kernel, -1, number, size, stride, *bits)
         return self.call("sconv2dBiasAddDense", *given, result, *shape, threads)
 
 

@@ -60,10 +60,19 @@ void run_pool(const pool::Sizes &of, const void *first, const void *second, cons
                    static_cast<Value *>(result));
 }
 
-// Runs a pass over activations (N x C) of so many bytes each, or a max pool. Its operands and its rows, or the third
-// operand of a sum, may be missing; rows and sums are FP64 in arrays of floats.
+// Gives the FP64 value with these bits.
+double joined(int32_t low, int32_t high) {
+    uint64_t bits = uint32_t(low) | uint64_t(uint32_t(high)) << 32;
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Runs a pass over values (N x C) of so many bytes each, or a max pool. Its operands may be missing. The third array
+// holds the rows of a pass that takes some; rows and sums are FP64 in arrays of floats. Numbers are those of a pass that
+// takes some.
 int64_t run_pass(JniEnv *env, int32_t number, Object first, Object second, Object third, Object ret,
-                 const pool::Sizes &sizes, int32_t bytes) {
+                 const pool::Sizes &sizes, int32_t bytes, const double *numbers) {
     long N = sizes.N, C = sizes.C;
     check_cells({N, sizes.H, sizes.W, C});
     Object objects[] = {ret, first, second, third};
@@ -80,7 +89,9 @@ int64_t run_pass(JniEnv *env, int32_t number, Object first, Object second, Objec
         return 0;
     }
     auto *rows = reinterpret_cast<const double *>(data(3));
-    passes::Operands of{data(0), data(1), data(2), data(3), number < passes::kSums ? rows : nullptr, C, N * C};
+    bool has_numbers = number >= passes::kWeightedSum && number < passes::kSums;
+    passes::Operands of{data(0), data(1), data(2), data(3), rows, C, N * C};
+    if (has_numbers) of.rows = numbers, of.columns = 1;
     if (of.cells) bytes == 2 ? passes::run<passes::Pairs>(number, of) : passes::run<passes::Singles>(number, of);
     return 0;
 }
@@ -172,14 +183,18 @@ NATIVE(int64_t, conv2dBackwardDataDense)(JniEnv *env, Class, Array filter, Array
 // (N*H*W x K) and the images, times the transpose of filters that are (C x K + C + 1).
 //
 // With R = -1 it is the pass of number S instead, over matrices (N x C) or the images, whose values have stride_h
-// bytes; a max pool has windows of size K and the stride stride_w (run_pass).
+// bytes; a max pool has windows of size K and the stride stride_w. The numbers of a pass are FP64 values whose bits
+// lie, the lower ones first, in K and stride_w, in pad_h and pad_w, and in P and Q (run_pass).
 //
 // Filters and gradients wrt them are FP32. Other arrays are FP32, or have fewer floats than values and hold bf16 values
 // in pairs (engine/operators/Storage.java). The function returns 0, or on failure one of the codes in errors.h.
 NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gradient, Object filter, Object ret,
                                      SHAPE_PARAMETERS) {
     return guarded(threads, [&]() -> int64_t {
-        if (R == -1) return run_pass(env, S, input, gradient, filter, ret, {N, C, H, W, K, stride_w}, stride_h);
+        if (R == -1) {
+            double numbers[] = {joined(K, stride_w), joined(pad_h, pad_w), joined(P, Q)};
+            return run_pass(env, S, input, gradient, filter, ret, {N, C, H, W, K, stride_w}, stride_h, numbers);
+        }
         auto shape = checked(SHAPE);
         bool is_multiply = shape.is_multiply();
         Array images = wrapped(env, input), dout = wrapped(env, gradient), filters = wrapped(env, filter);
@@ -202,10 +217,7 @@ NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gr
                 return 0;
             }
             Floats F(env, filters);
-            if (is_multiply)
-                multiply(kPrecision, X, {F.data, Type::f32}, out, N, C, K);
-            else
-                pixel_major::forward(shape, X, F.data, out);
+            pixel_major::forward(shape, X, F.data, out);
         } else if (images) {
             Floats x(env, images), d(env, dout);
             Values X{x.data, image_type}, D{d.data, gradient_type};
@@ -213,18 +225,13 @@ NATIVE(int64_t, sconv2dBiasAddDense)(JniEnv *env, Class, Object input, Object gr
                 if (!is_multiply) throw Failure(kWrongSizes, "found windows of two images side by side");
                 Floats F(env, filters);
                 multiply_joined(kPrecision, D, X, F.data, out, N, K, C);
-            } else if (is_multiply) {
-                multiply_sums(kPrecision, X, true, D, out, C, N, K);
             } else {
                 pixel_major::backward_filter(shape, X, D, pinned.data);
             }
         } else {
             Floats d(env, dout), F(env, filters);
             Values D{d.data, gradient_type};
-            if (is_multiply)
-                multiply_rows(kPrecision, D, {F.data, Type::f32}, true, out, N, K, C);
-            else
-                pixel_major::backward_data(shape, F.data, D, out);
+            pixel_major::backward_data(shape, F.data, D, out);
         }
         return 0;
     });

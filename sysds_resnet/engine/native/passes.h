@@ -1,7 +1,9 @@
-// The passes over activations that stand between convolutions (dml/layers/pixels/pixelwise.dml), on FP32 or bf16
-// values. Arithmetic on FP32 values is FP64, and on bf16 values FP32, except that sums of many values are FP64.
+// The passes over activations that stand between convolutions, and those over the tensors of a network in an update
+// (dml/layers/pixels/pixelwise.dml), on FP32 or bf16 values. Arithmetic on FP32 values is FP64, and on bf16 values FP32,
+// except that sums of many values are FP64.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -12,7 +14,8 @@ namespace helper::passes {
 // The numbers by which engine/operators/table.py knows the passes.
 enum Pass : int32_t {
     kNormRelu = 1, kNormAddRelu, kShiftRelu, kShiftAddRelu, kReluBackward, kReluBackwardAdd, kSumBackward,
-    kNormBackward, kNormReluBackward, kScaled, kSums, kMoments, kDots, kReluDots, kPool, kPoolBackward,
+    kNormBackward, kNormReluBackward, kScaled, kWeightedSum, kWeightedSumInPlace, kWeightedSquare, kOverRoot, kSums, kSquares, kMoments,
+    kDots, kReluDots, kPool, kPoolBackward,
 };
 
 template <typename Number>
@@ -22,13 +25,14 @@ inline Number relu(Number value) { return value <= 0 ? 0 : value; }  // NaN stay
 template <typename Number>
 inline Number gated(Number dout, Number out) { return out > 0 ? dout : 0; }
 
-// Formulas of a value from those of the result's place r and of the operands a and b, and from the rows p, q and s.
+// Formulas of a value from those of the result's place r and of the operands a, b and c, and from the rows p, q and s.
 #define FORMULA(name, formula)                                                              \
     struct name {                                                                           \
         template <typename Number>                                                          \
         static Number of([[maybe_unused]] Number r, [[maybe_unused]] Number a,              \
-                         [[maybe_unused]] Number b, [[maybe_unused]] Number p,              \
-                         [[maybe_unused]] Number q, [[maybe_unused]] Number s) {            \
+                         [[maybe_unused]] Number b, [[maybe_unused]] Number c,              \
+                         [[maybe_unused]] Number p, [[maybe_unused]] Number q,              \
+                         [[maybe_unused]] Number s) {                                       \
             return formula;                                                                 \
         }                                                                                   \
     };
@@ -42,10 +46,16 @@ FORMULA(SumBackward, r + a)
 FORMULA(NormBackward, a * p - r * q - s)
 FORMULA(NormReluBackward, gated(r, a) * p - b * q - s)
 FORMULA(Scaled, a * p)
+FORMULA(WeightedSum, a * p + b * q + c * s)
+FORMULA(WeightedSumOfTwo, a * p + b * q)
+FORMULA(WeightedSumInPlace, a * p + r * q + b * s)
+FORMULA(WeightedSquare, a * p + b * b * q)
+FORMULA(OverRoot, a / (std::sqrt(b) + p))
 
-// Formulas of two summands from the operands a, b and c.
-#define SUMMANDS(name, first, second)                                                       \
+// Formulas of two summands, of which the first `number` are used, from the operands a, b and c.
+#define SUMMANDS(name, number, first, second)                                               \
     struct name {                                                                           \
+        static constexpr long count = number;                                               \
         template <typename Number>                                                          \
         static void of([[maybe_unused]] Number a, [[maybe_unused]] Number b,                \
                        [[maybe_unused]] Number c, Number &one, Number &other) {             \
@@ -53,12 +63,14 @@ FORMULA(Scaled, a * p)
             other = second;                                                                 \
         }                                                                                   \
     };
-SUMMANDS(Sums, a, 0)
-SUMMANDS(Moments, a, a * a)
-SUMMANDS(Dots, a, a * b)
-SUMMANDS(ReluDots, gated(a, b), gated(a, b) * c)
+SUMMANDS(Sums, 1, a, 0)
+SUMMANDS(Squares, 1, a * a, 0)
+SUMMANDS(Moments, 2, a, a * a)
+SUMMANDS(Dots, 2, a, a * b)
+SUMMANDS(ReluDots, 2, gated(a, b), gated(a, b) * c)
 
-// What a pass works on. Rows are repeated to a tile of several rows of the matrices, an even number of values.
+// What a pass works on. Rows are repeated to a tile of several rows of the matrices, an even number of values. Where
+// numbers stand in place of rows, there is one column.
 struct Operands {
     void *result;
     const void *a, *b, *c;
@@ -75,11 +87,12 @@ struct Singles {
 
     template <typename Formula>
     struct Map {
-        FOR_EACH_PROCESSOR void run(float *r, const float *a, const float *b, const double *rows, long tile, long n) {
+        FOR_EACH_PROCESSOR void run(float *r, const float *a, const float *b, const float *c, const double *rows,
+                                  long tile, long n) {
 #pragma GCC ivdep
             for (long i = 0; i < n; i++)
-                r[i] = float(Formula::of(double(r[i]), double(a[i]), double(b[i]), rows[i], rows[tile + i],
-                                         rows[2 * tile + i]));
+                r[i] = float(Formula::of(double(r[i]), double(a[i]), double(b[i]), double(c[i]), rows[i],
+                                         rows[tile + i], rows[2 * tile + i]));
         }
     };
 
@@ -91,7 +104,7 @@ struct Singles {
                 double one, other;
                 Summands::of(double(a[i]), double(b[i]), double(c[i]), one, other);
                 sums[i] += one;
-                sums[tile + i] += other;
+                if constexpr (Summands::count > 1) sums[tile + i] += other;
             }
         }
     };
@@ -107,18 +120,20 @@ struct Pairs {
 
     template <typename Formula>
     struct Map {
-        FOR_EACH_PROCESSOR void run(uint16_t *result, const uint16_t *first, const uint16_t *second, const float *rows,
-                                  long tile, long n) {
+        FOR_EACH_PROCESSOR void run(uint16_t *result, const uint16_t *first, const uint16_t *second,
+                                  const uint16_t *third, const float *rows, long tile, long n) {
             auto *r = reinterpret_cast<uint32_t *>(result);
-            auto *a = reinterpret_cast<const uint32_t *>(first), *b = reinterpret_cast<const uint32_t *>(second);
+            auto *a = reinterpret_cast<const uint32_t *>(first), *b = reinterpret_cast<const uint32_t *>(second),
+                 *c = reinterpret_cast<const uint32_t *>(third);
             const float *p = rows, *q = p + tile, *s = q + tile, *p1 = p + tile / 2, *q1 = q + tile / 2,
                         *s1 = s + tile / 2;
 #pragma GCC ivdep
             for (long i = 0; i < (n + 1) / 2; i++) {
                 uint32_t low = rounded_bits(Formula::of(number_of(r[i] << 16), number_of(a[i] << 16),
-                                                        number_of(b[i] << 16), p[i], q[i], s[i]));
+                                                        number_of(b[i] << 16), number_of(c[i] << 16), p[i], q[i], s[i]));
                 uint32_t high = rounded_bits(Formula::of(number_of(r[i] & 0xffff0000), number_of(a[i] & 0xffff0000),
-                                                         number_of(b[i] & 0xffff0000), p1[i], q1[i], s1[i]));
+                                                         number_of(b[i] & 0xffff0000), number_of(c[i] & 0xffff0000),
+                                                         p1[i], q1[i], s1[i]));
                 r[i] = low >> 16 | (high & 0xffff0000);
             }
         }
@@ -136,7 +151,7 @@ struct Pairs {
                 float one, other;
                 Summands::of(number_of(a[i] << 16), number_of(b[i] << 16), number_of(c[i] << 16), one, other);
                 low[i] += one;
-                low_other[i] += other;
+                if constexpr (Summands::count > 1) low_other[i] += other;
             }
 #pragma GCC ivdep
             for (long i = 0; i < n / 2; i++) {
@@ -144,7 +159,7 @@ struct Pairs {
                 Summands::of(number_of(a[i] & 0xffff0000), number_of(b[i] & 0xffff0000),
                              number_of(c[i] & 0xffff0000), one, other);
                 high[i] += one;
-                high_other[i] += other;
+                if constexpr (Summands::count > 1) high_other[i] += other;
             }
         }
     };
@@ -178,9 +193,10 @@ void map(const Operands &of) {
     auto *r = static_cast<Stored *>(of.result);
     auto *a = static_cast<const Stored *>(of.a ? of.a : of.result);
     auto *b = static_cast<const Stored *>(of.b ? of.b : of.result);
+    auto *c = static_cast<const Stored *>(of.c ? of.c : of.result);
     over_tiles(of, [&](long, long first, long end) {
         for (long start = first * tile; start < std::min(end * tile, of.cells); start += tile)
-            Kind::template Map<Formula>::run(r + start, a + start, b + start, rows.data(), tile,
+            Kind::template Map<Formula>::run(r + start, a + start, b + start, c + start, rows.data(), tile,
                                              std::min(tile, of.cells - start));
     });
 }
@@ -209,7 +225,7 @@ void sum(const Operands &of) {
         }
     });
     auto *result = static_cast<double *>(of.result);
-    long threads = omp_get_max_threads(), count = std::is_same_v<Summands, Sums> ? 1 : 2;
+    long threads = omp_get_max_threads(), count = Summands::count;
     for (long k = 0; k < count; k++)
         for (long i = 0; i < of.columns; i++) result[k * of.columns + i] = 0;
     for (long part = 0; part < threads; part++)
@@ -231,7 +247,13 @@ void run(int32_t pass, const Operands &of) {
         case kNormBackward: return map<Kind, NormBackward>(of);
         case kNormReluBackward: return map<Kind, NormReluBackward>(of);
         case kScaled: return map<Kind, Scaled>(of);
+        case kWeightedSum:
+            return of.rows[2] == 0 ? map<Kind, WeightedSumOfTwo>(of) : map<Kind, WeightedSum>(of);
+        case kWeightedSumInPlace: return map<Kind, WeightedSumInPlace>(of);
+        case kWeightedSquare: return map<Kind, WeightedSquare>(of);
+        case kOverRoot: return map<Kind, OverRoot>(of);
         case kSums: return sum<Kind, Sums>(of);
+        case kSquares: return sum<Kind, Squares>(of);
         case kMoments: return sum<Kind, Moments>(of);
         case kDots: return sum<Kind, Dots>(of);
         case kReluDots: return sum<Kind, ReluDots>(of);

@@ -8,7 +8,7 @@
 #include <tuple>
 #include <utility>
 
-#include "convolution.h"
+#include "product.h"
 
 namespace helper::pixel_major {
 
@@ -128,6 +128,7 @@ void over_images(const Convolution &c, Values input, long from, Values output, l
 
 inline void forward(const Convolution &c, Values input, const float *filter, Values output) {
     if (is_empty(output, size_of(c.output()), size_of(c.input()), size_of(c.filter()))) return;
+    if (is_product(c)) return Product(c).forward(input, filter, output);
     over_images<dnnl::convolution_forward>(
         c, input, long(c.H) * c.W * c.C, output, long(c.P) * c.Q * c.K, filter, describe_forward,
         [](const auto &made) {
@@ -137,6 +138,7 @@ inline void forward(const Convolution &c, Values input, const float *filter, Val
 
 inline void backward_data(const Convolution &c, const float *filter, Values dout, Values dinput) {
     if (is_empty(dinput, size_of(c.input()), size_of(c.filter()), size_of(c.output()))) return;
+    if (is_product(c)) return Product(c).backward_data(filter, dout, dinput);
     over_images<dnnl::convolution_backward_data>(
         c, dout, long(c.P) * c.Q * c.K, dinput, long(c.H) * c.W * c.C, filter, describe_backward_data,
         [](const auto &made) {
@@ -148,6 +150,7 @@ inline void backward_data(const Convolution &c, const float *filter, Values dout
 // depends on the number of workers alone, and these sums are added in a fixed order.
 inline void backward_filter(const Convolution &c, Values input, Values dout, float *dfilter) {
     if (is_empty({dfilter, Type::f32}, size_of(c.filter()), size_of(c.input()), size_of(c.output()))) return;
+    if (is_product(c)) return Product(c).backward_filter(input, dout, dfilter);
     long from = long(c.H) * c.W * c.C, to = long(c.P) * c.Q * c.K;
     Division division(c, images_together(c, input.type, dout.type));
     auto make = [&](long images) -> const auto & {

@@ -12,7 +12,7 @@ $IMPORTS$
  */
 public final class $NAME$ extends SpoofOperator {
   private static final boolean IS_BF16 = $IS_BF16$; // whether activations are kept in bf16
-  private static final boolean IS_SUM = $IS_SUM$; // whether it is a sum over pixels, in FP64 for what is done with it
+  private static final boolean IS_SUM = $IS_SUM$; // whether it is a sum over pixels, which stays FP32
 
   $FRAME$
 
@@ -59,12 +59,7 @@ public final class $NAME$ extends SpoofOperator {
         channels, height, width, count, k, k, stride, stride, (k - 1) / 2, (k - 1) / 2, heightOut, widthOut, threads),
         rows, columns);
     keepTaken(inputs);
-    if (!IS_SUM) {
-      return block(rows, columns, result);
-    }
-    final double[] sums = widened(result, cells);
-    keep(result);
-    return block(rows, columns, sums);
+    return block(rows, columns, result);
   }
 
   private static void check(String name, MatrixBlock matrix, int rows, int columns) {

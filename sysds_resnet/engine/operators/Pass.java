@@ -45,8 +45,15 @@ public final class $NAME$ extends SpoofOperator {
     if (inPlace) {
       taken(first);
     }
+    final int[] numbers = new int[6]; // the bits of up to three FP64 values, the lower ones first
+    for (int i = 0; i < scalars.size(); i++) {
+      final long bits = Double.doubleToRawLongBits(((ScalarObject) scalars.get(i)).getDoubleValue());
+      numbers[2 * i] = (int) bits;
+      numbers[2 * i + 1] = (int) (bits >>> 32);
+    }
     check(NativeHelper.sconv2dBiasAddDense(operands[0], operands[1], operands[2], FloatBuffer.wrap(result), rows,
-        columns, 1, 1, 1, -1, $PASS$, IS_BF16 ? 2 : 4, 1, 0, 0, 1, 1, threads), rows, columns);
+        columns, 1, 1, numbers[0], -1, $PASS$, IS_BF16 ? 2 : 4, numbers[1], numbers[2], numbers[3], numbers[4],
+        numbers[5], threads), rows, columns);
     keepTaken(inputs);
     if (SUMS == 0) {
       return block(rows, columns, IS_BF16 ? told(result, cells) : result);

@@ -231,8 +231,9 @@
       return own;
     }
 
-    public float[] getData() {
+    public synchronized float[] getData() {
       final float[] own = (float[]) get();
+      converted = null; // whoever asks for FP32 values may change them
       return own.length < cells ? unpacked(own, cells) : own;
     }
 

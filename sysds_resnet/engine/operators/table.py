@@ -27,7 +27,7 @@ class Pixelwise(NamedTuple):
             order, but for the one whose memory holds the result; 0 for results that are always FP64.
         value: The formula of an element from those of the inputs, in Java's DoubleVector; empty with `sums`.
         sums: The formulas whose values are summed over the rows; each makes a row of the output.
-        filters: Whether X may be filters, for which the result is FP32 where activations are bf16.
+        fp32: Whether values are FP32 where activations are bf16, as those of a network's tensors are.
         taken: The names of the inputs that are taken, with spaces between them. The first one's memory holds
             the result, whose shape it has.
     """
@@ -36,7 +36,7 @@ class Pixelwise(NamedTuple):
     number: int
     value: str = ""
     sums: tuple[str, ...] = ()
-    filters: bool = False
+    fp32: bool = False
     taken: str = ""
 
 
@@ -101,23 +101,26 @@ _PIXELWISE = {
     "sum_backward": Pixelwise("dX", 7, "dout.add(dout_other)", taken="dout dout_other"),
     "norm_backward": Pixelwise("dX", 8, "dout.mul(a).sub(X.mul(b)).sub(c)", taken="X"),
     "norm_relu_backward": Pixelwise("dX", 9, f"{_PASSED}.mul(a).sub(X.mul(b)).sub(c)", taken="dout out X"),
-    "scaled": Pixelwise("out", 10, "X.mul(scale)", filters=True),
+    "scaled": Pixelwise("out", 10, "X.mul(scale)", fp32=True),
     "as_fp64": Pixelwise("out", 0, "X"),
-    "plus": Pixelwise("sum", 0, "A.add(B)"),
-    "weighted_sum": Pixelwise("out", 0, "X.mul(a).add(Y.mul(b)).add(Z.mul(c))"),
-    "weighted_square": Pixelwise("out", 0, "X.mul(a).add(Y.mul(Y).mul(b))"),
-    "over_root": Pixelwise("out", 0, "X.div(Y.sqrt().add(eps))"),
-    "sums": Pixelwise("sum", 11, sums=("X",)),
-    "squares": Pixelwise("sum_sq", 0, sums=("X.mul(X)",)),
-    "moments": Pixelwise("sums", 12, sums=("X", "X.mul(X)")),
-    "dots": Pixelwise("sums", 13, sums=("dout", "dout.mul(X)")),
-    "relu_dots": Pixelwise("sums", 14, sums=(_PASSED, f"{_PASSED}.mul(X)")),
+    "plus": Pixelwise("sum", 7, "A.add(B)", fp32=True, taken="A B"),
+    "weighted_sum": Pixelwise("out", 11, "X.mul(alpha).add(Y.mul(beta)).add(Z.mul(gamma))", fp32=True),
+    "weighted_sum_in_place": Pixelwise(
+        "out", 12, "X.mul(alpha).add(Y.mul(beta)).add(Z.mul(gamma))", fp32=True, taken="Y"
+    ),
+    "weighted_square": Pixelwise("out", 13, "X.mul(alpha).add(Y.mul(Y).mul(beta))", fp32=True),
+    "over_root": Pixelwise("out", 14, "X.div(Y.sqrt().add(eps))", fp32=True),
+    "sums": Pixelwise("sum", 15, sums=("X",)),
+    "squares": Pixelwise("sum_sq", 16, sums=("X.mul(X)",), fp32=True),
+    "moments": Pixelwise("sums", 17, sums=("X", "X.mul(X)")),
+    "dots": Pixelwise("sums", 18, sums=("dout", "dout.mul(X)")),
+    "relu_dots": Pixelwise("sums", 19, sums=(_PASSED, f"{_PASSED}.mul(X)")),
 }
 VECTORS = {"scale", "shift", "a", "b", "c"}  # matrices of shape (1, C)
 _MAX_POOL = {
-    "forward": Templated("out", "MaxPool.java", 15, "X height width K stride"),
+    "forward": Templated("out", "MaxPool.java", 20, "X height width K stride"),
     "backward": Templated(
-        "dX", "MaxPool.java", 16, "dout out X height width K stride", backward=True, taken="dout out"
+        "dX", "MaxPool.java", 21, "dout out X height width K stride", backward=True, taken="dout out"
     ),
 }
 _STRIDED = {

@@ -44,7 +44,7 @@ def java(class_name: str, output: Output, inputs: list[tuple[str, str]], storage
             fields |= _pixelwise(output, matrices, scalars)
             return _filled("Pixelwise.java", fields)
         operands = [i for i, name in enumerate(matrices) if name not in VECTORS and i not in taken[:1]]
-        fields["IS_BF16"] = _boolean(storage == "bf16" and not output.filters)
+        fields["IS_BF16"] = _boolean(storage == "bf16" and not output.fp32)
         fields["OPERANDS"] = _numbers(taken[:1] + operands)
         fields["ROWS"] = _numbers([i for i, name in enumerate(matrices) if name in VECTORS])
         fields["PASS"] = str(output.number)

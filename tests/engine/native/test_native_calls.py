@@ -65,6 +65,11 @@ def test_products_with_itself_are_in_single_precision(helper, threads, shape):
         Shape(4, 3, 9, 8, 5, 3, 2, 2, 1, 1, 0),
         Shape(5, 2, 7, 7, 16, 7, 7, 2, 2, 3, 3),
         Shape(9, 16, 5, 6, 16, 3, 3, 1, 1, 1, 1),
+        # each output sees each pixel, or each row of them
+        Shape(6, 5, 2, 2, 7, 3, 3, 1, 1, 1, 1),
+        Shape(6, 5, 2, 2, 7, 3, 3, 2, 2, 1, 1),
+        Shape(3, 4, 3, 4, 5, 7, 7, 2, 2, 3, 3),
+        Shape(3, 4, 2, 3, 5, 3, 3, 1, 1, 1, 1),
     ],
     ids=str,
 )
@@ -94,6 +99,7 @@ def test_convolutions(helper, precision, threads, s):
         Shape(3001, 256, 1, 1, 64, 1, 1),
         Shape(5, 24, 9, 7, 32, 3, 3, 2, 2, 1, 1, 5, 4),
         Shape(2, 24, 9, 7, 32, 3, 3, 1, 1, 1, 1),
+        Shape(6, 24, 2, 2, 32, 3, 3, 1, 1, 1, 1),
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no native helper")
 
-POOL, POOL_BACKWARD = 15, 16
+POOL, POOL_BACKWARD = 20, 21
 
 
 def relu(x):
@@ -36,11 +36,18 @@ MAPS = {
     9: (2, lambda r, a, b, p, q, s: gated(r, a) * p - b * q - s),
     10: (1, lambda r, a, p: a * p),
 }
+WITH_NUMBERS = {  # as MAPS, with numbers in place of rows
+    11: (3, lambda r, a, b, c, p, q, s: a * p + b * q + c * s),
+    12: (2, lambda r, a, b, p, q, s: a * p + r * q + b * s),
+    13: (2, lambda r, a, b, p, q, s: a * p + b * b * q),
+    14: (2, lambda r, a, b, p, q, s: a / (np.sqrt(b) + p)),
+}
 SUMS = {
-    11: (1, lambda a: [a]),
-    12: (1, lambda a: [a, a * a]),
-    13: (2, lambda a, b: [a, a * b]),
-    14: (3, lambda a, b, c: [gated(a, b), gated(a, b) * c]),
+    15: (1, lambda a: [a]),
+    16: (1, lambda a: [a * a]),
+    17: (1, lambda a: [a, a * a]),
+    18: (2, lambda a, b: [a, a * b]),
+    19: (3, lambda a, b, c: [gated(a, b), gated(a, b) * c]),
 }
 SHAPES = [(1, 1), (3, 5), (700, 13), (3000, 64), (33, 2048)]
 
@@ -82,6 +89,27 @@ def test_maps(helper, storage, threads, number, shape):
         assert np.array_equal(found, expected.astype(np.float32))
     else:  # rounded once to bf16; before, a few times to FP32
         assert np.all(np.abs(found - expected) <= 2**-8 * np.abs(expected) + 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("number", WITH_NUMBERS)
+def test_maps_with_numbers(helper, threads, number, shape):
+    count, formula = WITH_NUMBERS[number]
+    rng = np.random.default_rng(number)
+    values = [floats(rng.random(shape)) for _ in range(count + 1)]
+    numbers = rng.random(3)
+    result = values[0].copy()
+    done = helper.run_pass(number, values[1:], result, (*shape, 1, 1), 4, threads=threads, numbers=numbers)
+    assert done == 0
+    expected = formula(*[value.astype(np.float64) for value in values], *numbers)
+    assert np.array_equal(result.reshape(shape), expected.astype(np.float32).reshape(shape))
+
+
+def test_a_sum_of_two_does_not_look_at_the_third(helper):
+    x, y, result = floats(np.full((4, 4), 2.0)), floats(np.full((4, 4), 3.0)), floats(np.zeros((4, 4)))
+    nothing = floats(np.full((4, 4), np.nan))
+    assert helper.run_pass(11, [x, y, nothing], result, (4, 4, 1, 1), 4, numbers=[1.0, -1.0, 0.0]) == 0
+    assert np.all(result == -1)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -136,4 +164,4 @@ def test_what_is_no_pass_is_refused(helper):
     x = floats(np.ones((4, 4)))
     assert helper.run_pass(99, [x], x.copy(), (4, 4, 1, 1), 4) == -3
     assert helper.run_pass(1, [x, None, None], x.copy(), (-4, 4, 1, 1), 4) == -3
-    assert helper.run_pass(11, [None, None, None], x.copy(), (4, 4, 1, 1), 4) == -3
+    assert helper.run_pass(15, [None, None, None], x.copy(), (4, 4, 1, 1), 4) == -3
