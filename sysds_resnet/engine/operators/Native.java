@@ -54,10 +54,12 @@ public final class $NAME$ extends SpoofOperator {
     }
     final int cells = cells(rows, columns);
     final float[] result = newfloats(IS_BF16 && !IS_SUM ? Math.min(pairs(cells), cells) : cells);
-    final FloatBuffer factors = filters == null ? null : FloatBuffer.wrap(floats(filters));
-    check(NativeHelper.sconv2dBiasAddDense(buffer(images), buffer(gradient), factors, FloatBuffer.wrap(result), n,
-        channels, height, width, count, k, k, stride, stride, (k - 1) / 2, (k - 1) / 2, heightOut, widthOut, threads),
-        rows, columns);
+    final float[] factors = filters == null ? null : floats(filters);
+    final float[] converted = filters == null || factors == stored(filters) ? null : factors;
+    check(NativeHelper.sconv2dBiasAddDense(buffer(images), buffer(gradient),
+        factors == null ? null : FloatBuffer.wrap(factors), FloatBuffer.wrap(result), n, channels, height, width, count,
+        k, k, stride, stride, (k - 1) / 2, (k - 1) / 2, heightOut, widthOut, threads), rows, columns);
+    keep(converted);
     keepTaken(inputs);
     return block(rows, columns, result);
   }

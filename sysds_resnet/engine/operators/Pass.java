@@ -29,6 +29,7 @@ public final class $NAME$ extends SpoofOperator {
     final int rows = first.getNumRows(), columns = first.getNumColumns(), cells = cells(rows, columns);
     final boolean inPlace = TAKEN.length > 0;
     final FloatBuffer[] operands = new FloatBuffer[3];
+    final List converted = new ArrayList(); // arrays that no matrix has
     float[] result = SUMS > 0 ? new float[2 * SUMS * columns] : newfloats(inPlace ? 0 : IS_BF16 ? pairs(cells) : cells);
     for (int i = 0; i < OPERANDS.length; i++) {
       final Object input = inputs.get(OPERANDS[i]);
@@ -37,6 +38,9 @@ public final class $NAME$ extends SpoofOperator {
         result = values;
       } else {
         operands[inPlace ? i - 1 : i] = FloatBuffer.wrap(values);
+        if (values != stored(input)) {
+          converted.add(values);
+        }
       }
     }
     if (ROWS.length > 0) {
@@ -54,6 +58,9 @@ public final class $NAME$ extends SpoofOperator {
     check(NativeHelper.sconv2dBiasAddDense(operands[0], operands[1], operands[2], FloatBuffer.wrap(result), rows,
         columns, 1, 1, numbers[0], -1, $PASS$, IS_BF16 ? 2 : 4, numbers[1], numbers[2], numbers[3], numbers[4],
         numbers[5], threads), rows, columns);
+    for (int i = 0; i < converted.size(); i++) {
+      keep((float[]) converted.get(i));
+    }
     keepTaken(inputs);
     if (SUMS == 0) {
       return block(rows, columns, IS_BF16 ? told(result, cells) : result);

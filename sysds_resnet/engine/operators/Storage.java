@@ -2,14 +2,10 @@
   //
   // Values are FP64 in matrices of the engine. In results of operators they are FP64, FP32, or bf16 in pairs: an array
   // of floats that has fewer floats than the matrix has values, whose lower halves are the values of even numbers.
+  //
+  // The helper's passes read and write them as they are. What is converted here is little, but for the tensors of a
+  // network in the first step; the loops are plain, because Java's vectors are objects until the JIT knows the loop.
 
-  private static final VectorSpecies DOUBLES = DoubleVector.SPECIES_PREFERRED;
-  private static final VectorSpecies FLOATS = FloatVector.SPECIES_PREFERRED, INTS = IntVector.SPECIES_PREFERRED;
-  private static final int LENGTH = FLOATS.length();
-  private static final VectorSpecies HALF = LENGTH == 16 ? FloatVector.SPECIES_256
-      : LENGTH == 8 ? FloatVector.SPECIES_128 : FloatVector.SPECIES_64; // as many lanes as DOUBLES has
-  private static final VectorSpecies SHORTS = LENGTH == 16 ? ShortVector.SPECIES_256
-      : LENGTH == 8 ? ShortVector.SPECIES_128 : ShortVector.SPECIES_64; // as many lanes as FLOATS has
   private static final String KEPT = "sysds_resnet.arrays";
   private static final int LEAST_KEPT = 1 << 16; // the fewest floats that are worth keeping
 
@@ -27,10 +23,15 @@
   /** Gives the values in FP32. */
   private static float[] floats(Object input) {
     final float[] values = stored(input);
-    if (values == null) {
-      return narrowed(doubles(input));
+    if (values != null) {
+      return values.length < cells(input) ? unpacked(values, cells(input)) : values;
     }
-    return values.length < cells(input) ? unpacked(values, cells(input)) : values;
+    if (((MatrixBlock) input).isEmptyBlock(false)) {
+      final float[] zeros = newfloats(cells(input));
+      Arrays.fill(zeros, 0);
+      return zeros;
+    }
+    return narrowed(doubles(input));
   }
 
   /** Gives the values in bf16, in pairs; there is room for them in whole vectors. */
@@ -57,13 +58,7 @@
 
   private static float[] narrowed(double[] from) {
     final float[] to = newfloats(from.length);
-    final int lanes = DOUBLES.length();
-    int i = 0;
-    for (; i <= to.length - lanes; i += lanes) {
-      ((FloatVector) DoubleVector.fromArray(DOUBLES, from, i).convertShape(VectorOperators.D2F, HALF, 0))
-          .intoArray(to, i);
-    }
-    for (; i < to.length; i++) {
+    for (int i = 0; i < to.length; i++) {
       to[i] = (float) from[i];
     }
     return to;
@@ -72,13 +67,7 @@
   private static double[] widened(float[] from, int cells) {
     final double[] to = new double[cells];
     final float[] values = from.length < cells ? unpacked(from, cells) : from;
-    final int lanes = DOUBLES.length();
-    int i = 0;
-    for (; i <= cells - lanes; i += lanes) {
-      ((DoubleVector) FloatVector.fromArray(HALF, values, i).convertShape(VectorOperators.F2D, DOUBLES, 0))
-          .intoArray(to, i);
-    }
-    for (; i < cells; i++) {
+    for (int i = 0; i < cells; i++) {
       to[i] = values[i];
     }
     return to;
@@ -91,41 +80,26 @@
 
   private static float[] packed(float[] from) {
     final float[] to = newfloats(pairs(from.length));
-    int i = 0;
-    for (; i <= from.length - LENGTH; i += LENGTH) {
-      pack(FloatVector.fromArray(FLOATS, from, i), to, i);
-    }
-    if (i < from.length) {
-      pack(FloatVector.fromArray(FLOATS, from, i, FLOATS.indexInRange(i, from.length)), to, i);
+    for (int i = 0; i < from.length; i += 2) {
+      final int high = i + 1 < from.length ? rounded(from[i + 1]) : 0;
+      to[i / 2] = Float.intBitsToFloat(rounded(from[i]) | high << 16);
     }
     return to;
   }
 
   private static float[] unpacked(float[] from, int cells) {
     final float[] to = newfloats(cells);
-    int i = 0;
-    for (; i <= cells - LENGTH; i += LENGTH) {
-      unpack(from, i).intoArray(to, i);
-    }
-    if (i < cells) {
-      unpack(from, i).intoArray(to, i, FLOATS.indexInRange(i, cells));
+    for (int i = 0; i < cells; i++) {
+      final int pair = Float.floatToRawIntBits(from[i / 2]);
+      to[i] = Float.intBitsToFloat(i % 2 == 0 ? pair << 16 : pair & 0xffff0000);
     }
     return to;
   }
 
-  /** Writes a vector as bf16 values, rounded to the nearest, ties to even, from the i-th value on; i is even. */
-  private static void pack(FloatVector values, float[] to, int i) {
-    final IntVector bits = values.blend(Float.NaN, values.compare(VectorOperators.NE, values)).reinterpretAsInts();
-    final IntVector odd = bits.lanewise(VectorOperators.LSHR, 16).lanewise(VectorOperators.AND, 1);
-    final IntVector rounded = bits.add(odd).add(0x7fff).lanewise(VectorOperators.LSHR, 16);
-    ((ShortVector) rounded.convertShape(VectorOperators.I2S, SHORTS, 0)).reinterpretAsFloats().intoArray(to, i / 2);
-  }
-
-  /** Reads a vector of bf16 values from the i-th one on; i is even. */
-  private static FloatVector unpack(float[] from, int i) {
-    final ShortVector halves = FloatVector.fromArray(HALF, from, i / 2).reinterpretAsShorts();
-    return ((IntVector) halves.convertShape(VectorOperators.S2I, INTS, 0)).lanewise(VectorOperators.LSHL, 16)
-        .reinterpretAsFloats();
+  /** Gives the 16 bits of the nearest bf16 value, ties to even; NaN stays NaN. */
+  private static int rounded(float value) {
+    final int bits = Float.floatToIntBits(value);
+    return value != value ? 0x7fc0 : bits + 0x7fff + (bits >>> 16 & 1) >>> 16;
   }
 
   /** Gives bf16 values as they are, or in FP32 where they are too few for their number of floats to tell. */
