@@ -209,7 +209,8 @@ def main() -> None:
         if args.only and not any(text in name for text in args.only):
             continue
         # what the JVM compiles and the heap's first touch take some steps, of many images fewer
-        large, small = measurement[2] > 64, measurement[3] < 64
+        small = measurement[3] < 64
+        large = measurement[2] > 64 and not small
         warmup, steps = (2, 3) if large else (30, 20) if small else (args.warmup, args.steps)
         figure = result["figures"][name] = run(*measurement, warmup, steps)
         print(
