@@ -211,7 +211,7 @@ def main() -> None:
         # what the JVM compiles and the heap's first touch take some steps, of many images fewer
         small = measurement[3] < 64
         large = measurement[2] > 64 and not small
-        warmup, steps = (2, 3) if large else (30, 20) if small else (args.warmup, args.steps)
+        warmup, steps = (2, 3) if large else (100, 30) if small else (args.warmup, args.steps)
         figure = result["figures"][name] = run(*measurement, warmup, steps)
         print(
             f"{name:50s} {figure['images_per_s']:7.2f} images/s "
