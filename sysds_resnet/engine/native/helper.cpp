@@ -69,8 +69,8 @@ double joined(int32_t low, int32_t high) {
 }
 
 // Runs a pass over values (N x C) of so many bytes each, or a max pool. Its operands may be missing. The third array
-// holds the rows of a pass that takes some; rows and sums are FP64 in arrays of floats. Numbers are those of a pass that
-// takes some.
+// holds the rows of a pass that takes some; rows and sums are FP64 in arrays of floats. `numbers` are those of a pass
+// that takes some.
 int64_t run_pass(JniEnv *env, int32_t number, Object first, Object second, Object third, Object ret,
                  const pool::Sizes &sizes, int32_t bytes, const double *numbers) {
     long N = sizes.N, C = sizes.C;

@@ -1,6 +1,6 @@
-// The passes over activations that stand between convolutions, and those over the tensors of a network in an update
-// (dml/layers/pixels/pixelwise.dml), on FP32 or bf16 values. Arithmetic on FP32 values is FP64, and on bf16 values FP32,
-// except that sums of many values are FP64.
+// The passes over activations that stand between convolutions, and those over a network's tensors in an update
+// (dml/layers/pixels/pixelwise.dml), on FP32 or bf16 values. Arithmetic on FP32 values is FP64, and on bf16 values
+// FP32, except that sums of many values are FP64.
 #pragma once
 
 #include <cmath>
@@ -14,8 +14,8 @@ namespace helper::passes {
 // The numbers by which engine/operators/table.py knows the passes.
 enum Pass : int32_t {
     kNormRelu = 1, kNormAddRelu, kShiftRelu, kShiftAddRelu, kReluBackward, kReluBackwardAdd, kSumBackward,
-    kNormBackward, kNormReluBackward, kScaled, kWeightedSum, kWeightedSumInPlace, kWeightedSquare, kOverRoot, kSums, kSquares, kMoments,
-    kDots, kReluDots, kPool, kPoolBackward,
+    kNormBackward, kNormReluBackward, kScaled, kWeightedSum, kWeightedSumInPlace, kWeightedSquare, kOverRoot, kSums,
+    kSquares, kMoments, kDots, kReluDots, kPool, kPoolBackward,
 };
 
 template <typename Number>
@@ -130,7 +130,8 @@ struct Pairs {
 #pragma GCC ivdep
             for (long i = 0; i < (n + 1) / 2; i++) {
                 uint32_t low = rounded_bits(Formula::of(number_of(r[i] << 16), number_of(a[i] << 16),
-                                                        number_of(b[i] << 16), number_of(c[i] << 16), p[i], q[i], s[i]));
+                                                        number_of(b[i] << 16), number_of(c[i] << 16),
+                                                        p[i], q[i], s[i]));
                 uint32_t high = rounded_bits(Formula::of(number_of(r[i] & 0xffff0000), number_of(a[i] & 0xffff0000),
                                                          number_of(b[i] & 0xffff0000), number_of(c[i] & 0xffff0000),
                                                          p1[i], q1[i], s1[i]));

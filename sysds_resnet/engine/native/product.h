@@ -1,6 +1,6 @@
 // Convolutions of which each output sees each pixel of its image: 1 x 1 convolutions of single pixels, and those whose
-// filters reach across small images. In the pixel-major layout they are products of the images (N x H*W*C) with a factor
-// (H*W*C x P*Q*K), in which the filters stand once for each pair of a pixel and an output.
+// filters reach across small images. In the pixel-major layout they are products of the images (N x H*W*C) with a
+// factor (H*W*C x P*Q*K), in which the filters stand once for each pair of a pixel and an output.
 #pragma once
 
 #include <cstring>
