@@ -88,10 +88,14 @@ int64_t run_pass(JniEnv *env, int32_t number, Object first, Object second, Objec
         work(sizes, data(1), data(2), data(3), data(0));
         return 0;
     }
-    auto *rows = reinterpret_cast<const double *>(data(3));
-    bool has_numbers = number >= passes::kWeightedSum && number < passes::kSums;
-    passes::Operands of{data(0), data(1), data(2), data(3), rows, C, N * C};
-    if (has_numbers) of.rows = numbers, of.columns = 1;
+    passes::Operands of{data(0), data(1), data(2), data(3), nullptr, C, N * C};
+    if (number < passes::kWeightedSum) {
+        of.rows = static_cast<const double *>(of.c);
+        of.c = nullptr;
+    } else if (number < passes::kSums) {
+        of.rows = numbers;
+        of.columns = 1;
+    }
     if (of.cells) bytes == 2 ? passes::run<passes::Pairs>(number, of) : passes::run<passes::Singles>(number, of);
     return 0;
 }
