@@ -38,6 +38,11 @@ MEASUREMENTS = [
         )
         for batch in (8, 32)
     ),
+    *(
+        (f"PyTorch {kind} compiled", task, 32, 224)
+        for task in ("train", "infer")
+        for kind in ("fp32", "bf16")
+    ),
     *((peer, "train", 8, 224) for peer in ("PyTorch fp32", "PyTorch fp64")),
     *(("double", "train", batch, 224) for batch in (8, 32)),
     *(("plain Java", "train", batch, 224) for batch in (8, 32)),
@@ -127,6 +132,12 @@ def ratios(figures: dict[str, dict]) -> dict[str, float]:
         / speed(channels_last, "infer", *both),
         "infer: bf16 / PyTorch bf16 channels_last": speed("bf16", "infer", *both)
         / speed(torch_bf16, "infer", *both),
+        **{
+            f"{task}: {ours} / PyTorch {theirs} compiled": speed(ours, task, *both)
+            / speed(f"PyTorch {theirs} compiled", task, 32)
+            for task in ("train", "infer")
+            for ours, theirs in (("single", "fp32"), ("bf16", "bf16"))
+        },
         "train 64 of 32 x 32: single / PyTorch fp32 channels_last": small(
             "single", "PyTorch fp32 channels_last", 64
         ),

@@ -55,19 +55,29 @@ def data(batch: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def ours(
     precision: str, blas: str, task: str, micro_batch: int | None = None, depth: int = 50
 ) -> Callable[[int, int], Callable[[], object]]:
-    """This project, through its Python API."""
+    """This project, through its Python API, with the heap that the train command would give it."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
         from sysds_resnet import ResNet
         from sysds_resnet.engine import Engine
+        from sysds_resnet.engine.jvm.memory import default_heap
         from sysds_resnet.train import TrainSettings
+        from sysds_resnet.training.micro_batch import expected_heap
         from sysds_resnet.training.state import State
 
         images, labels = data(batch, size)
-        model = ResNet(depth, engine=Engine(precision, blas=blas))
         if task == "infer":
+            model = ResNet(depth, engine=Engine(precision, blas=blas))
             return lambda: model.logits(images, batch_size=batch)
-        settings = TrainSettings(base_lr=0.01, batch_size=batch, micro_batch=micro_batch or batch)
+        settings = TrainSettings(
+            model=f"resnet{depth}",
+            precision=precision,
+            base_lr=0.01,
+            batch_size=batch,
+            micro_batch=micro_batch or batch,
+        )
+        heap = expected_heap(settings, default_heap(), (size, size))
+        model = ResNet(depth, engine=Engine(precision, blas=blas, initial_heap=heap))
         state, optimizer = State.fresh(model), settings.make_optimizer(1000)
         return lambda: state.update(images, labels, optimizer)
 
@@ -125,9 +135,14 @@ def upstream(task: str) -> Callable[[int, int], Callable[[], object]]:
 
 
 def pytorch(
-    task: str, channels_last: bool, double: bool = False, bf16: bool = False, depth: int = 50
+    task: str,
+    channels_last: bool,
+    double: bool = False,
+    bf16: bool = False,
+    depth: int = 50,
+    compiled: bool = False,
 ) -> Callable[[int, int], Callable[[], object]]:
-    """PyTorch on as many threads as there are cores, in bf16 by its autocast."""
+    """PyTorch on as many threads as there are cores, in bf16 by its autocast, compiled by torch.compile."""
 
     def prepare(batch: int, size: int) -> Callable[[], object]:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
@@ -139,13 +154,14 @@ def pytorch(
         layout = torch.channels_last if channels_last else torch.contiguous_format
         kind = torch.float64 if double else torch.float32
         model = ResNet(depth, num_classes=1000).to(dtype=kind, memory_format=layout)
+        forward_pass = torch.compile(model) if compiled else model
         x = torch.tensor(images.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=kind).to(memory_format=layout)
         y = torch.tensor(labels)
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
 
         def forward() -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                return model(x)
+                return forward_pass(x)
 
         def train() -> None:
             optimizer.zero_grad()
@@ -176,6 +192,8 @@ PEERS = {
     "PyTorch fp32 channels_last": lambda task: pytorch(task, True),
     "PyTorch fp64": lambda task: pytorch(task, False, double=True),
     "PyTorch bf16 channels_last": lambda task: pytorch(task, True, bf16=True),
+    "PyTorch fp32 compiled": lambda task: pytorch(task, True, compiled=True),
+    "PyTorch bf16 compiled": lambda task: pytorch(task, True, bf16=True, compiled=True),
     "ResNet-18 bf16": lambda task: ours("bf16", "auto", task, depth=18),
     "ResNet-18 single": lambda task: ours("single", "auto", task, depth=18),
     "ResNet-18 PyTorch fp32": lambda task: pytorch(task, True, depth=18),

@@ -15,7 +15,6 @@ from sysds_resnet.engine.jvm import multiply as blas
 from sysds_resnet.engine.jvm.environment import describe_environment
 from sysds_resnet.engine.jvm.memory import heap_of
 from sysds_resnet.engine.jvm.multiply import Precision
-from sysds_resnet.engine.jvm.process import YOUNG_SHARE
 from sysds_resnet.engine.spark.checks import SPARK_VERSION, SPARK_VERSIONS
 from sysds_resnet.errors import UserError
 from sysds_resnet.images.pixels.resample import RESAMPLER
@@ -57,11 +56,11 @@ def command(settings: DoctorSettings) -> None:
     heap = heap_of(settings.heap)
     reason = "asked for" if settings.heap else "half of the memory; Python, images and BLAS need the rest"
     _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
-    young = (
-        f"{YOUNG_SHARE * heap / gibibyte:.1f} GiB of it are for new matrices, most of which die in a "
-        "step; the engine does not count the part that is kept free to copy them"
+    _line(
+        "JVM",
+        "its heap begins with what a run is expected to need, and grows up to that; the parallel collector, "
+        "since only the sum of its pauses counts",
     )
-    _line("JVM", f"{young}; the parallel collector, since only the sum of its pauses counts")
     _line(
         "threads",
         f"{cores()}, all cores of this process, for operators and for processes that read images",

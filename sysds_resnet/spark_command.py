@@ -13,7 +13,8 @@ from pydantic import model_validator
 
 from sysds_resnet.engine.jvm.memory import heap_of
 from sysds_resnet.engine.jvm.multiply import Blas, choose
-from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, systemds_home
+from sysds_resnet.engine.jvm.options import dml_home, systemds_home
+from sysds_resnet.engine.jvm.process import LAUNCHER
 from sysds_resnet.engine.spark.cluster import Cluster, cluster_conf, on_this_machine
 from sysds_resnet.engine.spark.conf import driver_conf, engine_settings, executor_conf
 from sysds_resnet.engine.spark.secrets import pairs, read_private, shown_conf

@@ -14,7 +14,8 @@ from sysds_resnet.engine.jvm.folders import loading_options
 from sysds_resnet.engine.jvm.java import find_java
 from sysds_resnet.engine.jvm.memory import default_heap
 from sysds_resnet.engine.jvm.multiply import choose
-from sysds_resnet.engine.jvm.process import LAUNCHER, dml_home, jvm_options, systemds_home
+from sysds_resnet.engine.jvm.options import dml_home, jvm_options, systemds_home
+from sysds_resnet.engine.jvm.process import LAUNCHER
 from sysds_resnet.engine.spark.settings_file import cache_folder, library_folder, settings_file
 from sysds_resnet.errors import UserError, printable
 from sysds_resnet.system.command_lines import program_name
@@ -61,7 +62,7 @@ def command_line(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
             raise UserError(f"-gpu: {problem}")
         environment = gpu_environment(precision == "tf32")
     home = systemds_home()
-    options = jvm_options(default_heap()) + loading_options()
+    options = jvm_options(heap := default_heap(), initial=heap) + loading_options()
     if (name := substitute_name()) is not None:
         options.append(f"-Dsysds_resnet.user={name}")  # which engine/jvm/Launcher.java reads
     if own := os.environ.get("SYSTEMDS_STANDALONE_OPTS"):

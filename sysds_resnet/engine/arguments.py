@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `Engine`, checked and converted: `heap` is in bytes or None, and `gpus` is a tuple.
+    """The arguments of `Engine`, checked and converted: sizes are in bytes or None, and `gpus` is a tuple.
 
     Raises:
         UserError: If an argument is of the wrong type or out of range, or if two exclude each other.
@@ -32,12 +32,16 @@ class Arguments:
     workers: int
     gpus: Sequence[int]
     channel_major: bool
+    initial_heap: Any
 
     def __post_init__(self) -> None:
         one_of("precision", self.precision, get_args(Precision))
         one_of("blas", self.blas, get_args(Blas))
         checked = {
             "heap": None if self.heap is None else heap_bytes(self.heap),
+            "initial_heap": None
+            if self.initial_heap is None
+            else heap_bytes(self.initial_heap, "initial_heap"),
             "fused": flag("fused", self.fused),
             "channel_major": flag("channel_major", self.channel_major),
             "threads": None if self.threads is None else whole("threads", self.threads, 1),

@@ -10,7 +10,7 @@ from py4j.java_gateway import JavaGateway, JavaObject
 from sysds_resnet.engine.device import Device
 from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.engine.jvm.multiply import Multiply
-from sysds_resnet.engine.jvm.process import dml_home
+from sysds_resnet.engine.jvm.options import dml_home
 from sysds_resnet.engine.operators.classes import can_compile, replace_body, uninlined
 from sysds_resnet.engine.operators.table import PIXELWISE_SOURCE, operators
 from sysds_resnet.engine.operators.templates import Storage

@@ -11,7 +11,9 @@ import numpy as np
 from py4j.java_gateway import JavaGateway, JavaObject
 from py4j.protocol import Py4JError, Py4JJavaError
 
-from sysds_resnet.engine.jvm.classes import hidden
+from sysds_resnet.engine.jvm.classes import hidden, java_array
+from sysds_resnet.engine.operators.classes import new_recycler
+from sysds_resnet.engine.operators.templates import Storage
 from sysds_resnet.engine.program import Place, Program
 from sysds_resnet.engine.transfer import Transfer, call, uncycle
 from sysds_resnet.engine.values import GETTERS, Value, is_list
@@ -36,8 +38,12 @@ class Device(Protocol):
         """Tells whether programs with this place are compiled for a GPU."""
         ...
 
-    def start(self) -> None:
-        """Prepares the device; called once, as soon as programs can be compiled."""
+    def start(self, storage: Storage) -> None:
+        """Prepares the device; called once, as soon as programs can be compiled.
+
+        Args:
+            storage: What programs keep activations in.
+        """
         ...
 
     def compiling(self, accelerated: bool) -> AbstractContextManager[None]:
@@ -74,6 +80,15 @@ class Device(Protocol):
         """
         ...
 
+    def recycle(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Hands the memory of lists in the JVM's heap to what is computed next.
+
+        Args:
+            lists: The handles of lists that nobody reads any more, in no thread.
+            keep: The handles of lists whose matrices stay, even those that are also in `lists`.
+        """
+        ...
+
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
         """Runs the prepared script of a program, and gives the program's outputs by name."""
         ...
@@ -105,14 +120,17 @@ class Cpu:
     """
 
     def __init__(self, gateway: JavaGateway, transfer: Transfer, named: bool) -> None:
-        self._jvm, self._transfer, self._named = gateway.jvm, transfer, named
+        self._gateway, self._transfer, self._named = gateway, transfer, named
+        self._recycles = False
+        self._recycler: JavaObject | None = None
 
     def accelerates(self, place: Place) -> bool:
         """Gives False: no program is compiled for a GPU."""
         return False
 
-    def start(self) -> None:
-        """Does nothing: the CPU needs no preparation."""
+    def start(self, storage: Storage) -> None:
+        """Notes whether programs leave results in arrays to be used again: FP32 or bf16, but not FP64."""
+        self._recycles = storage != "fp64"
 
     def compiling(self, accelerated: bool) -> AbstractContextManager[None]:
         """Does nothing: the engine compiles for the CPU unless it is told otherwise."""
@@ -135,11 +153,20 @@ class Cpu:
     def free(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
         """Does nothing: the garbage collector sees all matrices."""
 
+    def recycle(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Hands the arrays of lists to later operators, as far as operators have made them."""
+        if self._recycles:
+            if self._recycler is None:
+                self._recycler = new_recycler(self._gateway)
+            freed, kept = (java_array(self._gateway, handles) for handles in (lists, keep))
+            self._recycler.recycle(freed, kept)
+            uncycle(freed, kept, *lists, *keep)
+
     def run(self, script: JavaObject, inputs: Mapping[str, Value], program: Program) -> dict[str, Result]:
         """Runs the prepared script of a program, and gives the program's outputs by name."""
         if not self._named:
             # Operators share a thread pool only if their thread's name contains "main" (PrivateGateway.java).
-            self._jvm.Thread.currentThread().setName("main")
+            self._gateway.jvm.Thread.currentThread().setName("main")
         try:
             return self._run(script, inputs, program)
         except Py4JJavaError:

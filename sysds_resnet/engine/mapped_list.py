@@ -29,6 +29,7 @@ class MappedList:
     Attributes:
         values: The numbers, float32 or float64 of shape (n,): row by row, one matrix after the other,
             and then the caller's own.
+        file: The open file that they are in, which has no name.
 
     Raises:
         UserError: If there is no room for the memory.
@@ -51,7 +52,8 @@ class MappedList:
         path = make_shared_file(n * dtype.itemsize, [folder])
         try:
             self._java = new([str(path), like, single])
-            self.values = np.memmap(path, dtype, mode="r+", shape=(n,))
+            self.file = open(path, "r+b")  # noqa: SIM115  as long as the memory
+            self.values = np.memmap(self.file, dtype, mode="r+", shape=(n,))
         finally:
             os.unlink(path)  # both sides keep their mapping; nothing stays behind after a crash
 

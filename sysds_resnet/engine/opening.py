@@ -65,7 +65,7 @@ def open_jvm(given: Arguments, logs: Path | None = None) -> OpenJvm:
         return OpenJvm(given.context.java_gateway, multiply, None, PrivateFolder())
     heap = given.heap or default_heap()
     environment = gpu_environment(multiply.precision == "tf32") if given.gpus else {}
-    owned = Jvm(heap, multiply, given.threads, environment, logs)
+    owned = Jvm(heap, multiply, given.threads, environment, logs, given.initial_heap)
     return OpenJvm(owned.gateway, multiply, owned)
 
 

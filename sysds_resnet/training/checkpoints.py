@@ -122,11 +122,14 @@ class Checkpoints:
         self._due = time.monotonic() + self._every_seconds
         described = {**self._identity, "progress": asdict(state.progress)}  # a copy: training goes on
         path = self._folder / f"step-{step:08d}.safetensors"
-        fetch = partial(fetch_tensors, state.model.network, handles_of(state))
+        handles = handles_of(state)
+        fetch = partial(fetch_tensors, state.model.network, handles)
         if state.model.engine.gpu:
-            # copied at once: a GPU does one thing at a time, and the next step frees what it replaces
-            fetch = partial(dict, fetch())
+            fetch = partial(dict, fetch())  # copied at once: a GPU does one thing at a time
+        else:
+            state.held = tuple(handles.values())
         self._writing = self._writer.submit(self._write, path, fetch, described, best)
+        self._writing.add_done_callback(lambda _: setattr(state, "held", ()))
 
     def _wait(self) -> None:
         """Waits until the checkpoint that is being written is done or has failed."""

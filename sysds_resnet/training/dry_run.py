@@ -11,14 +11,19 @@ from sysds_resnet.engine.jvm.multiply import choose, on_gpu
 from sysds_resnet.engine.jvm.process import command_line
 from sysds_resnet.engine.spark.settings_file import cache_folder
 from sysds_resnet.engine.spark.submission import python_line
+from sysds_resnet.training.micro_batch import expected_heap
 from sysds_resnet.training.processes.launcher import share_of_machine
 from sysds_resnet.training.settings import TrainSettings
 
 
-def engine_command(settings: TrainSettings) -> str:
+def engine_command(settings: TrainSettings, image_size: tuple[int, int]) -> str:
     """Gives the line that would start the engine of a run, below a comment on what it lacks on this machine.
 
     With engine spark, it is the line that has spark-submit do the whole run.
+
+    Args:
+        settings: The settings of the run.
+        image_size: The height and width of its images in pixels.
 
     Raises:
         UserError: If there is no usable Java.
@@ -34,7 +39,10 @@ def engine_command(settings: TrainSettings) -> str:
     folder = cache_folder() / "engine"  # in place of a run's private folder, whose name is not known yet
     size = settings.processes_on(gpus)
     heap, threads = share_of_machine(settings, size)
-    command, additions = command_line(heap, multiply, folder, threads if size > 1 else None, environment)
+    initial = None if gpus else expected_heap(settings, heap, image_size, size)
+    command, additions = command_line(
+        heap, multiply, folder, threads if size > 1 else None, environment, initial_heap=initial
+    )
     unset = [word for name in dropped() for word in ("-u", name)]
     line = shlex.join(["env", *unset, *(f"{name}={value}" for name, value in additions.items()), *command])
     device = f"cuda:{','.join(map(str, gpus))}" if gpus else "the CPU"

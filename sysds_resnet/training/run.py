@@ -42,7 +42,7 @@ def train(settings: TrainSettings, callbacks: Sequence[Callback] = ()) -> Path |
         settings, sets, chosen = open_sets(settings)
         print_notes(*sets)
         print("".join([f"# {line}\n" for line in (chosen or "").splitlines()]), end="")
-        print(config_text(settings) + engine_command(settings))
+        print(config_text(settings) + engine_command(settings, sets[0].image_size))
         return None
     told, finished = _callbacks(settings, callbacks), False
     with run_folder(settings, warn) as folder:

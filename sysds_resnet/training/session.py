@@ -36,6 +36,7 @@ from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.start import (
     introduction,
     new_length,
+    open_engine,
     sizes_of,
     warn_of_chance,
     warn_of_few_steps,
@@ -84,7 +85,7 @@ class Session:
         """
         settings, folder = self._settings, self._folder
         options = self._engine_options or {**settings.engine_options(), "logs": folder}
-        with Engine(**options) as engine:
+        with open_engine(settings, options, self._sets[0], self._group.size) as engine:
             finished = self._train(engine)
         if finished:
             names = {"weights": WEIGHTS_FILE, "curves": "curves.png", "results": "results.md"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from sysds_resnet.classes.comparison import compare_class_names, describe_difference
 from sysds_resnet.engine import Engine
+from sysds_resnet.engine.jvm.memory import default_heap
 from sysds_resnet.errors import NoSuchSplit, UserError
 from sysds_resnet.images import Dataset, EncodedDataset, SyntheticDataset, open_dataset
 from sysds_resnet.network.model import Model
@@ -17,11 +19,32 @@ from sysds_resnet.network.weights.forms import load_weights
 from sysds_resnet.settings.command_line import build
 from sysds_resnet.system.console import note, warn
 from sysds_resnet.training.defaults import FEW_STEPS, Choice, choose
-from sysds_resnet.training.micro_batch import choose_micro_batch
+from sysds_resnet.training.micro_batch import choose_micro_batch, expected_heap
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
 from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.settings import TrainSettings
+
+
+def open_engine(
+    settings: TrainSettings, options: Mapping[str, Any], dataset: Dataset, processes: int = 1
+) -> Engine:
+    """Opens the engine of a process of a run, with as much heap at the start as the run should need.
+
+    Args:
+        settings: The settings of the run, before they are resolved.
+        options: The other arguments for the engine.
+        dataset: The training images.
+        processes: The number of processes that train together.
+
+    Raises:
+        UserError: If the engine does not start.
+    """
+    initial = None
+    if not options["gpus"]:
+        heap = options["heap"] or default_heap()
+        initial = expected_heap(settings, heap, dataset.image_size, processes)
+    return Engine(**options, initial_heap=initial)
 
 
 def starting_model(settings: TrainSettings, dataset: Dataset, engine: Engine) -> tuple[Model, str | None]:

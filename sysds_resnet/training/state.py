@@ -85,12 +85,15 @@ class State:
             velocities, or those of the first and of the second moments (dml/optim/optimizer.dml).
         average: The handle of the moving average of the weights; None if there is none.
         progress: The progress of the run.
+        held: The handles of lists that somebody reads while training goes on, such as the writer of a
+            checkpoint: steps replace them, but do not use their memory again.
     """
 
     model: Model
     moments: tuple[JavaObject, ...]
     average: JavaObject | None = None
     progress: Progress = field(default_factory=Progress)
+    held: tuple[JavaObject, ...] = ()
 
     @classmethod
     def fresh(cls, model: Model, optimizer: OptimizerName = "lars") -> State:
@@ -164,6 +167,9 @@ class State:
         before = self.model.weights, *self.moments
         self.model.weights, self.moments = updated["model"], moments
         self._free(*before, gradients)
+        # not the weights, which another thread may be scoring images with
+        engine = network.engine
+        engine.recycle([*before[1:], gradients], keep=[self.model.weights, *moments, *self.held])
         self.progress.step += 1
         if optimizer.ema_decay:
             self._move_average(optimizer)
@@ -256,6 +262,7 @@ class State:
                 done = engine.run(_ADD, inputs)
                 gradients = done["gradients"]
                 engine.free(list(inputs.values()), keep=[gradients])
+                engine.recycle(list(inputs.values()), keep=[gradients])
         return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:

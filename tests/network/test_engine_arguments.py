@@ -14,7 +14,7 @@ from sysds_resnet.system.checks import whole
 
 DEFAULTS = dict(
     precision="double", heap=None, blas="auto", context=None, fused=True, threads=None,
-    workers=1, gpus=(), channel_major=False,
+    workers=1, gpus=(), channel_major=False, initial_heap=None,
 )  # fmt: skip
 ENGINE_AT_PORT = SimpleNamespace(java_gateway=None)
 
@@ -23,6 +23,7 @@ ENGINE_AT_PORT = SimpleNamespace(java_gateway=None)
     ("given", "expected"),
     [
         ({"heap": "2g"}, {"heap": 2**31}),
+        ({"initial_heap": "1g", "heap": "2g"}, {"initial_heap": 2**30, "heap": 2**31}),
         ({"heap": np.float64(2**30)}, {"heap": 2**30}),
         ({"heap": np.int64(2**30)}, {"heap": 2**30}),
         ({"threads": np.int32(2), "workers": 3.0}, {"threads": 2, "workers": 3}),
@@ -46,6 +47,7 @@ def test_arguments_of_the_engine_that_are_plain_are_taken(given, expected):
         ({"precision": None}, "precision: found None"),
         ({"blas": "mkl"}, "blas: found 'mkl', expected auto, openblas or none; choose one"),
         ({"heap": "lots"}, 'heap: found "lots", expected a size such as 12g'),
+        ({"initial_heap": 2}, "initial_heap: found 2, expected at least 536870912 bytes"),
         ({"heap": "900t"}, "heap: found 900t, expected at most this machine's memory"),
         ({"heap": 2}, "heap: found 2, expected at least 536870912 bytes, or a size such as '12g'"),
         ({"heap": 0}, "heap: found 0"),

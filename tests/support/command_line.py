@@ -15,7 +15,7 @@ from java_compilers import java_options
 
 from sysds_resnet import convert, predict
 from sysds_resnet.scoring import labelled
-from sysds_resnet.training import session
+from sysds_resnet.training import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def assert_gone(jvm):
 
 def share_engine(patch, engine):
     """Have the commands of this process use a running engine instead of starting one each."""
-    for module in (session, labelled, predict, convert):
+    for module in (start, labelled, predict, convert):
         patch.setattr(module, "Engine", lambda *_args, **_kwargs: nullcontext(engine))
 
 

@@ -26,7 +26,7 @@ def first_compiler():
     chosen = process.jvm_options
     with pytest.MonkeyPatch.context() as patch:
         for module in (process, conf):
-            patch.setattr(module, "jvm_options", lambda heap: [*chosen(heap), FIRST])
+            patch.setattr(module, "jvm_options", lambda *sizes, **more: [*chosen(*sizes, **more), FIRST])
         _options.append(FIRST)
         yield
         _options.clear()

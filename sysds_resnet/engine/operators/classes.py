@@ -11,8 +11,9 @@ from pathlib import Path
 from py4j.java_gateway import JavaGateway, JavaObject, JVMView
 from py4j.protocol import Py4JJavaError
 
+from sysds_resnet.engine.jvm.classes import java_array
 from sysds_resnet.engine.operators.table import Output
-from sysds_resnet.engine.operators.templates import Storage, java, names_used
+from sysds_resnet.engine.operators.templates import Storage, java, names_used, recycler
 
 
 def uninlined(text: str) -> str:
@@ -62,6 +63,14 @@ def replace_body(
         words = ["CP", "spoof", "JAVA", f"codegen.{class_name}", *operands, str(threads)]
         instructions[output.name] = "°".join(words)
     _set_body(gateway, program, namespace, name, instructions)
+
+
+def new_recycler(gateway: JavaGateway) -> JavaObject:
+    """Makes an object of the class Recycler in the JVM, which hands arrays to operators to be used again."""
+    found = gateway.jvm.org.apache.sysds.runtime.codegen.CodegenUtils.compileClass(
+        "codegen.Recycler", recycler()
+    )
+    return found.getConstructors()[0].newInstance(java_array(gateway, []))
 
 
 def _set_body(

@@ -60,6 +60,11 @@ def java(class_name: str, output: Output, inputs: list[tuple[str, str]], storage
     return _filled("Pool.java" if output.number and storage != "fp64" else output.template, fields)
 
 
+def recycler() -> str:
+    """Gives the text of the class codegen.Recycler."""
+    return _filled("Recycler.java", {})
+
+
 def _numbers(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sysds_resnet.engine.jvm.folders import loading_options
 from sysds_resnet.engine.jvm.multiply import HELPER_FOLDER, LIBRARY, Multiply, openmp
-from sysds_resnet.engine.jvm.process import class_path, engine_jars, jvm_options
+from sysds_resnet.engine.jvm.options import class_path, engine_jars, jvm_options
 from sysds_resnet.engine.spark.checks import spark_home
 from sysds_resnet.engine.spark.cluster import Cluster, local_path
 from sysds_resnet.engine.spark.properties import read_properties
@@ -129,7 +129,7 @@ def engine_settings(scratch: str, multiply: Multiply) -> dict[str, str]:
 
 def _java_options(heap: int) -> list[str]:
     # Spark itself sets the largest size of a heap
-    return [option for option in jvm_options(heap) if not option.startswith("-Xmx")]
+    return [option for option in jvm_options(heap, initial=heap) if not option.startswith("-Xmx")]
 
 
 def _own_spark() -> list[str]:

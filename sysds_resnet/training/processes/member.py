@@ -18,7 +18,6 @@ from queue import SimpleQueue
 from typing import Any
 
 from sysds_resnet.batches.stream import raise_error
-from sysds_resnet.engine import Engine
 from sysds_resnet.errors import NotFinite, UserError
 from sysds_resnet.images import Dataset
 from sysds_resnet.report.callbacks import Callbacks
@@ -29,7 +28,7 @@ from sysds_resnet.training.processes.job import Job
 from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.session import Session, callbacks_of
 from sysds_resnet.training.settings import TrainSettings
-from sysds_resnet.training.start import open_sets
+from sysds_resnet.training.start import open_engine, open_sets
 from sysds_resnet.training.trainer import Trainer
 
 PR_SET_PDEATHSIG = 1  # the number of this option of Linux's prctl
@@ -112,7 +111,7 @@ def _train(member: Member, settings: TrainSettings, sets: list[Dataset], group: 
     job = member.job
     folder, options = Path(job.folder), job.engine_options(settings)
     if group.rank > 0:
-        with Engine(**options) as engine:
+        with open_engine(settings, options, sets[0], group.size) as engine:
             trainer = Trainer(settings, folder, sets, engine, group)
             try:
                 for _ in trainer.events(member.stopped, raise_error):

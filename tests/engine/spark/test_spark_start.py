@@ -6,7 +6,7 @@ import shlex
 import pytest
 from command_line import assert_one_line_error, run_here
 
-from sysds_resnet.engine.jvm import process as jvm
+from sysds_resnet.engine.jvm import options
 from sysds_resnet.engine.jvm.death import last_words
 from sysds_resnet.engine.jvm.multiply import Multiply
 from sysds_resnet.engine.spark.cluster import Cluster
@@ -23,12 +23,12 @@ def spaced(tmp_path):
     """SystemDS under a path with a space and a quote."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    (folder / "systemds").symlink_to(jvm.systemds_home())
+    (folder / "systemds").symlink_to(options.systemds_home())
     return folder / "systemds"
 
 
 def test_paths_with_spaces_are_quoted_as_spark_takes_options_apart(spaced, monkeypatch):
-    monkeypatch.setattr(jvm, "systemds_home", lambda: spaced)
+    monkeypatch.setattr(options, "systemds_home", lambda: spaced)
     words = shlex.split(driver_conf(2**30, PLAIN_JAVA)["spark.driver.extraJavaOptions"])
     assert f"-Dlog4j.configuration=file:{spaced}/conf/log4j.properties" in words
     found = executor_conf(Cluster("local-cluster[1,1,1024]", 1), PLAIN_JAVA)
