@@ -34,9 +34,8 @@ def jvm_options(heap: int, initial: int | None = None) -> list[str]:
     """
     initial = min(heap, INITIAL_HEAP if initial is None else initial) // 2**20
     return [
-        # The machine may take long for memory that is touched for the first time, so the heap begins no
-        # larger than a run needs. The JVM enlarges the old generation only where a collection finds too
-        # little room, as if users had asked for more.
+        # A gigabyte that is touched for the first time may take seconds, so the heap begins no larger than a
+        # run needs. Where collections find too little room, the JVM enlarges the old generation.
         f"-Xms{initial}m",
         f"-Xmx{heap // 2**20}m",
         # The young generation is large, since a step's activations die young. What lives through two

@@ -113,8 +113,8 @@ class SharedUpdate:
 
     def __init__(self, state: State, exchange: Exchange, batch_size: int) -> None:
         self._state, self._exchange, self._batch_size = state, exchange, batch_size
-        self._mapped: MappedList | None = None  # until there are gradients, which have the shapes
-        self._sum: Callable[[], None]
+        # until there are gradients, which have the shapes: memory for them, and what sums it
+        self._shared: tuple[MappedList, Callable[[], None]] | None = None
         self.measured: dict[str, Any] = {}
 
     def update(
@@ -128,11 +128,11 @@ class SharedUpdate:
         times[group.rank] = seconds["compute_s"]
         numbers = self._exchange.with_news([*metrics, *times])
         with _timed(seconds, "take_s"):
-            mapped = self._take(gradients, len(numbers))
+            mapped, total = self._take(gradients, len(numbers))
         shared = mapped.values[-len(numbers) :]
         shared[:] = numbers
         with _timed(seconds, "sum_s"):
-            self._sum()
+            total()
         numbers = self._exchange.heed(shared)
         metrics, times = numbers[:4], numbers[4:]
         seconds["sum_s"] = max(0.0, seconds["sum_s"] - (times.max() - times[group.rank]))
@@ -144,14 +144,18 @@ class SharedUpdate:
         self.measured.update(seconds | slowest | {"slowest": int(times.argmax())})
         return done
 
-    def _take(self, gradients: JavaObject, more: int) -> MappedList:
-        """Gives memory with the gradients, in the precision of products, and room for `more` numbers."""
-        if self._mapped is None:
+    def _take(self, gradients: JavaObject, more: int) -> tuple[MappedList, Callable[[], None]]:
+        """Gives memory with the gradients and room for `more` numbers, and a function that sums them all.
+
+        The memory is in the precision of products.
+        """
+        if self._shared is None:
             engine = self._state.model.engine
-            self._mapped = engine.map_list(gradients, engine.multiply.precision != "double", more)
-            self._sum = summing(self._exchange.group, self._mapped)
-        self._mapped.read(gradients)
-        return self._mapped
+            mapped = engine.map_list(gradients, engine.multiply.precision != "double", more)
+            self._shared = mapped, summing(self._exchange.group, mapped)
+        mapped, total = self._shared
+        mapped.read(gradients)
+        return mapped, total
 
 
 @contextmanager
