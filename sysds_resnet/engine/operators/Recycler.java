@@ -5,7 +5,7 @@ import org.apache.sysds.runtime.controlprogram.caching.MatrixObject;
 import org.apache.sysds.runtime.instructions.cp.ListObject;
 
 /**
- * Hands the arrays of lists that nobody reads any more, such as the parameters before an update, to later operators.
+ * Hands the arrays of lists that nobody reads any more, such as the moments before an update, to later operators.
  *
  * The text is a template: templates.py replaces the names between dollar signs.
  */
