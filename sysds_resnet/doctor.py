@@ -58,8 +58,8 @@ def command(settings: DoctorSettings) -> None:
     _line("heap", f"{heap / gibibyte:.1f} GiB ({reason})")
     _line(
         "JVM",
-        "its heap begins with what a run is expected to need, and grows up to that; the parallel collector, "
-        "since only the sum of its pauses counts",
+        "its heap begins with what a run is expected to need, and grows to the size above only if it must; "
+        "the parallel collector, since only the sum of its pauses counts",
     )
     _line(
         "threads",

@@ -31,9 +31,6 @@ public final class Recycler {
   }
 
   private static MatrixBlock matrix(ListObject list, int i) {
-    final MatrixObject matrix = (MatrixObject) list.getData(i);
-    final MatrixBlock block = (MatrixBlock) matrix.acquireRead();
-    matrix.release();
-    return block;
+    return (MatrixBlock) ((MatrixObject) list.getData(i)).acquireReadAndRelease();
   }
 }

@@ -68,8 +68,9 @@ def _sum(group: Group, own: np.ndarray, mapped: Sequence[np.ndarray]) -> None:
     """
     others = [mapped[(group.rank + i) % group.size] for i in range(1, group.size)]
     part = group.size * MESSAGE // own.itemsize
-    rest = len(own) % part if len(own) % part < group.size else 0
-    parts = _parts(len(own) - rest, part, group.size)
+    last = len(own) % part
+    whole = len(own) - last if last < group.size else len(own)
+    parts = _parts(whole, part, group.size)
     _meet(group)  # all have written their numbers
     for segments in parts:
         segment = segments[group.rank]
@@ -80,7 +81,7 @@ def _sum(group: Group, own: np.ndarray, mapped: Sequence[np.ndarray]) -> None:
         for rank, segment in enumerate(segments):
             if rank != group.rank:
                 own[segment] = mapped[rank][segment]
-    group.sum(own[len(own) - rest :])
+    group.sum(own[whole:])
     _meet(group)  # all have copied, and may write again
 
 

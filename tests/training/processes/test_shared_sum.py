@@ -21,7 +21,7 @@ def memory_of(values):
 
 
 def summed(values, times=1, sums_by_messages=None):
-    """What each of the processes has in its memory after so many sums, each of as many sums as processes."""
+    """What each of the processes has in its memory after so many sums, one after the other."""
 
     def work(group):
         memory, way = memory_of(values[group.rank]), []
