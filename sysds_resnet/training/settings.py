@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from sysds_resnet.batches.settings import ReadingSettings
 from sysds_resnet.engine.gpu.cuda import choose_gpus, named_gpus
@@ -18,6 +17,7 @@ from sysds_resnet.errors import UserError
 from sysds_resnet.images.settings import AugmentationSettings, DataSettings
 from sysds_resnet.settings.fields import names_where, setting
 from sysds_resnet.training.hyperparameters import Hyperparameters
+from sysds_resnet.training.processes.settings import ProcessSettings
 from sysds_resnet.training.run_settings import RunSettings
 
 OF_DEFAULTS = ("digits", "synthetic")
@@ -31,6 +31,7 @@ class TrainSettings(
     SparkSettings,
     ReadingSettings,
     Hyperparameters,
+    ProcessSettings,
     RunSettings,
     AugmentationSettings,
     DataSettings,
@@ -114,39 +115,6 @@ class TrainSettings(
         resume="free",
         description="Whether to use bf16: the same as --precision bf16.",
     )
-    processes: int = setting(
-        1,
-        group="hardware",
-        resume="free",
-        ge=1,
-        description="The number of processes that share each batch, and the machine's cores and memory.",
-    )
-    peer_timeout: float = setting(
-        300.0,
-        group="hardware",
-        value="SECONDS",
-        resume="free",
-        matters=False,
-        gt=0,
-        description="The seconds that processes wait for one of them before all are started anew.",
-    )
-    sum_network: str | None = setting(
-        None,
-        group="hardware",
-        value="NETWORK",
-        resume="free",
-        matters=False,
-        description="The network, such as 10.1.0.0/16, on which processes of several machines sum gradients.",
-    )
-    sum_port: int = setting(
-        0,
-        group="hardware",
-        resume="free",
-        matters=False,
-        ge=0,
-        lt=2**16,
-        description="The port by which processes find each other; 0 for any.",
-    )
     class_weights: str | None = setting(
         None,
         group="training",
@@ -194,14 +162,6 @@ class TrainSettings(
             if precision != "bf16":
                 raise ValueError(f"only one of amp and precision {precision}")
         return values
-
-    @field_validator("sum_network")
-    @classmethod
-    def _a_network(cls, text: str | None) -> str | None:
-        try:
-            return text and str(ip_network(text))
-        except ValueError as error:
-            raise ValueError("a network such as 10.1.0.0/16") from error
 
     @model_validator(mode="after")
     def _processes_here(self) -> TrainSettings:

@@ -144,7 +144,7 @@ class Trainer:
         part = PartDataset(val_set, own_part(len(val_set), group))
         readers = stack.enter_context(Readers([train_set, part], settings.workers))
         exchange = Exchange(group, self._sets, asked, on_error)
-        shared = SharedUpdate(state, exchange, settings.batch_size)
+        shared = SharedUpdate(state, exchange, settings.batch_size, settings.wire == "bf16")
         steps = stack.enter_context(
             training_steps(
                 settings,

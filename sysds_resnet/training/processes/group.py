@@ -6,8 +6,8 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from math import ceil
 from typing import Any
@@ -57,12 +57,21 @@ class JoinedGroup(Group):
 
     Args:
         rank, size: The number of this process, and of all of them.
+        address: The address of its machine on the network between them.
         patience: The seconds to wait for the others in a sum.
         tired: A function that another thread calls when they have passed, with the seconds.
+
+    Attributes:
+        address: The address.
+        limit: The seconds after which a collective may give up by itself. They are more than the patience,
+            since whoever is told that a process is tired of waiting can tell who is missing.
     """
 
-    def __init__(self, rank: int, size: int, patience: float, tired: Callable[[float], object]) -> None:
-        self.rank, self.size = rank, size
+    def __init__(
+        self, rank: int, size: int, address: str, patience: float, tired: Callable[[float], object]
+    ) -> None:
+        self.rank, self.size, self.address = rank, size, address
+        self.limit = ceil(patience) + 60
         self._patience, self._tired = patience, tired
 
     def sum(self, values: np.ndarray) -> None:
@@ -70,15 +79,28 @@ class JoinedGroup(Group):
         from xgboost import collective
         from xgboost.core import XGBoostError
 
-        waiting = threading.Timer(self._patience, self._tired, [self._patience])
-        waiting.daemon = True
-        waiting.start()
         length = self.size * MESSAGE // values.itemsize
-        try:
+        with self.waiting(XGBoostError):
             for start in range(0, len(values), length):
                 part = values[start : start + length]
                 part[:] = collective.allreduce(part, collective.Op.SUM)
-        except XGBoostError as error:
+
+    @contextmanager
+    def waiting(self, failure: type[Exception]) -> Iterator[None]:
+        """Watches over the messages of a `with` block: their time, and whether the other processes live.
+
+        Args:
+            failure: The class of the errors by which a collective tells that another process is gone.
+
+        Raises:
+            PeerLost: In the place of such an error.
+        """
+        waiting = threading.Timer(self._patience, self._tired, [self._patience])
+        waiting.daemon = True
+        waiting.start()
+        try:
+            yield
+        except failure as error:
             raise PeerLost(
                 f"process {self.rank}: found another process of the run gone in the middle of a sum "
                 f"({_cause(error)}), expected all {self.size} to take part; see what ended it"
@@ -128,9 +150,7 @@ def start_tracker(size: int, host: str, port: int = 0) -> tuple[Any, dict[str, A
     return tracker, tracker.worker_args()
 
 
-def join(
-    rank: int, size: int, tracker: dict[str, Any], patience: float, tired: Callable[[float], object]
-) -> JoinedGroup:
+def join(group: JoinedGroup, tracker: dict[str, Any]) -> None:
     """Joins a group, once all of its processes do so, for as long as this process lives.
 
     XGBoost binds the ports of its workers to all addresses of the machine. Those for data are closed as soon
@@ -139,7 +159,7 @@ def join(
     https://github.com/dmlc/xgboost/blob/v3.2.0/src/collective/comm.cc
 
     Args:
-        rank, size, patience, tired: As for `JoinedGroup`.
+        group: The group, and what this process is in it.
         tracker: What `start_tracker` gives for the processes.
 
     Raises:
@@ -151,18 +171,17 @@ def join(
     before = _listening()
     try:
         with redirect_stdout(StringIO()):  # the tracker prints who is who
-            # its own limit of time only after `tired` has been called, which can tell who is missing
-            limit = ceil(patience) + 60
-            collective.init(**tracker, dmlc_task_id=f"{rank:0{RANK_DIGITS}}", dmlc_timeout=limit)
+            name = f"{group.rank:0{RANK_DIGITS}}"
+            collective.init(**tracker, dmlc_task_id=name, dmlc_timeout=group.limit)
     except XGBoostError as error:
         raise PeerLost(
-            f"process {rank}: found no way into the group of {size} processes ({_cause(error)}), expected "
-            "all of them to join; see what ended the others, or whether a firewall is between them"
+            f"process {group.rank}: found no way into the group of {group.size} processes "
+            f"({_cause(error)}), expected all of them to join; see what ended the others, or whether a "
+            "firewall is between them"
         ) from error
     for number in _listening() - before:
         with socket.socket(fileno=os.dup(number)) as listener:
             listener.shutdown(socket.SHUT_RDWR)
-    return JoinedGroup(rank, size, patience, tired)
 
 
 def _listening() -> set[int]:
@@ -182,7 +201,7 @@ def _listening() -> set[int]:
 
 
 def _cause(error: Exception) -> str:
-    """Gives the first line of an error of XGBoost that says something, without the place in its source."""
+    """Gives the first line of a collective's error that says something, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("Stack trace", "[bt]", "- Stack"))]
     return one_line(RuntimeError(said[-1] if said else type(error).__name__))

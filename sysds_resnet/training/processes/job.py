@@ -26,9 +26,9 @@ class Job:
         threads: The number of threads that it computes with, and by default of its readers of images.
         gpus: The number of its GPU, in a list; empty for the CPU.
         cores: The numbers of the cores that it may run on; empty for all.
-        host: The address on which process 0 listens for the others; empty for one in the network that the
-            settings name, or that other machines know its machine by.
-        port: The port there; 0 for any.
+        host: The address of its machine on which it listens for the others; empty for one in the network
+            that the settings name, or that other machines know its machine by.
+        port: The port there by which the others find process 0; 0 for any.
         patience: The seconds to wait for another process.
         changes: The lines for metrics.jsonl about changes of the micro-batch (`Restarts.changes`).
     """

@@ -23,7 +23,7 @@ from sysds_resnet.images import Dataset
 from sysds_resnet.report.callbacks import Callbacks
 from sysds_resnet.settings.command_line import printing_warnings
 from sysds_resnet.system.console import settle, warn
-from sysds_resnet.training.processes.group import Group, PeerLost, join, start_tracker
+from sysds_resnet.training.processes.group import Group, JoinedGroup, PeerLost, join, start_tracker
 from sysds_resnet.training.processes.job import Job
 from sysds_resnet.training.restarting import Restarts
 from sysds_resnet.training.session import Session, callbacks_of
@@ -102,7 +102,10 @@ def work(member: Member) -> None:
     if job.rank == 0:
         member.tracker, order = start_tracker(job.size, job.host, job.port)
         member.tell(tracker=order)
-    group = join(job.rank, job.size, order, job.patience, lambda seconds: member.tell(waited=seconds))
+    group = JoinedGroup(
+        job.rank, job.size, job.host, job.patience, lambda seconds: member.tell(waited=seconds)
+    )
+    join(group, order)
     settings, sets, _ = open_sets(job.settings())
     member.tell(finished=_train(member, settings, sets, group))
 

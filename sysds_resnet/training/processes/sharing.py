@@ -24,7 +24,7 @@ from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
 from sysds_resnet.training.loop import kept_weights
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
-from sysds_resnet.training.processes.shared_sum import summing
+from sysds_resnet.training.processes.summing import summing
 from sysds_resnet.training.state import State
 
 
@@ -103,6 +103,7 @@ class SharedUpdate:
         state: The state of the run, which steps change in every process in the same way.
         exchange: The exchange between the processes.
         batch_size: The number of images in a whole batch.
+        bf16_sums: Whether gradients travel between processes in bf16.
 
     Attributes:
         measured: The seconds of parts of the last step: "compute_s" of the gradients in the slowest process,
@@ -111,8 +112,9 @@ class SharedUpdate:
             longer than the median, and "slowest" its number.
     """
 
-    def __init__(self, state: State, exchange: Exchange, batch_size: int) -> None:
+    def __init__(self, state: State, exchange: Exchange, batch_size: int, bf16_sums: bool = False) -> None:
         self._state, self._exchange, self._batch_size = state, exchange, batch_size
+        self._bf16_sums = bf16_sums
         # until there are gradients, which have the shapes: memory for them, and what sums it
         self._shared: tuple[MappedList, Callable[[], None]] | None = None
         self.measured: dict[str, Any] = {}
@@ -147,12 +149,13 @@ class SharedUpdate:
     def _take(self, gradients: JavaObject, more: int) -> tuple[MappedList, Callable[[], None]]:
         """Gives memory with the gradients and room for `more` numbers, and a function that sums them all.
 
-        The memory is in the precision of products.
+        The memory is in the precision of products, or in single for gradients that travel in bf16.
         """
         if self._shared is None:
             engine = self._state.model.engine
-            mapped = engine.map_list(gradients, engine.multiply.precision != "double", more)
-            self._shared = mapped, summing(self._exchange.group, mapped)
+            single = self._bf16_sums or engine.multiply.precision != "double"
+            mapped = engine.map_list(gradients, single, more)
+            self._shared = mapped, summing(self._exchange.group, mapped, more, self._bf16_sums)
         mapped, total = self._shared
         mapped.read(gradients)
         return mapped, total

@@ -10,9 +10,11 @@ from groups import in_group
 from sysds_resnet.errors import UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.part import PartDataset
+from sysds_resnet.network.weights.files import VELOCITY
 from sysds_resnet.report.events import StepEvent
 from sysds_resnet.training.checkpoints import write_checkpoint
 from sysds_resnet.training.processes.group import MESSAGE
+from sysds_resnet.training.processes.rounding import round_to_bf16
 from sysds_resnet.training.processes.sharing import Exchange, own_images
 from sysds_resnet.training.settings import TrainSettings
 from sysds_resnet.training.snapshot import fetch_tensors, handles_of
@@ -136,6 +138,21 @@ def test_ten_steps_on_digits_are_those_of_one_process(engine, tmp_path, size):
     digits = [PartDataset(open_dataset("digits", split), range(n)) for split, n in first.items()]
     members = check_same(engine, tmp_path, size, digits, batch_size=64, micro_batch=16, epochs=1, base_lr=10)
     assert members[0].trainer.state.progress.step == 10
+
+
+def test_gradients_in_bf16_are_rounded_and_nothing_else_is(engine, tmp_path):
+    """The velocities after a first step of plain SGD are the gradients, times a power of two."""
+    settings = dict(epochs=1, optimizer="sgd", weight_decay=0, base_lr=2.0**-3)
+    exact = by(2, engine, tmp_path, **settings)[0]
+    first, second = by(2, engine, tmp_path, wire="bf16", **settings)
+    np.testing.assert_allclose(numbers(first.events[0])[:4], numbers(exact.events[0])[:4], rtol=1e-6)
+    for name, array in first.tensors[0].items():
+        if name.startswith(VELOCITY):
+            close = 2.0**-7 * np.abs(array).max()
+            np.testing.assert_allclose(array, exact.tensors[0][name], rtol=2.0**-6, atol=close)
+            np.testing.assert_array_equal(array, round_to_bf16(array.astype("f4")))
+        np.testing.assert_array_equal(array, second.tensors[0][name])
+    assert difference(first.tensors[0], exact.tensors[0]) > 0
 
 
 def test_all_stop_after_the_same_step_and_go_on_with_the_same_bits(engine, tmp_path):
