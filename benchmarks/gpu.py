@@ -32,6 +32,7 @@ from sysds_resnet import ResNet
 from sysds_resnet.engine import Engine
 from sysds_resnet.engine.gpu.cuda import gpu_count
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.gradients import compute_gradients
 from sysds_resnet.training.state import State
 
 SIZE = 224
@@ -179,7 +180,7 @@ def gradients(engine: Engine, depth: int, size: int, n: int, seed: int) -> dict[
     images, labels = data(n, size, seed)
     model = ResNet(depth, 10, seed=seed, zero_init_residual=True, engine=engine)
     optimizer = TrainSettings(base_lr=0.1, micro_batch=n).make_optimizer(10)
-    sums, _ = State.fresh(model)._gradients(images, labels % 10, optimizer)
+    sums, _ = compute_gradients(model, images, labels % 10, optimizer)
     tensors = model.network.from_engine(sums)
     return {key: value for key, value in tensors.items() if "running" not in key} | {
         "logits": model.logits(images)

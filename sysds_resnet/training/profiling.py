@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 WARMUP_STEPS = 10  # in which the JVM compiles what runs often, and touches its heap for the first time
 
-_PASSES = {"forward_train": "forward", "backward": "backward", "update": "update"}
-_WALKS = ("network", "inference", "gradients")  # DML files whose own work belongs to no layer
+_PASSES = {
+    "forward_train": "forward",
+    "backward_upper": "backward",
+    "backward_lower": "backward",
+    "update": "update",
+}
+_WALKS = ("network", "backward", "inference", "gradients")  # DML files whose own work belongs to no layer
 _POOLS = ("pool", "pool_backward")
 # The DML functions of each kind of work, by the file's name without folders and ending, and the function's.
 _KINDS = {
@@ -194,7 +199,7 @@ def _rows(calls: list[Call], layers: list[str]) -> list[tuple[str, str, str, flo
             layer = "maxpool"
         elif names[0][0] in _WALKS:
             layer = "step"
-        elif names[0][0] == "product" and names[1] == ["network", "backward"]:  # in no unit: the final layer
+        elif names[0][0] == "product" and names[1][0] == "backward":  # in no unit: the final layer
             layer = layers[-1]
         else:
             layer = layers[unit - 1] if unit else "step"

@@ -10,11 +10,11 @@ from py4j.java_gateway import JavaObject
 
 from sysds_resnet.classes.labels import MixedLabels
 from sysds_resnet.engine.program import Program
-from sysds_resnet.errors import NotFinite, UserError
-from sysds_resnet.network.arrays import SentImages, check_images, check_labels, lay_out, weigh
-from sysds_resnet.network.inference import BN_EPS, TAKE_BATCH
+from sysds_resnet.errors import NotFinite
+from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.network.model import Model
 from sysds_resnet.report.events import StepMetrics
+from sysds_resnet.training.gradients import compute_gradients, lay_out_batch
 from sysds_resnet.training.optimizer import _NOT_OF_UPDATES, Optimizer, OptimizerName
 from sysds_resnet.training.progress import Progress
 from sysds_resnet.training.schedule import PLAN
@@ -24,23 +24,6 @@ source("dml/optim/optimizer.dml") as optim
 [first, second] = optim::init_moments(model, optimizer)
 n_second = length(second)
 """
-_GRADIENTS = Program(
-    f"""{TAKE_BATCH}
-settings = trainer::settings(mean, std, label_smoothing, frozen, eps)
-[gradients, metrics] = trainer::gradients(pixels, y, model, plan, settings, batch_size)
-""",
-    {"gradients": "list", "metrics": "matrix"},
-    "device",
-)
-_ADD = Program(
-    """
-source("dml/optim/tensors.dml") as tensors
-gradients = tensors::add(gradients, others)
-""",
-    {"gradients": "list"},
-    "device",
-    held=True,
-)
 _UPDATE = f"""
 source("dml/optim/optimizer.dml") as optim
 source("dml/optim/schedule.dml") as schedule
@@ -110,7 +93,7 @@ class State:
 
     def send(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
         """Copies the images of a batch (N, H, W, C) into the engine, which may be computing meanwhile."""
-        laid_out = self._lay_out(images, optimizer)
+        laid_out = lay_out_batch(self.model, images, optimizer)
         handles = [self.model.engine.send(part) for part in laid_out.parts]
         return replace(laid_out, parts=handles)
 
@@ -125,7 +108,7 @@ class State:
             UserError: If a label is out of range or the images hold NaN.
             NotFinite: If the loss or the gradient is not finite.
         """
-        return self.apply(*self.gradients(images, labels, optimizer), optimizer)
+        return self.apply(*compute_gradients(self.model, images, labels, optimizer), optimizer)
 
     def apply(self, gradients: JavaObject, metrics: np.ndarray, optimizer: Optimizer) -> StepMetrics:
         """Does the rest of a step whose gradients are computed.
@@ -198,72 +181,6 @@ class State:
         """Frees what is in lists but not in this state."""
         kept = [self.model.weights, *self.moments, *([] if self.average is None else [self.average])]
         self.model.engine.free(lists, keep=kept)
-
-    def _lay_out(self, images: np.ndarray, optimizer: Optimizer) -> SentImages:
-        size = optimizer.micro_batch
-        images = check_images(images, self.model.network.channels)
-        laid_out = lay_out(images, size, self.model.engine)
-        if len(images) % size:
-            raise UserError(
-                f"micro_batch: found {size} for a batch of {len(images)} images, expected a divisor of it; "
-                "choose one"
-            )
-        return replace(laid_out, parts=list(laid_out.parts))
-
-    def gradients(
-        self,
-        images: np.ndarray | SentImages,
-        labels: np.ndarray | MixedLabels,
-        optimizer: Optimizer,
-        batch_size: int | None = None,
-    ) -> tuple[JavaObject, np.ndarray]:
-        """Computes the gradients and metrics of a batch, by the rule of `batch_gradients` in gradients.dml.
-
-        If the images are arrays, the JVM holds the pixels of one micro-batch at a time.
-
-        Args:
-            images, labels, optimizer: As for `update`.
-            batch_size: The number of images in the batch, if these are only a part of it. The results of all
-                parts of a batch add up to those of the batch.
-
-        Returns:
-            The handle of the gradients, and the metrics, as `apply` takes them.
-        """
-        network, size = self.model.network, optimizer.micro_batch
-        engine = network.engine
-        sent = images if isinstance(images, SentImages) else self._lay_out(images, optimizer)
-        sent.check(engine, network.channels, self.model.std)
-        y = weigh(check_labels(labels, len(images), network.num_classes), optimizer.class_weights)
-        plan = network.plan(size, *sent.shape[1:3], backward=True)
-        gradients, metrics = None, np.zeros(4)
-        for i, pixels in enumerate(sent.parts):
-            done = engine.run(
-                _GRADIENTS,
-                {
-                    "X": pixels,
-                    "packed": sent.packed,
-                    "y": y[i * size : (i + 1) * size],
-                    "num_classes": network.num_classes,
-                    "mean": self.model.mean,
-                    "std": self.model.std,
-                    "model": self.model.weights,
-                    "plan": plan,
-                    "label_smoothing": optimizer.label_smoothing,
-                    "batch_size": float(batch_size or len(images)),
-                    "frozen": optimizer.frozen,
-                    "eps": BN_EPS,
-                },
-            )
-            metrics += engine.to_numpy(done["metrics"])[0]
-            if gradients is None:
-                gradients = done["gradients"]
-            else:
-                inputs = {"gradients": gradients, "others": done["gradients"]}
-                done = engine.run(_ADD, inputs)
-                gradients = done["gradients"]
-                engine.free(list(inputs.values()), keep=[gradients])
-                engine.recycle(list(inputs.values()), keep=[gradients])
-        return gradients, metrics
 
     def order(self, n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
         """Gives the positions of n samples, from 0, in their order in an epoch (dml/training/data.dml)."""

@@ -150,7 +150,7 @@ def test_moments_begin_at_zero_in_every_shape(quick_dml, name, count):
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "nesterov", "adamw", "lamb"])
 def test_frozen_units_stay_and_the_norm_is_that_of_the_others(dml, name):
-    """A frozen unit has 1 x 1 gradients (`backward` in dml/network/network.dml)."""
+    """A frozen unit has 1 x 1 gradients (dml/network/backward.dml)."""
     rng = np.random.default_rng(0)
     filters, row, gradient = (rng.standard_normal(shape) for shape in ((4, 3), (1, 3), (4, 3)))
     program = """

@@ -102,9 +102,7 @@ def test_expression_assigned_to_a_list_element_does_not_compile(quick_dml):
     except RuntimeError:
         return
     pytest.fail(
-        mended(
-            "add of dml/optim/tensors.dml and backward of dml/network/network.dml (variables for expressions)"
-        )
+        mended("add of dml/optim/tensors.dml, and dml/network/backward.dml (variables for expressions)")
     )
 
 

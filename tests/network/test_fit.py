@@ -13,6 +13,7 @@ from small_models import CLASSES, random_images, reference_model, seeded_model
 from sysds_resnet import ResNet
 from sysds_resnet.engine.jvm.classes import hidden
 from sysds_resnet.train import TrainSettings
+from sysds_resnet.training.gradients import compute_gradients
 from sysds_resnet.training.state import State
 
 EPOCH_COLUMNS = ["epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr"]
@@ -157,7 +158,7 @@ def test_micro_batches_add_up_as_in_dml(model):
     images, labels = random_images(6), np.array([0, 1, 2, 0, 2, 1])
     engine, network = model.engine, model.network
     optimizer = TrainSettings(micro_batch=2).make_optimizer(steps_per_epoch=1)
-    gradients, metrics = State(model, moments=()).gradients(images, labels, optimizer)
+    gradients, metrics = compute_gradients(model, images, labels, optimizer)
     program = """
     source("dml/training/data.dml") as data
     source("dml/training/gradients.dml") as trainer

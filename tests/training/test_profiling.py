@@ -149,7 +149,7 @@ def test_calls_become_rows():
         Call("network.forward_train", 0, 7 * second, {}),
         Call("pixelwise.relu_backward", 8 * second, 9 * second, {"X": matrix}),
         Call("unit.backward", 9 * second, 10 * second, {"u": "2"}),
-        Call("network.backward", 8 * second, 10 * second, {}),
+        Call("backward.backward_upper", 8 * second, 10 * second, {}),
         Call("sgd.update", 10 * second, 11 * second, {"W": matrix}),
         Call("optimizer.update", 10 * second, 12 * second, {}),
     ]
@@ -160,7 +160,7 @@ def test_calls_become_rows():
         ("stem", "forward", "conv2d.forward"): 1.0,
         ("stem", "forward", "pixelwise.norm_relu"): 1.0,
         ("second", "forward", "unit.train"): 1.0,
-        ("step", "backward", "network.backward"): 0.0,
+        ("step", "backward", "backward.backward_upper"): 0.0,
         ("second", "backward", "pixelwise.relu_backward"): 1.0,
         ("second", "backward", "unit.backward"): 1.0,
         ("step", "update", "optimizer.update"): 1.0,

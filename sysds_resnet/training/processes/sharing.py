@@ -21,6 +21,7 @@ from sysds_resnet.images.part import PartDataset
 from sysds_resnet.network.arrays import SentImages
 from sysds_resnet.report.events import StepMetrics
 from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
+from sysds_resnet.training.gradients import compute_gradients
 from sysds_resnet.training.loop import kept_weights
 from sysds_resnet.training.optimizer import Optimizer
 from sysds_resnet.training.processes.group import Group
@@ -125,7 +126,9 @@ class SharedUpdate:
         """Does one step with the images of this process; it is `State.update` of all processes together."""
         group, seconds = self._exchange.group, {}
         with _timed(seconds, "compute_s"):
-            gradients, metrics = self._state.gradients(images, labels, optimizer, self._batch_size)
+            gradients, metrics = compute_gradients(
+                self._state.model, images, labels, optimizer, self._batch_size
+            )
         times = np.zeros(group.size)
         times[group.rank] = seconds["compute_s"]
         numbers = self._exchange.with_news([*metrics, *times])
