@@ -60,7 +60,7 @@ class Lists:
         Args:
             like: The handle of the list.
             single: Whether the numbers in the memory are FP32 instead of FP64.
-            more: How many numbers of the caller's own there is room for behind them.
+            more: How many numbers of the caller's own there is room for before them.
             folder: The folder for the memory's file if there is no room in shared memory.
             alone: As for `MappedList`.
 

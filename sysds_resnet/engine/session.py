@@ -262,7 +262,7 @@ class Engine(Shared):
         Args:
             like: The handle of the list.
             single: Whether the numbers in the memory are FP32 instead of FP64.
-            more: How many numbers of the caller's own there is room for behind them.
+            more: How many numbers of the caller's own there is room for before them.
         """
         with self.alone_on_gpu():
             return self._lists.map(like, single, more, self._open.folder, self.alone_on_gpu)

@@ -71,12 +71,26 @@ def test_lists_are_mapped_one_after_another_and_at_the_same_time(threads):
 def test_a_mapping_serves_other_lists_of_the_same_shapes(engine):
     first, second = (engine.make_list([factor * array for array in ARRAYS]) for factor in (1, 3))
     mapped = engine.map_list(first, single=False, more=2)
-    mapped.values[-2:] = 5, 7
+    mapped.values[:2] = 5, 7
     mapped.read(second)
     mapped.write(first)
-    np.testing.assert_array_equal(mapped.values, [*3 * joined(ARRAYS), 5, 7])
+    np.testing.assert_array_equal(mapped.values, [5, 7, *3 * joined(ARRAYS)])
     found = [engine.to_numpy(item) for item in engine.list_items(first)]
     np.testing.assert_array_equal(joined(found), 3 * joined(ARRAYS))
+
+
+def test_parts_of_lists_are_read_to_their_places(engine):
+    whole = engine.make_list(ARRAYS)
+    end = engine.make_list([3 * array for array in ARRAYS[1:]])
+    mapped = engine.map_list(whole, single=False, more=2)
+    assert mapped.starts.tolist() == [2, *(2 + np.cumsum([array.size for array in ARRAYS]))]
+    mapped.values[:] = 0
+    mapped.read(end, 1)
+    np.testing.assert_array_equal(mapped.values[mapped.starts[1] :], 3 * joined(ARRAYS[1:]))
+    assert not mapped.values[: mapped.starts[1]].any()
+    mapped.read(whole, n=2)
+    np.testing.assert_array_equal(mapped.values[2 : mapped.starts[2]], joined(ARRAYS[:2]))
+    np.testing.assert_array_equal(mapped.values[mapped.starts[2] :], 3 * joined(ARRAYS[2:]))
 
 
 def test_a_jvm_that_has_ended_is_told_as_everywhere():

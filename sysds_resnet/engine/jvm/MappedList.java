@@ -12,7 +12,7 @@ import org.apache.sysds.runtime.instructions.cp.ListObject;
 import org.apache.sysds.runtime.matrix.data.MatrixBlock;
 
 /**
- * A file in memory for the values of a list of matrices, row by row and one matrix after the other.
+ * A file in memory for the values of a list of matrices, row by row and one matrix after the other, behind others.
  *
  * Values are copied a few at a time, which stay in the processor's cache on their way between an array and the file.
  *
@@ -25,12 +25,12 @@ public class MappedList {
   private final boolean single;
   private final float[] few = new float[FEW];
 
-  /** Maps a file that is large enough for the values of a list, in FP32 (single) or in FP64. */
-  public MappedList(String path, ListObject list, Boolean single) throws Exception {
+  /** Maps a file that has room for the values of a list, in FP32 (single) or in FP64, behind so many others. */
+  public MappedList(String path, ListObject list, Boolean single, Integer others) throws Exception {
     this.single = single.booleanValue();
     parts = new ByteBuffer[list.getLength()];
     RandomAccessFile file = new RandomAccessFile(path, "rw");
-    long start = 0;
+    long start = others.longValue() * (this.single ? 4 : 8);
     for (int i = 0; i < parts.length; i++) {
       MatrixObject matrix = matrix(list, i);
       long bytes = matrix.getNumRows() * matrix.getNumColumns() * (this.single ? 4 : 8);
@@ -41,16 +41,17 @@ public class MappedList {
     file.close(); // what is mapped stays so
   }
 
-  /** Copies the values of a list into the file. */
-  public void read(ListObject list) {
-    for (int i = 0; i < parts.length; i++) {
+  /** Copies the values of n matrices of a list, from the first one on, to where those from `place` on are. */
+  public void read(ListObject list, int place, int n) {
+    for (int i = 0; i < n; i++) {
       MatrixObject matrix = matrix(list, i);
       Object values = values((MatrixBlock) matrix.acquireRead());
+      ByteBuffer part = parts[place + i];
       if (single) {
-        toFloats(values, parts[i].asFloatBuffer());
+        toFloats(values, part.asFloatBuffer());
       }
       else {
-        parts[i].asDoubleBuffer().put((double[]) values);
+        part.asDoubleBuffer().put((double[]) values);
       }
       matrix.release();
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -15,7 +16,6 @@ from py4j.java_gateway import JavaObject
 from sysds_resnet.batches.readers import Readers
 from sysds_resnet.batches.stream import OnError
 from sysds_resnet.classes.labels import MixedLabels
-from sysds_resnet.engine.mapped_list import MappedList
 from sysds_resnet.images import Dataset
 from sysds_resnet.images.part import PartDataset
 from sysds_resnet.network.arrays import SentImages
@@ -24,9 +24,12 @@ from sysds_resnet.scoring.evaluation import evaluate_totals, means_of
 from sysds_resnet.training.gradients import compute_gradients
 from sysds_resnet.training.loop import kept_weights
 from sysds_resnet.training.optimizer import Optimizer
+from sysds_resnet.training.processes.gradient_sums import GradientSums
 from sysds_resnet.training.processes.group import Group
-from sysds_resnet.training.processes.summing import summing
 from sysds_resnet.training.state import State
+
+NEWS = 2
+"""How many numbers of its own `Exchange.with_news` adds to others."""
 
 
 def own_part(n: int, group: Group) -> range:
@@ -100,6 +103,9 @@ class Exchange:
 class SharedUpdate:
     """Training steps of which each process computes the gradients of its own images.
 
+    The gradients of the last stage and the final layer, two thirds of all, are summed over the processes
+    while a second thread has the engine compute the others.
+
     Args:
         state: The state of the run, which steps change in every process in the same way.
         exchange: The exchange between the processes.
@@ -108,16 +114,17 @@ class SharedUpdate:
 
     Attributes:
         measured: The seconds of parts of the last step: "compute_s" of the gradients in the slowest process,
-            "take_s" of taking them out of the engine, "sum_s" of the sum without the wait for that process,
-            "put_s" of putting it back, and "update_s". "straggler" is by how much the slowest process took
-            longer than the median, and "slowest" its number.
+            "take_s" of taking them out of the engine, "sum_s" of what is left of the sum after that, without
+            the wait for the slowest process, "put_s" of putting it back, and "update_s". "straggler" is by
+            how much the slowest process took longer than the median, and "slowest" its number.
     """
 
     def __init__(self, state: State, exchange: Exchange, batch_size: int, bf16_sums: bool = False) -> None:
         self._state, self._exchange, self._batch_size = state, exchange, batch_size
         self._bf16_sums = bf16_sums
-        # until there are gradients, which have the shapes: memory for them, and what sums it
-        self._shared: tuple[MappedList, Callable[[], None]] | None = None
+        # the collective keeps to the thread that has joined it, so that the engine gets another one
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sysds-resnet-gradients")
+        self._sums: GradientSums | None = None  # until there are gradients, which have the shapes
         self.measured: dict[str, Any] = {}
 
     def update(
@@ -125,51 +132,70 @@ class SharedUpdate:
     ) -> StepMetrics:
         """Does one step with the images of this process; it is `State.update` of all processes together."""
         group, seconds = self._exchange.group, {}
-        with _timed(seconds, "compute_s"):
-            gradients, metrics = compute_gradients(
-                self._state.model, images, labels, optimizer, self._batch_size
-            )
+        gradients, metrics, sums = self._gradients(images, labels, optimizer, seconds)
         times = np.zeros(group.size)
         times[group.rank] = seconds["compute_s"]
-        numbers = self._exchange.with_news([*metrics, *times])
         with _timed(seconds, "take_s"):
-            mapped, total = self._take(gradients, len(numbers))
-        shared = mapped.values[-len(numbers) :]
-        shared[:] = numbers
+            sums.take_lower(gradients)
         with _timed(seconds, "sum_s"):
-            total()
-        numbers = self._exchange.heed(shared)
+            numbers = sums.sum_lower(self._exchange.with_news([*metrics, *times]))
+        numbers = self._exchange.heed(numbers)
         metrics, times = numbers[:4], numbers[4:]
         seconds["sum_s"] = max(0.0, seconds["sum_s"] - (times.max() - times[group.rank]))
         with _timed(seconds, "put_s"):
-            mapped.write(gradients)
+            sums.put(gradients)
         with _timed(seconds, "update_s"):
             done = self._state.apply(gradients, metrics, optimizer)
         slowest = {"compute_s": times.max(), "straggler": times.max() / np.median(times)}
         self.measured.update(seconds | slowest | {"slowest": int(times.argmax())})
         return done
 
-    def _take(self, gradients: JavaObject, more: int) -> tuple[MappedList, Callable[[], None]]:
-        """Gives memory with the gradients and room for `more` numbers, and a function that sums them all.
+    def _gradients(
+        self,
+        images: np.ndarray | SentImages,
+        labels: np.ndarray | MixedLabels,
+        optimizer: Optimizer,
+        seconds: dict[str, float],
+    ) -> tuple[JavaObject, np.ndarray, GradientSums]:
+        """Computes the gradients and metrics of this process, and sums the upper gradients meanwhile.
 
-        The memory is in the precision of products, or in single for gradients that travel in bf16.
+        In the first step, these are summed afterwards. What is summed is in the `GradientSums` that it gives.
         """
-        if self._shared is None:
-            engine = self._state.model.engine
-            single = self._bf16_sums or engine.multiply.precision != "double"
-            mapped = engine.map_list(gradients, single, more)
-            self._shared = mapped, summing(self._exchange.group, mapped, more, self._bf16_sums)
-        mapped, total = self._shared
-        mapped.read(gradients)
-        return mapped, total
+        model, sums = self._state.model, self._sums
+        known: SimpleQueue[JavaObject | None] = SimpleQueue()
+
+        def early(upper: JavaObject) -> None:
+            if sums is not None:
+                with _timed(seconds, "take_s"):
+                    sums.take_upper(upper)
+            known.put(upper)
+
+        def compute() -> tuple[JavaObject, np.ndarray]:
+            with _timed(seconds, "compute_s"):
+                return compute_gradients(model, images, labels, optimizer, self._batch_size, early)
+
+        computing = self._thread.submit(compute)
+        computing.add_done_callback(lambda _: known.put(None))  # for one that fails
+        upper = known.get()
+        if upper is not None and sums is not None:
+            sums.sum_upper()
+        gradients, metrics = computing.result()
+        seconds["compute_s"] -= seconds.get("take_s", 0)
+        if sums is None:
+            more = len(metrics) + self._exchange.group.size + NEWS
+            group, bf16 = self._exchange.group, self._bf16_sums
+            self._sums = sums = GradientSums(group, model.engine, gradients, upper, more, bf16)
+            sums.take_upper(upper)
+            sums.sum_upper()
+        return gradients, metrics, sums
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Puts the seconds that a `with` block takes into a dict."""
+    """Adds the seconds that a `with` block takes to those in a dict."""
     began = time.perf_counter()
     yield
-    seconds[name] = time.perf_counter() - began
+    seconds[name] = seconds.get(name, 0) + time.perf_counter() - began
 
 
 def evaluate_part(

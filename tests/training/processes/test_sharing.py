@@ -1,18 +1,22 @@
 """Runs that several processes share against the same runs by one, whose micro-batches are the same."""
 
 from dataclasses import asdict
+from threading import Barrier, Event, get_ident
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from groups import in_group
 
-from sysds_resnet.errors import UserError
+from sysds_resnet.errors import OutOfMemory, UserError
 from sysds_resnet.images import ArrayDataset, open_dataset
 from sysds_resnet.images.part import PartDataset
 from sysds_resnet.network.weights.files import VELOCITY
 from sysds_resnet.report.events import StepEvent
 from sysds_resnet.training.checkpoints import write_checkpoint
+from sysds_resnet.training.gradients import compute_gradients
+from sysds_resnet.training.processes import sharing
+from sysds_resnet.training.processes.gradient_sums import GradientSums
 from sysds_resnet.training.processes.group import MESSAGE
 from sysds_resnet.training.processes.rounding import round_to_bf16
 from sysds_resnet.training.processes.sharing import Exchange, own_images
@@ -153,6 +157,55 @@ def test_gradients_in_bf16_are_rounded_and_nothing_else_is(engine, tmp_path):
             np.testing.assert_array_equal(array, round_to_bf16(array.astype("f4")))
         np.testing.assert_array_equal(array, second.tensors[0][name])
     assert difference(first.tensors[0], exact.tensors[0]) > 0
+
+
+def test_the_last_stage_is_summed_before_the_other_gradients_are_computed(engine, tmp_path, monkeypatch):
+    """From the second step on; in the first one, the sums do not know yet how many numbers there are."""
+    summed, threads = Event(), set()
+    begin = Barrier(2, summed.clear)
+    sum_upper = GradientSums.sum_upper
+
+    def watched_sum(self):
+        sum_upper(self)
+        summed.set()
+
+    def compute(model, images, labels, optimizer, batch_size, early):
+        begin.wait(60)
+        later = get_ident() in threads
+        threads.add(get_ident())
+
+        def early_and_wait(upper):
+            early(upper)
+            assert not later or summed.wait(60)
+
+        return compute_gradients(model, images, labels, optimizer, batch_size, early_and_wait)
+
+    monkeypatch.setattr(GradientSums, "sum_upper", watched_sum)
+    monkeypatch.setattr(sharing, "compute_gradients", compute)
+    check_same(engine, tmp_path, 2, epochs=1)
+
+
+@pytest.mark.parametrize("freeze", ["layer2", "layer3", "layer4"])
+def test_frozen_stages_are_shared_too(engine, tmp_path, freeze):
+    check_same(engine, tmp_path, 2, epochs=1, freeze=freeze)
+
+
+def test_an_error_after_the_first_sum_is_told(engine, tmp_path, monkeypatch):
+    """The engine fails between the two parts of the second step, in each process."""
+    taken = []
+
+    def compute(*arguments):
+        def early_and_fail(upper):
+            arguments[-1](upper)
+            taken.append(upper)
+            if len(taken) > 2:
+                raise OutOfMemory("heap: found it full")
+
+        return compute_gradients(*arguments[:-1], early_and_fail)
+
+    monkeypatch.setattr(sharing, "compute_gradients", compute)
+    with pytest.raises(OutOfMemory, match="heap: found it full"):
+        by(2, engine, tmp_path, epochs=1)
 
 
 def test_all_stop_after_the_same_step_and_go_on_with_the_same_bits(engine, tmp_path):
