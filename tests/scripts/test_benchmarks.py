@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,12 +32,19 @@ SMALLEST = {
         *["--heap", "2g"],
     ],
     "scaling_model": [],
+    "overlap": ["--gbits", 10, "--wires", "bf16", "--size", 32, "--images", 2, "--rounds", 1],
     "versions": [
         *["--other", ROOT, "--pairs", 1, "--steps", 2, "--warmup", 1, "--batch", 2, "--size", 32],
     ],
 }
 OTHERS = ("defaults", "throughput")  # with tests of their own
-PARTS = ("report", "throughput_peers", "convergence_pytorch")  # which the others import or start
+PARTS = (
+    "report",
+    "throughput_peers",
+    "convergence_pytorch",
+    "processes",
+    "emulated_network",
+)  # which the others import or start
 CASES = [
     (peer, task)
     for peer in throughput.PEERS
@@ -71,6 +79,8 @@ def test_each_benchmark_is_here():
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_benchmark_writes_its_results(name, request, tmp_path):
+    if name == "overlap" and not (os.geteuid() == 0 and shutil.which("tc")):
+        pytest.skip("emulating a network needs root and iproute2")
     out = tmp_path / "results.json"
     environment = request.getfixturevalue("on_software_gpus") if name == "gpu" else {}
     run(name, *SMALLEST[name], "--out", out, **environment)

@@ -114,9 +114,10 @@ class SharedUpdate:
 
     Attributes:
         measured: The seconds of parts of the last step: "compute_s" of the gradients in the slowest process,
-            "take_s" of taking them out of the engine, "sum_s" of what is left of the sum after that, without
-            the wait for the slowest process, "put_s" of putting it back, and "update_s". "straggler" is by
-            how much the slowest process took longer than the median, and "slowest" its number.
+            "take_s" of taking them out of the engine, "sum_s" of what is left of the sums when they are
+            computed, without the wait for the slowest process, "put_s" of putting them back, and "update_s".
+            "straggler" is by how much the slowest process took longer than the median, and "slowest" its
+            number.
     """
 
     def __init__(self, state: State, exchange: Exchange, batch_size: int, bf16_sums: bool = False) -> None:
@@ -174,12 +175,14 @@ class SharedUpdate:
             with _timed(seconds, "compute_s"):
                 return compute_gradients(model, images, labels, optimizer, self._batch_size, early)
 
-        computing = self._thread.submit(compute)
-        computing.add_done_callback(lambda _: known.put(None))  # for one that fails
-        upper = known.get()
-        if upper is not None and sums is not None:
-            sums.sum_upper()
-        gradients, metrics = computing.result()
+        with _timed(seconds, "sum_s"):
+            computing = self._thread.submit(compute)
+            computing.add_done_callback(lambda _: known.put(None))  # for one that fails
+            upper = known.get()
+            if upper is not None and sums is not None:
+                sums.sum_upper()
+            gradients, metrics = computing.result()
+        seconds["sum_s"] = max(0.0, seconds["sum_s"] - seconds["compute_s"])
         seconds["compute_s"] -= seconds.get("take_s", 0)
         if sums is None:
             more = len(metrics) + self._exchange.group.size + NEWS
