@@ -24,6 +24,8 @@ RESULTS = Path(__file__).parent / "results"
 BYTES = 4 * GRADIENTS  # of ResNet-50's gradients in FP32
 IMAGES, VALIDATION, EPOCHS = 1_281_167, 50_000, 90  # ILSVRC 2012
 FORWARD = 1 / 3  # of a step's arithmetic
+UPPER = 17_013_736 / GRADIENTS  # of the gradients: those that are summed early
+MEANWHILE = 1 / 2  # of a step's arithmetic, rounded down: the backward pass before the last stage
 LEAST = 8  # images in a micro-batch, for norms to take statistics of
 WIRE_S = 50e-6  # assumed: of a message between two machines, beside what both compute
 UPDATE_CORES = 4  # assumed: how many cores' worth of memory an executor of 24 cores has for an update
@@ -35,7 +37,8 @@ class Constants(NamedTuple):
     Attributes:
         image: Of an image of 224 x 224.
         beside: The speed of a core beside others that compute, relative to one alone.
-        deviation: The standard deviation of a process's computing from step to step, relative to its mean.
+        pause, deviation: The standard deviation of a process's computing from step to step: some seconds, and
+            a share of its mean.
         copy: Of taking gradients out of the engine, and of putting them back.
         byte: Of a byte that a process passes on in a sum.
         message: Of a message, beside its bytes.
@@ -44,6 +47,7 @@ class Constants(NamedTuple):
 
     image: float
     beside: float
+    pause: float
     deviation: float
     copy: float
     byte: float
@@ -63,15 +67,26 @@ def constants() -> Constants:
     small = measured("scaling.json")["runs"][1]
     pair, *_, many = sums["sums"]
     parts = small["parts_s"]
+    # the line through what was measured with images of 64 x 64 and of 224 x 224
+    (mean, own), (mean_small, own_small) = (
+        (run["compute_each_s"]["median"], run["compute_each_s"]["deviation"]) for run in (two, small)
+    )
+    deviation = (own - own_small) / (mean - mean_small)
     return Constants(
         image=(alone["step_s"]["median"] - two["parts_s"]["update_s"]) / alone["batch"],
         beside=min(1.0, two["ceiling"]),
-        deviation=small["compute_each_s"]["deviation"] / small["compute_each_s"]["median"],
+        pause=own - deviation * mean,
+        deviation=deviation,
         copy=parts["take_s"] + parts["put_s"],
-        byte=pair["gradients_f4_s"]["median"] / BYTES,
+        byte=pair["gradients_f4_s"]["median"] / passed(2),
         message=many["message_s"] * sums["machine"]["cores"] / many["processes"] + WIRE_S,
         update=parts["update_s"],
     )
+
+
+def passed(executors: int) -> float:
+    """The bytes that each of so many processes passes on in a sum, as emulated networks show."""
+    return BYTES * (1 + (executors - 1) / executors)
 
 
 def step(c: Constants, executors: int, cores: int, batch: int, bandwidth: float) -> dict[str, float]:
@@ -88,14 +103,17 @@ def step(c: Constants, executors: int, cores: int, batch: int, bandwidth: float)
     computing = c.image * batch / executors / cores / c.beside
     # the expected largest of so many normal numbers (Blom 1958), in standard deviations
     slowest = NormalDist().inv_cdf((executors - 0.375) / (executors + 0.25))
-    passed = 2 * BYTES * (executors - 1) / executors
     # messages of full size are in the seconds of a byte
     messages = 2 * (executors - 1) if executors * MESSAGE > BYTES else 0
+    handling, travel = passed(executors) * c.byte, passed(executors) / bandwidth + messages * c.message
+    # one core cannot pass bytes on while it computes
+    early = UPPER * (travel if cores == 1 else travel + handling)
+    hidden = min(early, MEANWHILE * computing)
     return {
         "compute": computing,
-        "straggler": computing * c.deviation * slowest,
+        "straggler": (c.pause + c.deviation * computing) * slowest,
         "copy": c.copy,
-        "sum": passed * (c.byte + 1 / bandwidth) + messages * c.message,
+        "sum": handling + travel - hidden,
         "update": c.update / min(cores, UPDATE_CORES),
     }
 
