@@ -218,7 +218,7 @@ def test_settings_that_fit_refuses_are_those_of_files_models_engines_and_command
     used = set(TrainSettings.model_fields) - set(refused)
     assert {"epochs", "batch_size", "base_lr", "optimizer", "mixup", "workers", "freeze", "recipe"} <= used
     assert {"dataset", "flip", "max_bad", "model", "heap", "processes", "out", "config"} <= set(refused)
-    assert len(refused) == 53
+    assert len(refused) == 54
 
 
 def test_parts_that_are_not_to_be_trained_are_not(engine):

@@ -133,14 +133,14 @@ def test_a_run_ends_once_its_accuracy_is_reached(shared, capfd, folder):
 
 
 def failing(monkeypatch, steps):
-    """Let the gradients of these steps be NaN, by images that the check lets through."""
-    gradients = State.gradients
+    """Let the loss of these steps be NaN, by images that the check lets through."""
+    apply = State.apply
 
-    def spoilt(state, *arguments):
-        found, metrics = gradients(state, *arguments)
-        return found, metrics * (np.nan if state.progress.step + 1 in steps else 1)
+    def spoilt(state, gradients, metrics, optimizer):
+        factor = np.nan if state.progress.step + 1 in steps else 1
+        return apply(state, gradients, metrics * factor, optimizer)
 
-    monkeypatch.setattr(State, "gradients", spoilt)
+    monkeypatch.setattr(State, "apply", spoilt)
 
 
 def test_nan_ends_a_run_with_the_state_before_it_saved(shared, capfd, monkeypatch, folder):

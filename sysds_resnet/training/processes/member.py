@@ -142,6 +142,8 @@ def main(argv: list[str]) -> None:
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the launcher gets them, and has this process stop
+    # or PyTorch, which carries gradients in bf16, warns of addresses without a name
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     member, code = Member(int(argv[0])), 2
     try:
         with printing_warnings():

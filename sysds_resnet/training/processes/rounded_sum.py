@@ -34,7 +34,6 @@ class RoundedSum:
     """
 
     def __init__(self, group: JoinedGroup) -> None:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or it warns of addresses without a name
         with extra("torch", "--wire bf16"):
             import torch
             import torch.distributed as dist
